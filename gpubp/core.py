@@ -1,0 +1,522 @@
+"""What every op stands on: op specs, traced arrays, the graph, and `bind`.
+
+Comes in: calls of `gp.ops.*` on NumPy arrays, slots (parameters) and traced arrays.
+Goes out: a NumPy array where everything was concrete, else a traced `Array` whose `Node` stands at
+the end of the active `Graph`.
+
+Holds in between: a graph is in SSA form and in topological order by construction; every node has
+one output with a static shape and dtype; equal nodes are one node (same op, inputs, attributes);
+scalar arithmetic on constants is done at once.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.errors import DTypeError, TraceError
+from gpubp.store import Slot
+
+DTYPES: tuple[np.dtype[Any], ...] = tuple(
+    np.dtype(name) for name in ("bool", "int32", "int64", "float32", "float64")
+)
+Shape: TypeAlias = tuple[int, ...]
+ConcreteArray: TypeAlias = NDArray[Any]
+
+
+class ArrayType(NamedTuple):
+    """The static type of a value: what shape rules take and give."""
+
+    shape: Shape
+    dtype: np.dtype[Any]
+
+
+class Typed(Protocol):
+    """Anything with a shape and a dtype: a node, an array, a slot."""
+
+    @property
+    def shape(self) -> Shape: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+
+class Kind(Enum):
+    """How the compiler may treat an op."""
+
+    LEAF = "leaf"  # input, constant, slot: no computation
+    VIEW = "view"  # the same memory read through other strides
+    ELEMENTWISE = "elementwise"  # output[i] from inputs[i], inputs broadcast
+    REDUCE = "reduce"  # over the axes in attrs["axis"], kept as 1 if attrs["keepdims"]
+    MATMUL = "matmul"  # (..., M, K) @ (..., K, N)
+    ROWWISE = "rowwise"  # independent along the first axis
+    MOVE = "move"  # indexed data movement: concat, gather, scatter
+    RANDOM = "random"  # element-wise from a generator's state: input 0 is (seed, counter) int64[2]
+    CUSTOM = "custom"  # the user's own: a black box run by one worker
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class OpSpec:
+    """One kernel-level op: all that the pipeline knows about it.
+
+    Attributes:
+        name: unique; the name used in graphs, programs and reports.
+        kind: how it may be fused.
+        infer: (*types, **attrs) -> ArrayType; raises ShapeError or DTypeError on misuse.
+        reference: (*arrays, **attrs) -> array; the definition of the op, in NumPy. Never writes
+            into its inputs.
+        vjp: (cotangent, output, *inputs, **attrs) -> one cotangent (or None) for each input, all
+            traced arrays; None where the op has no gradient.
+        flops: arithmetic per output element, for reports (matmul and reductions count by size).
+    """
+
+    name: str
+    kind: Kind
+    infer: Callable[..., ArrayType]
+    reference: Callable[..., Any]
+    vjp: Callable[..., Sequence[Array | None]] | None = None
+    flops: float = 1.0
+
+    def __repr__(self) -> str:
+        return f"OpSpec({self.name})"
+
+
+def _leaf(name: str) -> OpSpec:
+    def infer(**_: Any) -> ArrayType:
+        raise TypeError(f"{name} is a leaf: its type is given, not inferred")
+
+    return OpSpec(name, Kind.LEAF, infer, infer, flops=0.0)
+
+
+INPUT = _leaf("input")
+CONST = _leaf("const")
+SLOT = _leaf("slot")
+
+
+def _alias_infer(x: Typed, **_: Any) -> ArrayType:
+    return ArrayType(x.shape, x.dtype)
+
+
+# A second name for a value: differentiating by it ignores every other use of the value.
+ALIAS = OpSpec(
+    "alias", Kind.VIEW, _alias_infer, lambda x, tag: x, lambda g, y, x, tag: (g,), flops=0.0
+)
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """One op applied to nodes: a value of the graph.
+
+    `payload` is set on leaves: the input's position, the constant array, or the slot.
+    """
+
+    spec: OpSpec
+    inputs: tuple[Node, ...]
+    attrs: dict[str, Any]
+    shape: Shape
+    dtype: np.dtype[Any]
+    index: int
+    payload: Any = None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.spec.kind is Kind.LEAF
+
+    def __repr__(self) -> str:
+        args = ", ".join(f"%{i.index}" for i in self.inputs)
+        attrs = "".join(f", {k}={v!r}" for k, v in self.attrs.items())
+        leaf = ""
+        if isinstance(self.payload, Slot):
+            leaf = self.payload.name
+        elif self.is_leaf:
+            leaf = str(self.payload) if self.size <= 1 else "..."
+        return f"%{self.index} = {self.spec.name}({args}{attrs}{leaf}) : {describe(self)}"
+
+
+def describe(value: Typed) -> str:
+    """`float32[200, 64]`: how types are written everywhere."""
+    return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
+
+
+class Graph:
+    """An append-only list of nodes.
+
+    Attributes:
+        nodes: all nodes, topologically ordered.
+        inputs: the INPUT leaves, in call order.
+        outputs: what the program returns.
+        writes: (slot, node): at the end, `slot` takes the node's value.
+        assumptions: (fact, its value while tracing); see `assume`.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.inputs: list[Node] = []
+        self.outputs: list[Node] = []
+        self.writes: list[tuple[Slot, Node]] = []
+        self.random_streams = 0
+        self.assumptions: list[tuple[Callable[[], object], object]] = []
+        self._known: dict[Any, Node] = {}
+
+    def add(self, spec: OpSpec, inputs: tuple[Node, ...], attrs: dict[str, Any]) -> Node:
+        """Append `spec` applied to `inputs`, or return the equal node that is there."""
+        key = (spec, *[n.index for n in inputs], *attrs.items())
+        node = self._known.get(key)
+        if node is None:
+            out = spec.infer(*inputs, **attrs)
+            if _foldable(spec, inputs, out):
+                value = spec.reference(*[n.payload for n in inputs], **attrs)
+                node = self.constant(np.asarray(value, dtype=out.dtype))
+            else:
+                node = self.append(spec, inputs, attrs, out.shape, out.dtype)
+            self._known[key] = node
+        return node
+
+    def input(self, shape: Shape, dtype: Any) -> Node:
+        """Append the next positional input."""
+        node = self.append(INPUT, (), {}, tuple(shape), checked_dtype(dtype), len(self.inputs))
+        self.inputs.append(node)
+        return node
+
+    def constant(self, value: ConcreteArray) -> Node:
+        """A constant; small equal ones are shared."""
+        value = np.ascontiguousarray(value).reshape(np.shape(value))
+        key: Any = (CONST, id(value))
+        if value.size <= 16:
+            key = (CONST, value.dtype, value.shape, value.tobytes())
+        node = self._known.get(key)
+        if node is None:
+            dtype = checked_dtype(value.dtype)
+            node = self._known[key] = self.append(CONST, (), {}, value.shape, dtype, value)
+        return node
+
+    def slot(self, slot: Slot) -> Node:
+        """The value that `slot` has when the program starts a step."""
+        key = (SLOT, id(slot))
+        node = self._known.get(key)
+        if node is None:
+            dtype = checked_dtype(slot.dtype)
+            node = self._known[key] = self.append(SLOT, (), {}, slot.shape, dtype, slot)
+        return node
+
+    def still_valid(self) -> bool:
+        """Every fact that was assumed while tracing still holds."""
+        return all(fact() == value for fact, value in self.assumptions)
+
+    def slots(self) -> list[Slot]:
+        """Every slot read so far, in order of first use."""
+        return [n.payload for n in self.nodes if n.spec is SLOT]
+
+    def lift(self, value: Any, dtype: Any = None) -> Node:
+        """The node for an op's argument: traced array, slot, NumPy array or Python number."""
+        if isinstance(value, Array):
+            if value.graph is not self:
+                raise TraceError(
+                    f"a traced array {describe(value)} was used outside the function it was "
+                    "traced in. Return it from that function instead of keeping it."
+                )
+            return value.node
+        if isinstance(value, Slot):
+            return self.slot(value)
+        return self.constant(np.asarray(concrete(value), dtype=dtype))
+
+    def append(
+        self,
+        spec: OpSpec,
+        inputs: tuple[Node, ...],
+        attrs: dict[str, Any],
+        shape: Shape,
+        dtype: np.dtype[Any],
+        payload: Any = None,
+    ) -> Node:
+        """Append a node as given, without looking for an equal one."""
+        node = Node(spec, inputs, attrs, shape, dtype, len(self.nodes), payload)
+        self.nodes.append(node)
+        return node
+
+    def __str__(self) -> str:
+        lines = [repr(n) for n in self.nodes]
+        lines += [f"write {s.name} <- %{n.index}" for s, n in self.writes]
+        lines.append("return " + ", ".join(f"%{n.index}" for n in self.outputs))
+        return "\n".join(lines)
+
+
+def live_order(graph: Graph) -> list[Node]:
+    """The nodes that outputs and writes depend on, in topological order."""
+    needed = {n.index for n in graph.outputs} | {n.index for _, n in graph.writes}
+    for node in reversed(graph.nodes):
+        if node.index in needed:
+            needed.update([i.index for i in node.inputs])
+    return [n for n in graph.nodes if n.index in needed]
+
+
+def _foldable(spec: OpSpec, inputs: tuple[Node, ...], out: ArrayType) -> bool:
+    return (
+        out.shape == ()
+        and spec is not ALIAS
+        and spec.kind in (Kind.ELEMENTWISE, Kind.VIEW)
+        and bool(inputs)
+        and all(n.spec is CONST for n in inputs)
+    )
+
+
+class Operators:
+    """Python operators and NumPy-style methods for everything that ops accept.
+
+    The functions are filled in by `gpubp.ops`, which stands above this file.
+    """
+
+    __slots__ = ()
+    __array_priority__ = 1000
+    __array_ufunc__ = None
+    functions: ClassVar[dict[str, Callable[..., Any]]] = {}
+
+    def __add__(self, other: Any) -> Any:
+        return self.functions["add"](self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return self.functions["add"](other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return self.functions["subtract"](self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return self.functions["subtract"](other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return self.functions["multiply"](self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self.functions["multiply"](other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self.functions["divide"](self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return self.functions["divide"](other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        return self.functions["power"](self, other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return self.functions["power"](other, self)
+
+    def __matmul__(self, other: Any) -> Any:
+        return self.functions["matmul"](self, other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return self.functions["matmul"](other, self)
+
+    def __neg__(self) -> Any:
+        return self.functions["negative"](self)
+
+    def __abs__(self) -> Any:
+        return self.functions["abs"](self)
+
+    def __gt__(self, other: Any) -> Any:
+        return self.functions["greater"](self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self.functions["greater_equal"](self, other)
+
+    def __lt__(self, other: Any) -> Any:
+        return self.functions["less"](self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return self.functions["less_equal"](self, other)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.functions["getitem"](self, key)
+
+    @property
+    def T(self) -> Any:  # noqa: N802 - NumPy's name
+        return self.functions["transpose"](self)
+
+    def reshape(self, *shape: Any) -> Any:
+        return self.functions["reshape"](self, shape[0] if len(shape) == 1 else shape)
+
+    def transpose(self, *axes: Any) -> Any:
+        return self.functions["transpose"](self, axes or None)
+
+    def astype(self, dtype: Any) -> Any:
+        return self.functions["astype"](self, dtype)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Any:
+        return self.functions["sum"](self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Any:
+        return self.functions["mean"](self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Any:
+        return self.functions["max"](self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> Any:
+        return self.functions["min"](self, axis=axis, keepdims=keepdims)
+
+
+class Array(Operators):
+    """A value known by shape and dtype only, while a function is being traced.
+
+    It takes part in arithmetic like a NumPy array; its numbers exist only when the compiled program
+    runs. So Python that needs the numbers (`if x > 0`, `float(x)`, `np.sin(x)`) cannot be traced.
+    """
+
+    __slots__ = ("graph", "node")
+
+    def __init__(self, graph: Graph, node: Node) -> None:
+        self.graph = graph
+        self.node = node
+
+    @property
+    def shape(self) -> Shape:
+        return self.node.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.node.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.node.shape)
+
+    @property
+    def size(self) -> int:
+        return self.node.size
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a traced scalar")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"Array({describe(self)}, traced)"
+
+    def __eq__(self, other: object) -> Any:
+        return self.functions["equal"](self, other)
+
+    def __ne__(self, other: object) -> Any:
+        return self.functions["not_equal"](self, other)
+
+    __hash__ = object.__hash__
+
+    def _value_needed(self, what: str, instead: str) -> TraceError:
+        return TraceError(
+            f"{what} needs the numbers of a traced array {describe(self)}, which exist only when "
+            f"the compiled program runs. {instead}"
+        )
+
+    def __bool__(self) -> bool:
+        raise self._value_needed(
+            "a Python condition (if, while, and, or, not, max(), sorted())",
+            "Use gp.ops.where(condition, a, b), or gp.ops.maximum/minimum/logical_and.",
+        )
+
+    def __float__(self) -> float:
+        raise self._value_needed("float()", "Keep it as an array, or return it from the function.")
+
+    def __int__(self) -> int:
+        raise self._value_needed("int()", "Keep it as an array, or return it from the function.")
+
+    def __index__(self) -> int:
+        raise self._value_needed("indexing by it", "Use gp.ops.gather(x, indices).")
+
+    def __array__(self, *_: Any, **__: Any) -> ConcreteArray:
+        raise self._value_needed("a NumPy function", "Use the function of that name in gp.ops.")
+
+
+class _Active(threading.local):
+    graph: Graph | None = None
+
+
+_active = _Active()
+
+
+def active_graph() -> Graph | None:
+    """The graph being traced in this thread, if any."""
+    return _active.graph
+
+
+@contextmanager
+def tracing(graph: Graph) -> Iterator[Graph]:
+    """Make `graph` the one that ops append to."""
+    outer, _active.graph = _active.graph, graph
+    try:
+        yield graph
+    finally:
+        _active.graph = outer
+
+
+def assume(fact: Callable[[], object]) -> None:
+    """Note Python state that the trace depends on (a module's mode, a hyper-parameter).
+
+    A program is traced again when a fact it was traced under no longer has the same value.
+    """
+    if _active.graph is not None:
+        _active.graph.assumptions.append((fact, fact()))
+
+
+def bind(spec: OpSpec, *args: Any, **attrs: Any) -> Any:
+    """Apply an op: append it to the active graph, or compute it at once if all is concrete.
+
+    Args:
+        spec: the op.
+        *args: traced arrays, slots, NumPy arrays or numbers, already of dtypes the op accepts.
+        **attrs: hashable static attributes.
+
+    Returns:
+        A traced `Array` or a NumPy array.
+    """
+    graph = _active.graph
+    if graph is None or not any(isinstance(a, (Array, Slot)) for a in args):
+        return evaluate(spec, [concrete(a) for a in args], attrs)
+    nodes = tuple([graph.lift(a) for a in args])
+    return Array(graph, graph.add(spec, nodes, attrs))
+
+
+def evaluate(spec: OpSpec, arrays: Sequence[ConcreteArray], attrs: dict[str, Any]) -> ConcreteArray:
+    """Run the reference on concrete arrays, after the op's own checks."""
+    out = spec.infer(*[ArrayType(a.shape, a.dtype) for a in arrays], **attrs)
+    return np.asarray(spec.reference(*arrays, **attrs), dtype=out.dtype)
+
+
+def concrete(value: Any) -> ConcreteArray:
+    """A NumPy array from anything array-like that is not traced; no copy where none is needed."""
+    if isinstance(value, Array):
+        raise TraceError(
+            f"a traced array {describe(value)} was used outside the function it was traced in. "
+            "Return it from that function instead of keeping it."
+        )
+    if isinstance(value, Slot):
+        return value.value
+    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
+        return np.from_dlpack(value)
+    array = np.asarray(value)
+    if isinstance(value, (bool, int, float)):
+        return array.astype(np.float32) if isinstance(value, float) else array
+    return array
+
+
+def checked_dtype(dtype: Any) -> np.dtype[Any]:
+    """The NumPy dtype, if gpubp has it."""
+    try:
+        found: np.dtype[Any] = np.dtype(dtype)
+    except TypeError as err:
+        raise DTypeError(f"{dtype!r} is not a dtype.") from err
+    if found not in DTYPES:
+        names = ", ".join(map(str, DTYPES))
+        raise DTypeError(f"dtype {found} is not supported; convert to one of {names}.")
+    return found

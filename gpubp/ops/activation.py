@@ -1,0 +1,279 @@
+"""Activation functions and their gradients, each one op, so that each is one fused kernel.
+
+An activation's vjp emits its `*_grad` op, which takes the cotangent and either the activation's
+output y (relu, elu, sigmoid, tanh: the input need not be kept) or its input x. Every `*_grad` op
+has a vjp of its own, so second derivatives work.
+
+Definitions are those of torch.nn.functional. References do not overflow.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpubp.core import Array, OpSpec, bind
+from gpubp.errors import DataError, unknown_name
+from gpubp.ops.elementwise import clip, exp, finite, square
+from gpubp.ops.logic import greater, where
+from gpubp.ops.spec import elementwise, promote
+
+_Cotangents = tuple[Array | None, ...]
+_PDF_SCALE = 1.0 / math.sqrt(2.0 * math.pi)
+_TANH_SCALE = math.sqrt(2.0 / math.pi)
+_TANH_CUBE = 0.044715
+# Beyond this both forms of GELU are saturated in float64, and x^3 would overflow far out.
+_GELU_SATURATED = 40.0
+
+
+def _relu_grad_reference(dy: Any, y: Any) -> Any:
+    return np.where(y > 0, dy, 0)
+
+
+RELU_GRAD: OpSpec = elementwise(
+    "relu_grad", _relu_grad_reference, lambda g, out, dy, y: (bind(RELU_GRAD, g, y), None)
+)
+RELU = elementwise("relu", lambda x: np.maximum(x, 0), lambda g, y, x: (bind(RELU_GRAD, g, y),))
+
+
+def relu(x: Any) -> Any:
+    """`max(x, 0)`; the gradient at 0 is 0."""
+    return bind(RELU, *promote(x, floating=True))
+
+
+def _leaky_relu_reference(x: Any, *, slope: float) -> Any:
+    return np.where(x > 0, x, x * slope)
+
+
+def _leaky_relu_grad_reference(dy: Any, x: Any, *, slope: float) -> Any:
+    return np.where(x > 0, dy, dy * slope)
+
+
+LEAKY_RELU_GRAD: OpSpec = elementwise(
+    "leaky_relu_grad",
+    _leaky_relu_grad_reference,
+    lambda g, out, dy, x, slope: (bind(LEAKY_RELU_GRAD, g, x, slope=slope), None),
+    flops=2.0,
+)
+LEAKY_RELU = elementwise(
+    "leaky_relu",
+    _leaky_relu_reference,
+    lambda g, y, x, slope: (bind(LEAKY_RELU_GRAD, g, x, slope=slope),),
+    flops=2.0,
+)
+
+
+def leaky_relu(x: Any, slope: float = 0.01) -> Any:
+    """`x` where positive, else `slope * x`."""
+    return bind(LEAKY_RELU, *promote(x, floating=True), slope=finite("leaky_relu", "slope", slope))
+
+
+def _elu_reference(x: Any, *, alpha: float) -> Any:
+    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)) * alpha)
+
+
+def _elu_grad_reference(dy: Any, y: Any, *, alpha: float) -> Any:
+    return np.where(y > 0, dy, dy * (y + alpha))
+
+
+def _elu_grad_vjp(g: Array, out: Array, dy: Array, y: Array, *, alpha: float) -> _Cotangents:
+    return bind(ELU_GRAD, g, y, alpha=alpha), where(greater(y, 0.0), 0.0, g * dy)
+
+
+ELU_GRAD = elementwise("elu_grad", _elu_grad_reference, _elu_grad_vjp, flops=3.0)
+ELU = elementwise(
+    "elu",
+    _elu_reference,
+    lambda g, y, x, alpha: (bind(ELU_GRAD, g, y, alpha=alpha),),
+    flops=3.0,
+)
+
+
+def elu(x: Any, alpha: float = 1.0) -> Any:
+    """`x` where positive, else `alpha * (exp(x) - 1)`.
+
+    Clevert et al., "Fast and Accurate Deep Network Learning by Exponential Linear Units" (2015).
+
+    Raises:
+        DataError: `alpha` is negative (the sign of the output must tell the sign of the input).
+    """
+    alpha = finite("elu", "alpha", alpha)
+    if alpha < 0:
+        raise DataError(f"elu: alpha must not be negative, got {alpha}.")
+    return bind(ELU, *promote(x, floating=True), alpha=alpha)
+
+
+def _gelu_parts(x: Any, approximate: str) -> tuple[Any, Any]:
+    """The factor c(x) in gelu = x c(x), and its derivative."""
+    from scipy.special import ndtr
+
+    near = np.clip(x, -_GELU_SATURATED, _GELU_SATURATED)
+    if approximate == "none":
+        return ndtr(near), np.exp(near * near * -0.5) * _PDF_SCALE
+    t = np.tanh(_TANH_SCALE * (near + _TANH_CUBE * near * near * near))
+    slope = _TANH_SCALE * (1 + 3 * _TANH_CUBE * near * near)
+    return 0.5 * (1 + t), 0.5 * (1 - t * t) * slope
+
+
+def _gelu_reference(x: Any, *, approximate: str) -> Any:
+    return x * _gelu_parts(x, approximate)[0]
+
+
+def _gelu_grad_reference(dy: Any, x: Any, *, approximate: str) -> Any:
+    factor, slope = _gelu_parts(x, approximate)
+    near = np.clip(x, -_GELU_SATURATED, _GELU_SATURATED)
+    return dy * (factor + near * slope)
+
+
+def _gelu_second(x: Array, approximate: str) -> Array:
+    """The second derivative of GELU, made of ops.
+
+    Exact: phi(x) (2 - x^2), since phi' = -x phi. Tanh form, with u = a (x + b x^3), t = tanh(u):
+    (1 - t^2) (u' + x u'' / 2 - x t u'^2).
+    """
+    x = clip(x, -_GELU_SATURATED, _GELU_SATURATED)
+    if approximate == "none":
+        pdf: Array = exp(square(x) * -0.5) * _PDF_SCALE
+        exact: Array = pdf * (2.0 - square(x))
+        return exact
+    t = tanh(_TANH_SCALE * (x + _TANH_CUBE * x * square(x)))
+    first = _TANH_SCALE * (1.0 + 3.0 * _TANH_CUBE * square(x))
+    half_second = (3.0 * _TANH_SCALE * _TANH_CUBE) * x
+    out: Array = (1.0 - square(t)) * (first + x * half_second - x * t * square(first))
+    return out
+
+
+def _gelu_grad_vjp(g: Array, out: Array, dy: Array, x: Array, *, approximate: str) -> _Cotangents:
+    to_dy = bind(GELU_GRAD, g, x, approximate=approximate)
+    return to_dy, g * dy * _gelu_second(x, approximate)
+
+
+GELU_GRAD = elementwise("gelu_grad", _gelu_grad_reference, _gelu_grad_vjp, flops=10.0)
+GELU = elementwise(
+    "gelu",
+    _gelu_reference,
+    lambda g, y, x, approximate: (bind(GELU_GRAD, g, x, approximate=approximate),),
+    flops=6.0,
+)
+
+
+def gelu(x: Any, approximate: str = "none") -> Any:
+    """`x * Phi(x)`, Phi the normal distribution function (Hendrycks & Gimpel, 2016).
+
+    Args:
+        x: any shape.
+        approximate: "none", or "tanh" for 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
+
+    Raises:
+        UnknownNameError: another value of `approximate`.
+    """
+    if approximate not in ("none", "tanh"):
+        raise unknown_name("approximation of gelu", approximate, ("none", "tanh"))
+    return bind(GELU, *promote(x, floating=True), approximate=approximate)
+
+
+def _sigmoid_reference(x: Any) -> Any:
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
+
+
+def _sigmoid_grad_vjp(g: Array, out: Array, dy: Array, y: Array) -> _Cotangents:
+    return bind(SIGMOID_GRAD, g, y), g * dy * (1.0 - 2.0 * y)
+
+
+SIGMOID_GRAD = elementwise(
+    "sigmoid_grad", lambda dy, y: dy * (y * (1 - y)), _sigmoid_grad_vjp, flops=3.0
+)
+SIGMOID = elementwise(
+    "sigmoid", _sigmoid_reference, lambda g, y, x: (bind(SIGMOID_GRAD, g, y),), flops=4.0
+)
+
+
+def sigmoid(x: Any) -> Any:
+    """`1 / (1 + exp(-x))`."""
+    return bind(SIGMOID, *promote(x, floating=True))
+
+
+def _silu_grad_reference(dy: Any, x: Any) -> Any:
+    s = _sigmoid_reference(x)
+    return dy * (s * (1 + x * (1 - s)))
+
+
+def _silu_grad_vjp(g: Array, out: Array, dy: Array, x: Array) -> _Cotangents:
+    """silu = x s, silu'' = 2 s' + x s'' with s' = s (1 - s), s'' = s' (1 - 2 s)."""
+    s = sigmoid(x)
+    second = s * (1.0 - s) * (2.0 + x * (1.0 - 2.0 * s))
+    return bind(SILU_GRAD, g, x), g * dy * second
+
+
+SILU_GRAD = elementwise("silu_grad", _silu_grad_reference, _silu_grad_vjp, flops=8.0)
+SILU = elementwise(
+    "silu",
+    lambda x: x * _sigmoid_reference(x),
+    lambda g, y, x: (bind(SILU_GRAD, g, x),),
+    flops=5.0,
+)
+
+
+def silu(x: Any) -> Any:
+    """`x * sigmoid(x)`, also called swish (Elfwing et al., 2017)."""
+    return bind(SILU, *promote(x, floating=True))
+
+
+def _tanh_grad_vjp(g: Array, out: Array, dy: Array, y: Array) -> _Cotangents:
+    return bind(TANH_GRAD, g, y), g * dy * (-2.0 * y)
+
+
+TANH_GRAD = elementwise("tanh_grad", lambda dy, y: dy * (1 - y * y), _tanh_grad_vjp, flops=3.0)
+TANH = elementwise("tanh", np.tanh, lambda g, y, x: (bind(TANH_GRAD, g, y),))
+
+
+def tanh(x: Any) -> Any:
+    """The hyperbolic tangent."""
+    return bind(TANH, *promote(x, floating=True))
+
+
+def _softplus_reference(x: Any, *, beta: float, threshold: float) -> Any:
+    z = x * beta
+    soft = (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))) / beta
+    return np.where(z > threshold, x, soft)
+
+
+def _softplus_grad_reference(dy: Any, x: Any, *, beta: float, threshold: float) -> Any:
+    z = x * beta
+    return np.where(z > threshold, dy, dy * _sigmoid_reference(z))
+
+
+def _softplus_grad_vjp(
+    g: Array, out: Array, dy: Array, x: Array, *, beta: float, threshold: float
+) -> _Cotangents:
+    s = sigmoid(x * beta)
+    curved = g * dy * (beta * (s * (1.0 - s)))
+    to_dy = bind(SOFTPLUS_GRAD, g, x, beta=beta, threshold=threshold)
+    return to_dy, where(greater(x * beta, threshold), 0.0, curved)
+
+
+SOFTPLUS_GRAD = elementwise(
+    "softplus_grad", _softplus_grad_reference, _softplus_grad_vjp, flops=6.0
+)
+SOFTPLUS = elementwise(
+    "softplus",
+    _softplus_reference,
+    lambda g, y, x, beta, threshold: (bind(SOFTPLUS_GRAD, g, x, beta=beta, threshold=threshold),),
+    flops=7.0,
+)
+
+
+def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """`log(1 + exp(beta x)) / beta`, or `x` itself where `beta x > threshold`.
+
+    Raises:
+        DataError: `beta` is not positive, or an argument is not finite.
+    """
+    beta = finite("softplus", "beta", beta)
+    threshold = finite("softplus", "threshold", threshold)
+    if beta <= 0:
+        raise DataError(f"softplus: beta must be positive, got {beta}.")
+    return bind(SOFTPLUS, *promote(x, floating=True), beta=beta, threshold=threshold)

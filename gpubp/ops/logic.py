@@ -1,0 +1,162 @@
+"""Comparisons, boolean logic, selection and conversion, element by element.
+
+Comparisons take any one dtype and give booleans; they have no gradient. `where`, `cast` and `copy`
+pass gradients on to the inputs they read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpubp.core import Array, ArrayType, Kind, OpSpec, Typed, bind, checked_dtype, describe
+from gpubp.errors import DTypeError
+from gpubp.ops.spec import (
+    BOOL,
+    broadcast_shape,
+    cast_to,
+    elementwise,
+    promote,
+    register,
+    require_same_dtype,
+    unbroadcast,
+)
+
+
+def _require_bool(name: str, *types: Typed) -> None:
+    for t in types:
+        if t.dtype != BOOL:
+            given = ", ".join(describe(t) for t in types)
+            raise DTypeError(f"{name}: expected booleans, got {given}. Compare first: x != 0.")
+
+
+GREATER = elementwise("greater", np.greater, None, floating=False, out=BOOL)
+GREATER_EQUAL = elementwise("greater_equal", np.greater_equal, None, floating=False, out=BOOL)
+LESS = elementwise("less", np.less, None, floating=False, out=BOOL)
+LESS_EQUAL = elementwise("less_equal", np.less_equal, None, floating=False, out=BOOL)
+EQUAL = elementwise("equal", np.equal, None, floating=False, out=BOOL)
+NOT_EQUAL = elementwise("not_equal", np.not_equal, None, floating=False, out=BOOL)
+LOGICAL_AND = elementwise("logical_and", np.logical_and, None, out=BOOL, check=_require_bool)
+LOGICAL_OR = elementwise("logical_or", np.logical_or, None, out=BOOL, check=_require_bool)
+LOGICAL_NOT = elementwise("logical_not", np.logical_not, None, out=BOOL, check=_require_bool)
+ISFINITE = elementwise("isfinite", np.isfinite, None, out=BOOL)
+
+
+def greater(a: Any, b: Any) -> Any:
+    """`a > b`, booleans of the broadcast shape."""
+    return bind(GREATER, *promote(a, b))
+
+
+def greater_equal(a: Any, b: Any) -> Any:
+    """`a >= b`, booleans of the broadcast shape."""
+    return bind(GREATER_EQUAL, *promote(a, b))
+
+
+def less(a: Any, b: Any) -> Any:
+    """`a < b`, booleans of the broadcast shape."""
+    return bind(LESS, *promote(a, b))
+
+
+def less_equal(a: Any, b: Any) -> Any:
+    """`a <= b`, booleans of the broadcast shape."""
+    return bind(LESS_EQUAL, *promote(a, b))
+
+
+def equal(a: Any, b: Any) -> Any:
+    """`a == b`, booleans of the broadcast shape; NaN equals nothing."""
+    return bind(EQUAL, *promote(a, b))
+
+
+def not_equal(a: Any, b: Any) -> Any:
+    """`a != b`, booleans of the broadcast shape."""
+    return bind(NOT_EQUAL, *promote(a, b))
+
+
+def logical_and(a: Any, b: Any) -> Any:
+    """True where both are. Raises DTypeError unless both are booleans."""
+    return bind(LOGICAL_AND, *promote(a, b))
+
+
+def logical_or(a: Any, b: Any) -> Any:
+    """True where at least one is. Raises DTypeError unless both are booleans."""
+    return bind(LOGICAL_OR, *promote(a, b))
+
+
+def logical_not(x: Any) -> Any:
+    """True where `x` is False. Raises DTypeError unless `x` is boolean."""
+    return bind(LOGICAL_NOT, *promote(x))
+
+
+def isfinite(x: Any) -> Any:
+    """True where `x` is neither NaN nor infinite."""
+    return bind(ISFINITE, *promote(x, floating=True))
+
+
+def _where_infer(condition: Typed, a: Typed, b: Typed) -> ArrayType:
+    _require_bool("where", condition)
+    require_same_dtype("where", a, b)
+    return ArrayType(broadcast_shape(condition, a, b), a.dtype)
+
+
+def _where_vjp(g: Array, y: Array, condition: Array, a: Array, b: Array) -> list[Array | None]:
+    to_a, to_b = where(condition, g, 0.0), where(condition, 0.0, g)
+    return [None, unbroadcast(to_a, a), unbroadcast(to_b, b)]
+
+
+WHERE = register(OpSpec("where", Kind.ELEMENTWISE, _where_infer, np.where, _where_vjp))
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """`a` where the condition holds, else `b`; the three broadcast.
+
+    The gradient reaches only the input that was taken; but a NaN or infinity that the other input's
+    own derivative makes still spoils it (0 * inf): make that input safe first.
+
+    Raises:
+        DTypeError: the condition is not boolean.
+        ShapeError: the shapes do not broadcast.
+    """
+    (mask,) = promote(condition)
+    return bind(WHERE, mask, *promote(a, b))
+
+
+def _cast_infer(x: Typed, *, dtype: str) -> ArrayType:
+    return ArrayType(x.shape, checked_dtype(dtype))
+
+
+def _cast_reference(x: Any, *, dtype: str) -> Any:
+    return np.asarray(x).astype(dtype)
+
+
+def _cast_vjp(g: Array, y: Array, x: Array, *, dtype: str) -> list[Array | None]:
+    both_float = x.dtype.kind == "f" and y.dtype.kind == "f"
+    return [cast_to(g, x.dtype) if both_float else None]
+
+
+CAST = register(OpSpec("cast", Kind.ELEMENTWISE, _cast_infer, _cast_reference, _cast_vjp))
+
+
+def astype(x: Any, dtype: Any) -> Any:
+    """`x` converted to `dtype`, or `x` itself if it has that dtype.
+
+    Floats become integers by dropping the fraction, as in C; what does not fit is undefined. The
+    gradient passes between float dtypes only.
+
+    Raises:
+        DTypeError: gpubp does not have the dtype.
+    """
+    (x,) = promote(x)
+    return cast_to(x, checked_dtype(dtype))
+
+
+def _copy_reference(x: Any) -> Any:
+    return np.array(x)
+
+
+COPY = elementwise("copy", _copy_reference, lambda g, y, x: (g,), floating=False, flops=0.0)
+
+
+def copy(x: Any) -> Any:
+    """`x` in memory of its own."""
+    return bind(COPY, *promote(x))

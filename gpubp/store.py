@@ -1,0 +1,153 @@
+"""Where values live between programs: slots (named arrays) packed into flat banks.
+
+A `Slot` is one array that outlives any program: a weight, an optimiser moment, a learning rate, a
+random-number counter. Compiling packs slots of one dtype back to back into a flat `Bank`; a slot
+then is a view of its bank, and every program that names the slot reads and writes that memory.
+
+Holds in between: a slot belongs to at most one bank, for ever; `slot.value` is always the live
+array; offsets in a bank are multiples of 64 bytes, and the padding between slots is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpubp.errors import ShapeError
+
+ALIGN_BYTES = 64
+
+
+class Bank:
+    """A flat buffer of one dtype that holds many slots.
+
+    Attributes:
+        label: what the bank holds ("params", "exp_avg", "scalars", ...).
+        data: shape (size,), C-contiguous, 64-byte aligned.
+        slots: the slots packed here, in the order of their offsets.
+    """
+
+    def __init__(self, label: str, dtype: np.dtype[Any], size: int) -> None:
+        self.label = label
+        self.data = aligned_zeros(size, dtype)
+        self.slots: list[Slot] = []
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
+    @property
+    def size(self) -> int:
+        return int(self.data.size)
+
+    def __repr__(self) -> str:
+        return f"Bank({self.label}, {self.dtype}, size={self.size}, slots={len(self.slots)})"
+
+
+class Slot:
+    """One named array outside all programs.
+
+    Args:
+        name: shown in reports and errors.
+        value: the initial value; copied.
+        dtype: default is the dtype of `value`.
+    """
+
+    def __init__(self, name: str, value: ArrayLike, dtype: Any = None) -> None:
+        self.name = name
+        self._value: NDArray[Any] = np.array(value, dtype=dtype, order="C")
+        self.shape: tuple[int, ...] = self._value.shape
+        self.dtype: np.dtype[Any] = self._value.dtype
+        self.bank: Bank | None = None
+        self.offset = 0
+
+    @property
+    def size(self) -> int:
+        return int(self._value.size)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def value(self) -> NDArray[Any]:
+        """The live array: writing into it is seen by every program."""
+        return self._value
+
+    @value.setter
+    def value(self, new: ArrayLike) -> None:
+        array = np.asarray(new)
+        if array.shape != self.shape:
+            raise ShapeError(
+                f"{self.name}: got a value of shape {array.shape}, expected {self.shape}."
+            )
+        self._value[...] = array
+
+    def place(self, bank: Bank, offset: int) -> None:
+        """Move the value into `bank` at `offset` (elements); from now on it is a view of it."""
+        view = bank.data[offset : offset + self.size].reshape(self.shape)
+        view[...] = self._value
+        self._value, self.bank, self.offset = view, bank, offset
+        bank.slots.append(self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name}, shape={self.shape}, dtype={self.dtype})"
+
+
+def aligned_zeros(size: int, dtype: Any) -> NDArray[Any]:
+    """Zeros of shape (size,) whose first element is 64-byte aligned."""
+    dtype = np.dtype(dtype)
+    raw = np.zeros(size * dtype.itemsize + ALIGN_BYTES, dtype=np.uint8)
+    start = -address_of(raw) % ALIGN_BYTES
+    return raw[start : start + size * dtype.itemsize].view(dtype)
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """Where the first element is in memory."""
+    found: int = array.__array_interface__["data"][0]
+    return found
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The least multiple of `multiple` that is not below `value`."""
+    return -(-value // multiple) * multiple
+
+
+def pack(label: str, slots: Iterable[Slot]) -> list[Bank]:
+    """Give every slot that has no bank yet a place in a new one, one new bank a dtype."""
+    homeless: dict[np.dtype[Any], list[Slot]] = {}
+    for slot in slots:
+        if slot.bank is None and slot not in homeless.get(slot.dtype, []):
+            homeless.setdefault(slot.dtype, []).append(slot)
+    banks = []
+    for dtype, group in homeless.items():
+        step = ALIGN_BYTES // dtype.itemsize
+        bank = Bank(label, dtype, sum(round_up(max(s.size, 1), step) for s in group))
+        offset = 0
+        for slot in group:
+            slot.place(bank, offset)
+            offset += round_up(max(slot.size, 1), step)
+        banks.append(bank)
+    return banks
+
+
+def siblings(label: str, slots: Sequence[Slot], fill: float = 0.0) -> list[Slot]:
+    """New slots beside existing ones: same shape, dtype and offset, in a bank of the same size.
+
+    Optimiser moments are made so: `state[i]` belongs to `params[i]`, element for element.
+    """
+    banks: dict[Bank, Bank] = {}
+    out = []
+    for slot in slots:
+        if slot.bank is None:
+            raise ValueError(f"{slot.name} has no bank yet: call pack() first.")
+        bank = banks.get(slot.bank)
+        if bank is None:
+            bank = banks[slot.bank] = Bank(label, slot.dtype, slot.bank.size)
+        twin = Slot(f"{slot.name}.{label}", np.full(slot.shape, fill, slot.dtype))
+        twin.place(bank, slot.offset)
+        out.append(twin)
+    return out

@@ -1,0 +1,61 @@
+"""Nested tuples, lists and dicts of arrays: taken apart into leaves and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+class Leaf:
+    """Stands for one array in a structure."""
+
+    def __repr__(self) -> str:
+        return "*"
+
+
+LEAF = Leaf()
+
+
+def flatten(tree: Any) -> tuple[list[Any], Any]:
+    """Take a structure apart.
+
+    Returns:
+        (leaves, structure): arrays in a fixed order (dicts by insertion), and what
+        `unflatten` needs.
+    """
+    leaves: list[Any] = []
+
+    def visit(part: Any) -> Any:
+        if hasattr(part, "dtype"):
+            leaves.append(part)
+            return LEAF
+        if isinstance(part, dict):
+            return {key: visit(value) for key, value in part.items()}
+        if isinstance(part, tuple) and hasattr(part, "_fields"):
+            return type(part)(*map(visit, part))
+        if isinstance(part, (tuple, list)):
+            return type(part)(map(visit, part))
+        if part is None:
+            return None
+        leaves.append(part)
+        return LEAF
+
+    return leaves, visit(tree)
+
+
+def unflatten(structure: Any, leaves: list[Any]) -> Any:
+    """Put `leaves` into `structure`, in the order `flatten` took them."""
+    rest = iter(leaves)
+    return _build(structure, rest)
+
+
+def _build(structure: Any, rest: Iterator[Any]) -> Any:
+    if structure is LEAF:
+        return next(rest)
+    if isinstance(structure, dict):
+        return {key: _build(value, rest) for key, value in structure.items()}
+    if isinstance(structure, tuple) and hasattr(structure, "_fields"):
+        return type(structure)(*[_build(part, rest) for part in structure])
+    if isinstance(structure, (tuple, list)):
+        return type(structure)([_build(part, rest) for part in structure])
+    return structure
