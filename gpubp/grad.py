@@ -1,0 +1,248 @@
+"""Reverse mode, graph to graph: every op's vjp emits ops into the same graph.
+
+Comes in: a graph, an output node, the nodes to differentiate by. Goes out: nodes of the same graph
+that hold the gradients. So a gradient is ordinary graph: it can be fused, compiled, and
+differentiated again.
+
+Reverse-mode differentiation after Griewank & Walther, "Evaluating Derivatives" (2008), chapter 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpubp import ops, tree
+from gpubp.core import (
+    ALIAS,
+    Array,
+    ConcreteArray,
+    Graph,
+    Node,
+    active_graph,
+    concrete,
+    describe,
+    tracing,
+)
+from gpubp.errors import GradientError, ShapeError, TraceError
+from gpubp.trace import evaluate_graph
+
+
+def pullback(graph: Graph, output: Node, cotangent: Node, wrt: Sequence[Node]) -> list[Node | None]:
+    """Append the gradient of `output` (times `cotangent`) by each node of `wrt`.
+
+    Args:
+        graph: the graph that all nodes belong to.
+        output: the value to differentiate.
+        cotangent: of output's shape and dtype.
+        wrt: leaves or inner nodes.
+
+    Returns:
+        One node for each of `wrt`, or None where there is no path to the output.
+    """
+    reached = _depends_on(graph, wrt, output)
+    cotangents: dict[int, Array] = {}
+    if output.index in reached:
+        cotangents[output.index] = Array(graph, cotangent)
+    targets = {n.index for n in wrt}
+    with tracing(graph):
+        for node in reversed(graph.nodes[: output.index + 1]):
+            if node.index in reached and node.index in cotangents and not node.is_leaf:
+                g = cotangents[node.index]
+                if node.index not in targets:
+                    del cotangents[node.index]
+                _propagate(graph, node, g, reached, cotangents)
+    found = [cotangents.get(n.index) for n in wrt]
+    return [None if g is None else g.node for g in found]
+
+
+def _depends_on(graph: Graph, wrt: Sequence[Node], output: Node) -> set[int]:
+    """Indices of the float nodes up to `output` that depend on `wrt`, `wrt` included."""
+    reached = {n.index for n in wrt if n.dtype.kind == "f"}
+    if reached:
+        for node in graph.nodes[min(reached) : output.index + 1]:
+            if node.dtype.kind == "f" and any(i.index in reached for i in node.inputs):
+                reached.add(node.index)
+    return reached
+
+
+def _propagate(
+    graph: Graph, node: Node, g: Array, reached: set[int], cotangents: dict[int, Array]
+) -> None:
+    """Add what `node` sends to the cotangents of its inputs."""
+    if node.spec.vjp is None:
+        raise GradientError(
+            f"{node.spec.name} has no gradient, and the result depends on it. Wrap its input in "
+            "gp.ops.stop_gradient if none is wanted."
+        )
+    xs = [Array(graph, i) for i in node.inputs]
+    parts = node.spec.vjp(g, Array(graph, node), *xs, **node.attrs)
+    for source, part in zip(node.inputs, parts, strict=True):
+        if part is None or source.index not in reached:
+            continue
+        if part.shape != source.shape or part.dtype != source.dtype:
+            raise GradientError(
+                f"the vjp of {node.spec.name} returned {describe(part)} for an input that is "
+                f"{describe(source)}."
+            )
+        before = cotangents.get(source.index)
+        cotangents[source.index] = part if before is None else before + part
+
+
+def gradients(graph: Graph, loss: Node, wrt: Sequence[Node]) -> list[Node | None]:
+    """The gradient of a scalar by each of `wrt`; see `pullback`."""
+    if loss.shape != () or loss.dtype.kind != "f":
+        raise GradientError(
+            f"the loss must be a float scalar of shape (), got {describe(loss)}. Reduce it, for "
+            "example with gp.ops.mean."
+        )
+    seed = graph.constant(np.ones((), loss.dtype))
+    return pullback(graph, loss, seed, wrt)
+
+
+def value_and_grad(
+    fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """A function that returns `(fn(*args), gradient)`.
+
+    Args:
+        fn: traceable; returns a float scalar, or `(scalar, aux)` with `has_aux`.
+        argnums: which positional arguments to differentiate by; each may be an array or a nested
+            tuple, list or dict of float arrays. An int gives one gradient, a tuple a tuple.
+        has_aux: the first element of the result is then `(value, aux)`.
+
+    Returns:
+        The new function: usable on concrete arrays, inside `gp.compile`, and under `gp.grad`.
+    """
+
+    def transformed(graph: Graph, args: list[Any]) -> Any:
+        picked = argnums if isinstance(argnums, tuple) else (argnums,)
+        for i in picked:
+            if not -len(args) <= i < len(args):
+                raise GradientError(f"argnums {i} is out of range for {len(args)} arguments.")
+        wrt, structure = tree.flatten([args[i] for i in picked])
+        wrt_nodes = [_differentiable(graph, leaf) for leaf in wrt]
+        out = fn(*args)
+        value, aux = out if has_aux else (out, None)
+        loss = graph.lift(value) if isinstance(value, Array) else _not_traced(value)
+        found = gradients(graph, loss, wrt_nodes)
+        arrays = [_or_zeros(graph, g, n) for g, n in zip(found, wrt_nodes)]
+        grads = tuple(tree.unflatten(structure, arrays))
+        result = (value, aux) if has_aux else value
+        return result, grads if isinstance(argnums, tuple) else grads[0]
+
+    return _transform(transformed)
+
+
+def grad(
+    fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """A function that returns the gradient of `fn`; with `has_aux`, `(gradient, aux)`.
+
+    See `value_and_grad` for the arguments.
+    """
+    both = value_and_grad(fn, argnums, has_aux)
+
+    def gradient_of(*args: Any) -> Any:
+        value, found = both(*args)
+        return (found, value[1]) if has_aux else found
+
+    return gradient_of
+
+
+def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """The value of `fn(*primals)` and the function that pulls cotangents back.
+
+    Args:
+        fn: traceable; returns one array.
+        *primals: float arrays.
+
+    Returns:
+        (output, pull): `pull(cotangent)` takes an array of the output's shape and returns a tuple
+        with one cotangent for each primal.
+    """
+
+    active = active_graph()
+    graph = active or Graph()
+    values: dict[int, ConcreteArray] = {}
+    leaves = [p if active else concrete(p) for p in primals]
+    with tracing(graph):
+        if active:
+            args = [_alias(graph, p) for p in leaves]
+        else:
+            args = [Array(graph, graph.input(p.shape, p.dtype)) for p in leaves]
+        nodes = [_differentiable(graph, a) for a in args]
+        out = fn(*args)
+        target = graph.lift(out) if isinstance(out, Array) else _not_traced(out)
+
+    def finish(results: list[Node]) -> list[Any]:
+        """Traced arrays inside a trace, else values; what is known is not computed again."""
+        if active:
+            return [Array(graph, r) for r in results]
+        graph.outputs = results
+        found: list[Any] = evaluate_graph(graph, leaves, values)
+        graph.writes = []
+        return found
+
+    def pull(cotangent: Any) -> tuple[Any, ...]:
+        seed = graph.lift(cotangent)
+        if seed.shape != target.shape or seed.dtype != target.dtype:
+            raise ShapeError(
+                f"the cotangent is {describe(seed)}, but the output is {describe(target)}."
+            )
+        found = pullback(graph, target, seed, nodes)
+        return tuple(finish([_or_zeros(graph, g, n).node for g, n in zip(found, nodes)]))
+
+    return finish([target])[0], pull
+
+
+def _transform(body: Callable[[Graph, list[Any]], Any]) -> Callable[..., Any]:
+    """Run `body` in the active trace if an argument is traced, else trace and evaluate it."""
+
+    def call(*args: Any) -> Any:
+        leaves, structure = tree.flatten(list(args))
+        active = active_graph()
+        if active is not None:
+            lifted = [_alias(active, leaf) for leaf in leaves]
+            return body(active, tree.unflatten(structure, lifted))
+        graph = Graph()
+        arrays = [concrete(leaf) for leaf in leaves]
+        with tracing(graph):
+            traced = [Array(graph, graph.input(a.shape, a.dtype)) for a in arrays]
+            out = body(graph, tree.unflatten(structure, traced))
+        results, shape = tree.flatten(out)
+        graph.outputs = [graph.lift(r) for r in results]
+        return tree.unflatten(shape, evaluate_graph(graph, arrays))
+
+    return call
+
+
+def _alias(graph: Graph, leaf: Any) -> Array:
+    """A node of its own for an argument, so that closures over the same value stay constant."""
+    node = graph.lift(leaf)
+    return Array(graph, graph.add(ALIAS, (node,), {"tag": len(graph.nodes)}))
+
+
+def _differentiable(graph: Graph, leaf: Any) -> Node:
+    node = graph.lift(leaf)
+    if node.dtype.kind != "f":
+        raise GradientError(f"cannot differentiate by {describe(node)}: it is not a float array.")
+    return node
+
+
+def _or_zeros(graph: Graph, g: Node | None, like: Node) -> Array:
+    if g is None:
+        zero = Array(graph, graph.constant(np.zeros((), like.dtype)))
+        with tracing(graph):
+            out: Array = ops.broadcast_to(zero, like.shape)
+        return out
+    return Array(graph, g)
+
+
+def _not_traced(value: Any) -> Node:
+    raise TraceError(
+        f"the function returned {value!r}, which does not depend on its traced arguments. "
+        "Return the result of gp.ops on the arguments."
+    )
