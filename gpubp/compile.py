@@ -1,0 +1,80 @@
+"""The pipeline: from a graph to a program."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from gpubp.arena import pack
+from gpubp.core import Graph, Kind, Node
+from gpubp.fuse import fuse
+from gpubp.layout import canonicalize
+from gpubp.lower import Lowering
+from gpubp.plan import plan
+from gpubp.program import Program
+from gpubp.verify import check_graph, check_program
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the pipeline may do.
+
+    Attributes:
+        fuse: group ops into instructions; if False, one instruction per op.
+        reuse: let temporaries share memory.
+        verify: check graph and program after the passes; default is the environment variable
+            GPUBP_VERIFY.
+    """
+
+    fuse: bool = True
+    reuse: bool = True
+    verify: bool | None = None
+
+    @property
+    def verifying(self) -> bool:
+        if self.verify is None:
+            return os.environ.get("GPUBP_VERIFY", "") not in ("", "0")
+        return self.verify
+
+
+def compile_graph(graph: Graph, batched: bool = False, options: Options | None = None) -> Program:
+    """Compile a graph.
+
+    Args:
+        graph: its slots must be packed into banks.
+        batched: inputs are batches gathered from resident arrays by an index order.
+        options: see `Options`.
+
+    Returns:
+        The program: ready to be loaded by any backend.
+    """
+    options = options or Options()
+    canonical, layouts = canonicalize(graph)
+    if options.verifying:
+        check_graph(graph)
+        check_graph(canonical)
+    groups = fuse(canonical, layouts, options.fuse)
+    lowered = Lowering(canonical, layouts, batched).run(groups)
+    instructions, phases = plan(lowered.buffers, lowered.instructions)
+    buffers = pack(lowered.buffers, instructions, phases, options.reuse)
+    program = Program(
+        buffers,
+        instructions,
+        [(n.shape, n.dtype) for n in canonical.inputs],
+        [(n.shape, n.dtype) for n in canonical.outputs],
+        batched,
+        *_unfused_cost(canonical),
+    )
+    if options.verifying:
+        check_program(program)
+    return program
+
+
+def _unfused_cost(graph: Graph) -> tuple[int, int]:
+    """Bytes moved and kernels launched if every op ran alone."""
+    ops = [n for n in graph.nodes if not n.is_leaf and n.spec.kind is not Kind.VIEW]
+    return sum(_node_bytes(n) for n in ops), len(ops)
+
+
+def _node_bytes(node: Node) -> int:
+    return sum(n.size * n.dtype.itemsize for n in (node, *node.inputs))

@@ -1,0 +1,279 @@
+"""Views: how an array is laid out over the memory of another.
+
+A `Layout` is an offset and strides, in elements, over a base node's C-contiguous values. View ops
+(reshape, transpose, slice, broadcast) only change layouts; no data moves. `canonicalize` copies
+where a kernel needs contiguous memory and a layout cannot give it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from gpubp.core import CONST, SLOT, Graph, Kind, Node, Shape, live_order
+from gpubp.errors import VerificationError
+from gpubp.ops.spec import SPECS
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`base`'s values read at `offset + sum(index[i] * strides[i])`."""
+
+    base: Node
+    offset: int
+    shape: Shape
+    strides: tuple[int, ...]
+
+    @property
+    def contiguous(self) -> bool:
+        """The elements lie back to back in C order (the layout may start inside the base)."""
+        return all(
+            n == 1 or s == c for n, s, c in zip(self.shape, self.strides, c_strides(self.shape))
+        )
+
+    @property
+    def whole(self) -> bool:
+        """It is exactly the base's own memory."""
+        return self.offset == 0 and self.contiguous and math.prod(self.shape) == self.base.size
+
+
+def c_strides(shape: Shape) -> tuple[int, ...]:
+    """Strides of a C-contiguous array, in elements."""
+    out = []
+    step = 1
+    for n in reversed(shape):
+        out.append(step)
+        step *= n
+    return tuple(reversed(out))
+
+
+def own(node: Node) -> Layout:
+    """A node over its own memory."""
+    return Layout(node, 0, node.shape, c_strides(node.shape))
+
+
+def view_layout(node: Node, source: Layout) -> Layout | None:
+    """The layout of a view op applied to `source`; None where strides cannot express it."""
+    name, attrs = node.spec.name, node.attrs
+    if name in ("stop_gradient", "alias"):
+        return source
+    if name == "transpose":
+        axes = attrs["axes"]
+        strides = tuple(source.strides[a] for a in axes)
+        return replace(source, shape=node.shape, strides=strides)
+    if name == "broadcast_to":
+        return _broadcast(source, node.shape)
+    if name == "slice":
+        starts, steps = attrs["starts"], attrs["steps"]
+        offset = source.offset + sum(a * s for a, s in zip(starts, source.strides))
+        strides = tuple(a * s for a, s in zip(steps, source.strides))
+        return replace(source, offset=offset, shape=node.shape, strides=strides)
+    if name == "reshape":
+        return _reshape(source, node.shape)
+    raise VerificationError(f"no layout rule for the view op {name}")
+
+
+def _broadcast(source: Layout, shape: Shape) -> Layout:
+    extra = len(shape) - len(source.shape)
+    strides = tuple(
+        s if n == m else 0 for s, n, m in zip(source.strides, source.shape, shape[extra:])
+    )
+    return replace(source, shape=shape, strides=(0,) * extra + strides)
+
+
+def _reshape(source: Layout, shape: Shape) -> Layout | None:
+    if source.contiguous or math.prod(shape) == 0:
+        return replace(source, shape=shape, strides=c_strides(shape))
+    dims = [(n, s) for n, s in zip(source.shape, source.strides) if n != 1]
+    if all(s == 0 for _, s in dims):
+        return replace(source, shape=shape, strides=(0,) * len(shape))
+    if tuple(n for n, _ in dims) == tuple(n for n in shape if n != 1):
+        rest = iter(s for _, s in dims)
+        return replace(
+            source, shape=shape, strides=tuple(0 if n == 1 else next(rest) for n in shape)
+        )
+    return None
+
+
+def collapse(shape: Shape, *strides: tuple[int, ...]) -> tuple[Shape, list[tuple[int, ...]]]:
+    """Merge neighbouring axes that all stride tuples walk as one, and drop axes of size 1."""
+    dims: list[list[int]] = []
+    for i, n in enumerate(shape):
+        if n == 1:
+            continue
+        here = [s[i] for s in strides]
+        if dims and all(p == s * n for p, s in zip(dims[-1][1:], here)):
+            dims[-1] = [dims[-1][0] * n, *here]
+        else:
+            dims.append([n, *here])
+    if not dims:
+        dims = [[1, *([0] * len(strides))]]
+    return tuple(d[0] for d in dims), [tuple(d[i + 1] for d in dims) for i in range(len(strides))]
+
+
+def matrix_batch_stride(shape: Shape, strides: tuple[int, ...], batch: Shape) -> int | None:
+    """The one stride that walks an operand's axes, broadcast to `batch`; None if none does."""
+    extra = len(batch) - (len(shape) - 2)
+    walked = [s if n != 1 else 0 for n, s in zip(shape[:-2], strides[:-2])]
+    dims, (steps,) = collapse(batch, (0,) * extra + tuple(walked))
+    return steps[0] if len(dims) == 1 else None
+
+
+_CONTIGUOUS_KINDS = (Kind.ROWWISE, Kind.MOVE, Kind.CUSTOM, Kind.REDUCE)
+
+
+def canonicalize(graph: Graph) -> tuple[Graph, dict[int, Layout]]:
+    """A copy of the live part of `graph` in which every view has a layout.
+
+    Copies are inserted where a view cannot be expressed by strides, where a kernel needs contiguous
+    input, and where an output or a write is not a computed value of its own.
+
+    Returns:
+        (graph, layouts): layouts by node index.
+    """
+    return _Canonical(graph).result()
+
+
+class _Canonical:
+    def __init__(self, graph: Graph) -> None:
+        self.source = graph
+        self.graph = Graph()
+        self.layouts: dict[int, Layout] = {}
+        self.new: dict[int, Node] = {}
+        self.claimed: set[int] = set()
+        self.order = live_order(graph)
+        self.flipped = _only_transposed(graph, self.order)
+
+    def result(self) -> tuple[Graph, dict[int, Layout]]:
+        for node in self.source.inputs:
+            self.new[node.index] = self._owned(self.graph.input(node.shape, node.dtype))
+        for node in self.order:
+            if node.index not in self.new and node.index not in self.flipped:
+                self.new[node.index] = self._translate(node)
+        self.graph.writes = [(s, self._claim(self.new[n.index])) for s, n in self.source.writes]
+        self.graph.outputs = [self._claim(self.new[n.index]) for n in self.source.outputs]
+        return self.graph, self.layouts
+
+    def _translate(self, node: Node) -> Node:
+        if node.spec is CONST:
+            return self._owned(self.graph.constant(node.payload))
+        if node.spec is SLOT:
+            return self._owned(self.graph.slot(node.payload))
+        if node.inputs and node.inputs[0].index in self.flipped:
+            return self._transposed_product(node, node.inputs[0])
+        inputs = [self.new[i.index] for i in node.inputs]
+        if node.spec.kind in _CONTIGUOUS_KINDS:
+            scalar_ok = node.spec.kind is Kind.ROWWISE
+            inputs = [self._contiguous(i, scalar_ok) for i in inputs]
+        if node.spec.kind is Kind.MATMUL:
+            inputs = [self._matrices(i, node.shape[:-2]) for i in inputs]
+        if node.spec.kind is Kind.REDUCE and not _neighbours(node):
+            return self._reduce_in_turn(node, inputs[0])
+        made = self.graph.append(node.spec, tuple(inputs), node.attrs, node.shape, node.dtype)
+        if node.spec.kind is not Kind.VIEW:
+            return self._owned(made)
+        layout = view_layout(made, self.layouts[inputs[0].index])
+        if layout is None:
+            inputs[0] = self._copy(inputs[0])
+            made = self.graph.append(node.spec, tuple(inputs), node.attrs, node.shape, node.dtype)
+            layout = view_layout(made, self.layouts[inputs[0].index])
+        assert layout is not None
+        self.layouts[made.index] = layout
+        return made
+
+    def _transposed_product(self, node: Node, product: Node) -> Node:
+        """(A B)^T as B^T A^T, so that the product is computed in the layout it is used in."""
+        a, b = (self._transposed(self.new[i.index]) for i in product.inputs)
+        made = self.graph.append(product.spec, (b, a), {}, node.shape, node.dtype)
+        return self._owned(made)
+
+    def _transposed(self, node: Node) -> Node:
+        spec = SPECS["transpose"]
+        axes = (*range(len(node.shape) - 2), len(node.shape) - 1, len(node.shape) - 2)
+        shape = tuple(node.shape[a] for a in axes)
+        made = self.graph.append(spec, (node,), {"axes": axes}, shape, node.dtype)
+        layout = view_layout(made, self.layouts[node.index])
+        assert layout is not None
+        self.layouts[made.index] = layout
+        return made
+
+    def _owned(self, node: Node) -> Node:
+        self.layouts[node.index] = own(node)
+        return node
+
+    def _copy(self, node: Node) -> Node:
+        made = self.graph.append(SPECS["copy"], (node,), {}, node.shape, node.dtype)
+        return self._owned(made)
+
+    def _contiguous(self, node: Node, scalar_ok: bool) -> Node:
+        layout = self.layouts[node.index]
+        if layout.contiguous or (scalar_ok and all(s == 0 for s in layout.strides)):
+            return node
+        return self._copy(node)
+
+    def _matrices(self, node: Node, batch: Shape) -> Node:
+        """A matmul operand whose batch axes are walked by one stride."""
+        layout = self.layouts[node.index]
+        if matrix_batch_stride(layout.shape, layout.strides, batch) is not None:
+            return node
+        shape = (*batch, *node.shape[-2:])
+        spec = SPECS["broadcast_to"]
+        made = self.graph.append(spec, (node,), {"shape": shape}, shape, node.dtype)
+        self.layouts[made.index] = _broadcast(layout, shape)
+        return self._copy(made)
+
+    def _reduce_in_turn(self, node: Node, source: Node) -> Node:
+        """A reduction over axes that are not neighbours, one run of axes after the other."""
+        runs = _axis_runs(node.attrs["axis"])
+        for axes in reversed(runs):
+            shape = tuple(1 if i in axes else n for i, n in enumerate(source.shape))
+            attrs = {"axis": axes, "keepdims": True}
+            source = self._owned(self.graph.append(node.spec, (source,), attrs, shape, node.dtype))
+        if source.shape == node.shape:
+            return source
+        spec = SPECS["reshape"]
+        made = self.graph.append(spec, (source,), {"shape": node.shape}, node.shape, node.dtype)
+        layout = view_layout(made, self.layouts[source.index])
+        assert layout is not None
+        self.layouts[made.index] = layout
+        return made
+
+    def _claim(self, node: Node) -> Node:
+        """A computed value that this output alone owns."""
+        if node.is_leaf or node.spec.kind is Kind.VIEW or node.index in self.claimed:
+            node = self._copy(node)
+        self.claimed.add(node.index)
+        return node
+
+
+def _only_transposed(graph: Graph, order: list[Node]) -> set[int]:
+    """Matrix products whose only use is one transpose of their last two axes."""
+    users: dict[int, list[Node | None]] = {n.index: [] for n in order}
+    for node in order:
+        for source in node.inputs:
+            users[source.index].append(node)
+    for node in [*graph.outputs, *[n for _, n in graph.writes]]:
+        users[node.index].append(None)
+    found = set()
+    for node in order:
+        if node.spec.kind is Kind.MATMUL and len(users[node.index]) == 1:
+            user = users[node.index][0]
+            if user is not None and user.spec.name == "transpose":
+                n = len(node.shape)
+                if user.attrs["axes"] == (*range(n - 2), n - 1, n - 2):
+                    found.add(node.index)
+    return found
+
+
+def _axis_runs(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    runs: list[list[int]] = []
+    for axis in axes:
+        if runs and axis == runs[-1][-1] + 1:
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    return [tuple(r) for r in runs]
+
+
+def _neighbours(node: Node) -> bool:
+    return len(_axis_runs(node.attrs["axis"])) <= 1
