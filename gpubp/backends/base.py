@@ -1,0 +1,74 @@
+"""The contract between programs and backends: probe, load, run.
+
+A backend runs *schedules*: lists of (program, first position in the index order), one row a step.
+Programs of one schedule are siblings (the same step for another batch size) or partners (the two
+steps of a GAN); all read and update the same banks.
+
+Banks live in host memory for the CPU backends. A device backend keeps a copy of each bank on the
+device, uploads it when the host's was written, and downloads it when it is read.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.program import Program
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was found when a backend was looked for.
+
+    Attributes:
+        name: the backend's name.
+        available: it can run programs here.
+        reason: why not, and what to do; or what speaks for it.
+        details: versions and devices, for `gpubp info`.
+    """
+
+    name: str
+    available: bool
+    reason: str
+    details: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Feed:
+    """The arrays of one run.
+
+    Attributes:
+        inputs: one for each program input, C-contiguous and of its dtype. For batched programs the
+            first axis is the whole resident data set, else the arrays are the inputs themselves.
+        order: int64, indices of rows of the resident arrays; unused if not batched.
+        outputs: one list for each program: arrays of shape (steps, *output shape). Row i belongs to
+            row i of the schedule.
+    """
+
+    inputs: Sequence[NDArray[Any]]
+    order: NDArray[np.int64]
+    outputs: Sequence[Sequence[NDArray[Any]]]
+
+
+class Backend(ABC):
+    """Runs programs. Subclasses hold no state of any one model."""
+
+    name: str
+
+    @classmethod
+    @abstractmethod
+    def probe(cls) -> Probe:
+        """Can it be used here? Must be quick and must not raise."""
+
+    @abstractmethod
+    def load(self, program: Program) -> Any:
+        """Allocate what the program needs beside its banks and return what `run` takes."""
+
+    @abstractmethod
+    def run(self, loaded: Sequence[Any], schedule: NDArray[np.int64], feed: Feed) -> None:
+        """Run the steps of `schedule`, an int64 array of rows (index into loaded, position)."""

@@ -1,0 +1,310 @@
+"""Encoding: parts of a program as int64 words for the kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpubp.backends.numba_cpu import words
+from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, op_words
+from gpubp.backends.numba_cpu.opcodes import DTYPE_CODES
+from gpubp.core import Kind
+from gpubp.errors import BackendError
+from gpubp.fuse import arithmetic
+from gpubp.layout import c_strides, matrix_batch_stride
+from gpubp.program import Compute, Operand, Part
+from gpubp.store import round_up
+
+L1_BYTES = 32768
+
+
+@dataclass
+class EncodedPart:
+    """A part ready for the run loop.
+
+    Attributes:
+        kernel: its name in `kernels.registry`.
+        words: its code. Kernel addresses that the code itself needs are listed in `needs`.
+        scratch: bytes of scratch for each worker.
+        needs: (word, kernel name): to be filled in with the kernel's address.
+    """
+
+    kernel: str
+    words: list[int]
+    scratch: int
+    needs: list[tuple[int, str]]
+
+
+def encode(part: Part, resident: int, order: int) -> EncodedPart | None:
+    """Encode a part; None if it has nothing to do.
+
+    Args:
+        part: of a program.
+        resident: number of the buffer that stands for the first resident input.
+        order: number of the buffer that stands for the index order at the step's position.
+    """
+    if part.outputs and all(math.prod(o.shape) == 0 for _, o in part.outputs):
+        return None
+    if part.kernel == "load_batch":
+        return _load_batch(part, resident, order)
+    encoder = _ENCODERS.get(part.kernel)
+    if encoder is None:
+        raise BackendError(f"the CPU backend has no kernel for {part.kernel!r}.")
+    return encoder(part)
+
+
+def _at(operand: Operand) -> list[int]:
+    """Buffer and byte offset."""
+    return [operand.buffer, operand.offset * operand.dtype.itemsize]
+
+
+def _body_type(part: Part, positions: list[int]) -> str:
+    """The arithmetic of some elementwise ops; logic on booleans alone is done in int64."""
+    for dtype in ("float64", "float32", "int64"):
+        for i in positions:
+            if _op_type(part, part.body[i]) == dtype:
+                return dtype
+    return "int64"
+
+
+def _op_type(part: Part, compute: Compute) -> str:
+    if compute.spec.kind is Kind.RANDOM:
+        return compute.dtype.name
+    return arithmetic([compute.dtype, *[part.type_of(a)[1] for a in compute.args]])
+
+
+def _elementwise(part: Part) -> EncodedPart:
+    positions = list(range(len(part.body)))
+    dtype = _body_type(part, positions)
+    shape = part.body[-1].shape
+    chain = ChainEncoder(part, positions, shape, dtype)
+    encoded = chain.encode(math.prod(shape) // max(part.rows, 1))
+    return EncodedPart(f"chain_{dtype}", encoded.words, encoded.scratch, [])
+
+
+def _scalar(part: Part) -> EncodedPart:
+    count = len(part.inputs)
+    code = [count, len(part.body), len(part.outputs)]
+    for operand in part.inputs:
+        code += [DTYPE_CODES[operand.dtype.name], *_at(operand)]
+    for i, compute in enumerate(part.body):
+        code += op_words(compute, "float32", count + i, compute.args)
+    for value, operand in part.outputs:
+        code += [value, DTYPE_CODES[operand.dtype.name], *_at(operand)]
+    return EncodedPart("scalar", code, 8 * (count + len(part.body)), [])
+
+
+def _matmul(part: Part) -> EncodedPart:
+    assert part.anchor is not None
+    compute = part.body[part.anchor]
+    dtype, size = compute.dtype.name, compute.dtype.itemsize
+    made = len(part.inputs) + part.anchor
+    a, b = (part.inputs[i] for i in compute.args)
+    *batch, m, n = compute.shape
+    k = a.shape[-1]
+    stored = next((o for v, o in part.outputs if v == made), None)
+    positions = [i for i in range(len(part.body)) if i != part.anchor]
+    pack = b.strides[-1] != 1 and n > 1
+    block = max(m, 1)
+    if positions:
+        block = max(8, L1_BYTES // max(n * size, 1) // 8 * 8)
+    tile_bytes = 0 if stored is not None else round_up(min(block, m) * n * size, words.ALIGN)
+    pack_bytes = round_up(k * n * size, words.ALIGN) if pack else 0
+    code = [0] * words.MM_WORDS
+    code[words.MM_M], code[words.MM_N], code[words.MM_K] = m, n, k
+    code[words.MM_BATCH] = math.prod(batch) // batch[0] if batch else 0
+    for at, operand in ((words.MM_A, a), (words.MM_B, b)):
+        row, column = (s * size for s in operand.strides[-2:])
+        step = matrix_batch_stride(operand.shape, operand.strides, tuple(batch))
+        assert step is not None
+        code[at : at + 5] = [*_at(operand), row, column, step * size]
+    if stored is not None:
+        code[words.MM_C : words.MM_C + 2] = _at(stored)
+    code[words.MM_C_SCRATCH] = int(stored is None)
+    code[words.MM_PACK] = int(pack)
+    code[words.MM_BLOCK] = block
+    code[words.MM_SCRATCH_PACK] = tile_bytes
+    code[words.MM_SCRATCH_CHAIN] = tile_bytes + pack_bytes
+    needs = []
+    scratch = tile_bytes + pack_bytes
+    if positions:
+        chain = ChainEncoder(part, positions, compute.shape, dtype, tile_in=made).encode(1)
+        code[words.MM_CHAIN] = len(code)
+        code += chain.words
+        scratch += chain.scratch
+        needs = [(words.MM_CHAIN_KERNEL, f"chain_{dtype}")]
+    return EncodedPart(f"matmul_{dtype}", code, scratch, needs)
+
+
+def _reduce(part: Part) -> EncodedPart:
+    assert part.anchor is not None
+    compute = part.body[part.anchor]
+    source = compute.args[0]
+    shape, in_dtype = part.type_of(source)
+    dtype = in_dtype.name if in_dtype.kind == "f" else "int64"
+    outer, red, inner = split_axes(shape, compute.attrs["axis"])
+    made = len(part.inputs) + part.anchor
+    before = _ancestors(part, part.anchor)
+    after = [i for i in range(len(part.body)) if i != part.anchor and i not in before]
+    stored = next((o for v, o in part.outputs if v == made), None)
+    code = [0] * words.RED_WORDS
+    code[words.RED_OP] = words.RED_CODES[compute.spec.name]
+    code[words.RED_OUTER], code[words.RED_RED], code[words.RED_INNER] = outer, red, inner
+    code[words.RED_PER_ROW] = outer * inner // max(part.rows, 1)
+    code[words.RED_IN_DTYPE] = DTYPE_CODES[in_dtype.name]
+    code[words.RED_OUT_SCRATCH] = int(stored is None)
+    if stored is not None:
+        code[words.RED_OUT : words.RED_OUT + 2] = _at(stored)
+        code[words.RED_OUT_DTYPE] = DTYPE_CODES[stored.dtype.name]
+    if not before:
+        code[words.RED_IN : words.RED_IN + 2] = _at(part.inputs[source])
+    scratch = 16 * words.RED_BLOCK + words.STRIP_BYTES + 64
+    chains = []
+    if before:
+        encoder = ChainEncoder(part, before, shape, dtype, tile_out=source)
+        chains.append((words.RED_PROLOGUE, encoder))
+    if after:
+        encoder = ChainEncoder(part, after, compute.shape, dtype, tile_in=made)
+        chains.append((words.RED_EPILOGUE, encoder))
+    largest = 0
+    for at, encoder in chains:
+        chain = encoder.encode(1)
+        code[at] = len(code)
+        code += chain.words
+        largest = max(largest, chain.scratch)
+    needs = [(words.RED_CHAIN_KERNEL, f"chain_{dtype}")] if chains else []
+    return EncodedPart(f"reduce_{dtype}", code, scratch + largest, needs)
+
+
+def _ancestors(part: Part, position: int) -> list[int]:
+    """Positions of the ops that an op of the body depends on, in order."""
+    base = len(part.inputs)
+    found = {position}
+    for i in range(position, -1, -1):
+        if i in found:
+            found.update(a - base for a in part.body[i].args if a >= base)
+    return sorted(found - {position})
+
+
+def split_axes(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int, int]:
+    """(outer, red, inner) sizes of a reduction over neighbouring axes."""
+    if not axes:
+        return math.prod(shape), 1, 1
+    first, last = axes[0], axes[-1]
+    red = math.prod(shape[first : last + 1])
+    return math.prod(shape[:first]), red, math.prod(shape[last + 1 :])
+
+
+def _rowwise(part: Part) -> EncodedPart:
+    compute = part.body[0]
+    columns = compute.shape[-1]
+    rows = math.prod(compute.shape) // columns
+    code = [columns, rows // max(part.rows, 1), int(compute.spec.name == "log_softmax")]
+    code += _at(part.inputs[compute.args[0]]) + _at(part.outputs[0][1])
+    return EncodedPart(f"softmax_{compute.dtype.name}", code, 0, [])
+
+
+def _cross_entropy(part: Part) -> EncodedPart:
+    first = part.body[0]
+    logits, labels = (part.inputs[i] for i in first.args[:2])
+    columns = logits.shape[-1]
+    rows = math.prod(logits.shape) // columns
+    what, step = 0, 0
+    cotangent, loss, gradient = [0, 0], [0, 0], [0, 0]
+    for i, compute in enumerate(part.body):
+        out = next((o for v, o in part.outputs if v == len(part.inputs) + i), None)
+        if out is None:
+            continue
+        if compute.spec.name.endswith("_grad"):
+            what |= 2
+            gradient = _at(out)
+            scale = part.inputs[compute.args[2]]
+            cotangent = _at(scale)
+            step = 0 if all(s == 0 for s in scale.strides) else 1
+        else:
+            what |= 1
+            loss = _at(out)
+    code = [columns, rows // max(part.rows, 1), what, labels.dtype.itemsize, step]
+    code += [*_at(logits), *_at(labels), *cotangent, *loss, *gradient]
+    scratch = round_up(columns * logits.dtype.itemsize, words.ALIGN)
+    return EncodedPart(f"cross_entropy_{logits.dtype.name}", code, scratch, [])
+
+
+def _load_batch(part: Part, resident: int, order: int) -> EncodedPart:
+    _, out = part.outputs[0]
+    nbytes = math.prod(out.shape[1:]) * out.dtype.itemsize
+    source = resident + part.body[0].attrs["input"]
+    return EncodedPart("load_batch", [nbytes, order, 0, source, 0, *_at(out)], 0, [])
+
+
+def _indexed(part: Part) -> tuple[list[int], Operand, Operand, Operand]:
+    """Sizes shared by gather and scatter_add, and (data or updates, indices, output)."""
+    compute = part.body[0]
+    data, indices = (part.inputs[i] for i in compute.args)
+    out = part.outputs[0][1]
+    axis = compute.attrs["axis"]
+    indexed = data.shape if compute.spec.name == "gather" else out.shape
+    outer, inner = math.prod(indexed[:axis]), math.prod(indexed[axis + 1 :])
+    count = math.prod(indices.shape)
+    return [outer, indexed[axis], count, inner], data, indices, out
+
+
+def _gather(part: Part) -> EncodedPart:
+    sizes, data, indices, out = _indexed(part)
+    sizes[3] *= data.dtype.itemsize
+    per_row = sizes[2] // part.rows if part.rows else 0
+    code = [*sizes, indices.dtype.itemsize, per_row, *_at(data), *_at(indices), *_at(out)]
+    return EncodedPart("gather", code, 0, [])
+
+
+def _scatter_add(part: Part) -> EncodedPart:
+    sizes, updates, indices, out = _indexed(part)
+    code = [*sizes, indices.dtype.itemsize, 0, *_at(updates), *_at(indices), *_at(out)]
+    return EncodedPart(f"scatter_add_{out.dtype.name}", code, 0, [])
+
+
+def _concat(part: Part) -> EncodedPart:
+    compute = part.body[0]
+    out = part.outputs[0][1]
+    axis, size = compute.attrs["axis"], out.dtype.itemsize
+    outer = math.prod(out.shape[:axis])
+    joined = math.prod(out.shape[axis:]) * size
+    code = [len(compute.args), outer // max(part.rows, 1), joined, *_at(out)]
+    for i in compute.args:
+        operand = part.inputs[i]
+        code += [math.prod(operand.shape[axis:]) * size, *_at(operand)]
+    return EncodedPart("concat", code, 0, [])
+
+
+def _unslice(part: Part) -> EncodedPart:
+    compute = part.body[0]
+    source, out = part.inputs[compute.args[0]], part.outputs[0][1]
+    starts, steps = compute.attrs["starts"], compute.attrs["steps"]
+    strides = c_strides(out.shape)
+    size = out.dtype.itemsize
+    first = sum(a * s for a, s in zip(starts, strides))
+    code = [math.prod(out.shape) * size, size, len(out.shape), *_at(source), *_at(out), first]
+    for n, step, stride in zip(source.shape, steps, strides):
+        code += [n, step * stride]
+    return EncodedPart("unslice", code, 0, [])
+
+
+def _custom(part: Part) -> EncodedPart:
+    return EncodedPart("custom", [0], 0, [])
+
+
+_ENCODERS: dict[str, Callable[[Part], EncodedPart]] = {
+    "elementwise": _elementwise,
+    "scalar": _scalar,
+    "matmul": _matmul,
+    "reduce": _reduce,
+    "softmax": _rowwise,
+    "log_softmax": _rowwise,
+    "softmax_cross_entropy": _cross_entropy,
+    "gather": _gather,
+    "scatter_add": _scatter_add,
+    "concat": _concat,
+    "unslice": _unslice,
+    "custom": _custom,
+}

@@ -1,0 +1,226 @@
+"""Encoding of elementwise chains: registers, strips and operand modes."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gpubp.backends.numba_cpu import words
+from gpubp.backends.numba_cpu.opcodes import (
+    DTYPE_CODES,
+    FUNCTORS,
+    OPCODES,
+    RANDOM_NORMAL,
+    RANDOM_UNIFORM,
+)
+from gpubp.core import Kind, Shape
+from gpubp.errors import BackendError
+from gpubp.layout import collapse
+from gpubp.program import Compute, Operand, Part
+from gpubp.store import round_up
+
+
+@dataclass
+class Encoded:
+    """Words of a chain (the first is the elements a row), and the scratch it needs in bytes."""
+
+    words: list[int]
+    scratch: int
+
+
+def float_bits(value: float) -> int:
+    """The int64 with the bits of a float64."""
+    found: int = struct.unpack("<q", struct.pack("<d", value))[0]
+    return found
+
+
+def functor_name(compute: Compute, dtype: str) -> str:
+    """The entry of FUNCTORS for an op; casts depend on their target."""
+    name = compute.spec.name
+    if name == "cast":
+        target = compute.attrs["dtype"]
+        if target in ("int64", "int32", "bool"):
+            return {"int64": "cast_integer", "int32": "cast_int32", "bool": "cast_truth"}[target]
+        return "cast_float32" if target == "float32" and dtype == "float64" else "cast_same"
+    if name not in FUNCTORS:
+        raise BackendError(f"the CPU backend has no kernel for the elementwise op {name!r}.")
+    if dtype == "int64" and not FUNCTORS[name].integer:
+        raise BackendError(f"the CPU backend computes {name!r} on floats only.")
+    return name
+
+
+def op_words(compute: Compute, dtype: str, dst: int, args: Sequence[int]) -> list[int]:
+    """One op: code, destination, five operands, two attributes, extra."""
+    padded = [*args, *[args[0]] * (5 - len(args))]
+    if compute.spec.kind is Kind.RANDOM:
+        code = RANDOM_UNIFORM if compute.spec.name == "uniform" else RANDOM_NORMAL
+        return [code, dst, *padded, 0, 0, compute.attrs["stream"]]
+    name = functor_name(compute, dtype)
+    attrs = [*FUNCTORS[name].attrs(compute.attrs), 0.0, 0.0][:2]
+    bits = [float_bits(float(a)) for a in attrs]
+    return [OPCODES[name], dst, *padded, *bits, DTYPE_CODES[compute.dtype.name]]
+
+
+@dataclass
+class ChainEncoder:
+    """Encodes some ops of a part as a chain over one iteration space.
+
+    Attributes:
+        part: the part.
+        ops: positions in its body, in order.
+        shape: the iteration space.
+        dtype: the chain's arithmetic.
+        tile_in: number of the value that the calling kernel has made, if any.
+        tile_out: number of the value that the calling kernel wants, if any.
+    """
+
+    part: Part
+    ops: Sequence[int]
+    shape: Shape
+    dtype: str
+    tile_in: int | None = None
+    tile_out: int | None = None
+    homes: list[int] = field(default_factory=list)
+    free: list[int] = field(default_factory=list)
+    strips: int = 0
+
+    def encode(self, per_row: int) -> Encoded:
+        """The words of the chain."""
+        self.base = len(self.part.inputs)
+        self.last_use = self._last_uses()
+        self.reg: dict[int, int] = {}
+        inputs = self._inputs()
+        outputs, direct = self._outputs()
+        ops = self._ops(direct)
+        outputs = [[self.reg[value], *rest] for value, *rest in outputs]
+        dims = [*self.dims, *[1] * (words.MAX_DIMS - len(self.dims))]
+        strips_at = round_up(8 * len(self.homes), words.ALIGN)
+        header = [len(inputs), len(self.ops), len(outputs), len(self.dims), len(self.homes)]
+        flat = [per_row, *header, strips_at, *dims, *self.homes]
+        for row in (*inputs, *ops, *outputs):
+            flat.extend(row)
+        return Encoded(flat, strips_at + self.strips * words.STRIP_BYTES)
+
+    def _last_uses(self) -> dict[int, int]:
+        uses: dict[int, int] = {}
+        for position in self.ops:
+            for value in self.part.body[position].args:
+                uses[value] = position
+        return uses
+
+    def _new_reg(self, value: int, strip: bool) -> int:
+        home = -1
+        if strip:
+            home = self.free.pop() if self.free else self.strips
+            self.strips = max(self.strips, home + 1)
+        self.reg[value] = len(self.homes)
+        self.homes.append(home)
+        return self.reg[value]
+
+    def _inputs(self) -> list[list[int]]:
+        inside = {self.base + i for i in self.ops}
+        needed = sorted({v for v in self.last_use if v not in inside})
+        strided = [v for v in needed if v != self.tile_in]
+        axes = {v: self._strides(self.part.inputs[v]) for v in strided}
+        self.dims, walked = collapse(self.shape, *[axes[v] for v in strided])
+        if len(self.dims) > words.MAX_DIMS:
+            raise BackendError(
+                f"an operand of {self.part.name} has too many strided axes for the CPU backend."
+            )
+        rows = []
+        for value in needed:
+            if value == self.tile_in:
+                reg = self._new_reg(value, False)
+                rows.append([reg, words.MODE_TILE, 0, 0, 0, 0, *[0] * words.MAX_DIMS])
+            else:
+                rows.append(self._input(value, walked[strided.index(value)]))
+        if self.tile_out is not None:
+            reg = self._new_reg(self.tile_out, False)
+            rows.append([reg, words.MODE_TILE, 0, 0, 0, 0, *[0] * words.MAX_DIMS])
+        return rows
+
+    def _strides(self, operand: Operand) -> tuple[int, ...]:
+        """The operand's strides over the iteration space, 0 where it is broadcast."""
+        extra = len(self.shape) - len(operand.shape)
+        if extra < 0 or self._is_raw(operand):
+            return (0,) * len(self.shape)
+        kept = [s if n != 1 else 0 for n, s in zip(operand.shape, operand.strides)]
+        return (*[0] * extra, *kept)
+
+    def _is_raw(self, operand: Operand) -> bool:
+        return any(
+            self.part.body[i].spec.kind is Kind.RANDOM
+            and self.part.inputs[self.part.body[i].args[0]] is operand
+            for i in self.ops
+        )
+
+    def _input(self, value: int, strides: tuple[int, ...]) -> list[int]:
+        operand = self.part.inputs[value]
+        dtype, size = operand.dtype.name, operand.dtype.itemsize
+        if self._is_raw(operand):
+            mode = words.MODE_RAW
+        elif math.prod(operand.shape) == 1 and math.prod(self.shape) != 1:
+            mode = words.MODE_SCALAR
+        elif dtype == self.dtype and operand.shape == self.shape and operand.contiguous:
+            mode = words.MODE_DIRECT
+        else:
+            mode = words.MODE_STRIDED
+        strip = mode in (words.MODE_SCALAR, words.MODE_STRIDED)
+        reg = self._new_reg(value, strip)
+        padded = [*strides, *[0] * (words.MAX_DIMS - len(strides))]
+        code = DTYPE_CODES[dtype]
+        return [reg, mode, code, operand.buffer, operand.offset * size, size, *padded]
+
+    def _outputs(self) -> tuple[list[list[int]], set[int]]:
+        """Rows (value, dtype, buffer, offset, direct), and the values that ops write in place."""
+        rows, direct = [], set()
+        mine = {self.base + i for i in self.ops}
+        for value, operand in self.part.outputs:
+            if value not in mine:
+                continue
+            code, offset = DTYPE_CODES[operand.dtype.name], operand.offset * operand.dtype.itemsize
+            in_place = (
+                operand.dtype.name == self.dtype
+                and value != self.tile_out
+                and not self._read_later(value, operand)
+            )
+            if in_place:
+                direct.add(value)
+            rows.append([value, code, operand.buffer, offset, int(in_place)])
+        return rows, direct
+
+    def _read_later(self, value: int, target: Operand) -> bool:
+        """An op after the one that makes `value` reads the memory that `value` goes to."""
+        for position in self.ops:
+            if self.base + position > value:
+                for arg in self.part.body[position].args:
+                    if arg < self.base and _same_memory(self.part.inputs[arg], target):
+                        return True
+        return False
+
+    def _ops(self, direct: set[int]) -> list[list[int]]:
+        kept = {v for v, _ in self.part.outputs} | {self.tile_out}
+        rows = []
+        for position in self.ops:
+            compute, value = self.part.body[position], self.base + position
+            args = [self.reg[a] for a in compute.args]
+            if value not in self.reg:
+                self._new_reg(value, value not in direct)
+            rows.append(op_words(compute, self.dtype, self.reg[value], args))
+            for arg in set(compute.args):
+                home = self.homes[self.reg[arg]]
+                made_here = arg >= self.base and arg not in kept
+                if made_here and home >= 0 and self.last_use[arg] == position:
+                    self.free.append(home)
+        return rows
+
+
+def _same_memory(a: Operand, b: Operand) -> bool:
+    def span(x: Operand) -> tuple[int, int]:
+        reach = sum((n - 1) * s for n, s in zip(x.shape, x.strides)) + 1
+        return x.offset * x.dtype.itemsize, (x.offset + reach) * x.dtype.itemsize
+
+    (a0, a1), (b0, b1) = span(a), span(b)
+    return a.buffer == b.buffer and a0 < b1 and b0 < a1

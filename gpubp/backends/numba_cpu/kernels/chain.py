@@ -1,0 +1,226 @@
+"""Chains of elementwise ops, interpreted strip by strip: one pass over memory for any chain.
+
+For each strip of the iteration space, every op of the chain runs as a vectorised loop over strips
+that stay in the first-level cache. So a new model needs no compilation: its chains are data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+
+from gpubp.backends.numba_cpu import opcodes, words
+from gpubp.backends.numba_cpu.kernels import lowlevel as low
+from gpubp.backends.numba_cpu.kernels.philox import make_random
+from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR, make_math
+
+_OPERANDS = "abcde"
+
+
+def op_source(kind: Any) -> str:
+    """Source of `run_ops`: one loop for each op that the type allows."""
+    lines = [
+        "def run_ops(ops, n_ops, regs, n, first):",
+        "    for k in range(n_ops):",
+        f"        op = ops + k * {8 * words.OP_WORDS}",
+        f"        code = load_i64(op, {words.OP_CODE})",
+        f"        out = load_i64(regs, load_i64(op, {words.OP_DST}))",
+    ]
+    for i, name in enumerate(_OPERANDS):
+        reg = f"load_i64(op, {words.OP_ARGS + i})"
+        lines.append(f"        at_{name} = load_i64(regs, {reg})")
+    lines += [
+        f"        p = C(bits_to_f64(load_i64(op, {words.OP_P})))",
+        f"        q = C(bits_to_f64(load_i64(op, {words.OP_Q})))",
+    ]
+    keyword = "if"
+    for name, functor in opcodes.FUNCTORS.items():
+        if kind is types.int64 and not functor.integer:
+            continue
+        lines.append(f"        {keyword} code == {opcodes.OPCODES[name]}:")
+        lines.append("            for i in range(n):")
+        lines += [f"                {x} = load(at_{x}, i)" for x in _OPERANDS[: functor.arity]]
+        lines.append(f"                store(out, i, {functor.expression})")
+        keyword = "elif"
+    if kind is not types.int64:
+        for name, code in (("uniform", opcodes.RANDOM_UNIFORM), ("normal", opcodes.RANDOM_NORMAL)):
+            stream = f"load_i64(op, {words.OP_EXTRA})"
+            lines.append(f"        elif code == {code}:")
+            lines.append(f"            {name}(out, n, first, at_a, {stream})")
+    lines.append("    return 0")
+    return "\n".join(lines)
+
+
+def define(source: str, name: str, namespace: dict[str, Any]) -> Any:
+    """The function `name` that generated source defines."""
+    exec(compile(source, f"<gpubp {name}>", "exec"), namespace)
+    return namespace[name]
+
+
+def make_chain(kind: Any) -> Any:
+    """The chain kernel for one arithmetic type."""
+    C = CONSTRUCTOR[kind]
+    load, store = low.make_load(kind), low.make_store(kind)
+    size = low.ITEMSIZE[kind]
+    strip = words.STRIP_BYTES // size
+    load_i64, store_i64 = low.load_i64, low.store_i64
+    load_i32, load_u8 = low.load_i32, low.load_u8
+    load_f32, load_f64 = low.load_f32, low.load_f64
+    store_i32, store_u8 = low.store_i32, low.store_u8
+    store_f32, store_f64 = low.store_f32, low.store_f64
+    own = {types.float32: 3, types.float64: 4, types.int64: 2}[kind]
+
+    strip_load, strip_store = low.make_strip_access(kind)
+    namespace = {
+        "load": strip_load,
+        "store": strip_store,
+        "load_i64": load_i64,
+        "bits_to_f64": low.bits_to_f64,
+        **vars(make_math(kind)),
+    }
+    if kind is not types.int64:
+        namespace["uniform"], namespace["normal"] = make_random(kind)
+    run_ops = njit(error_model="numpy")(define(op_source(kind), "run_ops", namespace))
+
+    @njit(error_model="numpy")
+    def read(source, dtype, stride, out, at, n):
+        """Copy n elements of some dtype and stride into a strip."""
+        if dtype == own and stride == 1:
+            for i in range(n):
+                store(out, at + i, load(source, i))
+        elif dtype == own:
+            for i in range(n):
+                store(out, at + i, load(source, i * stride))
+        elif dtype == 0:
+            for i in range(n):
+                store(out, at + i, C(load_u8(source, i * stride)))
+        elif dtype == 1:
+            for i in range(n):
+                store(out, at + i, C(load_i32(source, i * stride)))
+        elif dtype == 2:
+            for i in range(n):
+                store(out, at + i, C(load_i64(source, i * stride)))
+        elif dtype == 3:
+            for i in range(n):
+                store(out, at + i, C(load_f32(source, i * stride)))
+        else:
+            for i in range(n):
+                store(out, at + i, C(load_f64(source, i * stride)))
+        return 0
+
+    @njit(error_model="numpy")
+    def write(strip_at, dtype, out, n):
+        """Copy a strip to contiguous memory of some dtype."""
+        if dtype == own:
+            for i in range(n):
+                store(out, i, load(strip_at, i))
+        elif dtype == 0:
+            for i in range(n):
+                store_u8(out, i, np.uint8(load(strip_at, i) != C(0)))
+        elif dtype == 1:
+            for i in range(n):
+                store_i32(out, i, np.int32(load(strip_at, i)))
+        elif dtype == 2:
+            for i in range(n):
+                store_i64(out, i, np.int64(load(strip_at, i)))
+        elif dtype == 3:
+            for i in range(n):
+                store_f32(out, i, np.float32(load(strip_at, i)))
+        else:
+            for i in range(n):
+                store_f64(out, i, np.float64(load(strip_at, i)))
+        return 0
+
+    @njit(error_model="numpy")
+    def gather(chain, x, base, first, n, out):
+        """Fill a strip from a strided operand, one run of the innermost axis after the other."""
+        ndim = load_i64(chain, words.CHAIN_NDIM)
+        inner = load_i64(chain, words.CHAIN_DIMS + ndim - 1)
+        step = load_i64(x, words.INPUT_STRIDES + ndim - 1)
+        item = load_i64(x, words.INPUT_SIZE)
+        dtype = load_i64(x, words.INPUT_DTYPE)
+        done = 0
+        while done < n:
+            outer = (first + done) // inner
+            within = (first + done) - outer * inner
+            count = min(inner - within, n - done)
+            offset = within * step
+            for d in range(ndim - 2, -1, -1):
+                dim = load_i64(chain, words.CHAIN_DIMS + d)
+                offset += (outer % dim) * load_i64(x, words.INPUT_STRIDES + d)
+                outer //= dim
+            read(base + offset * item, dtype, step, out, done, count)
+            done += count
+        return 0
+
+    @njit(error_model="numpy")
+    def point_inputs(chain, inputs, bases, regs, first, n, tile, fresh):
+        for k in range(load_i64(chain, words.CHAIN_INPUTS)):
+            x = inputs + k * (8 * words.INPUT_WORDS)
+            reg = load_i64(x, words.INPUT_REG)
+            mode = load_i64(x, words.INPUT_MODE)
+            if mode == words.MODE_TILE:
+                store_i64(regs, reg, tile + first * size)
+                continue
+            base = load_i64(bases, load_i64(x, words.INPUT_BUFFER))
+            base += load_i64(x, words.INPUT_OFFSET)
+            if mode == words.MODE_DIRECT:
+                store_i64(regs, reg, base + first * size)
+            elif mode == words.MODE_RAW:
+                store_i64(regs, reg, base)
+            elif mode == words.MODE_SCALAR:
+                if fresh:
+                    dtype = load_i64(x, words.INPUT_DTYPE)
+                    read(base, dtype, 0, load_i64(regs, reg), 0, n)
+            else:
+                gather(chain, x, base, first, n, load_i64(regs, reg))
+        return 0
+
+    @njit(error_model="numpy")
+    def run(chain, bases, first, stop, tile, scratch):
+        n_inputs = load_i64(chain, words.CHAIN_INPUTS)
+        n_ops = load_i64(chain, words.CHAIN_OPS)
+        n_outputs = load_i64(chain, words.CHAIN_OUTPUTS)
+        n_regs = load_i64(chain, words.CHAIN_REGS)
+        homes = chain + 8 * words.CHAIN_HEADER
+        inputs = homes + 8 * n_regs
+        ops = inputs + n_inputs * (8 * words.INPUT_WORDS)
+        outputs = ops + n_ops * (8 * words.OP_WORDS)
+        regs = scratch
+        strips = scratch + load_i64(chain, words.CHAIN_STRIPS)
+        for r in range(n_regs):
+            home = load_i64(homes, r)
+            store_i64(regs, r, strips + home * words.STRIP_BYTES if home >= 0 else 0)
+        at = first
+        while at < stop:
+            n = min(strip, stop - at)
+            point_inputs(chain, inputs, bases, regs, at, n, tile, at == first)
+            for k in range(n_outputs):
+                y = outputs + k * (8 * words.OUTPUT_WORDS)
+                if load_i64(y, words.OUTPUT_DIRECT) == 1:
+                    target = load_i64(bases, load_i64(y, words.OUTPUT_BUFFER))
+                    target += load_i64(y, words.OUTPUT_OFFSET) + at * size
+                    store_i64(regs, load_i64(y, words.OUTPUT_REG), target)
+            run_ops(ops, n_ops, regs, n, at)
+            for k in range(n_outputs):
+                y = outputs + k * (8 * words.OUTPUT_WORDS)
+                if load_i64(y, words.OUTPUT_DIRECT) == 0:
+                    dtype = load_i64(y, words.OUTPUT_DTYPE)
+                    item = 1 if dtype == 0 else (4 if dtype == 1 or dtype == 3 else 8)
+                    target = load_i64(bases, load_i64(y, words.OUTPUT_BUFFER))
+                    target += load_i64(y, words.OUTPUT_OFFSET) + at * item
+                    write(load_i64(regs, load_i64(y, words.OUTPUT_REG)), dtype, target, n)
+            at += n
+        return 0
+
+    @njit(error_model="numpy")
+    def kernel(code, bases, row0, row1, tile, scratch):
+        """Code: elements a row, then the chain. `tile` is the address where element 0 of the value
+        made by the calling kernel stands, or would stand.
+        """
+        per_row = load_i64(code, 0)
+        return run(code + 8, bases, row0 * per_row, row1 * per_row, tile, scratch)
+
+    return kernel

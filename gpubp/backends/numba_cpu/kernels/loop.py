@@ -1,0 +1,88 @@
+"""The run loop: each worker enters once and runs all steps, meeting the others at barriers.
+
+Context words: 0 steps, 1 schedule, 2 program table, 3 barrier (count, generation), 4 status,
+5 workers, 6 spins before a worker lets others have its core.
+Program table, a row of 9 words each: 0 records, 1 their number, 2 buffers, 3 first address table
+(one a worker, of `buffers` words), 4 the order's address, 5 number of outputs, 6 list of outputs
+(buffer, address, bytes a step), 7 scratch bytes a worker, 8 scratch of worker 0.
+The last buffer of each address table is the index order at the step's position.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from gpubp.backends.numba_cpu import words
+from gpubp.backends.numba_cpu.kernels import lowlevel as low
+
+load_i64, store_i64 = low.load_i64, low.store_i64
+TABLE_WORDS = 9
+
+
+@njit(error_model="numpy")
+def barrier(at, workers, spins):
+    """Wait until all workers are here."""
+    if workers == 1:
+        return 0
+    generation = low.load_acquire(at + 8)
+    if low.atomic_add(at, 1) == workers - 1:
+        store_i64(at, 0, 0)
+        low.store_release(at + 8, generation + 1)
+        return 0
+    waited = 0
+    while low.load_acquire(at + 8) == generation:
+        waited += 1
+        if waited > spins:
+            low.yield_thread()
+    return 0
+
+
+@njit(error_model="numpy", inline="always")
+def share(rows, worker, workers):
+    """The same rule as `gpubp.program.share_of`."""
+    if rows == 0:
+        return (0, 1) if worker == 0 else (0, 0)
+    chunk = (rows + workers - 1) // workers
+    if rows >= 16 * workers:
+        chunk = (chunk + 7) // 8 * 8
+    return min(rows, worker * chunk), min(rows, (worker + 1) * chunk)
+
+
+@njit(error_model="numpy")
+def run_step(table, bases, scratch, context, worker, workers):
+    meeting, spins = load_i64(context, 3), load_i64(context, 6)
+    record = load_i64(table, 0)
+    for _ in range(load_i64(table, 1)):
+        if load_i64(record, words.RECORD_SYNC) == 1:
+            barrier(meeting, workers, spins)
+        row0, row1 = share(load_i64(record, words.RECORD_ROWS), worker, workers)
+        if row0 < row1:
+            kernel = load_i64(record, words.RECORD_KERNEL)
+            code = load_i64(record, words.RECORD_CODE)
+            status = low.call_kernel(kernel, code, bases, row0, row1, 0, scratch)
+            if status != 0:
+                store_i64(load_i64(context, 4), 0, status)
+        record += 8 * words.RECORD_WORDS
+    barrier(meeting, workers, spins)
+    return 0
+
+
+@njit(error_model="numpy")
+def loop(context, worker, _unused0, _unused1, _unused2, _unused3):
+    """Run the whole schedule as one of the workers."""
+    workers = load_i64(context, 5)
+    schedule = load_i64(context, 1)
+    for step in range(load_i64(context, 0)):
+        table = load_i64(context, 2) + load_i64(schedule, 2 * step) * (8 * TABLE_WORDS)
+        buffers = load_i64(table, 2)
+        bases = load_i64(table, 3) + worker * buffers * 8
+        position = load_i64(schedule, 2 * step + 1)
+        store_i64(bases, buffers - 1, load_i64(table, 4) + 8 * position)
+        output = load_i64(table, 6)
+        for _ in range(load_i64(table, 5)):
+            address = load_i64(output, 1) + step * load_i64(output, 2)
+            store_i64(bases, load_i64(output, 0), address)
+            output += 24
+        scratch = load_i64(table, 8) + worker * load_i64(table, 7)
+        run_step(table, bases, scratch, context, worker, workers)
+    return 0

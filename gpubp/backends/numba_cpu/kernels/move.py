@@ -1,0 +1,148 @@
+"""Data movement: gathering a batch, indexing, scattering, joining; and the user's own ops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from gpubp.backends.numba_cpu.kernels import lowlevel as low
+
+load_i64, load_i32, load_u8 = low.load_i64, low.load_i32, low.load_u8
+store_i32, store_u8 = low.store_i32, low.store_u8
+
+
+@njit(error_model="numpy", inline="always")
+def _address(code, bases, at):
+    return load_i64(bases, load_i64(code, at)) + load_i64(code, at + 1)
+
+
+@njit(error_model="numpy")
+def copy_bytes(source, target, n):
+    """Copy n bytes, four at a time where possible."""
+    if n % 4 == 0:
+        for i in range(n // 4):
+            store_i32(target, i, load_i32(source, i))
+    else:
+        for i in range(n):
+            store_u8(target, i, load_u8(source, i))
+    return 0
+
+
+@njit(error_model="numpy")
+def load_batch(code, bases, row0, row1, tile, scratch):
+    """Code: bytes a row, index order (buffer, offset), resident array, output."""
+    nbytes = load_i64(code, 0)
+    order, source, out = (
+        _address(code, bases, 1),
+        _address(code, bases, 3),
+        _address(code, bases, 5),
+    )
+    for r in range(row0, row1):
+        copy_bytes(source + load_i64(order, r) * nbytes, out + r * nbytes, nbytes)
+    return 0
+
+
+@njit(error_model="numpy")
+def gather(code, bases, row0, row1, tile, scratch):
+    """out[o, i] = data[o, indices[i]], rows of `nbytes` bytes.
+
+    Code: outer, size of the indexed axis, indices, bytes, index bytes, indices a row of work (0:
+    all at once), data, indices, output. Status 2: an index is out of range.
+    """
+    outer, size, count = load_i64(code, 0), load_i64(code, 1), load_i64(code, 2)
+    nbytes, wide, per_row = load_i64(code, 3), load_i64(code, 4) == 8, load_i64(code, 5)
+    data, indices, out = (
+        _address(code, bases, 6),
+        _address(code, bases, 8),
+        _address(code, bases, 10),
+    )
+    first, stop = (row0 * per_row, row1 * per_row) if per_row > 0 else (0, count)
+    status = 0
+    for o in range(outer):
+        for i in range(first, stop):
+            index = load_i64(indices, i) if wide else np.int64(load_i32(indices, i))
+            if 0 <= index < size:
+                source = data + (o * size + index) * nbytes
+                copy_bytes(source, out + (o * count + i) * nbytes, nbytes)
+            else:
+                status = 2
+    return status
+
+
+@njit(error_model="numpy")
+def concat(code, bases, row0, row1, tile, scratch):
+    """Join along an axis. Code: inputs, outer a row of work, bytes a joined row, output, then for
+    each input its bytes a row, buffer and offset.
+    """
+    n, per_row, nbytes = load_i64(code, 0), load_i64(code, 1), load_i64(code, 2)
+    out = _address(code, bases, 3)
+    at = 0
+    for k in range(n):
+        x = code + 8 * (5 + 3 * k)
+        part = load_i64(x, 0)
+        source = _address(x, bases, 1)
+        for o in range(row0 * per_row, row1 * per_row):
+            copy_bytes(source + o * part, out + o * nbytes + at, part)
+        at += part
+    return 0
+
+
+@njit(error_model="numpy")
+def unslice(code, bases, row0, row1, tile, scratch):
+    """Place an array into zeros. Code: bytes of the output, item bytes, dimensions, input, output,
+    first item of the output, then for each dimension its size and step (in items of the output).
+    """
+    total, item, ndim = load_i64(code, 0), load_i64(code, 1), load_i64(code, 2)
+    source, out = _address(code, bases, 3), _address(code, bases, 5)
+    for i in range(total):
+        store_u8(out, i, np.uint8(0))
+    count = 1
+    for d in range(ndim):
+        count *= load_i64(code, 8 + 2 * d)
+    for i in range(count):
+        rest, at = i, load_i64(code, 7)
+        for d in range(ndim - 1, -1, -1):
+            size = load_i64(code, 8 + 2 * d)
+            at += (rest % size) * load_i64(code, 9 + 2 * d)
+            rest //= size
+        copy_bytes(source + i * item, out + at * item, item)
+    return 0
+
+
+@njit(error_model="numpy")
+def custom(code, bases, row0, row1, tile, scratch):
+    """Code: address of a C function `void (int64)`; it gets the address of the table of buffers."""
+    low.call_python(load_i64(code, 0), bases)
+    return 0
+
+
+def make_scatter_add(kind: Any) -> Any:
+    """out[o, indices[i]] += updates[o, i], in the order of i, into zeros."""
+    load, store = low.make_load(kind), low.make_store(kind)
+    item = low.ITEMSIZE[kind]
+
+    @njit(error_model="numpy")
+    def scatter_add(code, bases, row0, row1, tile, scratch):
+        """Code as `gather`'s, with items a row for bytes: updates, indices, output."""
+        outer, size, count = load_i64(code, 0), load_i64(code, 1), load_i64(code, 2)
+        inner, wide = load_i64(code, 3), load_i64(code, 4) == 8
+        updates, indices = _address(code, bases, 6), _address(code, bases, 8)
+        out = _address(code, bases, 10)
+        for i in range(outer * size * inner):
+            store(out, i, 0)
+        status = 0
+        for o in range(outer):
+            for i in range(count):
+                index = load_i64(indices, i) if wide else np.int64(load_i32(indices, i))
+                if 0 <= index < size:
+                    source = updates + (o * count + i) * inner * item
+                    target = out + (o * size + index) * inner * item
+                    for j in range(inner):
+                        store(target, j, load(target, j) + load(source, j))
+                else:
+                    status = 2
+        return status
+
+    return scatter_add

@@ -1,0 +1,199 @@
+"""Reductions: sum (with elementwise ops before and after it), max, min, argmax, argmin.
+
+The input is (outer, red, inner), reduced over the middle. Each output is made by one worker, in an
+order that depends on its place alone: sums run in float64, over strips that start at the first
+element of the reduced range, so results do not depend on how the work is shared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+
+from gpubp.backends.numba_cpu import words
+from gpubp.backends.numba_cpu.kernels import lowlevel as low
+from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR
+
+_LANES = 8
+
+
+def make_reduce(kind: Any) -> Any:
+    """The reduce kernel for float32, float64 or int64 arithmetic."""
+    load_i64, store_i64 = low.load_i64, low.store_i64
+    load, store = low.make_load(kind), low.make_store(kind)
+    load_u8, load_i32 = low.load_u8, low.load_i32
+    integer = kind is types.int64
+    Wide = np.int64 if integer else np.float64
+    load_wide, store_wide = (
+        (low.load_i64, low.store_i64) if integer else (low.load_f64, low.store_f64)
+    )
+    C = CONSTRUCTOR[kind]
+    size = low.ITEMSIZE[kind]
+    strip = words.STRIP_BYTES // size
+    own = {types.float32: 3, types.float64: 4, types.int64: 2}[kind]
+
+    @njit(error_model="numpy")
+    def run_chain(code, chain, bases, first, stop, tile, scratch):
+        kernel = load_i64(code, words.RED_CHAIN_KERNEL)
+        return low.call_kernel(kernel, code + 8 * chain, bases, first, stop, tile, scratch)
+
+    @njit(error_model="numpy", inline="always")
+    def item(source, dtype, i):
+        """Element i; integers may be stored as bool or int32."""
+        if integer and dtype == 0:
+            return C(load_u8(source, i))
+        if integer and dtype == 1:
+            return C(load_i32(source, i))
+        return load(source, i)
+
+    @njit(error_model="numpy")
+    def add_row(source, dtype, n, sums):
+        """Add n elements to eight running sums, element i to sum i % 8."""
+        whole = n - n % _LANES
+        for i in range(0, whole, _LANES):
+            for lane in range(_LANES):
+                store_wide(sums, lane, load_wide(sums, lane) + Wide(item(source, dtype, i + lane)))
+        for i in range(whole, n):
+            lane = i - whole
+            store_wide(sums, lane, load_wide(sums, lane) + Wide(item(source, dtype, i)))
+        return 0
+
+    @njit(error_model="numpy")
+    def sum_of_row(code, bases, source, dtype, start, n, scratch):
+        """The sum of elements [start, start + n) of the input."""
+        sums, made, after = scratch, scratch + 64, scratch + 64 + words.STRIP_BYTES
+        for lane in range(_LANES):
+            store_wide(sums, lane, Wide(0))
+        prologue = load_i64(code, words.RED_PROLOGUE)
+        width = 1 if dtype == 0 else (4 if dtype == 1 or dtype == 3 else 8)
+        for first in range(0, n, strip):
+            count = min(strip, n - first)
+            if prologue != 0:
+                at = start + first
+                tile = made - at * size
+                run_chain(code, prologue, bases, at, at + count, tile, after)
+                add_row(made, own, count, sums)
+            else:
+                add_row(source + (start + first) * width, dtype, count, sums)
+        total = load_wide(sums, 0)
+        for lane in range(1, _LANES):
+            total += load_wide(sums, lane)
+        return total
+
+    @njit(error_model="numpy")
+    def sum_columns(code, bases, source, dtype, o, i0, count, out, scratch):
+        """Sums over the middle axis for columns [i0, i0 + count) of one outer index."""
+        red, inner = load_i64(code, words.RED_RED), load_i64(code, words.RED_INNER)
+        sums = scratch
+        made = scratch + 8 * words.RED_BLOCK
+        after = made + words.STRIP_BYTES
+        prologue = load_i64(code, words.RED_PROLOGUE)
+        width = 1 if dtype == 0 else (4 if dtype == 1 or dtype == 3 else 8)
+        for j in range(count):
+            store_wide(sums, j, Wide(0))
+        for r in range(red):
+            at = (o * red + r) * inner + i0
+            if prologue != 0:
+                tile = made - at * size
+                run_chain(code, prologue, bases, at, at + count, tile, after)
+                for j in range(count):
+                    store_wide(sums, j, load_wide(sums, j) + Wide(load(made, j)))
+            elif dtype == own:
+                row = source + at * size
+                for j in range(count):
+                    store_wide(sums, j, load_wide(sums, j) + Wide(load(row, j)))
+            else:
+                row = source + at * width
+                for j in range(count):
+                    store_wide(sums, j, load_wide(sums, j) + Wide(item(row, dtype, j)))
+        for j in range(count):
+            store(out, j, C(load_wide(sums, j)))
+        return 0
+
+    @njit(error_model="numpy")
+    def sum_block(code, bases, source, dtype, first, count, out, scratch):
+        """Outputs [first, first + count) of a sum, written to `out`."""
+        red, inner = load_i64(code, words.RED_RED), load_i64(code, words.RED_INNER)
+        if inner == 1:
+            for j in range(count):
+                start = (first + j) * red
+                total = sum_of_row(code, bases, source, dtype, start, red, scratch)
+                store(out, j, C(total))
+            return 0
+        done = 0
+        while done < count:
+            o = (first + done) // inner
+            i0 = (first + done) - o * inner
+            some = min(inner - i0, count - done)
+            at = out + done * size
+            sum_columns(code, bases, source, dtype, o, i0, some, at, scratch)
+            done += some
+        return 0
+
+    @njit(error_model="numpy")
+    def extreme(code, source, dtype, which, op):
+        """(value, position) of output `which` for max, min, argmax, argmin."""
+        red, inner = load_i64(code, words.RED_RED), load_i64(code, words.RED_INNER)
+        o = which // inner
+        at = o * red * inner + (which - o * inner)
+        best, where = item(source, dtype, at), 0
+        largest = op == 1 or op == 3
+        for r in range(1, red):
+            x = item(source, dtype, at + r * inner)
+            better = x > best if largest else x < best
+            if (better or x != x) and best == best:
+                best, where = x, r
+        return best, where
+
+    @njit(error_model="numpy")
+    def extreme_block(code, source, dtype, op, first, count, out, narrow):
+        """Outputs [first, first + count) of max, min, argmax or argmin.
+
+        `narrow`: the dtype code of an output narrower than the arithmetic (bool, int32), else -1.
+        """
+        for j in range(count):
+            best, where = extreme(code, source, dtype, first + j, op)
+            if op >= 3:
+                store_i64(out, j, where)
+            elif narrow == 0:
+                low.store_u8(out, j, np.uint8(best))
+            elif narrow == 1:
+                low.store_i32(out, j, np.int32(best))
+            else:
+                store(out, j, best)
+        return 0
+
+    @njit(error_model="numpy")
+    def kernel(code, bases, row0, row1, tile, scratch):
+        op = load_i64(code, words.RED_OP)
+        per_row = load_i64(code, words.RED_PER_ROW)
+        source = load_i64(bases, load_i64(code, words.RED_IN)) + load_i64(code, words.RED_IN + 1)
+        dtype = load_i64(code, words.RED_IN_DTYPE)
+        in_scratch = load_i64(code, words.RED_OUT_SCRATCH) == 1
+        memory = 0
+        if not in_scratch:
+            memory = load_i64(bases, load_i64(code, words.RED_OUT))
+            memory += load_i64(code, words.RED_OUT + 1)
+        narrow = -1
+        width = 8 if op >= 3 else size
+        if integer and not in_scratch and load_i64(code, words.RED_OUT_DTYPE) < 2:
+            narrow = load_i64(code, words.RED_OUT_DTYPE)
+            width = 1 if narrow == 0 else 4
+        block = words.RED_BLOCK
+        tile_at, rest = scratch, scratch + 8 * words.RED_BLOCK
+        for first in range(row0 * per_row, row1 * per_row, block):
+            count = min(block, row1 * per_row - first)
+            out = tile_at if in_scratch else memory + first * width
+            if op == 0:
+                sum_block(code, bases, source, dtype, first, count, out, rest)
+            else:
+                extreme_block(code, source, dtype, op, first, count, out, narrow)
+            epilogue = load_i64(code, words.RED_EPILOGUE)
+            if epilogue != 0:
+                made = out - first * size
+                run_chain(code, epilogue, bases, first, first + count, made, rest)
+        return 0
+
+    return kernel

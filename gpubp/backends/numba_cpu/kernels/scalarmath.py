@@ -1,0 +1,98 @@
+"""Scalar functions of one float type that the op formulas use, as inlinable Numba functions."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+
+CONSTRUCTOR: dict[Any, Any] = {
+    types.float32: np.float32,
+    types.float64: np.float64,
+    types.int64: np.int64,
+}
+
+
+def make_math(kind: Any) -> SimpleNamespace:
+    """The helpers named in `opcodes.FUNCTORS`, in the arithmetic of `kind`."""
+    C = CONSTRUCTOR[kind]
+    inline = njit(error_model="numpy", inline="always")
+
+    @inline
+    def truncate(a):
+        return C(math.trunc(a))
+
+    if kind is types.int64:
+        identity = inline(lambda a: a)
+        return SimpleNamespace(C=C, I32=np.int32, F32=np.float32, truncate=identity)
+
+    @inline
+    def power(a, b):
+        return C(math.pow(a, b))
+
+    @inline
+    def floor(a):
+        return C(np.floor(a))
+
+    @inline
+    def sigmoid(a):
+        t = math.exp(-abs(a))
+        return C(1) / (C(1) + t) if a >= C(0) else t / (C(1) + t)
+
+    @inline
+    def silu_slope(x):
+        t = math.exp(-abs(x))
+        s = C(1) / (C(1) + t) if x >= C(0) else t / (C(1) + t)
+        return s * (C(1) + x * (C(1) - s))
+
+    @inline
+    def softplus(x, beta, threshold):
+        z = x * beta
+        soft = (max(z, C(0)) + math.log1p(math.exp(-abs(z)))) / beta
+        return x if z > threshold else soft
+
+    k0 = C(math.sqrt(2.0 / math.pi))
+    k1 = C(0.044715)
+    root_half = C(math.sqrt(0.5))
+    density = C(1.0 / math.sqrt(2.0 * math.pi))
+
+    @inline
+    def gelu(x, tanh_form):
+        if tanh_form != C(0):
+            return C(0.5) * x * (C(1) + math.tanh(k0 * (x + k1 * x * x * x)))
+        return C(0.5) * x * (C(1) + math.erf(x * root_half))
+
+    @inline
+    def gelu_slope(x, tanh_form):
+        if tanh_form != C(0):
+            t = math.tanh(k0 * (x + k1 * x * x * x))
+            inner = k0 * (C(1) + C(3) * k1 * x * x)
+            return C(0.5) * (C(1) + t) + C(0.5) * x * (C(1) - t * t) * inner
+        cdf = C(0.5) * (C(1) + math.erf(x * root_half))
+        return cdf + x * density * math.exp(C(-0.5) * x * x)
+
+    return SimpleNamespace(
+        C=C,
+        I32=np.int32,
+        F32=np.float32,
+        truncate=truncate,
+        power=power,
+        floor=floor,
+        sigmoid=sigmoid,
+        silu_slope=silu_slope,
+        softplus=softplus,
+        gelu=gelu,
+        gelu_slope=gelu_slope,
+        exp=math.exp,
+        log=math.log,
+        log1p=math.log1p,
+        expm1=math.expm1,
+        sqrt=math.sqrt,
+        sin=math.sin,
+        cos=math.cos,
+        tanh=math.tanh,
+        erf=math.erf,
+    )

@@ -1,0 +1,195 @@
+"""The object code of the CPU kernels: compiled once per machine, then loaded without Numba.
+
+Comes in: kernel names. Goes out: their addresses in this process.
+
+Object files live in a cache folder whose name is a digest of everything the code depends on: the
+kernels' sources, the versions of Numba, llvmlite and Python, and the CPU with its features. So a
+change in any of them compiles anew, and nothing stale can be loaded. Files are written under a
+temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from gpubp.errors import BackendError
+
+COMMON = ("loop", "load_batch", "gather", "concat", "unslice", "custom", "scalar")
+FLOAT_FAMILY = ("chain", "matmul", "reduce", "softmax", "cross_entropy", "scatter_add")
+INTEGER_FAMILY = ("chain", "reduce", "scatter_add")
+
+_lock = threading.RLock()
+_addresses: dict[str, int] = {}
+
+
+def addresses(names: set[str]) -> dict[str, int]:
+    """Where kernels are in memory; compiles and loads what is missing.
+
+    Args:
+        names: as in `kernels.registry`: "loop", "matmul_float32", ...
+    """
+    with _lock:
+        wanted = sorted(names - _addresses.keys())
+        if wanted:
+            folder = cache_folder()
+            missing = [n for n in wanted if read_object(folder, n) is None]
+            if missing:
+                _compile(folder, missing)
+            _load(folder, wanted)
+        return {name: _addresses[name] for name in names}
+
+
+def symbol_of(name: str) -> str:
+    """The exported symbol of a kernel."""
+    return f"gpubp_{name}"
+
+
+def cache_root() -> Path:
+    """GPUBP_CACHE_DIR, else the platform's cache folder."""
+    asked = os.environ.get("GPUBP_CACHE_DIR")
+    if asked:
+        return Path(asked)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "gpubp"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "gpubp" / "Cache"
+    return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "gpubp"
+
+
+@cache
+def cache_folder() -> Path:
+    """Where this machine's object code is, for these very sources."""
+    digest = hashlib.sha256()
+    here = Path(__file__).parent
+    for source in sorted(here.rglob("*.py")):
+        digest.update(source.name.encode() + source.read_bytes())
+    llvm = _llvm()
+    for part in (
+        version("numba"),
+        version("llvmlite"),
+        sys.version,
+        llvm.get_default_triple(),
+        llvm.get_host_cpu_name(),
+        llvm.get_host_cpu_features().flatten(),
+    ):
+        digest.update(part.encode())
+    return cache_root() / f"cpu-{digest.hexdigest()[:20]}"
+
+
+def write_object(folder: Path, name: str, code: bytes) -> None:
+    """Store a kernel's object code: all of it or nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+    with os.fdopen(handle, "wb") as file:
+        file.write(hashlib.sha256(code).digest() + code)
+    os.replace(temporary, _path(folder, name))
+
+
+def read_object(folder: Path, name: str) -> bytes | None:
+    """A kernel's object code; None if it is not there or damaged."""
+    try:
+        content = _path(folder, name).read_bytes()
+    except OSError:
+        return None
+    return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.o"
+
+
+def _with_family(missing: list[str]) -> list[str]:
+    """The kernels to compile now, so that the next model of this dtype finds all it needs."""
+    names = set(missing)
+    if names & set(COMMON):
+        names.update(COMMON)
+    for dtype, family in (
+        ("float32", FLOAT_FAMILY),
+        ("float64", FLOAT_FAMILY),
+        ("int64", INTEGER_FAMILY),
+    ):
+        members = {f"{base}_{dtype}" for base in family}
+        if names & members:
+            names.update(members)
+    return sorted(names)
+
+
+def _compile(folder: Path, missing: list[str]) -> None:
+    """Compile kernels in two processes, so that Numba never enters this one."""
+    names = [n for n in _with_family(missing) if read_object(folder, n) is None]
+    print(
+        f"gpubp: compiling {len(names)} CPU kernels for this machine "
+        f"(once; about 10-20 s; kept in {folder})",
+        file=sys.stderr,
+        flush=True,
+    )
+    chains = [n for n in names if n.startswith("chain_")]
+    rest = [n for n in names if n not in chains]
+    module = "gpubp.backends.numba_cpu.compiler"
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, str(folder), *group],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        for group in (chains, rest)
+        if group
+    ]
+    problems = [process.communicate()[1] for process in running]
+    if any(process.returncode for process in running):
+        raise BackendError("compiling the CPU kernels failed:\n" + "\n".join(problems))
+
+
+def _llvm() -> Any:
+    """llvmlite's binding, ready to load code."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm
+
+
+def target_machine(jit: bool) -> Any:
+    """LLVM's target for this very CPU."""
+    llvm = _llvm()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=3,
+        reloc="default" if jit else "pic",
+        codemodel="jitdefault" if jit else "default",
+    )
+
+
+@cache
+def _engine() -> Any:
+    llvm = _llvm()
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(jit=True))
+
+
+def _load(folder: Path, names: list[str]) -> None:
+    llvm, engine = _llvm(), _engine()
+    for name in names:
+        code = read_object(folder, name)
+        if code is None:
+            raise BackendError(f"the object code of {name} is missing from {folder}.")
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    for name in names:
+        address = engine.get_function_address(symbol_of(name))
+        if not address:
+            raise BackendError(f"the object code of {name} has no symbol {symbol_of(name)}.")
+        _addresses[name] = address
