@@ -1,0 +1,57 @@
+"""Checks of input data: every error says which array, where in it, and what was expected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.errors import DataError
+
+
+def check_not_empty(array: NDArray[Any], name: str) -> None:
+    """Raise DataError if `array` has no samples or no elements."""
+    if array.ndim == 0 or array.size == 0:
+        raise DataError(
+            f"{name} is empty: its shape is {array.shape}; expected samples along the first axis."
+        )
+
+
+def check_equal_lengths(X: NDArray[Any], y: NDArray[Any]) -> None:
+    """Raise DataError unless X and y hold the same number of samples."""
+    if len(X) != len(y):
+        raise DataError(f"X has {len(X)} samples and y has {len(y)}; expected one target a sample.")
+
+
+def check_finite(array: NDArray[Any], name: str) -> None:
+    """Raise DataError at the first NaN or infinity of a float array."""
+    if array.dtype.kind != "f":
+        return
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise DataError(
+            f"{name} holds {array[where]} at index {where} ({np.size(finite) - finite.sum()} such "
+            "values in all); expected finite numbers. Drop or impute them first."
+        )
+
+
+def check_labels(y: NDArray[Any], classes: int, name: str = "y") -> None:
+    """Raise DataError unless integer labels y are in [0, classes)."""
+    wrong = (y < 0) | (y >= classes)
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise DataError(
+            f"{name} holds label {y[where]} at index {where}; expected 0 to {classes - 1}, because "
+            f"the model has {classes} outputs."
+        )
+
+
+def check_pair(X: NDArray[Any], y: NDArray[Any], names: tuple[str, str] = ("X", "y")) -> None:
+    """Raise DataError unless X and y are non-empty, of equal length, and finite."""
+    for array, name in zip((X, y), names, strict=True):
+        check_not_empty(array, name)
+    check_equal_lengths(X, y)
+    for array, name in zip((X, y), names, strict=True):
+        check_finite(array, name)

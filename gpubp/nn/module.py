@@ -1,0 +1,251 @@
+"""The base of all modules: a tree of parameters, buffers and sub-modules with torch's names.
+
+Comes in: attribute assignments in a subclass's `__init__`. Goes out: parameters in the order of
+registration, state dicts, train and eval mode. A module is called on NumPy arrays (computed at
+once) or inside a traced function.
+
+Holds in between: an array that is registered twice is listed once, under its first name; a failed
+`load_state_dict` has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpubp.core import assume
+from gpubp.errors import ShapeError, UnknownNameError
+from gpubp.nn.parameter import Buffer, Parameter
+
+ModuleT = TypeVar("ModuleT", bound="Module")
+
+
+class LoadResult(NamedTuple):
+    """What `load_state_dict(strict=False)` passed over."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """Base class: assign parameters and sub-modules as attributes, and write `forward`.
+
+    A module starts in train mode.
+    """
+
+    def __init__(self) -> None:
+        self.__dict__.update(_training=True, _parameters={}, _buffers={}, _modules={})
+
+    @property
+    def training(self) -> bool:
+        """True in train mode; a program that was traced in the other mode is traced again."""
+        assume(lambda: self._training)
+        return bool(self._training)
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self.__dict__["_training"] = bool(mode)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output; every subclass writes its own."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward().")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        table = self._table_for(name, value)
+        if table is None:
+            object.__setattr__(self, name, value)
+            return
+        self.__dict__.pop(name, None)
+        for other in self._tables():
+            if other is not table:
+                other.pop(name, None)
+        table[name] = value
+        if value is not None:
+            _rename(name, value)
+
+    def _tables(self) -> tuple[dict[str, Any], ...]:
+        if "_modules" not in self.__dict__:
+            raise AttributeError(
+                f"call super().__init__() before assigning attributes of {type(self).__name__}."
+            )
+        found = self.__dict__
+        return found["_parameters"], found["_buffers"], found["_modules"]
+
+    def _table_for(self, name: str, value: Any) -> dict[str, Any] | None:
+        kinds = (Parameter, Buffer, Module)
+        for kind, table in zip(kinds, self._tables(), strict=True):
+            if isinstance(value, kind) or (value is None and name in table):
+                return table
+        if any(name in table for table in self._tables()):
+            raise TypeError(
+                f"{type(self).__name__}.{name} is registered; got {type(value).__name__}, expected "
+                f"a Parameter, Buffer, Module or None. To change its value, write {name}.value."
+            )
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        for key in ("_parameters", "_buffers", "_modules"):
+            table = self.__dict__.get(key, {})
+            if name in table:
+                return table[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
+
+    def __delattr__(self, name: str) -> None:
+        for table in self._tables():
+            if name in table:
+                del table[name]
+                return
+        object.__delattr__(self, name)
+
+    def register_buffer(self, name: str, value: ArrayLike) -> Buffer:
+        """Add state that is saved with the module but not trained.
+
+        Args:
+            name: the attribute's name.
+            value: the initial value; copied.
+
+        Returns:
+            The buffer, also found as the attribute `name`.
+        """
+        buffer = Buffer(value, name)
+        setattr(self, name, buffer)
+        return buffer
+
+    def children(self) -> Iterator[Module]:
+        """The direct sub-modules."""
+        return (module for module in self._modules.values() if module is not None)
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(dotted name, module) for this module and all below it, each once."""
+        seen: set[int] = set()
+        for name, module in self._walk(prefix):
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it, each once."""
+        return (module for _, module in self.named_modules())
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, Module]]:
+        yield prefix, self
+        for name, module in self._modules.items():
+            if module is not None:
+                yield from module._walk(f"{prefix}.{name}" if prefix else name)
+
+    def _named_slots(self, *tables: str) -> Iterator[tuple[str, Any]]:
+        seen: set[int] = set()
+        for prefix, module in self.named_modules():
+            for table in tables:
+                for name, slot in getattr(module, table).items():
+                    if slot is not None and id(slot) not in seen:
+                        seen.add(id(slot))
+                        yield f"{prefix}.{name}" if prefix else name, slot
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(dotted name, parameter), each once, in the order of registration."""
+        return self._named_slots("_parameters")
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters of this module and those below it."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """(dotted name, buffer), each once."""
+        return self._named_slots("_buffers")
+
+    def train(self: ModuleT, mode: bool = True) -> ModuleT:
+        """Set train mode (or eval mode) here and below; returns self."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: ModuleT) -> ModuleT:
+        """Set eval mode here and below; returns self."""
+        return self.train(False)
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Copies of all parameters and buffers, by dotted name."""
+        return {name: slot.numpy() for name, slot in self._slots_by_name().items()}
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike], strict: bool = True) -> LoadResult:
+        """Copy values into parameters and buffers; on an error nothing is changed.
+
+        Args:
+            state: arrays by dotted name, as `state_dict` gives them; cast to each slot's dtype.
+            strict: False passes over names that only one side has.
+
+        Returns:
+            The names passed over.
+
+        Raises:
+            UnknownNameError: `strict`, and the names differ.
+            ShapeError: an array's shape differs from the slot's.
+        """
+        slots = self._slots_by_name()
+        missing = [name for name in slots if name not in state]
+        unexpected = [name for name in state if name not in slots]
+        if strict and (missing or unexpected):
+            raise UnknownNameError(
+                f"the state does not fit {type(self).__name__}: missing {_listed(missing)}; "
+                f"unexpected {_listed(unexpected)}. Pass strict=False to load the rest."
+            )
+        values = {name: np.asarray(state[name]) for name in slots if name in state}
+        wrong = [
+            f"{name}: got {value.shape}, expected {slots[name].shape}"
+            for name, value in values.items()
+            if value.shape != slots[name].shape
+        ]
+        if wrong:
+            raise ShapeError(f"the state does not fit {type(self).__name__}: {'; '.join(wrong)}.")
+        for name, value in values.items():
+            slots[name].value = value
+        return LoadResult(missing, unexpected)
+
+    def _slots_by_name(self) -> dict[str, Buffer]:
+        """Every slot under each of its names: a shared one is saved twice, as in torch."""
+        found: dict[str, Buffer] = {}
+        for prefix, module in self._walk(""):
+            for slots in (module._parameters, module._buffers):
+                for name, slot in slots.items():
+                    if slot is not None:
+                        found[f"{prefix}.{name}" if prefix else name] = slot
+        return found
+
+    def extra_repr(self) -> str:
+        """The arguments to show between the parentheses of `repr`."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [
+            f"  ({name}): " + repr(module).replace("\n", "\n  ")
+            for name, module in self._modules.items()
+        ]
+        if not lines:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+
+def _rename(name: str, value: Buffer | Module) -> None:
+    """Name a newly registered slot, or lengthen the names of a module's slots.
+
+    Reports so show the dotted name below the outermost owner; what has an owner keeps its names.
+    """
+    if value.__dict__.get("_owned"):
+        return
+    value.__dict__["_owned"] = True
+    if isinstance(value, Buffer):
+        value.name = name
+        return
+    for dotted, slot in value._named_slots("_parameters", "_buffers"):
+        slot.name = f"{name}.{dotted}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) if names else "nothing"

@@ -1,0 +1,91 @@
+"""Programs on demand: traced once for each set of input types, and again when a fact changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.backends import get_backend
+from gpubp.backends.base import Backend
+from gpubp.compile import Options, compile_graph
+from gpubp.core import DTYPES, Array, ArrayType, ConcreteArray, Graph, concrete
+from gpubp.errors import DTypeError, TraceError
+from gpubp.program import Program
+from gpubp.store import pack
+
+
+@dataclass(eq=False)
+class Ready:
+    """A traced, compiled and loaded program, and the structure of what it returns."""
+
+    graph: Graph
+    structure: Any
+    program: Program
+    loaded: Any
+
+
+class Runner:
+    """Keeps the programs of one function.
+
+    Args:
+        trace: called with a tuple of input types; returns (graph, structure of the outputs).
+        backend, device: see `gpubp.backends.get_backend`.
+        batched: the programs gather their inputs by an index order.
+        options: for the pipeline.
+    """
+
+    def __init__(
+        self,
+        trace: Callable[[tuple[ArrayType, ...]], tuple[Graph, Any]],
+        backend: str | Backend | None,
+        device: str | None,
+        batched: bool,
+        options: Options | None,
+    ) -> None:
+        self.backend = get_backend(backend, device)
+        self._trace = trace
+        self._batched = batched
+        self._options = options or Options()
+        self._known: dict[tuple[Any, ...], Ready] = {}
+        self.last: Ready | None = None
+
+    def get(self, types: tuple[ArrayType, ...], key: Any = None) -> Ready:
+        """The program for these input types (and this static structure of the arguments)."""
+        ready = self._known.get((types, key))
+        if ready is None or not ready.graph.still_valid():
+            graph, structure = self._trace(types)
+            pack("slots", graph.slots())
+            pack("slots", [slot for slot, _ in graph.writes])
+            program = compile_graph(graph, self._batched, self._options)
+            ready = Ready(graph, structure, program, self.backend.load(program))
+            self._known[types, key] = ready
+        self.last = ready
+        return ready
+
+
+def as_input(value: Any, name: str, floating: np.dtype[Any] | None = None) -> ConcreteArray:
+    """A C-contiguous array of a supported dtype.
+
+    Args:
+        value: anything array-like.
+        name: for errors.
+        floating: convert float arrays to this dtype.
+    """
+    if isinstance(value, Array):
+        raise TraceError(f"{name} is a traced array: call compiled functions outside of traces.")
+    array: NDArray[Any] = concrete(value)
+    if array.dtype.kind == "f":
+        target = floating or (array.dtype if array.dtype in DTYPES else np.dtype(np.float32))
+    elif array.dtype.kind in "iu":
+        target = array.dtype if array.dtype in DTYPES else np.dtype(np.int64)
+    elif array.dtype.kind == "b":
+        target = array.dtype
+    else:
+        raise DTypeError(
+            f"{name} has dtype {array.dtype}; expected numbers. Encode text and objects first."
+        )
+    return np.asarray(array, dtype=target, order="C")
