@@ -12,7 +12,7 @@ from gpubp.backends.base import Backend, Feed
 from gpubp.compile import Options
 from gpubp.core import ArrayType, Graph, active_graph
 from gpubp.report import report
-from gpubp.runner import Runner, as_input
+from gpubp.runner import Runner, as_input, check_indices
 from gpubp.trace import trace
 
 _ONE_STEP = np.zeros((1, 2), np.int64)
@@ -51,10 +51,15 @@ class CompiledFunction:
         """
         if active_graph() is not None:
             return self._fn(*args)
+        with self._runner.lock:
+            return self._run(args)
+
+    def _run(self, args: tuple[Any, ...]) -> Any:
         leaves, self._structure = tree.flatten(list(args))
         arrays = [as_input(leaf, f"argument {i}") for i, leaf in enumerate(leaves)]
         types = tuple(ArrayType(a.shape, a.dtype) for a in arrays)
         ready = self._runner.get(types, repr(self._structure))
+        check_indices(ready.program, arrays)
         outputs = [np.empty((1, *shape), dtype) for shape, dtype in ready.program.output_types]
         feed = Feed(arrays, _NO_ORDER, [outputs])
         self._runner.backend.run([ready.loaded], _ONE_STEP, feed)

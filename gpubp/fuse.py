@@ -230,6 +230,8 @@ class _Fusion:
         )
 
     def merge_prologues(self) -> None:
+        results = [*self.graph.outputs, *[n for _, n in self.graph.writes]]
+        kept = {n.index for n in results}
         for node in self.nodes:
             if node.spec.name != "sum":
                 continue
@@ -238,9 +240,9 @@ class _Fusion:
                 continue
             group, target = self.of[source.index], self.of[node.index]
             alone = all(
-                self.of[u.index] in (group, target)
+                n.index not in kept
+                and all(self.of[u.index] in (group, target) for u in self.users[n.index])
                 for n in group.nodes
-                for u in self.users[n.index]
             )
             if (
                 group.elementwise

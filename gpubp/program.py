@@ -168,7 +168,8 @@ class Program:
         instructions: in order; a barrier also stands after the last one.
         input_shapes, output_shapes: types of what is fed and returned, a step.
         batched: inputs are resident arrays from which a batch is gathered by an index order.
-        unfused_bytes: what the same step moves with one kernel per op.
+        unfused_bytes, unfused_ops: what the same step moves and launches with one kernel per op.
+        index_limits: input -> n: its numbers are class labels or indices, 0 to n - 1.
     """
 
     buffers: list[Buffer]
@@ -178,7 +179,7 @@ class Program:
     batched: bool
     unfused_bytes: int
     unfused_ops: int
-    notes: dict[str, Any] = field(default_factory=dict)
+    index_limits: dict[int, int] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from gpubp.backends import get_backend
 from gpubp.backends.base import Backend
 from gpubp.compile import Options, compile_graph
 from gpubp.core import DTYPES, Array, ArrayType, ConcreteArray, Graph, concrete
-from gpubp.errors import DTypeError, TraceError
+from gpubp.errors import DTypeError, IndexRangeError, TraceError
 from gpubp.program import Program
 from gpubp.store import pack
 
@@ -52,6 +53,7 @@ class Runner:
         self._options = options or Options()
         self._known: dict[tuple[Any, ...], Ready] = {}
         self.last: Ready | None = None
+        self.lock = threading.RLock()  # programs have memory of their own: one run at a time
 
     def get(self, types: tuple[ArrayType, ...], key: Any = None) -> Ready:
         """The program for these input types (and this static structure of the arguments)."""
@@ -65,6 +67,22 @@ class Runner:
             self._known[types, key] = ready
         self.last = ready
         return ready
+
+
+def check_indices(program: Program, arrays: Sequence[ConcreteArray]) -> None:
+    """Refuse labels and indices out of range before any work is done.
+
+    Raises:
+        IndexRangeError: says which argument holds what, where, and the allowed range.
+    """
+    for position, limit in program.index_limits.items():
+        array = arrays[position]
+        if array.size and (array.min() < 0 or array.max() >= limit):
+            where = tuple(int(i) for i in np.argwhere((array < 0) | (array >= limit))[0])
+            raise IndexRangeError(
+                f"argument {position} holds {array[where]} at index {where}; as a class label or "
+                f"index it must be 0 to {limit - 1}."
+            )
 
 
 def as_input(value: Any, name: str, floating: np.dtype[Any] | None = None) -> ConcreteArray:

@@ -16,7 +16,7 @@ from gpubp.errors import DataError, GradientError, ShapeError
 from gpubp.grad import gradients
 from gpubp.program import Program
 from gpubp.report import report
-from gpubp.runner import Ready, Runner, as_input
+from gpubp.runner import Ready, Runner, as_input, check_indices
 from gpubp.store import Slot, pack, siblings
 from gpubp.trace import trace
 
@@ -161,14 +161,17 @@ class Step:
         sizes: list[int],
     ) -> NDArray[Any]:
         """Run a schedule whose programs take batches of `sizes`; returns the losses."""
-        readies = [
-            self._ready([ArrayType((size, *a.shape[1:]), a.dtype) for a in data]) for size in sizes
-        ]
-        self._runner.last = readies[0]
-        losses = np.empty(len(schedule), readies[0].program.output_types[0][1])
-        feed = Feed(data, np.ascontiguousarray(order, np.int64), [[losses]] * len(sizes))
-        self._runner.backend.run([r.loaded for r in readies], schedule, feed)
-        return losses
+        with self._runner.lock:
+            readies = [
+                self._ready([ArrayType((size, *a.shape[1:]), a.dtype) for a in data])
+                for size in sizes
+            ]
+            self._runner.last = readies[0]
+            check_indices(readies[0].program, data)
+            losses = np.empty(len(schedule), readies[0].program.output_types[0][1])
+            feed = Feed(data, np.ascontiguousarray(order, np.int64), [[losses]] * len(sizes))
+            self._runner.backend.run([r.loaded for r in readies], schedule, feed)
+            return losses
 
     def _data(self, data: Sequence[ArrayLike]) -> list[ConcreteArray]:
         if not data:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpubp.core import Operators, active_graph, checked_dtype, describe
+from gpubp.core import active_graph, checked_dtype, describe
 from gpubp.errors import DTypeError, TraceError
+from gpubp.operators import Operators
 from gpubp.store import Slot
 
 
