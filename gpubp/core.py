@@ -344,6 +344,25 @@ class Array(Operators):
     def __array__(self, *_: Any, **__: Any) -> ConcreteArray:
         raise self._value_needed("a NumPy function", "Use the function of that name in gp.ops.")
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        # A NumPy array on the left of an operator asks here before it asks the reflected method.
+        name = "divide" if ufunc is np.true_divide else ufunc.__name__
+        if method == "__call__" and not kwargs and name in self.functions:
+            return self.functions[name](*args)
+        if kwargs.get("out") is not None:
+            raise TraceError(
+                f"np.{name} cannot write {describe(self)}, which is traced, into a NumPy array. "
+                "Write a = a + b instead of a += b, and leave out=... away."
+            )
+        raise self._value_needed(f"np.{name}", "Use the function of that name in gp.ops.")
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        known = {np.shape: self.shape, np.ndim: self.ndim, np.size: self.size}
+        if func in known and len(args) == 1 and not kwargs:
+            return known[func]
+        name = func.__name__
+        raise self._value_needed(f"np.{name}", "Use the function of that name in gp.ops.")
+
 
 class _Active(threading.local):
     graph: Graph | None = None

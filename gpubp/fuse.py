@@ -206,12 +206,18 @@ class _Fusion:
         )
         for reader in readers[:1]:
             consumer = self.of[reader.index]
-            anchor = consumer.anchor
-            sources = [] if anchor is None else self.sources[anchor.index]
-            if all(self.of[s.index] is not group for s in sources) and self._takes_epilogue(
-                group, consumer, anchor
-            ):
+            needs = self._needs_of_anchor(consumer)
+            follows = not any(u.index in needs for n in group.nodes for u in self.users[n.index])
+            if follows and self._takes_epilogue(group, consumer, consumer.anchor):
                 self._merge(consumer, group)
+
+    def _needs_of_anchor(self, group: Group) -> set[int]:
+        """A group's anchor and the prologue that it is computed from."""
+        found: set[int] = set() if group.anchor is None else {group.anchor.index}
+        for node in reversed(group.nodes):
+            if node.index in found:
+                found.update(s.index for s in self.sources[node.index])
+        return found
 
     def _takes_epilogue(self, producer: Group, group: Group, anchor: Node | None = None) -> bool:
         """Elementwise ops of `group` may follow `producer` in one part built around `anchor`."""

@@ -163,8 +163,9 @@ class _Canonical:
             return self._transposed_product(node, node.inputs[0])
         inputs = [self.new[i.index] for i in node.inputs]
         if node.spec.kind in _CONTIGUOUS_KINDS:
-            scalar_ok = node.spec.kind is Kind.ROWWISE
-            inputs = [self._contiguous(i, scalar_ok) for i in inputs]
+            # The cotangent of the losses (the third input) is most often one number for all rows.
+            rowwise = node.spec.kind is Kind.ROWWISE
+            inputs = [self._contiguous(x, rowwise and i == 2) for i, x in enumerate(inputs)]
         if node.spec.kind is Kind.MATMUL:
             inputs = [self._matrices(i, node.shape[:-2]) for i in inputs]
         if node.spec.kind is Kind.REDUCE and not _neighbours(node):

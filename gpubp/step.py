@@ -49,12 +49,15 @@ class Step:
         seed: int = 0,
         options: Options | None = None,
     ) -> None:
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise DataError(f"max_grad_norm is {max_grad_norm}, expected a number above 0.")
         self._fn = fn
         self._optimizer = optimizer
         self._max_grad_norm = max_grad_norm
         self._keep_grads = keep_grads
         self._rng = np.random.default_rng(seed)
         self._grads: list[Slot] = []
+        self._grad_of: dict[int, Slot] = {}
         self._runner = Runner(self._trace, backend, device, True, options)
         if not optimizer.parameters():
             raise GradientError("the optimizer has no parameters to train.")
@@ -236,8 +239,9 @@ class Step:
             graph.writes.append((slot, graph.lift(value)))
 
     def _keep(self, graph: Graph, params: Sequence[Slot], grads: Sequence[Array]) -> None:
-        if not self._grads:
-            self._grads = siblings("grads", params)
+        new = [p for p in params if id(p) not in self._grad_of]
+        self._grad_of.update(zip(map(id, new), siblings("grads", new), strict=True))
+        self._grads = [self._grad_of[id(p)] for p in params]
         graph.writes += [(slot, g.node) for slot, g in zip(self._grads, grads)]
 
 

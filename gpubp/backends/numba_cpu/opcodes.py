@@ -86,10 +86,11 @@ _ACTIVATION = {
     "leaky_relu_grad": Functor(2, "a if b > C(0) else a * p", False, lambda x: (x["slope"],)),
     "elu": Functor(1, "a if a > C(0) else p * expm1(a)", False, lambda x: (x["alpha"],)),
     "elu_grad": Functor(2, "a if b > C(0) else a * (b + p)", False, lambda x: (x["alpha"],)),
-    "gelu": Functor(1, "gelu(a, p)", False, lambda x: (float(x["approximate"] == "tanh"),)),
-    "gelu_grad": Functor(
-        2, "a * gelu_slope(b, p)", False, lambda x: (float(x["approximate"] == "tanh"),)
-    ),
+    # gelu and gelu_grad become one of these by attrs["approximate"].
+    "gelu_none": Functor(1, "gelu(a)"),
+    "gelu_tanh": Functor(1, "gelu_tanh(a)"),
+    "gelu_grad_none": Functor(2, "a * gelu_slope(b)"),
+    "gelu_grad_tanh": Functor(2, "a * gelu_tanh_slope(b)"),
     "silu": Functor(1, "a * sigmoid(a)"),
     "silu_grad": Functor(2, "a * silu_slope(b)"),
     "sigmoid": Functor(1, "sigmoid(a)"),

@@ -21,7 +21,7 @@ class Pool:
     def __init__(self) -> None:
         self._threads: ThreadPoolExecutor | None = None
         self._size = 0
-        self._owner = 0
+        self._owner = os.getpid()
         self._busy = threading.Lock()
 
     def run(self, work: Callable[[int], None], workers: int) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
+from gpubp.backends.numba_cpu.kernels.fastmath import fast_functions
 from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR
 
 
@@ -22,6 +23,8 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
     load, store = low.make_load(kind), low.make_store(kind)
     size = low.ITEMSIZE[kind]
     C = CONSTRUCTOR[kind]
+    exp = fast_functions(kind).exp
+    strip_load, strip_store = low.make_strip_access(kind)
 
     @njit(error_model="numpy", inline="always")
     def address(code, bases, at):
@@ -39,7 +42,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
     def exponentials(x, n, top, out):
         """Write exp(x - top) to out; returns their sum."""
         for j in range(n):
-            store(out, j, math.exp(load(x, j) - top))
+            strip_store(out, j, exp(strip_load(x, j) - top))
         total = 0.0
         for j in range(n):
             total += np.float64(load(out, j))
@@ -93,7 +96,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
                 for j in range(n):
                     store(out, j, load(out, j) * scale * g)
                 if valid:
-                    p = C(math.exp(load(x, label) - top)) * scale
+                    p = C(exp(load(x, label) - top)) * scale
                     store(out, label, (p - C(1)) * g)
         return status
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
+from gpubp.backends.numba_cpu.kernels.fastmath import fast_functions
+
 CONSTRUCTOR: dict[Any, Any] = {
     types.float32: np.float32,
     types.float64: np.float64,
@@ -19,7 +21,7 @@ CONSTRUCTOR: dict[Any, Any] = {
 def make_math(kind: Any) -> SimpleNamespace:
     """The helpers named in `opcodes.FUNCTORS`, in the arithmetic of `kind`."""
     C = CONSTRUCTOR[kind]
-    inline = njit(error_model="numpy", inline="always")
+    inline = njit(error_model="numpy")
 
     @inline
     def truncate(a):
@@ -37,21 +39,18 @@ def make_math(kind: Any) -> SimpleNamespace:
     def floor(a):
         return C(np.floor(a))
 
-    @inline
-    def sigmoid(a):
-        t = math.exp(-abs(a))
-        return C(1) / (C(1) + t) if a >= C(0) else t / (C(1) + t)
+    fast = fast_functions(kind)
+    exp, tanh, sigmoid, erf = fast.exp, fast.tanh, fast.sigmoid, fast.erf
 
     @inline
     def silu_slope(x):
-        t = math.exp(-abs(x))
-        s = C(1) / (C(1) + t) if x >= C(0) else t / (C(1) + t)
+        s = sigmoid(x)
         return s * (C(1) + x * (C(1) - s))
 
     @inline
     def softplus(x, beta, threshold):
         z = x * beta
-        soft = (max(z, C(0)) + math.log1p(math.exp(-abs(z)))) / beta
+        soft = (max(z, C(0)) + math.log1p(exp(-abs(z)))) / beta
         return x if z > threshold else soft
 
     k0 = C(math.sqrt(2.0 / math.pi))
@@ -60,19 +59,23 @@ def make_math(kind: Any) -> SimpleNamespace:
     density = C(1.0 / math.sqrt(2.0 * math.pi))
 
     @inline
-    def gelu(x, tanh_form):
-        if tanh_form != C(0):
-            return C(0.5) * x * (C(1) + math.tanh(k0 * (x + k1 * x * x * x)))
-        return C(0.5) * x * (C(1) + math.erf(x * root_half))
+    def gelu(x):
+        return C(0.5) * x * (C(1) + erf(x * root_half))
 
     @inline
-    def gelu_slope(x, tanh_form):
-        if tanh_form != C(0):
-            t = math.tanh(k0 * (x + k1 * x * x * x))
-            inner = k0 * (C(1) + C(3) * k1 * x * x)
-            return C(0.5) * (C(1) + t) + C(0.5) * x * (C(1) - t * t) * inner
-        cdf = C(0.5) * (C(1) + math.erf(x * root_half))
-        return cdf + x * density * math.exp(C(-0.5) * x * x)
+    def gelu_tanh(x):
+        return C(0.5) * x * (C(1) + tanh(k0 * (x + k1 * x * x * x)))
+
+    @inline
+    def gelu_slope(x):
+        cdf = C(0.5) * (C(1) + erf(x * root_half))
+        return cdf + x * density * exp(C(-0.5) * x * x)
+
+    @inline
+    def gelu_tanh_slope(x):
+        t = tanh(k0 * (x + k1 * x * x * x))
+        inner = k0 * (C(1) + C(3) * k1 * x * x)
+        return C(0.5) * (C(1) + t) + C(0.5) * x * (C(1) - t * t) * inner
 
     return SimpleNamespace(
         C=C,
@@ -85,14 +88,16 @@ def make_math(kind: Any) -> SimpleNamespace:
         silu_slope=silu_slope,
         softplus=softplus,
         gelu=gelu,
+        gelu_tanh=gelu_tanh,
         gelu_slope=gelu_slope,
-        exp=math.exp,
+        gelu_tanh_slope=gelu_tanh_slope,
+        exp=exp,
         log=math.log,
         log1p=math.log1p,
-        expm1=math.expm1,
+        expm1=fast.expm1,
         sqrt=math.sqrt,
         sin=math.sin,
         cos=math.cos,
-        tanh=math.tanh,
-        erf=math.erf,
+        tanh=tanh,
+        erf=erf,
     )

@@ -1,0 +1,196 @@
+"""Every module and loss against PyTorch: forward, gradients, names and shapes of the state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from tolerances import ORACLE
+
+from gpubp import nn, ops, optim
+from gpubp.function import compile_function
+from gpubp.step import compile_step
+
+torch = pytest.importorskip("torch", reason="the oracle tests need PyTorch: pip install torch")
+torch.set_num_threads(1)
+
+pytestmark = pytest.mark.oracle
+
+BACKENDS = ("numpy", "numba")
+DTYPES = tuple(ORACLE)
+
+Pair = tuple[Callable[[str], nn.Module], Callable[[], Any], tuple[int, ...]]
+
+
+def _mlp(dtype: str) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(5, 7, dtype=dtype),
+        nn.Tanh(),
+        nn.Sequential(nn.Linear(7, 6, dtype=dtype), nn.GELU()),
+        nn.Linear(6, 3, bias=False, dtype=dtype),
+    )
+
+
+def _torch_mlp() -> Any:
+    t = torch.nn
+    inner = t.Sequential(t.Linear(7, 6), t.GELU())
+    return t.Sequential(t.Linear(5, 7), t.Tanh(), inner, t.Linear(6, 3, bias=False))
+
+
+MODULES: dict[str, Pair] = {
+    "linear": (lambda d: nn.Linear(5, 3, dtype=d), lambda: torch.nn.Linear(5, 3), (4, 5)),
+    "linear without bias": (
+        lambda d: nn.Linear(5, 3, bias=False, dtype=d),
+        lambda: torch.nn.Linear(5, 3, bias=False),
+        (4, 5),
+    ),
+    "linear on 3 axes": (
+        lambda d: nn.Linear(5, 3, dtype=d),
+        lambda: torch.nn.Linear(5, 3),
+        (4, 2, 5),
+    ),
+    "linear, one sample": (
+        lambda d: nn.Linear(9, 1, dtype=d),
+        lambda: torch.nn.Linear(9, 1),
+        (1, 9),
+    ),
+    "relu": (lambda d: nn.ReLU(), lambda: torch.nn.ReLU(), (6, 17)),
+    "sigmoid": (lambda d: nn.Sigmoid(), lambda: torch.nn.Sigmoid(), (6, 17)),
+    "tanh": (lambda d: nn.Tanh(), lambda: torch.nn.Tanh(), (6, 17)),
+    "gelu": (lambda d: nn.GELU(), lambda: torch.nn.GELU(), (6, 17)),
+    "gelu tanh": (
+        lambda d: nn.GELU(approximate="tanh"),
+        lambda: torch.nn.GELU(approximate="tanh"),
+        (6, 17),
+    ),
+    "dropout in eval mode": (
+        lambda d: nn.Dropout(0.7).eval(),
+        lambda: torch.nn.Dropout(0.7).eval(),
+        (6, 17),
+    ),
+    "dropout of all": (lambda d: nn.Dropout(1.0), lambda: torch.nn.Dropout(1.0), (6, 17)),
+    "mlp": (_mlp, _torch_mlp, (11, 5)),
+}
+
+
+def _assert_close(actual: Any, expected: Any, dtype: str) -> None:
+    actual, expected = np.asarray(actual), expected.detach().numpy()
+    assert actual.shape == expected.shape
+    assert str(actual.dtype) == dtype == str(expected.dtype)
+    bound = ORACLE[dtype] * np.abs(expected).max(initial=0.0)
+    assert np.abs(actual - expected).max(initial=0.0) <= bound
+
+
+def _pair(name: str, dtype: str) -> tuple[nn.Module, Any, tuple[int, ...]]:
+    make, make_torch, shape = MODULES[name]
+    model = make(dtype)
+    other = make_torch().to(getattr(torch, dtype))
+    other.load_state_dict({k: torch.from_numpy(v) for k, v in model.state_dict().items()})
+    return model, other, shape
+
+
+def _draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Any:
+    # Wide enough to reach the flat ends of the activations.
+    return (3.0 * rng.standard_normal(shape)).astype(dtype)
+
+
+def _gradients(
+    loss: Callable[..., Any], params: list[nn.Parameter], batch: Any, backend: str
+) -> list[Any]:
+    optimizer = optim.SGD(params, lr=0.0)
+    step = compile_step(loss, optimizer, backend=backend, keep_grads=True)
+    step(batch)
+    return step.grads
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", MODULES)
+def test_forward_equals_torch(name: str, dtype: str, backend: str) -> None:
+    model, other, shape = _pair(name, dtype)
+    x = _draw(np.random.default_rng(0), shape, dtype)
+    expected = other(torch.from_numpy(x))
+    _assert_close(model(x), expected, dtype)
+    _assert_close(compile_function(model, backend=backend)(x), expected, dtype)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", MODULES)
+def test_gradients_equal_torch(name: str, dtype: str, backend: str) -> None:
+    model, other, shape = _pair(name, dtype)
+    rng = np.random.default_rng(1)
+    x = _draw(rng, shape, dtype)
+    tx = torch.from_numpy(x).requires_grad_()
+    out = other(tx)
+    cotangent = _draw(rng, tuple(out.shape), dtype)
+    (out * torch.from_numpy(cotangent)).sum().backward()
+
+    leaf = nn.Parameter(x, name="x")
+    found = _gradients(
+        lambda c: ops.sum(model(leaf) * c), [leaf, *model.parameters()], cotangent, backend
+    )
+    expected = [tx.grad, *[p.grad for p in other.parameters()]]
+    for actual, reference in zip(found, expected, strict=True):
+        _assert_close(actual, reference, dtype)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_state_has_torch_names_and_shapes(name: str) -> None:
+    make, make_torch, _ = MODULES[name]
+    mine = {k: v.shape for k, v in make("float32").state_dict().items()}
+    theirs = {k: tuple(v.shape) for k, v in make_torch().state_dict().items()}
+    assert list(mine.items()) == list(theirs.items())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_repr_equals_torch(name: str) -> None:
+    make, make_torch, _ = MODULES[name]
+    theirs = repr(make_torch()).replace(", inplace=False", "")
+    assert repr(make("float32")) == theirs
+
+
+def _loss_cases() -> dict[str, tuple[Any, Any, Any, Any]]:
+    """Loss, torch's loss, input, target; float64."""
+    rng = np.random.default_rng(2)
+    cases = {}
+    for reduction in ("mean", "sum", "none"):
+        pair = nn.MSELoss(reduction), torch.nn.MSELoss(reduction=reduction)
+        cases[f"mse {reduction}"] = (*pair, rng.normal(size=(9, 4)), rng.normal(size=(9, 4)))
+        pair = nn.CrossEntropyLoss(reduction), torch.nn.CrossEntropyLoss(reduction=reduction)
+        logits = 20.0 * rng.normal(size=(9, 5))
+        cases[f"cross entropy {reduction}"] = (*pair, logits, rng.integers(0, 5, 9))
+    return cases
+
+
+LOSSES = _loss_cases()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_equal_torch(name: str, dtype: str, backend: str) -> None:
+    loss, other, given, target = LOSSES[name]
+    given = given.astype(dtype)
+    target = target.astype(dtype) if target.dtype.kind == "f" else target
+    tx = torch.from_numpy(given.copy()).requires_grad_()
+    out = other(tx, torch.from_numpy(target))
+    out.square().sum().backward()
+
+    _assert_close(loss(given, target), out, dtype)
+    _assert_close(compile_function(loss, backend=backend)(given, target), out, dtype)
+    leaf = nn.Parameter(given)
+    found = _gradients(lambda t: ops.sum(ops.square(loss(leaf, t))), [leaf], target, backend)
+    _assert_close(found[0], tx.grad, dtype)
+
+
+def test_initial_weights_have_torch_range() -> None:
+    ops.manual_seed(0)
+    mine, other = nn.Linear(100, 400), torch.nn.Linear(100, 400)
+    for a, b in ((mine.weight.value, other.weight), (mine.bias.numpy(), other.bias)):
+        reference = b.detach().numpy()
+        assert np.abs(a).max() <= 0.1
+        # Both are uniform in +-0.1: 400 numbers or more, so their spreads agree within 10 %.
+        assert abs(a.std() / reference.std() - 1.0) < 0.1

@@ -1,0 +1,86 @@
+"""The command line, called in the process except where the process itself matters."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from gpubp.cli import main
+
+
+def _train(*arguments):
+    return main(["train", "digits", "--backend", "numpy", *arguments])
+
+
+def test_train_prints_the_accuracy_on_stdout_and_progress_on_stderr(capsys):
+    assert _train("--epochs", "3", "--hidden", "32", "--batch-size", "64", "--lr", "0.01") == 0
+    out, err = capsys.readouterr()
+    found = re.fullmatch(r"held-out accuracy (0\.\d{3}) \(360 images\)\n", out)
+    assert found is not None
+    assert float(found[1]) > 0.85
+    assert len(err.splitlines()) == 3
+
+
+def test_train_is_reproducible_and_quiet(capsys):
+    arguments = ("--epochs", "1", "--hidden", "8", "--optimizer", "sgd", "--lr", "0.2", "--quiet")
+    results = []
+    for seed in ("1", "1", "2"):
+        assert _train(*arguments, "--seed", seed) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        results.append(out)
+    assert results[0] == results[1] != results[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "0"], "epochs=0"),
+        (["--lr", "-1"], "lr is -1.0"),
+        (["--hidden", "0"], "in_features=64, out_features=0"),
+        (["--backend", "numpi"], "Did you mean 'numpy'"),
+        (["--seed", "-1"], "seed"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(arguments, message, capsys):
+    assert _train(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("gpubp: ")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["train"], ["train", "faces"], ["trian"]])
+def test_wrong_usage_is_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2
+    assert "usage: gpubp" in capsys.readouterr().err
+
+
+def test_info_lists_every_backend_and_marks_one(capsys):
+    from gpubp.backends import default_backend_name, names
+
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    for name in names():
+        assert re.search(rf"^{name}( \(default\))?: (not )?available", out, re.MULTILINE)
+    assert out.count("(default)") == 1
+    assert f"{default_backend_name()} (default): available" in out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["--version"])
+    assert error.value.code == 0
+    assert capsys.readouterr().out.startswith("gpubp ")
+
+
+def test_help_does_not_import_the_compiler():
+    code = "import sys, gpubp.cli as c; c._parser(); print('numba' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"

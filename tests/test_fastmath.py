@@ -1,0 +1,53 @@
+"""The float32 functions of the CPU kernels stay within the bounds that `fastmath` states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import erf, expit
+
+import gpubp as gp
+from gpubp import ops
+
+BOUNDS: dict[str, tuple[Callable[..., Any], float, tuple[float, float]]] = {
+    "exp": (np.exp, 3e-7, (-86.5, 88.7)),
+    "expm1": (np.expm1, 3e-7, (-86.5, 88.7)),
+    "tanh": (np.tanh, 3e-7, (-20.0, 20.0)),
+    "sigmoid": (expit, 3e-7, (-86.5, 86.5)),
+    "erf": (erf, 4e-7, (-6.0, 6.0)),
+}
+
+
+def compiled(name: str) -> Callable[[Any], NDArray[Any]]:
+    """The op as a program; not verified, because that takes long on millions of elements."""
+    return gp.compile(getattr(ops, name), backend="numba", options=gp.Options(verify=False))
+
+
+def points(low: float, high: float) -> NDArray[np.float32]:
+    """A million numbers over the range, and a million that crowd around zero."""
+    even = np.linspace(low, high, 1_000_001)
+    near = np.concatenate([-np.logspace(-30, 0, 500_000), np.logspace(-30, 0, 500_000)])
+    return np.concatenate([even, near]).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_relative_error_is_within_the_stated_bound(name: str) -> None:
+    reference, bound, (low, high) = BOUNDS[name]
+    x = points(low, high)
+    actual = compiled(name)(x).astype(np.float64)
+    exact = reference(x.astype(np.float64))
+    error = np.max(np.abs(actual - exact) / np.maximum(np.abs(exact), 1e-37))
+    assert error <= bound, f"{name}: {error:.2e}"
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_limits(name: str) -> None:
+    reference = BOUNDS[name][0]
+    x = np.array([np.inf, -np.inf, np.nan, 0.0, 1000.0, -1000.0], np.float32)
+    actual = compiled(name)(x)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(actual, reference(x))

@@ -1,0 +1,230 @@
+"""The number of workers changes no bit; threads, forks and environment variables are safe."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from tolerances import assert_same
+
+import gpubp as gp
+from gpubp import nn, optim
+from gpubp.backends.numba_cpu import NumbaBackend
+from gpubp.backends.numba_cpu.pool import Pool, max_workers
+from gpubp.errors import DataError
+
+WORKERS = [2, 3, 5]
+SAMPLES, BATCH = 205, 77  # two whole batches and one of 51
+
+
+def _model(dtype: str, dropout: float = 0.0) -> Any:
+    gp.manual_seed(2)
+    sizes = (37, 53, 29, 7)
+    layers: list[Any] = []
+    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(a, b, dtype=dtype), nn.Tanh() if b == 29 else nn.ReLU()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*layers[: -2 if dropout else -1])
+
+
+def _data(dtype: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(SAMPLES, 37)).astype(dtype), rng.integers(0, 7, SAMPLES)
+
+
+def _optimizer(name: str, params: Any) -> Any:
+    if name == "adam":
+        return optim.Adam(params, lr=0.01)
+    return optim.SGD(params, lr=0.05, momentum=0.9 if name == "momentum" else 0.0)
+
+
+def _trained(
+    backend: Any, dtype: str = "float32", rule: str = "adam", dropout: float = 0.0, seed: int = 0
+) -> dict[str, Any]:
+    """Everything that training leaves behind, by name."""
+    model = _model(dtype, dropout)
+    loss_fn = nn.CrossEntropyLoss()
+    optimizer = _optimizer(rule, model.parameters())
+    step = gp.compile_step(lambda x, y: loss_fn(model(x), y), optimizer, backend=backend)
+    x, y = _data(dtype, seed)
+    losses = step.run(x, y, batch_size=BATCH, epochs=3, seed=1)
+    assert len(losses) == 9
+    model.eval()
+    predicted = gp.compile(model, backend=backend)(x[:65])
+    state = [a for s in optimizer.state_dict()["state"].values() for a in s.values()]
+    moments = {f"moment{i}": np.asarray(a) for i, a in enumerate(state)}
+    return {"losses": losses, "predicted": predicted, **moments, **model.state_dict()}
+
+
+def _assert_equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        assert_same(found[name], wanted[name], name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("rule", "dropout"), [("sgd", 0.0), ("momentum", 0.0), ("adam", 0.25)])
+def test_bits_do_not_depend_on_workers(dtype: str, rule: str, dropout: float) -> None:
+    wanted = _trained(NumbaBackend(workers=1), dtype, rule, dropout)
+    assert wanted["losses"][-1] < wanted["losses"][0]
+    for workers in WORKERS:
+        _assert_equal(_trained(NumbaBackend(workers=workers), dtype, rule, dropout), wanted)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_one_step_is_a_run_of_one_batch(workers: int) -> None:
+    x, y = _data("float32")
+    results = []
+    for single in (True, False):
+        model = _model("float32")
+        loss_fn = nn.CrossEntropyLoss()
+        step = gp.compile_step(
+            lambda x, y, model=model: loss_fn(model(x), y),
+            _optimizer("adam", model.parameters()),
+            backend=NumbaBackend(workers=workers),
+        )
+        if single:
+            losses = np.array([step(x[i : i + BATCH], y[i : i + BATCH]) for i in (0, 77, 154)])
+        else:
+            losses = step.run(x, y, batch_size=BATCH, shuffle=False)
+        results.append({"losses": losses, **model.state_dict()})
+    _assert_equal(*results)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_order_is_followed(workers: int) -> None:
+    x, y = _data("float32")
+    order = np.random.default_rng(9).permutation(SAMPLES)[:100]
+    results = []
+    for given in (True, False):
+        model = _model("float32")
+        loss_fn = nn.CrossEntropyLoss()
+        step = gp.compile_step(
+            lambda x, y, model=model: loss_fn(model(x), y),
+            _optimizer("sgd", model.parameters()),
+            backend=NumbaBackend(workers=workers),
+        )
+        if given:
+            losses = step.run(x, y, batch_size=30, order=order, epochs=2)
+        else:
+            losses = step.run(x[order], y[order], batch_size=30, shuffle=False, epochs=2)
+        results.append({"losses": losses, **model.state_dict()})
+    _assert_equal(*results)
+
+
+def test_two_threads_train_two_models_at_once() -> None:
+    backend = NumbaBackend(workers=2)
+    wanted = [_trained(backend, rule=rule, seed=i) for i, rule in enumerate(("adam", "momentum"))]
+    found: list[Any] = [None, None]
+    lock = threading.Lock()
+
+    def make(i: int, rule: str) -> Any:
+        with lock:  # the default generator that seeds the weights is shared
+            model = _model("float32")
+        loss_fn = nn.CrossEntropyLoss()
+        optimizer = _optimizer(rule, model.parameters())
+        step = gp.compile_step(lambda x, y: loss_fn(model(x), y), optimizer, backend=backend)
+        return model, step
+
+    def train(i: int, rule: str) -> None:
+        x, y = _data("float32", i)
+        for _ in range(5):
+            model, step = make(i, rule)
+            losses = step.run(x, y, batch_size=BATCH, epochs=3, seed=1)
+        found[i] = {"losses": losses, **model.state_dict()}
+
+    threads = [threading.Thread(target=train, args=a) for a in enumerate(("adam", "momentum"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+        assert not thread.is_alive()
+    for result, alone in zip(found, wanted, strict=True):
+        _assert_equal(result, {name: alone[name] for name in result})
+
+
+def test_a_pool_is_entered_by_one_run_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers meet at barriers, so two first runs at once must not both get the threads."""
+    process = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: threading.Event().wait(0.001) or process)
+    for _ in range(5):
+        pool, inside, clashes = Pool(), [], []
+        gate = threading.Barrier(4)
+
+        def enter(pool: Any = pool, inside: Any = inside, clashes: Any = clashes) -> None:
+            def work(worker: int) -> None:
+                if worker == 0:
+                    inside.append(worker)
+                    clashes.append(len(inside))
+                    threading.Event().wait(0.002)
+                    inside.pop()
+
+            gate.wait()
+            pool.run(work, 2)
+
+        threads = [threading.Thread(target=enter) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(clashes) == {1}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_trains() -> None:
+    backend = NumbaBackend(workers=2)
+    wanted = _trained(backend)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        found = _trained(backend)
+        same = all(np.array_equal(found[name], wanted[name]) for name in wanted)
+        os.write(writing, b"same" if same else b"differs")
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == b"same"
+    os.waitpid(child, 0)
+    _assert_equal(_trained(backend), wanted)
+
+
+def test_num_threads_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUBP_NUM_THREADS", "3")
+    assert max_workers() == 3
+    assert NumbaBackend.probe().details["threads"] == "3"
+    used: list[int] = []
+    backend = NumbaBackend()
+    run = backend._pool.run
+    monkeypatch.setattr(
+        backend._pool, "run", lambda work, workers: used.append(workers) or run(work, workers)
+    )
+    gp.compile(lambda a, b: a @ b, backend=backend)(np.ones((300, 300)), np.ones((300, 300)))
+    assert used == [3]
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
+def test_num_threads_is_validated(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUBP_NUM_THREADS", value)
+    with pytest.raises(DataError, match=f"GPUBP_NUM_THREADS is {value!r}.*positive integer"):
+        max_workers()
+
+
+def test_one_thread_starts_no_thread() -> None:
+    code = (
+        "import threading, numpy as np, gpubp as gp\n"
+        "f = gp.compile(lambda a: a @ a, backend='numba')\n"
+        "f(np.ones((400, 400)))\n"
+        "print(threading.active_count())"
+    )
+    environment = dict(os.environ, GPUBP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(sys.path))
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert run.stdout.strip() == "1"
