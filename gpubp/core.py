@@ -431,9 +431,8 @@ def concrete(value: Any) -> ConcreteArray:
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
         return np.from_dlpack(value)
     array = np.asarray(value)
-    if isinstance(value, (bool, int, float)):
-        return array.astype(np.float32) if isinstance(value, float) else array
-    return array
+    python_float = isinstance(value, float) and not isinstance(value, np.generic)
+    return array.astype(np.float32) if python_float else array
 
 
 def checked_dtype(dtype: Any) -> np.dtype[Any]:

@@ -338,8 +338,10 @@ class _Fusion:
         source = self.layouts[anchor.inputs[0].index].base
         for host in hosts.get(source.index, []):
             assert host.anchor is not None
-            contracts = self.layouts[host.anchor.inputs[0].index].base is source
-            if host.shape[:1] == group.shape[-1:] and contracts:
+            # The product contracts the axis that is summed: its left operand is the transpose.
+            left = self.layouts[host.anchor.inputs[0].index]
+            transposed = left.shape == source.shape[::-1] and left.strides == (1, source.shape[-1])
+            if left.base is source and transposed and anchor.attrs["axis"] == (0,):
                 return host
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp import backends as registry
 from gpubp.backends.base import Probe
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.errors import (
@@ -139,7 +139,7 @@ def test_unknown_backends_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_backend_that_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = Probe("numba", False, "numba is not installed: pip install numba")
     monkeypatch.setattr(NumbaBackend, "probe", classmethod(lambda cls: missing))
-    monkeypatch.setattr(registry, "_instances", {})
+    monkeypatch.setattr(sys.modules["gpubp.backends"], "_instances", {})
     words = ("'numba'", "asked for", "pip install numba")
     _assert_raises(BackendError, words, lambda: gp.compile(ops.sin, backend="numba"))
     monkeypatch.setenv("GPUBP_BACKEND", "numba")
@@ -161,7 +161,6 @@ def test_a_backend_that_is_not_available(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_shapes_that_do_not_fit(fn: Any, parts: tuple[str, ...]) -> None:
     _assert_raises(ShapeError, parts, lambda: gp.compile(fn)(X))
-    _assert_raises(ShapeError, parts, lambda: fn(X) if "matmul" not in parts else ops.matmul(X, X))
 
 
 @pytest.mark.parametrize("dtype", ["U3", "O", "complex64", "M8[s]"])

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.errors import BackendError
 from gpubp.program import Program
 
 
@@ -68,6 +69,14 @@ class Backend(ABC):
     @abstractmethod
     def load(self, program: Program) -> Any:
         """Allocate what the program needs beside its banks and return what `run` takes."""
+
+    def profile(self, loaded: Any, feed: Feed) -> list[float]:
+        """Seconds that each part of a program takes when it runs alone; state stays as it is.
+
+        Raises:
+            BackendError: this backend cannot measure.
+        """
+        raise BackendError(f"backend {self.name!r} does not measure its instructions.")
 
     @abstractmethod
     def run(self, loaded: Sequence[Any], schedule: NDArray[np.int64], feed: Feed) -> None:
