@@ -1,4 +1,4 @@
-"""The command line: `gpubp train digits`, `gpubp info`.
+"""The command line: `gpubp train digits`, `gpubp bench`, `gpubp info`.
 
 Numbers that are the result go to stdout, progress and errors to stderr. Exit codes: 0 success,
 2 for wrong arguments and for every error that gpubp raises on purpose.
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
+from gpubp.bench import add_arguments as add_bench
 from gpubp.errors import GpubpError
 
 DATASETS = ("digits",)
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gpubp {_version('gpubp')}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_train(commands.add_parser("train", help="train a model on a bundled data set"))
+    add_bench(commands.add_parser("bench", help="run the benchmarks of a checkout"))
     info = commands.add_parser("info", help="show versions and what each backend found")
     info.set_defaults(run=_info)
     return parser

@@ -17,6 +17,12 @@ from gpubp.program import Compute, Operand, Part
 from gpubp.store import round_up
 
 L1_BYTES = 32768
+PANEL_COLUMNS = 32  # no vector is wider than half of this
+# Measured crossovers, see docs/design/cpu.md: copy B into panels if it is larger than this and is
+# used for so many rows; copy strips of A if its columns are further apart than this.
+PACK_BYTES = 1 << 22
+PACK_ROWS = 64
+FAR_APART = 2048
 
 
 @dataclass
@@ -105,12 +111,14 @@ def _matmul(part: Part) -> EncodedPart:
     k = a.shape[-1]
     stored = next((o for v, o in part.outputs if v == made), None)
     positions = [i for i in range(len(part.body)) if i != part.anchor]
-    pack = b.strides[-1] != 1 and n > 1
+    pack = (b.strides[-1] != 1 and n > 1) or (k * n * size > PACK_BYTES and m >= PACK_ROWS)
+    pack_a = a.strides[-1] * size >= FAR_APART and n >= PACK_ROWS
     block = max(m, 1)
     if positions:
         block = max(8, L1_BYTES // max(n * size, 1) // 8 * 8)
     tile_bytes = 0 if stored is not None else round_up(min(block, m) * n * size, words.ALIGN)
-    pack_bytes = round_up(k * n * size, words.ALIGN) if pack else 0
+    pack_bytes = round_up(k * round_up(n, PANEL_COLUMNS) * size, words.ALIGN) if pack else 0
+    strip_bytes = round_up(8 * k * size, words.ALIGN) if pack_a else 0
     code = [0] * words.MM_WORDS
     code[words.MM_M], code[words.MM_N], code[words.MM_K] = m, n, k
     code[words.MM_BATCH] = math.prod(batch) // batch[0] if batch else 0
@@ -125,9 +133,11 @@ def _matmul(part: Part) -> EncodedPart:
     code[words.MM_PACK] = int(pack)
     code[words.MM_BLOCK] = block
     code[words.MM_SCRATCH_PACK] = tile_bytes
-    code[words.MM_SCRATCH_CHAIN] = tile_bytes + pack_bytes
+    code[words.MM_PACK_A] = int(pack_a)
+    code[words.MM_SCRATCH_A] = tile_bytes + pack_bytes
+    scratch = tile_bytes + pack_bytes + strip_bytes
+    code[words.MM_SCRATCH_CHAIN] = scratch
     needs = []
-    scratch = tile_bytes + pack_bytes
     if positions:
         chain = ChainEncoder(part, positions, compute.shape, dtype, tile_in=made).encode(1)
         code[words.MM_CHAIN] = len(code)

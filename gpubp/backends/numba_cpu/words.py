@@ -56,13 +56,15 @@ MM_M, MM_N, MM_K, MM_BATCH = 0, 1, 2, 3
 MM_A, MM_B, MM_C = 4, 10, 16  # each: buffer, byte offset, row, column, batch stride (bytes), spare
 MM_C_SCRATCH = 22  # 1: C lives in scratch only
 MM_CHAIN = 23  # word offset of the chain, 0: none
-MM_PACK = 24  # 1: B's rows are not contiguous, pack it
+MM_PACK = 24  # 1: copy B into panels
 MM_BLOCK = 25  # rows a block
 MM_SCRATCH = 26  # byte offsets in scratch: tile, then pack, then chain
 MM_SCRATCH_PACK = 27
 MM_SCRATCH_CHAIN = 28
 MM_CHAIN_KERNEL = 29  # address of the chain kernel
-MM_WORDS = 30
+MM_PACK_A = 30  # 1: copy strips of A
+MM_SCRATCH_A = 31
+MM_WORDS = 32
 
 # Reduction over the middle of (outer, red, inner).
 RED_OP, RED_OUTER, RED_RED, RED_INNER, RED_PER_ROW = 0, 1, 2, 3, 4

@@ -1,7 +1,9 @@
 """Matrix product with an epilogue: blocks of rows of C, each followed by its chain while in cache.
 
-A worker computes its own rows of C. B is read in place if its rows are contiguous, else packed
-(transposed) into this worker's scratch first. A is read in place with any strides.
+A worker computes its own rows of C. B is read in place if its rows are contiguous and it is not
+huge, else copied into panels in this worker's scratch first: each a tile wide, so that a tile walks
+memory straight. A is read in place, or a strip of its rows is copied, where its columns are far
+apart.
 """
 
 from __future__ import annotations
@@ -12,7 +14,12 @@ from numba import njit
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
-from gpubp.backends.numba_cpu.kernels.microkernel import lanes, make_tile, tile_rows
+from gpubp.backends.numba_cpu.kernels.microkernel import (
+    lanes,
+    make_tile,
+    make_transpose,
+    tile_rows,
+)
 
 
 def make_matmul(kind: Any) -> Any:
@@ -21,60 +28,95 @@ def make_matmul(kind: Any) -> Any:
     load, store = low.make_load(kind), low.make_store(kind)
     size = low.ITEMSIZE[kind]
     width = lanes(kind)
+    panel = 2 * width
     most = tile_rows()
+    transpose = make_transpose(kind)
+    strip_load, strip_store = low.make_strip_access(kind)
     full = {r: make_tile(kind, r, 2, False) for r in (8, 4, 2, 1)}
     edge = {r: make_tile(kind, r, 1, True) for r in (8, 4, 2, 1)}
     full8, full4, full2, full1 = full[8], full[4], full[2], full[1]
     edge8, edge4, edge2, edge1 = edge[8], edge[4], edge[2], edge[1]
 
     @njit(error_model="numpy")
-    def strip(rows, k, a, ar, ac, b, br, c, cr, n):
-        """`rows` (8, 4, 2 or 1) rows of C, all columns."""
+    def strip(rows, k, a, ar, ac, b, br, b_panel, c, cr, n):
+        """`rows` (8, 4, 2 or 1) rows of C, all columns, a panel of B after the other."""
         j = 0
-        while n - j >= 2 * width:
-            at = j * size
+        while n - j >= panel:
+            at = c + j * size
             if rows == 8:
-                full8(k, a, ar, ac, b + at, br, c + at, cr, 0)
+                full8(k, a, ar, ac, b, br, at, cr, 0)
             elif rows == 4:
-                full4(k, a, ar, ac, b + at, br, c + at, cr, 0)
+                full4(k, a, ar, ac, b, br, at, cr, 0)
             elif rows == 2:
-                full2(k, a, ar, ac, b + at, br, c + at, cr, 0)
+                full2(k, a, ar, ac, b, br, at, cr, 0)
             else:
-                full1(k, a, ar, ac, b + at, br, c + at, cr, 0)
-            j += 2 * width
+                full1(k, a, ar, ac, b, br, at, cr, 0)
+            j += panel
+            b += b_panel
         while j < n:
-            at = j * size
+            at = c + j * size
             columns = min(width, n - j)
             if rows == 8:
-                edge8(k, a, ar, ac, b + at, br, c + at, cr, columns)
+                edge8(k, a, ar, ac, b, br, at, cr, columns)
             elif rows == 4:
-                edge4(k, a, ar, ac, b + at, br, c + at, cr, columns)
+                edge4(k, a, ar, ac, b, br, at, cr, columns)
             elif rows == 2:
-                edge2(k, a, ar, ac, b + at, br, c + at, cr, columns)
+                edge2(k, a, ar, ac, b, br, at, cr, columns)
             else:
-                edge1(k, a, ar, ac, b + at, br, c + at, cr, columns)
+                edge1(k, a, ar, ac, b, br, at, cr, columns)
             j += width
+            b += width * size
         return 0
 
     @njit(error_model="numpy")
-    def block(m, k, a, ar, ac, b, br, c, cr, n):
-        """m rows of C."""
+    def pack_a(rows, k, a, ar, ac, out):
+        """Copy some rows of A, all of k, to (k, rows)."""
+        if rows == 8 and ar == size:
+            for p in range(k):
+                for i in range(8):
+                    strip_store(out + p * (8 * size), i, strip_load(a + p * ac, i))
+            return 0
+        for p in range(k):
+            for i in range(rows):
+                store(out, p * rows + i, load(a + i * ar + p * ac, 0))
+        return 0
+
+    @njit(error_model="numpy")
+    def block(m, k, a, ar, ac, b, br, b_panel, c, cr, n, packed_a):
+        """m rows of C. `packed_a`: where to copy a strip of A to; 0: read A in place."""
         i = 0
         while i < m:
             rows = most
             while rows > m - i:
                 rows //= 2
-            strip(rows, k, a + i * ar, ar, ac, b, br, c + i * cr, cr, n)
+            at, row, column = a + i * ar, ar, ac
+            if packed_a != 0:
+                pack_a(rows, k, at, ar, ac, packed_a)
+                at, row, column = packed_a, size, rows * size
+            strip(rows, k, at, row, column, b, br, b_panel, c + i * cr, cr, n)
             i += rows
         return 0
 
     @njit(error_model="numpy")
-    def pack(b, br, bc, k, n, out):
-        """Copy B (k, n) to contiguous rows, 16 columns of B at a time."""
-        for j0 in range(0, n, 16):
-            for i in range(k):
-                for j in range(j0, min(j0 + 16, n)):
-                    store(out, i * n + j, load(b + i * br + j * bc, 0))
+    def pack_b(b, br, bc, k, n, out):
+        """Copy B (k, n) panel by panel; a panel is (k, 2 vectors), its last columns unused."""
+        for j0 in range(0, n, panel):
+            columns = min(panel, n - j0)
+            done = 0
+            if br == size:
+                while columns - done >= width:
+                    whole = k - k % width
+                    for p in range(0, whole, width):
+                        source = b + (j0 + done) * bc + p * br
+                        transpose(source, bc, out + (p * panel + done) * size, panel * size)
+                    for p in range(whole, k):
+                        for j in range(done, done + width):
+                            store(out, p * panel + j, load(b + (j0 + j) * bc + p * br, 0))
+                    done += width
+            for p in range(k):
+                for j in range(done, columns):
+                    store(out, p * panel + j, load(b + (j0 + j) * bc + p * br, 0))
+            out += k * panel * size
         return 0
 
     @njit(error_model="numpy")
@@ -88,10 +130,14 @@ def make_matmul(kind: Any) -> Any:
         b += batch * load_i64(code, words.MM_B + 4)
         ar, ac = load_i64(code, words.MM_A + 2), load_i64(code, words.MM_A + 3)
         br, bc = load_i64(code, words.MM_B + 2), load_i64(code, words.MM_B + 3)
+        b_panel = panel * size
         if load_i64(code, words.MM_PACK) == 1:
             packed = scratch + load_i64(code, words.MM_SCRATCH_PACK)
-            pack(b, br, bc, k, n, packed)
-            b, br = packed, n * size
+            pack_b(b, br, bc, k, n, packed)
+            b, br, b_panel = packed, panel * size, k * panel * size
+        packed_a = 0
+        if load_i64(code, words.MM_PACK_A) == 1:
+            packed_a = scratch + load_i64(code, words.MM_SCRATCH_A)
         in_scratch = load_i64(code, words.MM_C_SCRATCH) == 1
         whole = scratch + load_i64(code, words.MM_SCRATCH)
         if not in_scratch:
@@ -102,7 +148,7 @@ def make_matmul(kind: Any) -> Any:
             stop = min(r + rows, row1)
             first = batch * m + r  # in rows of all batches together
             c = whole if in_scratch else whole + first * n * size
-            block(stop - r, k, a + r * ar, ar, ac, b, br, c, n * size, n)
+            block(stop - r, k, a + r * ar, ar, ac, b, br, b_panel, c, n * size, n, packed_a)
             if chain != 0:
                 tile = c - first * n * size
                 after = scratch + load_i64(code, words.MM_SCRATCH_CHAIN)

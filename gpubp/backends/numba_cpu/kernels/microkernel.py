@@ -155,6 +155,53 @@ def _multiply_add(
     return fresh
 
 
+def make_transpose(kind: Any) -> Any:
+    """`transpose(source, source_row, target, target_row)`: a square block of `lanes` by `lanes`.
+
+    Strides in bytes; rows are contiguous. Eklundh's method: log2(lanes) rounds of exchanges.
+    """
+    width = lanes(kind)
+    scalar = LLVM_OF[kind]
+    vector = ir.VectorType(scalar, width)
+    item = 4 if kind is types.float32 else 8
+
+    @intrinsic
+    def transpose(_typing: Any, source: Any, source_row: Any, target: Any, target_row: Any) -> Any:
+        def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            source, source_row, target, target_row = args
+            rows = []
+            for i in range(width):
+                at = builder.add(source, builder.mul(source_row, I64(i)))
+                rows.append(_load(builder, at, vector, "", item, None))
+            step = 1
+            while step < width:
+                rows = _exchange(builder, rows, step)
+                step *= 2
+            for i, row in enumerate(rows):
+                at = builder.add(target, builder.mul(target_row, I64(i)))
+                _store(builder, row, at, vector, "", item, None)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), codegen
+
+    return transpose
+
+
+def _exchange(builder: Any, rows: list[Any], step: int) -> list[Any]:
+    """Swap the off-diagonal halves of every 2 x 2 block of `step` x `step` blocks."""
+    width = len(rows)
+    kind = ir.VectorType(I32, width)
+    upper = [i if not i & step else width + i - step for i in range(width)]
+    lower = [i + step if not i & step else width + i for i in range(width)]
+    out = list(rows)
+    for i in range(width):
+        if not i & step:
+            a, b = rows[i], rows[i + step]
+            out[i] = builder.shuffle_vector(a, b, ir.Constant(kind, upper))
+            out[i + step] = builder.shuffle_vector(a, b, ir.Constant(kind, lower))
+    return out
+
+
 def _lane_mask(builder: Any, width: int, columns: Any) -> Any:
     """Lane i exists if i < columns."""
     kind = ir.VectorType(I64, width)
