@@ -125,6 +125,13 @@ def _with_family(missing: list[str]) -> list[str]:
 
 def _compile(folder: Path, missing: list[str]) -> None:
     """Compile kernels in two processes, so that Numba never enters this one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise BackendError(
+            f"compiled CPU kernels cannot be kept in {folder} ({err.strerror}). Set "
+            "GPUBP_CACHE_DIR to a folder that can be written."
+        ) from err
     names = [n for n in _with_family(missing) if read_object(folder, n) is None]
     print(
         f"gpubp: compiling {len(names)} CPU kernels for this machine "
