@@ -76,7 +76,7 @@ def test_numpy_arrays_stand_on_the_left_of_operators() -> None:
         lambda x: X / (x * x + 1),
         lambda x: X.T @ x,
         lambda x: x < X * 2,
-        lambda x: X < x * 2,
+        lambda x: np.less(X, x * 2),
         lambda x: np.float32(2) * x,
         lambda x: x.reshape(np.size(x)),
     ]
@@ -114,7 +114,9 @@ def test_a_custom_optimizer_without_parameters() -> None:
             return []
 
     _assert_raises(
-        GradientError, ("no parameters",), lambda: gp.compile_step(ops.sum, Empty())  # type: ignore[arg-type]
+        GradientError,
+        ("no parameters",),
+        lambda: gp.compile_step(ops.sum, Empty()),  # type: ignore[arg-type]
     )
 
 

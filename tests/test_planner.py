@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ Y = RNG.integers(0, 7, 77)
 def _layers(*between: Callable[[], Any]) -> list[Any]:
     sizes = (19, 53, 29, 31, 7)
     out: list[Any] = []
-    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+    for a, b in itertools.pairwise(sizes):
         out += [nn.Linear(a, b), *[make() for make in between]]
     return out[: len(out) - len(between)]
 

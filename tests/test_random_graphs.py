@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generated import Pool, pools
+from generated import pools
+from graph_pool import Pool
 from hypothesis import HealthCheck, given, settings
 from tolerances import assert_close, assert_gradient, assert_same
 
@@ -17,7 +18,7 @@ from gpubp.backends.numpy import NumpyBackend
 from gpubp.compile import Options, compile_graph
 from gpubp.core import Array, ConcreteArray, Graph, tracing
 from gpubp.grad import gradients
-from gpubp.store import pack
+from gpubp.store import Slot, pack
 from gpubp.trace import evaluate_graph
 
 NUMPY = NumpyBackend()
@@ -33,12 +34,17 @@ def _settings(examples: int) -> Any:
     )
 
 
+def _slots(pool: Pool) -> list[Slot]:
+    return [*pool.slots, pool.generator.state]
+
+
 def _from_start(pool: Pool, start: Results, work: Any) -> Results:
     """Outputs of each step, then the slots' values, of `work` begun with the same slots."""
-    for slot, value in zip(pool.slots, start, strict=True):
+    slots = _slots(pool)
+    for slot, value in zip(slots, start, strict=True):
         slot.value = value
     outputs = work()
-    return [*outputs, *[slot.value.copy() for slot in pool.slots]]
+    return [*outputs, *[slot.value.copy() for slot in slots]]
 
 
 def _run(pool: Pool, backend: Backend, options: Options) -> Results:
@@ -56,8 +62,8 @@ def _reference(pool: Pool) -> Results:
 
 def check_agreement(pool: Pool) -> None:
     """Every way to run the graph gives the reference's numbers."""
-    pack("slots", pool.slots)
-    start = [slot.value.copy() for slot in pool.slots]
+    pack("slots", _slots(pool))
+    start = [slot.value.copy() for slot in _slots(pool)]
     before = [a.copy() for a in pool.data]
     expected = _from_start(pool, start, lambda: _reference(pool))
 

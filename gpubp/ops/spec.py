@@ -58,7 +58,7 @@ def promote(*values: Any, floating: bool = False) -> list[Any]:
     Returns:
         The arguments as arrays, slots or traced arrays of one dtype.
     """
-    weak = [isinstance(v, (bool, int, float)) for v in values]
+    weak = [type(v) in (bool, int, float) for v in values]  # not np.float64, a float's subclass
     known = [w or isinstance(v, (Array, Slot)) for v, w in zip(values, weak, strict=True)]
     arrays = [v if k else concrete(v) for v, k in zip(values, known, strict=True)]
     dtypes = [checked_dtype(a.dtype) for a, w in zip(arrays, weak, strict=True) if not w]
