@@ -124,8 +124,7 @@ class Step:
             _check_finite(array, i)
         orders = self._orders(len(arrays[0]), epochs, shuffle, seed, order)
         size = len(orders[0])
-        if not batch_size >= 1:
-            raise DataError(f"batch_size is {batch_size}, expected at least 1.")
+        _require_count("batch_size", batch_size)
         if batch_size > size:
             raise DataError(f"batch_size is {batch_size}, but there are only {size} samples.")
         tail = 0 if drop_last else size % batch_size
@@ -206,8 +205,7 @@ class Step:
     def _orders(
         self, samples: int, epochs: int, shuffle: bool, seed: int | None, order: ArrayLike | None
     ) -> list[NDArray[np.int64]]:
-        if epochs < 1:
-            raise DataError(f"epochs is {epochs}, expected at least 1.")
+        _require_count("epochs", epochs)
         if order is not None:
             indices = np.asarray(order)
             if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
@@ -280,6 +278,11 @@ def _epoch_schedule(size: int, batch_size: int, tail: int) -> NDArray[np.int64]:
     if tail:
         schedule[-1, 0] = 1
     return schedule
+
+
+def _require_count(name: str, value: object) -> None:
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise DataError(f"{name} is {value!r}, expected an integer of at least 1.")
 
 
 def _check_finite(array: ConcreteArray, position: int) -> None:

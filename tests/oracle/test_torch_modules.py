@@ -13,7 +13,7 @@ from gpubp import nn, ops, optim
 from gpubp.function import compile_function
 from gpubp.step import compile_step
 
-torch = pytest.importorskip("torch", reason="the oracle tests need PyTorch: pip install torch")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'gpubp[oracle]'")
 torch.set_num_threads(1)
 
 pytestmark = pytest.mark.oracle
