@@ -17,6 +17,7 @@ from gpubp.program import Compute, Operand, Part
 from gpubp.store import round_up
 
 L1_BYTES = 32768
+CROSS_BLOCK = 1024
 PANEL_COLUMNS = 32  # no vector is wider than half of this
 # Measured crossovers, see docs/design/cpu.md: copy B into panels if it is larger than this and is
 # used for so many rows; copy strips of A if its columns are further apart than this.
@@ -84,7 +85,7 @@ def _elementwise(part: Part) -> EncodedPart:
     positions = list(range(len(part.body)))
     dtype = _body_type(part, positions)
     shape = part.body[-1].shape
-    chain = ChainEncoder(part, positions, shape, dtype)
+    chain = ChainEncoder(part, positions, shape, dtype, whole_rows=True)
     encoded = chain.encode(math.prod(shape) // max(part.rows, 1))
     return EncodedPart(f"chain_{dtype}", encoded.words, encoded.scratch, [])
 
@@ -139,7 +140,8 @@ def _matmul(part: Part) -> EncodedPart:
     code[words.MM_SCRATCH_CHAIN] = scratch
     needs = []
     if positions:
-        chain = ChainEncoder(part, positions, compute.shape, dtype, tile_in=made).encode(1)
+        encoder = ChainEncoder(part, positions, compute.shape, dtype, made, whole_rows=True)
+        chain = encoder.encode(1)
         code[words.MM_CHAIN] = len(code)
         code += chain.words
         scratch += chain.scratch
@@ -235,9 +237,10 @@ def _cross_entropy(part: Part) -> EncodedPart:
         else:
             what |= 1
             loss = _at(out)
-    code = [columns, rows // max(part.rows, 1), what, labels.dtype.itemsize, step]
+    block = max(1, CROSS_BLOCK // columns)  # rows whose exponentials are computed together
+    code = [columns, rows // max(part.rows, 1), what, labels.dtype.itemsize, step, block]
     code += [*_at(logits), *_at(labels), *cotangent, *loss, *gradient]
-    scratch = round_up(columns * logits.dtype.itemsize, words.ALIGN)
+    scratch = round_up(block * columns * logits.dtype.itemsize, words.ALIGN)
     return EncodedPart(f"cross_entropy_{logits.dtype.name}", code, scratch, [])
 
 

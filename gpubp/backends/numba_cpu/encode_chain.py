@@ -76,6 +76,7 @@ class ChainEncoder:
         dtype: the chain's arithmetic.
         tile_in: number of the value that the calling kernel has made, if any.
         tile_out: number of the value that the calling kernel wants, if any.
+        whole_rows: the chain is only ever run from the start of a row of its innermost axis.
     """
 
     part: Part
@@ -84,6 +85,7 @@ class ChainEncoder:
     dtype: str
     tile_in: int | None = None
     tile_out: int | None = None
+    whole_rows: bool = False
     homes: list[int] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
     strips: int = 0
@@ -100,7 +102,7 @@ class ChainEncoder:
         dims = [*self.dims, *[1] * (words.MAX_DIMS - len(self.dims))]
         strips_at = round_up(8 * len(self.homes), words.ALIGN)
         header = [len(inputs), len(self.ops), len(outputs), len(self.dims), len(self.homes)]
-        flat = [per_row, *header, strips_at, *dims, *self.homes]
+        flat = [per_row, *header, strips_at, self.step, *dims, *self.homes]
         for row in (*inputs, *ops, *outputs):
             flat.extend(row)
         return Encoded(flat, strips_at + self.strips * words.STRIP_BYTES)
@@ -131,6 +133,10 @@ class ChainEncoder:
             raise BackendError(
                 f"an operand of {self.part.name} has too many strided axes for the CPU backend."
             )
+        strip = words.STRIP_BYTES // (4 if self.dtype == "float32" else 8)
+        self.step = strip
+        if self.whole_rows and self.dims[-1] <= strip:
+            self.step = strip // max(self.dims[-1], 1) * self.dims[-1] or strip
         rows = []
         for value in needed:
             if value == self.tile_in:
@@ -151,6 +157,9 @@ class ChainEncoder:
         kept = [s if n != 1 else 0 for n, s in zip(operand.shape, operand.strides)]
         return (*[0] * extra, *kept)
 
+    def _repeats_each_row(self, strides: tuple[int, ...]) -> bool:
+        return self.whole_rows and self.step % self.dims[-1] == 0 and not any(strides[:-1])
+
     def _is_raw(self, operand: Operand) -> bool:
         return any(
             self.part.body[i].spec.kind is Kind.RANDOM
@@ -167,9 +176,11 @@ class ChainEncoder:
             mode = words.MODE_SCALAR
         elif dtype == self.dtype and operand.shape == self.shape and operand.contiguous:
             mode = words.MODE_DIRECT
+        elif self._repeats_each_row(strides):
+            mode = words.MODE_PERIODIC
         else:
             mode = words.MODE_STRIDED
-        strip = mode in (words.MODE_SCALAR, words.MODE_STRIDED)
+        strip = mode in (words.MODE_SCALAR, words.MODE_STRIDED, words.MODE_PERIODIC)
         reg = self._new_reg(value, strip)
         padded = [*strides, *[0] * (words.MAX_DIMS - len(strides))]
         code = DTYPE_CODES[dtype]

@@ -17,7 +17,8 @@ CHAIN_OUTPUTS = 2
 CHAIN_NDIM = 3  # of the collapsed iteration space
 CHAIN_REGS = 4
 CHAIN_STRIPS = 5  # byte offset of the strip memory in the scratch
-CHAIN_DIMS = 6
+CHAIN_STEP = 6  # elements a strip: whole rows where an operand repeats with each row
+CHAIN_DIMS = 7
 CHAIN_HEADER = CHAIN_DIMS + MAX_DIMS
 
 # A register's home: a strip number, or -1 if inputs or outputs point it at memory.
@@ -35,6 +36,7 @@ MODE_TILE = 1  # the value that the kernel around the chain has just made
 MODE_RAW = 2  # an address, not a value (the random generator's state)
 MODE_SCALAR = 3  # one element, copied into a strip once
 MODE_STRIDED = 4  # anything else: each strip is gathered and converted
+MODE_PERIODIC = 5  # the same in every strip, which holds whole rows: gathered once
 
 OP_CODE = 0
 OP_DST = 1

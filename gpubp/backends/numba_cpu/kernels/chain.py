@@ -64,7 +64,6 @@ def make_chain(kind: Any) -> Any:
     C = CONSTRUCTOR[kind]
     load, store = low.make_load(kind), low.make_store(kind)
     size = low.ITEMSIZE[kind]
-    strip = words.STRIP_BYTES // size
     load_i64, store_i64 = low.load_i64, low.store_i64
     load_i32, load_u8 = low.load_i32, low.load_u8
     load_f32, load_f64 = low.load_f32, low.load_f64
@@ -174,7 +173,7 @@ def make_chain(kind: Any) -> Any:
                 if fresh:
                     dtype = load_i64(x, words.INPUT_DTYPE)
                     read(base, dtype, 0, load_i64(regs, reg), 0, n)
-            else:
+            elif mode == words.MODE_STRIDED or fresh:
                 gather(chain, x, base, first, n, load_i64(regs, reg))
         return 0
 
@@ -193,6 +192,7 @@ def make_chain(kind: Any) -> Any:
         for r in range(n_regs):
             home = load_i64(homes, r)
             store_i64(regs, r, strips + home * words.STRIP_BYTES if home >= 0 else 0)
+        strip = load_i64(chain, words.CHAIN_STEP)
         at = first
         while at < stop:
             n = min(strip, stop - at)

@@ -21,7 +21,9 @@ def _address(code, bases, at):
 @njit(error_model="numpy")
 def copy_bytes(source, target, n):
     """Copy n bytes, four at a time where possible."""
-    if n % 4 == 0:
+    if n == 8:
+        low.store_i64(target, 0, load_i64(source, 0))
+    elif n % 4 == 0:
         for i in range(n // 4):
             store_i32(target, i, load_i32(source, i))
     else:
