@@ -87,7 +87,7 @@ def _elementwise(part: Part) -> EncodedPart:
     shape = part.body[-1].shape
     chain = ChainEncoder(part, positions, shape, dtype, whole_rows=True)
     encoded = chain.encode(math.prod(shape) // max(part.rows, 1))
-    return EncodedPart(f"chain_{dtype}", encoded.words, encoded.scratch, [])
+    return EncodedPart(f"chain_{dtype}", encoded.words, encoded.scratch, encoded.needs)
 
 
 def _scalar(part: Part) -> EncodedPart:
@@ -142,10 +142,10 @@ def _matmul(part: Part) -> EncodedPart:
     if positions:
         encoder = ChainEncoder(part, positions, compute.shape, dtype, made, whole_rows=True)
         chain = encoder.encode(1)
+        needs = [(words.MM_CHAIN_KERNEL, f"chain_{dtype}"), *chain.needs_at(len(code))]
         code[words.MM_CHAIN] = len(code)
         code += chain.words
         scratch += chain.scratch
-        needs = [(words.MM_CHAIN_KERNEL, f"chain_{dtype}")]
     return EncodedPart(f"matmul_{dtype}", code, scratch, needs)
 
 
@@ -180,12 +180,13 @@ def _reduce(part: Part) -> EncodedPart:
         encoder = ChainEncoder(part, after, compute.shape, dtype, tile_in=made)
         chains.append((words.RED_EPILOGUE, encoder))
     largest = 0
+    needs = [(words.RED_CHAIN_KERNEL, f"chain_{dtype}")] if chains else []
     for at, encoder in chains:
         chain = encoder.encode(1)
+        needs += chain.needs_at(len(code))
         code[at] = len(code)
         code += chain.words
         largest = max(largest, chain.scratch)
-    needs = [(words.RED_CHAIN_KERNEL, f"chain_{dtype}")] if chains else []
     return EncodedPart(f"reduce_{dtype}", code, scratch + largest, needs)
 
 

@@ -24,10 +24,18 @@ from gpubp.store import round_up
 
 @dataclass
 class Encoded:
-    """Words of a chain (the first is the elements a row), and the scratch it needs in bytes."""
+    """Words of a chain (the first is the elements a row), and the scratch it needs in bytes.
+
+    `needs`: (word, kernel) as in `encode.EncodedPart`.
+    """
 
     words: list[int]
     scratch: int
+    needs: list[tuple[int, str]]
+
+    def needs_at(self, start: int) -> list[tuple[int, str]]:
+        """The needs, where the chain's words start at `start` of a part's."""
+        return [(start + word, name) for word, name in self.needs]
 
 
 def float_bits(value: float) -> int:
@@ -102,10 +110,11 @@ class ChainEncoder:
         dims = [*self.dims, *[1] * (words.MAX_DIMS - len(self.dims))]
         strips_at = round_up(8 * len(self.homes), words.ALIGN)
         header = [len(inputs), len(self.ops), len(outputs), len(self.dims), len(self.homes)]
-        flat = [per_row, *header, strips_at, self.step, *dims, *self.homes]
+        flat = [per_row, *header, strips_at, self.step, 0, *dims, *self.homes]
         for row in (*inputs, *ops, *outputs):
             flat.extend(row)
-        return Encoded(flat, strips_at + self.strips * words.STRIP_BYTES)
+        needs = [(1 + words.CHAIN_RUN_OPS, f"ops_{self.dtype}")]
+        return Encoded(flat, strips_at + self.strips * words.STRIP_BYTES, needs)
 
     def _last_uses(self) -> dict[int, int]:
         uses: dict[int, int] = {}

@@ -24,8 +24,8 @@ from typing import Any
 from gpubp.errors import BackendError
 
 COMMON = ("loop", "load_batch", "gather", "concat", "unslice", "custom", "scalar")
-FLOAT_FAMILY = ("chain", "matmul", "reduce", "softmax", "cross_entropy", "scatter_add")
-INTEGER_FAMILY = ("chain", "reduce", "scatter_add")
+FLOAT_FAMILY = ("ops", "chain", "matmul", "reduce", "softmax", "cross_entropy", "scatter_add")
+INTEGER_FAMILY = ("ops", "chain", "reduce", "scatter_add")
 
 _lock = threading.RLock()
 _addresses: dict[str, int] = {}
@@ -139,8 +139,8 @@ def _compile(folder: Path, missing: list[str]) -> None:
         file=sys.stderr,
         flush=True,
     )
-    chains = [n for n in names if n.startswith("chain_")]
-    rest = [n for n in names if n not in chains]
+    largest = [n for n in names if n.startswith("ops_")]
+    rest = [n for n in names if n not in largest]
     module = "gpubp.backends.numba_cpu.compiler"
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
     running = [
@@ -152,7 +152,7 @@ def _compile(folder: Path, missing: list[str]) -> None:
             env=environment,
             text=True,
         )
-        for group in (chains, rest)
+        for group in (largest, rest)
         if group
     ]
     problems = [process.communicate()[1] for process in running]

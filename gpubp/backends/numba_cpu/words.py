@@ -18,7 +18,8 @@ CHAIN_NDIM = 3  # of the collapsed iteration space
 CHAIN_REGS = 4
 CHAIN_STRIPS = 5  # byte offset of the strip memory in the scratch
 CHAIN_STEP = 6  # elements a strip: whole rows where an operand repeats with each row
-CHAIN_DIMS = 7
+CHAIN_RUN_OPS = 7  # address of the kernel that runs the ops on one strip
+CHAIN_DIMS = 8
 CHAIN_HEADER = CHAIN_DIMS + MAX_DIMS
 
 # A register's home: a strip number, or -1 if inputs or outputs point it at memory.

@@ -22,7 +22,8 @@ _OPERANDS = "abcde"
 def op_source(kind: Any) -> str:
     """Source of `run_ops`: one loop for each op that the type allows."""
     lines = [
-        "def run_ops(ops, n_ops, regs, n, first):",
+        "def run_ops(ops, n_ops, regs, n, first, unused):",
+        '    """Run each op on a strip of n elements; `first` is its place in the whole array."""',
         "    for k in range(n_ops):",
         f"        op = ops + k * {8 * words.OP_WORDS}",
         f"        code = load_i64(op, {words.OP_CODE})",
@@ -59,10 +60,30 @@ def define(source: str, name: str, namespace: dict[str, Any]) -> Any:
     return namespace[name]
 
 
+def make_ops(kind: Any) -> Any:
+    """The kernel that runs a chain's ops on one strip; its six words are in `op_source`.
+
+    A kernel of its own, called through its address, because it is most of the code: Numba would
+    optimise and emit it again with each kernel that contains it.
+    """
+    load, store = low.make_strip_access(kind)
+    namespace = {
+        "load": load,
+        "store": store,
+        "load_i64": low.load_i64,
+        "bits_to_f64": low.bits_to_f64,
+        **vars(make_math(kind)),
+    }
+    if kind is not types.int64:
+        namespace["uniform"], namespace["normal"] = make_random(kind)
+    return njit(error_model="numpy")(define(op_source(kind), "run_ops", namespace))
+
+
 def make_chain(kind: Any) -> Any:
     """The chain kernel for one arithmetic type."""
     C = CONSTRUCTOR[kind]
     load, store = low.make_load(kind), low.make_store(kind)
+    strip_load, strip_store = low.make_strip_access(kind)
     size = low.ITEMSIZE[kind]
     load_i64, store_i64 = low.load_i64, low.store_i64
     load_i32, load_u8 = low.load_i32, low.load_u8
@@ -71,42 +92,46 @@ def make_chain(kind: Any) -> Any:
     store_f32, store_f64 = low.store_f32, low.store_f64
     own = {types.float32: 3, types.float64: 4, types.int64: 2}[kind]
 
-    strip_load, strip_store = low.make_strip_access(kind)
-    namespace = {
-        "load": strip_load,
-        "store": strip_store,
-        "load_i64": load_i64,
-        "bits_to_f64": low.bits_to_f64,
-        **vars(make_math(kind)),
-    }
-    if kind is not types.int64:
-        namespace["uniform"], namespace["normal"] = make_random(kind)
-    run_ops = njit(error_model="numpy")(define(op_source(kind), "run_ops", namespace))
+    @njit(error_model="numpy")
+    def converted(source, dtype, i):
+        """Element i of an array of some dtype."""
+        if dtype == 0:
+            return C(load_u8(source, i))
+        if dtype == 1:
+            return C(load_i32(source, i))
+        if dtype == 2:
+            return C(load_i64(source, i))
+        if dtype == 3:
+            return C(load_f32(source, i))
+        return C(load_f64(source, i))
 
     @njit(error_model="numpy")
     def read(source, dtype, stride, out, at, n):
         """Copy n elements of some dtype and stride into a strip."""
         if dtype == own and stride == 1:
             for i in range(n):
-                store(out, at + i, load(source, i))
+                strip_store(out, at + i, strip_load(source, i))
         elif dtype == own:
             for i in range(n):
                 store(out, at + i, load(source, i * stride))
-        elif dtype == 0:
-            for i in range(n):
-                store(out, at + i, C(load_u8(source, i * stride)))
-        elif dtype == 1:
-            for i in range(n):
-                store(out, at + i, C(load_i32(source, i * stride)))
-        elif dtype == 2:
-            for i in range(n):
-                store(out, at + i, C(load_i64(source, i * stride)))
-        elif dtype == 3:
-            for i in range(n):
-                store(out, at + i, C(load_f32(source, i * stride)))
         else:
             for i in range(n):
-                store(out, at + i, C(load_f64(source, i * stride)))
+                store(out, at + i, converted(source, dtype, i * stride))
+        return 0
+
+    @njit(error_model="numpy")
+    def put(out, dtype, i, value):
+        """Write a value as element i of an array of some dtype."""
+        if dtype == 0:
+            store_u8(out, i, np.uint8(value != C(0)))
+        elif dtype == 1:
+            store_i32(out, i, np.int32(value))
+        elif dtype == 2:
+            store_i64(out, i, np.int64(value))
+        elif dtype == 3:
+            store_f32(out, i, np.float32(value))
+        else:
+            store_f64(out, i, np.float64(value))
         return 0
 
     @njit(error_model="numpy")
@@ -114,22 +139,10 @@ def make_chain(kind: Any) -> Any:
         """Copy a strip to contiguous memory of some dtype."""
         if dtype == own:
             for i in range(n):
-                store(out, i, load(strip_at, i))
-        elif dtype == 0:
-            for i in range(n):
-                store_u8(out, i, np.uint8(load(strip_at, i) != C(0)))
-        elif dtype == 1:
-            for i in range(n):
-                store_i32(out, i, np.int32(load(strip_at, i)))
-        elif dtype == 2:
-            for i in range(n):
-                store_i64(out, i, np.int64(load(strip_at, i)))
-        elif dtype == 3:
-            for i in range(n):
-                store_f32(out, i, np.float32(load(strip_at, i)))
+                strip_store(out, i, strip_load(strip_at, i))
         else:
             for i in range(n):
-                store_f64(out, i, np.float64(load(strip_at, i)))
+                put(out, dtype, i, load(strip_at, i))
         return 0
 
     @njit(error_model="numpy")
@@ -183,6 +196,7 @@ def make_chain(kind: Any) -> Any:
         n_ops = load_i64(chain, words.CHAIN_OPS)
         n_outputs = load_i64(chain, words.CHAIN_OUTPUTS)
         n_regs = load_i64(chain, words.CHAIN_REGS)
+        run_ops = load_i64(chain, words.CHAIN_RUN_OPS)
         homes = chain + 8 * words.CHAIN_HEADER
         inputs = homes + 8 * n_regs
         ops = inputs + n_inputs * (8 * words.INPUT_WORDS)
@@ -203,7 +217,7 @@ def make_chain(kind: Any) -> Any:
                     target = load_i64(bases, load_i64(y, words.OUTPUT_BUFFER))
                     target += load_i64(y, words.OUTPUT_OFFSET) + at * size
                     store_i64(regs, load_i64(y, words.OUTPUT_REG), target)
-            run_ops(ops, n_ops, regs, n, at)
+            low.call_kernel(run_ops, ops, n_ops, regs, n, at, 0)
             for k in range(n_outputs):
                 y = outputs + k * (8 * words.OUTPUT_WORDS)
                 if load_i64(y, words.OUTPUT_DIRECT) == 0:

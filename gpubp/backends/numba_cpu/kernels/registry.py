@@ -9,7 +9,7 @@ from typing import Any
 from numba import types
 
 from gpubp.backends.numba_cpu.kernels import loop, move, scalar
-from gpubp.backends.numba_cpu.kernels.chain import make_chain
+from gpubp.backends.numba_cpu.kernels.chain import make_chain, make_ops
 from gpubp.backends.numba_cpu.kernels.matmul import make_matmul
 from gpubp.backends.numba_cpu.kernels.move import make_scatter_add
 from gpubp.backends.numba_cpu.kernels.reduce import make_reduce
@@ -33,6 +33,7 @@ def _family(dtype: str) -> SimpleNamespace:
         return SimpleNamespace(scatter_add=make_scatter_add(types.int32))
     kind = _TYPES[dtype]
     family = SimpleNamespace(
+        ops=make_ops(kind),
         chain=make_chain(kind),
         reduce=make_reduce(kind),
         scatter_add=make_scatter_add(kind),

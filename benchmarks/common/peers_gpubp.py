@@ -1,0 +1,77 @@
+"""gpubp: one compiled step, whole calls through `Step.run` on resident data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gpubp as gp
+from common.case import Case
+from common.rows import Row, Task, check_order, make_data, make_order, make_weights
+from gpubp import nn, optim
+
+_ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": nn.GELU}
+_OPTIMIZERS: dict[str, Any] = {"sgd": optim.SGD, "adam": optim.Adam}
+
+
+class GpubpCase(Case):
+    """The model, its step, and how to put both back to the start."""
+
+    def __init__(self, task: Task) -> None:
+        self._row = task.row
+        self.units = task.row.steps
+        self._X, self._y = make_data(task.row)
+        self._order = make_order(task.row)
+        self._initial = make_weights(task.row)
+        self._model = make_model(task.row)
+        self._optimizer = _OPTIMIZERS[task.optimizer](self._model.parameters(), lr=task.lr)
+        loss_fn = nn.CrossEntropyLoss()
+        self._step = gp.compile_step(lambda x, t: loss_fn(self._model(x), t), self._optimizer)
+        batch = task.row.batch
+        self._step.prepare(self._X[:batch], self._y[:batch])
+
+    def reset(self) -> None:
+        """Initial weights, no optimiser state; the program stays."""
+        linears = [m for m in self._model if isinstance(m, nn.Linear)]
+        for linear, (W, b) in zip(linears, self._initial, strict=True):
+            linear.weight.value = W.T
+            linear.bias.value = b
+        self._optimizer.step_count.value = 0
+        for name in self._optimizer.used_state(self._optimizer.param_groups[0]):
+            for parameter in self._optimizer.parameters():
+                slot = self._optimizer.state_of(name, parameter)
+                slot.value = np.zeros(slot.shape, slot.dtype)
+
+    def run(self) -> NDArray[Any]:
+        """All steps of a call; returns every step's loss."""
+        return self._run(self._order)
+
+    def check(self) -> NDArray[Any]:
+        """The losses of one epoch in the order of the data."""
+        self.reset()
+        return self._run(check_order(self._row))
+
+    def _run(self, order: NDArray[np.int64]) -> NDArray[Any]:
+        return self._step.run(self._X, self._y, batch_size=self._row.batch, order=order)
+
+
+def make_model(row: Row) -> nn.Sequential:
+    """Linear layers with the row's activation between them."""
+    model = nn.Sequential()
+    for inputs, outputs in zip(row.layers, row.layers[1:]):
+        if len(model):
+            model.append(_ACTIVATIONS[row.activation]())
+        model.append(nn.Linear(inputs, outputs))
+    return model
+
+
+def build(variant: str, task: Task) -> Case:
+    """The only variant."""
+    return GpubpCase(task)
+
+
+def versions() -> dict[str, str]:
+    """Of gpubp, with its backend."""
+    return {"gpubp": gp.__version__, "gpubp backend": gp.default_backend_name()}
