@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from classifier import BATCH, OPTIMIZERS, bank_labels, classifier_step, digits, mlp
 
@@ -35,6 +36,27 @@ def test_the_plan_of_a_classifier_step(name: str) -> None:
     assert found.count(["matmul", "add", "relu"]) == 2
     assert found.count(["matmul", "add"]) == 1
     assert found.count(["softmax_cross_entropy", "softmax_cross_entropy_grad"]) == 1
+
+
+@pytest.mark.parametrize("width", [10, 32, 64])
+def test_the_plan_does_not_depend_on_sizes_that_happen_to_be_equal(width: int) -> None:
+    """Batch, inputs, units and classes alike: no axis may be taken for another one."""
+    model = nn.Sequential(
+        nn.Linear(width, width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+    )
+    program = classifier_step(OPTIMIZERS["adam"], model).prepare(
+        np.zeros((width, width), np.float32), np.zeros(width, np.int64)
+    )
+    assert program.syncs == 2
+    assert len(program.instructions) == 12
+    for instruction in program.instructions:
+        if [p.kernel for p in instruction.parts] == ["matmul", "reduce"]:
+            assert "adam_update" in instruction.parts[0].name
+            assert "adam_update" in instruction.parts[1].name
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
