@@ -150,7 +150,8 @@ class Step:
         ready = self._runner.last
         times = None
         if profile and ready is not None:
-            times = self._runner.backend.profile(ready.loaded, self._zeros(ready.program))
+            with self._runner.lock:
+                times = self._runner.backend.profile(ready.loaded, self._zeros(ready.program))
         return report(ready, self._runner.backend.name, times)
 
     def _zeros(self, program: Program) -> Feed:

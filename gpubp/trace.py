@@ -20,7 +20,6 @@ from gpubp.core import (
     ConcreteArray,
     Graph,
     Node,
-    Typed,
     active_graph,
     evaluate,
     live_order,
@@ -96,8 +95,3 @@ def evaluate_graph(
     for slot, value in new:
         slot.value = value
     return outputs
-
-
-def types_of(graph_inputs: Sequence[Typed]) -> tuple[tuple[tuple[int, ...], str], ...]:
-    """A hashable key for a list of types."""
-    return tuple((tuple(t.shape), t.dtype.str) for t in graph_inputs)

@@ -43,11 +43,6 @@ def register(spec: OpSpec) -> OpSpec:
     return spec
 
 
-def is_float(value: Typed) -> bool:
-    """True for float32 and float64."""
-    return value.dtype.kind == "f"
-
-
 def promote(*values: Any, floating: bool = False) -> list[Any]:
     """Bring arguments to one dtype.
 

@@ -34,7 +34,6 @@ from gpubp.errors import BackendError, DataError
 from gpubp.program import Program
 from gpubp.store import Bank, address_of, aligned_zeros, round_up
 
-TABLE_WORDS = 9
 SPINS = 2000
 _LOOP = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 6)
 _PROBLEMS = {
@@ -48,6 +47,7 @@ class Loaded:
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        self.flops = program.flops
         self.residents = len(program.input_types) if program.batched else 0
         resident = len(program.buffers)
         order = resident + self.residents
@@ -64,7 +64,7 @@ class Loaded:
                 if encoded is None:
                     continue
                 if encoded.kernel == "custom":
-                    self.customs.append(CustomCall(program, part))
+                    self.customs.append(CustomCall(part))
                     encoded.words[0] = self.customs[-1].address
                 parts.append((encoded, part.rows, sync))
                 sync = False
@@ -179,7 +179,7 @@ class NumbaBackend(Backend):
     def _choose_workers(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64]) -> int:
         if self._workers is not None:
             return self._workers
-        flops = max(target.program.flops for target in loaded)
+        flops = max(target.flops for target in loaded)
         if flops < MIN_FLOPS_PER_STEP or flops * len(schedule) < MIN_FLOPS_PER_RUN:
             return 1
         return max_workers()

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from gpubp.core import evaluate
-from gpubp.program import Operand, Part, Program
+from gpubp.program import Operand, Part
 
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
@@ -21,8 +21,7 @@ class CustomCall:
     The first exception is kept and raised after the run: it cannot cross native code.
     """
 
-    def __init__(self, program: Program, part: Part) -> None:
-        self._program = program
+    def __init__(self, part: Part) -> None:
         self._part = part
         self._error: BaseException | None = None
         self._function = _CALLBACK(self._call)

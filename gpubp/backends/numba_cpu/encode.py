@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, op_words
 from gpubp.backends.numba_cpu.opcodes import DTYPE_CODES
-from gpubp.core import Kind
 from gpubp.errors import BackendError
 from gpubp.fuse import arithmetic
 from gpubp.layout import c_strides, matrix_batch_stride
-from gpubp.program import Compute, Operand, Part
+from gpubp.program import Operand, Part
 from gpubp.store import round_up
 
 L1_BYTES = 32768
@@ -68,17 +67,9 @@ def _at(operand: Operand) -> list[int]:
 
 def _body_type(part: Part, positions: list[int]) -> str:
     """The arithmetic of some elementwise ops; logic on booleans alone is done in int64."""
-    for dtype in ("float64", "float32", "int64"):
-        for i in positions:
-            if _op_type(part, part.body[i]) == dtype:
-                return dtype
-    return "int64"
-
-
-def _op_type(part: Part, compute: Compute) -> str:
-    if compute.spec.kind is Kind.RANDOM:
-        return compute.dtype.name
-    return arithmetic([compute.dtype, *[part.type_of(a)[1] for a in compute.args]])
+    ops = [part.body[i] for i in positions]
+    dtypes = [c.dtype for c in ops] + [part.type_of(a)[1] for c in ops for a in c.args]
+    return arithmetic(dtypes) or "int64"
 
 
 def _elementwise(part: Part) -> EncodedPart:
@@ -162,7 +153,7 @@ def _reduce(part: Part) -> EncodedPart:
     stored = next((o for v, o in part.outputs if v == made), None)
     code = [0] * words.RED_WORDS
     code[words.RED_OP] = words.RED_CODES[compute.spec.name]
-    code[words.RED_OUTER], code[words.RED_RED], code[words.RED_INNER] = outer, red, inner
+    code[words.RED_RED], code[words.RED_INNER] = red, inner
     code[words.RED_PER_ROW] = outer * inner // max(part.rows, 1)
     code[words.RED_IN_DTYPE] = DTYPE_CODES[in_dtype.name]
     code[words.RED_OUT_SCRATCH] = int(stored is None)

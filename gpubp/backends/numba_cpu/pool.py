@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from gpubp.errors import DataError
@@ -64,6 +65,7 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
+@cache
 def _quota() -> int:
     """Processors granted by the control group, rounded up."""
     try:

@@ -70,7 +70,7 @@ MM_SCRATCH_A = 31
 MM_WORDS = 32
 
 # Reduction over the middle of (outer, red, inner).
-RED_OP, RED_OUTER, RED_RED, RED_INNER, RED_PER_ROW = 0, 1, 2, 3, 4
+RED_OP, RED_RED, RED_INNER, RED_PER_ROW = 0, 1, 2, 3
 RED_IN, RED_OUT = 5, 7  # each: buffer, byte offset
 RED_IN_DTYPE, RED_OUT_SCRATCH, RED_PROLOGUE, RED_EPILOGUE = 9, 10, 11, 12
 RED_CHAIN_KERNEL = 13  # address of the chain kernel
