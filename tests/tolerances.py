@@ -36,6 +36,21 @@ def assert_close(actual: Any, expected: Any, what: str = "") -> None:
     np.testing.assert_allclose(actual, expected, RTOL[name], ATOL[name], err_msg=what, strict=True)
 
 
+def assert_product(actual: Any, a: Any, b: Any, what: str = "") -> None:
+    """A matrix product agrees with the exact one, within the dtype's tolerance of |A| |B|.
+
+    An entry is a sum, and rounding is relative to the sizes of its terms, not to what is left of
+    them (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.5). Two
+    libraries that add in different orders differ by as much.
+    """
+    name = str(actual.dtype)
+    wide = [np.asarray(x, np.longdouble) for x in (a, b)]
+    exact, sizes = np.matmul(*wide), np.matmul(*map(np.abs, wide))
+    assert actual.shape == exact.shape, f"{what}: {actual.shape} != {exact.shape}"
+    excess = np.abs(actual - exact) - (RTOL[name] * sizes + ATOL[name])
+    assert not (excess > 0).any(), f"{what}: beyond the tolerance by {excess.max()}"
+
+
 def assert_gradient(actual: Any, numeric: Any, what: str = "") -> None:
     """A float64 gradient agrees with central differences."""
     np.testing.assert_allclose(

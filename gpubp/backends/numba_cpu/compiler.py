@@ -13,6 +13,7 @@ import numba
 from numba import types
 
 from gpubp.backends.numba_cpu.kernels import registry
+from gpubp.backends.numba_cpu.kernels.microkernel import tiles_module
 from gpubp.backends.numba_cpu.objects import symbol_of, target_machine, write_object
 from gpubp.errors import BackendError
 
@@ -23,9 +24,25 @@ def compile_kernel(name: str, symbol: str) -> bytes:
     """Compile one kernel to an object file that exports `symbol`.
 
     Args:
-        name: as in `kernels.registry`.
-        symbol: of the function, in Numba's calling convention.
+        name: as in `kernels.registry`, or "tiles_<dtype>" for a table of register tiles.
+        symbol: of the function, in Numba's calling convention, or of the table.
     """
+    base, _, dtype = name.rpartition("_")
+    if base == "tiles":
+        module = llvm.parse_assembly(str(tiles_module(dtype, symbol)))
+    else:
+        module = _numba_module(name, symbol)
+    for function in module.functions:
+        if not function.is_declaration and function.name != symbol:
+            function.linkage = "internal"
+    for variable in module.global_variables:
+        if not variable.is_declaration and variable.name != symbol:
+            variable.linkage = "internal"
+    return bytes(target_machine(jit=False).emit_object(module))
+
+
+def _numba_module(name: str, symbol: str) -> Any:
+    """The optimised LLVM module of a Numba function."""
     function: Any = registry.build(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", numba.NumbaWarning)
@@ -40,14 +57,7 @@ def compile_kernel(name: str, symbol: str) -> bytes:
     mangled = compiled.overloads[signature].fndesc.llvm_func_name
     text = compiled.inspect_llvm(signature).replace(mangled, symbol)
     _check_symbols(name, text)
-    module = llvm.parse_assembly(text)
-    for function in module.functions:
-        if not function.is_declaration and function.name != symbol:
-            function.linkage = "internal"
-    for variable in module.global_variables:
-        if not variable.is_declaration:
-            variable.linkage = "internal"
-    return bytes(target_machine(jit=False).emit_object(module))
+    return llvm.parse_assembly(text)
 
 
 def _check_symbols(name: str, text: str) -> None:

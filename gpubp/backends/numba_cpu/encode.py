@@ -8,21 +8,15 @@ from dataclasses import dataclass
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, op_words
+from gpubp.backends.numba_cpu.encode_matmul import encode_matmul
 from gpubp.backends.numba_cpu.opcodes import DTYPE_CODES
 from gpubp.errors import BackendError
 from gpubp.fuse import arithmetic
-from gpubp.layout import c_strides, matrix_batch_stride
+from gpubp.layout import c_strides
 from gpubp.program import Operand, Part
 from gpubp.store import round_up
 
-L1_BYTES = 32768
-CROSS_BLOCK = 1024
-PANEL_COLUMNS = 32  # no vector is wider than half of this
-# Measured crossovers, see docs/design/cpu.md: copy B into panels if it is larger than this and is
-# used for so many rows; copy strips of A if its columns are further apart than this.
-PACK_BYTES = 1 << 22
-PACK_ROWS = 64
-FAR_APART = 2048
+CROSS_BYTES = 16384
 
 
 @dataclass
@@ -95,49 +89,8 @@ def _scalar(part: Part) -> EncodedPart:
 
 def _matmul(part: Part) -> EncodedPart:
     assert part.anchor is not None
-    compute = part.body[part.anchor]
-    dtype, size = compute.dtype.name, compute.dtype.itemsize
-    made = len(part.inputs) + part.anchor
-    a, b = (part.inputs[i] for i in compute.args)
-    *batch, m, n = compute.shape
-    k = a.shape[-1]
-    stored = next((o for v, o in part.outputs if v == made), None)
-    positions = [i for i in range(len(part.body)) if i != part.anchor]
-    pack = (b.strides[-1] != 1 and n > 1) or (k * n * size > PACK_BYTES and m >= PACK_ROWS)
-    pack_a = a.strides[-1] * size >= FAR_APART and n >= PACK_ROWS
-    block = max(m, 1)
-    if positions:
-        block = max(8, L1_BYTES // max(n * size, 1) // 8 * 8)
-    tile_bytes = 0 if stored is not None else round_up(min(block, m) * n * size, words.ALIGN)
-    pack_bytes = round_up(k * round_up(n, PANEL_COLUMNS) * size, words.ALIGN) if pack else 0
-    strip_bytes = round_up(8 * k * size, words.ALIGN) if pack_a else 0
-    code = [0] * words.MM_WORDS
-    code[words.MM_M], code[words.MM_N], code[words.MM_K] = m, n, k
-    code[words.MM_BATCH] = math.prod(batch) // batch[0] if batch else 0
-    for at, operand in ((words.MM_A, a), (words.MM_B, b)):
-        row, column = (s * size for s in operand.strides[-2:])
-        step = matrix_batch_stride(operand.shape, operand.strides, tuple(batch))
-        assert step is not None
-        code[at : at + 5] = [*_at(operand), row, column, step * size]
-    if stored is not None:
-        code[words.MM_C : words.MM_C + 2] = _at(stored)
-    code[words.MM_C_SCRATCH] = int(stored is None)
-    code[words.MM_PACK] = int(pack)
-    code[words.MM_BLOCK] = block
-    code[words.MM_SCRATCH_PACK] = tile_bytes
-    code[words.MM_PACK_A] = int(pack_a)
-    code[words.MM_SCRATCH_A] = tile_bytes + pack_bytes
-    scratch = tile_bytes + pack_bytes + strip_bytes
-    code[words.MM_SCRATCH_CHAIN] = scratch
-    needs = []
-    if positions:
-        encoder = ChainEncoder(part, positions, compute.shape, dtype, made, whole_rows=True)
-        chain = encoder.encode(1)
-        needs = [(words.MM_CHAIN_KERNEL, f"chain_{dtype}"), *chain.needs_at(len(code))]
-        code[words.MM_CHAIN] = len(code)
-        code += chain.words
-        scratch += chain.scratch
-    return EncodedPart(f"matmul_{dtype}", code, scratch, needs)
+    dtype = part.body[part.anchor].dtype.name
+    return EncodedPart(f"matmul_{dtype}", *encode_matmul(part))
 
 
 def _reduce(part: Part) -> EncodedPart:
@@ -229,10 +182,11 @@ def _cross_entropy(part: Part) -> EncodedPart:
         else:
             what |= 1
             loss = _at(out)
-    block = max(1, CROSS_BLOCK // columns)  # rows whose exponentials are computed together
+    size = logits.dtype.itemsize
+    block = min(64, max(8, CROSS_BYTES // (columns * size) // 8 * 8))  # rows turned together
     code = [columns, rows // max(part.rows, 1), what, labels.dtype.itemsize, step, block]
     code += [*_at(logits), *_at(labels), *cotangent, *loss, *gradient]
-    scratch = round_up(block * columns * logits.dtype.itemsize, words.ALIGN)
+    scratch = block * (16 + (columns + 2) * size)
     return EncodedPart(f"cross_entropy_{logits.dtype.name}", code, scratch, [])
 
 

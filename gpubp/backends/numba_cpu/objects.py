@@ -21,10 +21,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from gpubp.backends.numba_cpu.target import cpu
 from gpubp.errors import BackendError
 
 COMMON = ("loop", "load_batch", "gather", "concat", "unslice", "custom", "scalar")
-FLOAT_FAMILY = ("ops", "chain", "matmul", "reduce", "softmax", "cross_entropy", "scatter_add")
+FLOAT_FAMILY = (
+    "ops",
+    "chain",
+    "tiles",
+    "matmul",
+    "reduce",
+    "softmax",
+    "cross_entropy",
+    "scatter_add",
+)
 INTEGER_FAMILY = ("ops", "chain", "reduce", "scatter_add")
 
 _lock = threading.RLock()
@@ -78,8 +88,7 @@ def cache_folder() -> Path:
         version("llvmlite"),
         sys.version,
         llvm.get_default_triple(),
-        llvm.get_host_cpu_name(),
-        llvm.get_host_cpu_features().flatten(),
+        *cpu(),
     ):
         digest.update(part.encode())
     return cache_root() / f"cpu-{digest.hexdigest()[:20]}"
@@ -170,11 +179,12 @@ def _llvm() -> Any:
 
 
 def target_machine(jit: bool) -> Any:
-    """LLVM's target for this very CPU."""
+    """LLVM's target for the CPU that kernels are compiled for."""
     llvm = _llvm()
+    name, features = cpu()
     return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
+        cpu=name,
+        features=features,
         opt=3,
         reloc="default" if jit else "pic",
         codemodel="jitdefault" if jit else "default",
@@ -196,7 +206,7 @@ def _load(folder: Path, names: list[str]) -> None:
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     for name in names:
-        address = engine.get_function_address(symbol_of(name))
+        address = engine.get_global_value_address(symbol_of(name))
         if not address:
             raise BackendError(f"the object code of {name} has no symbol {symbol_of(name)}.")
         _addresses[name] = address

@@ -54,20 +54,35 @@ OUTPUT_OFFSET = 3
 OUTPUT_DIRECT = 4  # ops write it in place
 OUTPUT_WORDS = 5
 
-# Matrix product: C[b] = A[b] @ B[b], then a chain over C.
+# Register tiles, see `kernels.microkernel`: what follows the product, and the parameters.
+EPILOGUES = ("plain", "bias", "bias_relu", "relu_grad", "sgd", "momentum", "adam")
+TILE_WHOLE, TILE_TWO, TILE_ONE = 0, 1, 2  # two vectors; two, the second partly there; one, partly
+TILE_KINDS = 3
+TILE_K, TILE_A_ROW, TILE_A_COL, TILE_B_ROW, TILE_C_ROW = 0, 1, 2, 3, 4  # strides in bytes
+TILE_COLUMNS = 5  # lanes of the last vector
+TILE_BIAS = 6  # address of a row as long as C's
+TILE_STATE = 7  # two words: distance in bytes from C to arrays laid out as C
+TILE_NUMBERS = 9  # scalars of the tile's own type, a word each
+TILE_MAX_NUMBERS = 7
+TILE_PARAMS = 16
+
+# Matrix product: C[b] = A[b] @ B[b], then an epilogue in registers, or a chain over blocks of C.
 MM_M, MM_N, MM_K, MM_BATCH = 0, 1, 2, 3
 MM_A, MM_B, MM_C = 4, 10, 16  # each: buffer, byte offset, row, column, batch stride (bytes), spare
 MM_C_SCRATCH = 22  # 1: C lives in scratch only
 MM_CHAIN = 23  # word offset of the chain, 0: none
-MM_PACK = 24  # 1: copy B into panels
+MM_PACK = 24  # copy B into panels: 1 block by block, 2 all of it
 MM_BLOCK = 25  # rows a block
-MM_SCRATCH = 26  # byte offsets in scratch: tile, then pack, then chain
-MM_SCRATCH_PACK = 27
-MM_SCRATCH_CHAIN = 28
-MM_CHAIN_KERNEL = 29  # address of the chain kernel
-MM_PACK_A = 30  # 1: copy strips of A
-MM_SCRATCH_A = 31
-MM_WORDS = 32
+MM_COLUMNS = 26  # columns a block
+MM_SCRATCH_C, MM_SCRATCH_B, MM_SCRATCH_A, MM_SCRATCH_CHAIN = 27, 28, 29, 30  # byte offsets
+MM_CHAIN_KERNEL = 31  # address of the chain kernel
+MM_PACK_A = 32  # 1: copy strips of A
+MM_TILES = 33  # address of the table of tiles
+MM_EPILOGUE = 34  # position in EPILOGUES
+MM_BIAS = 35  # buffer (-1: none), byte offset
+MM_STATE = 37  # twice: buffer (-1: none), byte offset
+MM_NUMBERS = 41  # seven times: buffer (-1: none, the number is static), byte offset, static bits
+MM_WORDS = MM_NUMBERS + 3 * TILE_MAX_NUMBERS
 
 # Reduction over the middle of (outer, red, inner).
 RED_OP, RED_RED, RED_INNER, RED_PER_ROW = 0, 1, 2, 3

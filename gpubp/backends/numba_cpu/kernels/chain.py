@@ -184,8 +184,10 @@ def make_chain(kind: Any) -> Any:
                 store_i64(regs, reg, base)
             elif mode == words.MODE_SCALAR:
                 if fresh:
-                    dtype = load_i64(x, words.INPUT_DTYPE)
-                    read(base, dtype, 0, load_i64(regs, reg), 0, n)
+                    value = converted(base, load_i64(x, words.INPUT_DTYPE), 0)
+                    strip = load_i64(regs, reg)
+                    for i in range(n):
+                        strip_store(strip, i, value)
             elif mode == words.MODE_STRIDED or fresh:
                 gather(chain, x, base, first, n, load_i64(regs, reg))
         return 0

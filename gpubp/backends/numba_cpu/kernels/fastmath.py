@@ -1,8 +1,8 @@
 """Transcendental functions of float32 as plain arithmetic, so that loops over them vectorise.
 
 Bounds (measured over their whole range against float64, asserted in `tests/test_fastmath.py`):
-exp, expm1, tanh, sigmoid 3e-7 relative (exp below -86.6 is 0); erf 4e-7 relative. float64 uses
-libm.
+exp, expm1, tanh, sigmoid 3e-7 relative (exp below -86.6 is 0); erf 4e-7; log and log1p 2e-7.
+float64 uses libm.
 
 exp: x = n ln 2 + r with |r| <= ln 2 / 2, degree-6 polynomial (Cephes, expf.c).
 tanh: Cephes, tanhf.c.
@@ -59,7 +59,9 @@ def _power_of_two(_typing: Any, shifted: Any) -> Any:
     return types.float32(types.float32), codegen
 
 
-_inline = njit(error_model="numpy")
+# A multiply and an add become one instruction where there is one. Inlined whatever their size: a loop
+# with a call left in it is not vectorised.
+_inline = njit(error_model="numpy", fastmath={"contract"}, forceinline=True)
 
 
 @_inline
@@ -136,10 +138,76 @@ def erf32(x):
     return x if x != x else large
 
 
+@intrinsic
+def _split(_typing: Any, x: Any) -> Any:
+    """(m, n) with x = m 2^n and m from sqrt(1/2) to sqrt(2), for a normal positive float64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        double, i64 = ir.DoubleType(), ir.IntType(64)
+        # Adding (1 - sqrt(1/2)) to the fraction's bits carries into the exponent from sqrt(2) on.
+        root = i64(0x3FE6A09E667F3BCD)
+        bits = builder.sub(builder.bitcast(args[0], i64), root)
+        exponent = builder.lshr(builder.add(bits, i64(1024 << 52)), i64(52))
+        mantissa = builder.add(builder.and_(bits, i64((1 << 52) - 1)), root)
+        # 2^52 + exponent as a float64, made from bits: there is no vector conversion before AVX-512.
+        whole = builder.bitcast(builder.or_(exponent, i64(0x4330000000000000)), double)
+        n = builder.fsub(whole, ir.Constant(double, 2.0**52 + 1024.0))
+        pair = builder.bitcast(mantissa, double), n
+        return context.make_tuple(builder, signature.return_type, pair)
+
+    return types.UniTuple(types.float64, 2)(types.float64), codegen
+
+
+@_inline
+def log_wide(x):
+    """The natural logarithm of a normal positive float64, to 1e-10 relative.
+
+    x = m 2^n; with f = (m - 1) / (m + 1), log m = 2 atanh(f) = 2 (f + f^3 / 3 + f^5 / 5 + ...).
+    """
+    m, n = _split(x)
+    f = (m - 1.0) / (m + 1.0)
+    s = f * f
+    p = s * (1.0 / 11.0) + 1.0 / 9.0
+    p = p * s + 1.0 / 7.0
+    p = p * s + 1.0 / 5.0
+    p = p * s + 1.0 / 3.0
+    return n * 0.69314718055994531 + (f + f) * (p * s + 1.0)
+
+
+@_inline
+def log32(x):
+    """The natural logarithm."""
+    y = F(log_wide(max(np.float64(x), 1e-300)))
+    y = y if x > F(0) else (F(-math.inf) if x == F(0) else F(math.nan))
+    return y if x < F(math.inf) else x
+
+
+@_inline
+def log1p32(x):
+    """log(1 + x): exact sums in float64 keep what is small."""
+    wide = np.float64(x)
+    y = F(log_wide(max(1.0 + wide, 1e-300)))
+    y = x if abs(x) < F(1e-7) else y
+    y = y if x > F(-1) else (F(-math.inf) if x == F(-1) else F(math.nan))
+    return y if x < F(math.inf) else x
+
+
 def fast_functions(kind: Any) -> SimpleNamespace:
-    """exp, expm1, tanh, sigmoid and erf for a float type."""
+    """exp, expm1, log, log1p, tanh, sigmoid and erf for a float type.
+
+    `log_of_sum` takes a float64 of at least 1 for either type.
+    """
     if kind is types.float32:
-        return SimpleNamespace(exp=exp32, expm1=expm132, tanh=tanh32, sigmoid=sigmoid32, erf=erf32)
+        return SimpleNamespace(
+            exp=exp32,
+            expm1=expm132,
+            log=log32,
+            log1p=log1p32,
+            log_of_sum=log_wide,
+            tanh=tanh32,
+            sigmoid=sigmoid32,
+            erf=erf32,
+        )
 
     @_inline
     def sigmoid(x):
@@ -147,5 +215,12 @@ def fast_functions(kind: Any) -> SimpleNamespace:
         return 1.0 / (1.0 + t) if x >= 0.0 else t / (1.0 + t)
 
     return SimpleNamespace(
-        exp=math.exp, expm1=math.expm1, tanh=math.tanh, sigmoid=sigmoid, erf=math.erf
+        exp=math.exp,
+        expm1=math.expm1,
+        log=math.log,
+        log1p=math.log1p,
+        log_of_sum=math.log,
+        tanh=math.tanh,
+        sigmoid=sigmoid,
+        erf=math.erf,
     )

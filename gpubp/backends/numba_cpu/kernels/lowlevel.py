@@ -197,6 +197,18 @@ def call_kernel(
 
 
 @intrinsic
+def call_tile(_typing: Any, function: Any, params: Any, a: Any, b: Any, c: Any, offset: Any) -> Any:
+    """Call a tile of `kernels.microkernel` by its address."""
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [I64] * 5)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), codegen
+
+
+@intrinsic
 def call_python(_typing: Any, function: Any, part: Any) -> Any:
     """Call a C function `void (int64)`: how user-defined ops get back to Python."""
 

@@ -1,9 +1,10 @@
-"""Matrix product with an epilogue: blocks of rows of C, each followed by its chain while in cache.
+"""Matrix product with what follows it: strips of rows of C, a register tile after the other.
 
-A worker computes its own rows of C. B is read in place if its rows are contiguous and it is not
-huge, else copied into panels in this worker's scratch first: each a tile wide, so that a tile walks
-memory straight. A is read in place, or a strip of its rows is copied, where its columns are far
-apart.
+A worker computes its own rows of C. B is walked in blocks of columns that stay in the second-level
+cache, either in place or copied into panels in this worker's scratch: each a tile wide, so that a
+tile walks memory straight. A is read in place, or a strip of its rows is copied, where its columns
+are far apart. What follows the product is done by the tile in registers, or, where no tile can do
+it, by a chain over blocks of rows that are still in cache.
 """
 
 from __future__ import annotations
@@ -14,86 +15,79 @@ from numba import njit
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
-from gpubp.backends.numba_cpu.kernels.microkernel import (
-    lanes,
-    make_tile,
-    make_transpose,
-    tile_rows,
-)
+from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR
+from gpubp.backends.numba_cpu.kernels.transpose import make_transpose
+from gpubp.backends.numba_cpu.target import lanes, tile_rows
 
 
 def make_matmul(kind: Any) -> Any:
     """The matmul kernel for float32 or float64."""
-    load_i64 = low.load_i64
+    load_i64, store_i64 = low.load_i64, low.store_i64
     load, store = low.make_load(kind), low.make_store(kind)
     size = low.ITEMSIZE[kind]
+    C = CONSTRUCTOR[kind]
     width = lanes(kind)
     panel = 2 * width
     most = tile_rows()
+    wide = 4 if most <= 4 else 8  # elements copied at once for a strip of A
     transpose = make_transpose(kind)
     strip_load, strip_store = low.make_strip_access(kind)
-    full = {r: make_tile(kind, r, 2, False) for r in (8, 4, 2, 1)}
-    edge = {r: make_tile(kind, r, 1, True) for r in (8, 4, 2, 1)}
-    full8, full4, full2, full1 = full[8], full[4], full[2], full[1]
-    edge8, edge4, edge2, edge1 = edge[8], edge[4], edge[2], edge[1]
+    kinds = words.TILE_KINDS
 
     @njit(error_model="numpy")
-    def strip(rows, k, a, ar, ac, b, br, b_panel, c, cr, n):
-        """`rows` (8, 4, 2 or 1) rows of C, all columns, a panel of B after the other."""
+    def strip(tiles, params, rows, a, b, b_panel, c, n, offset):
+        """`rows` rows of C: n columns, a panel of B after the other. `offset`: bytes of C's columns
+        before these.
+        """
+        tile = tiles + 8 * kinds * (rows - 1)
+        whole = load_i64(tile, words.TILE_WHOLE)
         j = 0
         while n - j >= panel:
-            at = c + j * size
-            if rows == 8:
-                full8(k, a, ar, ac, b, br, at, cr, 0)
-            elif rows == 4:
-                full4(k, a, ar, ac, b, br, at, cr, 0)
-            elif rows == 2:
-                full2(k, a, ar, ac, b, br, at, cr, 0)
-            else:
-                full1(k, a, ar, ac, b, br, at, cr, 0)
+            at = offset + j * size
+            low.call_tile(whole, params, a, b, c + at, at)
             j += panel
             b += b_panel
-        while j < n:
-            at = c + j * size
-            columns = min(width, n - j)
-            if rows == 8:
-                edge8(k, a, ar, ac, b, br, at, cr, columns)
-            elif rows == 4:
-                edge4(k, a, ar, ac, b, br, at, cr, columns)
-            elif rows == 2:
-                edge2(k, a, ar, ac, b, br, at, cr, columns)
-            else:
-                edge1(k, a, ar, ac, b, br, at, cr, columns)
-            j += width
-            b += width * size
+        if j < n:
+            at = offset + j * size
+            one = n - j <= width
+            store_i64(params, words.TILE_COLUMNS, n - j if one else n - j - width)
+            edge = load_i64(tile, words.TILE_ONE if one else words.TILE_TWO)
+            low.call_tile(edge, params, a, b, c + at, at)
         return 0
 
     @njit(error_model="numpy")
     def pack_a(rows, k, a, ar, ac, out):
         """Copy some rows of A, all of k, to (k, rows)."""
-        if rows == 8 and ar == size:
-            for p in range(k):
-                for i in range(8):
-                    strip_store(out + p * (8 * size), i, strip_load(a + p * ac, i))
-            return 0
-        for p in range(k):
+        done = 0
+        if ar == size and rows > wide // 2:
+            # Wider than the strip: the next copy overwrites what is too much. Not the last one.
+            for p in range(k - 1):
+                for i in range(wide):
+                    strip_store(out + p * (rows * size), i, strip_load(a + p * ac, i))
+            done = k - 1
+        for p in range(done, k):
             for i in range(rows):
                 store(out, p * rows + i, load(a + i * ar + p * ac, 0))
         return 0
 
     @njit(error_model="numpy")
-    def block(m, k, a, ar, ac, b, br, b_panel, c, cr, n, packed_a):
-        """m rows of C. `packed_a`: where to copy a strip of A to; 0: read A in place."""
+    def strips(code, tiles, params, m, a, b, b_panel, c, n, offset, packed_a):
+        """m rows of C, some columns. `packed_a`: where to copy strips of A to; 0: read in place."""
+        k = load_i64(code, words.MM_K)
+        ar, ac = load_i64(code, words.MM_A + 2), load_i64(code, words.MM_A + 3)
+        cr = load_i64(params, words.TILE_C_ROW)
         i = 0
         while i < m:
-            rows = most
-            while rows > m - i:
-                rows //= 2
-            at, row, column = a + i * ar, ar, ac
+            left = m - i
+            rows = min(left, most)
+            if most < left < 2 * most:
+                rows = (left + 1) // 2
+            at = a + i * ar
             if packed_a != 0:
                 pack_a(rows, k, at, ar, ac, packed_a)
-                at, row, column = packed_a, size, rows * size
-            strip(rows, k, at, row, column, b, br, b_panel, c + i * cr, cr, n)
+                at = packed_a
+                store_i64(params, words.TILE_A_COL, rows * size)
+            strip(tiles, params, rows, at, b, b_panel, c + i * cr, n, offset)
             i += rows
         return 0
 
@@ -103,6 +97,11 @@ def make_matmul(kind: Any) -> Any:
         for j0 in range(0, n, panel):
             columns = min(panel, n - j0)
             done = 0
+            if bc == size and columns == panel:
+                for p in range(k):
+                    for j in range(panel):
+                        strip_store(out + p * (panel * size), j, strip_load(b + p * br, j0 + j))
+                done = columns
             if br == size:
                 while columns - done >= width:
                     whole = k - k % width
@@ -113,53 +112,105 @@ def make_matmul(kind: Any) -> Any:
                         for j in range(done, done + width):
                             store(out, p * panel + j, load(b + (j0 + j) * bc + p * br, 0))
                     done += width
-            for p in range(k):
-                for j in range(done, columns):
-                    store(out, p * panel + j, load(b + (j0 + j) * bc + p * br, 0))
+            if done < columns:
+                for p in range(k):
+                    for j in range(done, columns):
+                        store(out, p * panel + j, load(b + (j0 + j) * bc + p * br, 0))
             out += k * panel * size
         return 0
 
     @njit(error_model="numpy")
-    def product(code, bases, batch, row0, row1, scratch):
-        m = load_i64(code, words.MM_M)
+    def number(code, bases, i):
+        """Scalar i of the epilogue."""
+        at = words.MM_NUMBERS + 3 * i
+        buffer = load_i64(code, at)
+        if buffer < 0:
+            return C(low.bits_to_f64(load_i64(code, at + 2)))
+        return load(load_i64(bases, buffer) + load_i64(code, at + 1), 0)
+
+    @njit(error_model="numpy")
+    def prepare(code, bases, batch, c, params):
+        """Fill in what the tiles of one product have in common."""
         n = load_i64(code, words.MM_N)
-        k = load_i64(code, words.MM_K)
+        store_i64(params, words.TILE_K, load_i64(code, words.MM_K))
+        store_i64(params, words.TILE_C_ROW, n * size)
+        if load_i64(code, words.MM_PACK_A) == 1:
+            store_i64(params, words.TILE_A_ROW, size)
+        else:
+            store_i64(params, words.TILE_A_ROW, load_i64(code, words.MM_A + 2))
+            store_i64(params, words.TILE_A_COL, load_i64(code, words.MM_A + 3))
+        if load_i64(code, words.MM_PACK) == 0:
+            store_i64(params, words.TILE_B_ROW, load_i64(code, words.MM_B + 2))
+        else:
+            store_i64(params, words.TILE_B_ROW, panel * size)
+        if load_i64(code, words.MM_EPILOGUE) == 0:
+            return 0
+        buffer = load_i64(code, words.MM_BIAS)
+        if buffer >= 0:
+            at = load_i64(bases, buffer) + load_i64(code, words.MM_BIAS + 1)
+            store_i64(params, words.TILE_BIAS, at)
+        for s in range(2):
+            buffer = load_i64(code, words.MM_STATE + 2 * s)
+            if buffer >= 0:
+                at = load_i64(bases, buffer) + load_i64(code, words.MM_STATE + 2 * s + 1)
+                store_i64(params, words.TILE_STATE + s, at - c)
+        for i in range(words.TILE_MAX_NUMBERS):
+            store(params + 8 * (words.TILE_NUMBERS + i), 0, number(code, bases, i))
+        return 0
+
+    @njit(error_model="numpy")
+    def product(code, bases, batch, row0, row1, scratch):
+        params = scratch
+        m, n, k = (
+            load_i64(code, words.MM_M),
+            load_i64(code, words.MM_N),
+            load_i64(code, words.MM_K),
+        )
         a = load_i64(bases, load_i64(code, words.MM_A)) + load_i64(code, words.MM_A + 1)
         b = load_i64(bases, load_i64(code, words.MM_B)) + load_i64(code, words.MM_B + 1)
         a += batch * load_i64(code, words.MM_A + 4)
         b += batch * load_i64(code, words.MM_B + 4)
-        ar, ac = load_i64(code, words.MM_A + 2), load_i64(code, words.MM_A + 3)
+        ar = load_i64(code, words.MM_A + 2)
         br, bc = load_i64(code, words.MM_B + 2), load_i64(code, words.MM_B + 3)
-        b_panel = panel * size
-        if load_i64(code, words.MM_PACK) == 1:
-            packed = scratch + load_i64(code, words.MM_SCRATCH_PACK)
-            pack_b(b, br, bc, k, n, packed)
-            b, br, b_panel = packed, panel * size, k * panel * size
+        pack = load_i64(code, words.MM_PACK)
+        b_panel = panel * size if pack == 0 else k * panel * size
         packed_a = 0
         if load_i64(code, words.MM_PACK_A) == 1:
             packed_a = scratch + load_i64(code, words.MM_SCRATCH_A)
         in_scratch = load_i64(code, words.MM_C_SCRATCH) == 1
-        whole = scratch + load_i64(code, words.MM_SCRATCH)
+        whole = scratch + load_i64(code, words.MM_SCRATCH_C)
         if not in_scratch:
             whole = load_i64(bases, load_i64(code, words.MM_C)) + load_i64(code, words.MM_C + 1)
+        prepare(code, bases, batch, whole, params)
+        tiles = load_i64(code, words.MM_TILES)
+        tiles += load_i64(code, words.MM_EPILOGUE) * (8 * most * kinds)
         chain = load_i64(code, words.MM_CHAIN)
-        rows = load_i64(code, words.MM_BLOCK)
+        rows, columns = load_i64(code, words.MM_BLOCK), load_i64(code, words.MM_COLUMNS)
         for r in range(row0, row1, rows):
             stop = min(r + rows, row1)
             first = batch * m + r  # in rows of all batches together
             c = whole if in_scratch else whole + first * n * size
-            block(stop - r, k, a + r * ar, ar, ac, b, br, b_panel, c, n * size, n, packed_a)
+            for j in range(0, n, columns):
+                some = min(columns, n - j)
+                at = b + j * bc
+                if pack != 0:
+                    packed = scratch + load_i64(code, words.MM_SCRATCH_B)
+                    if pack == 2:
+                        packed += j * k * size
+                    if pack == 1 or r == row0:
+                        pack_b(at, br, bc, k, some, packed)
+                    at = packed
+                top = a + r * ar
+                strips(code, tiles, params, stop - r, top, at, b_panel, c, some, j * size, packed_a)
             if chain != 0:
-                tile = c - first * n * size
-                after = scratch + load_i64(code, words.MM_SCRATCH_CHAIN)
                 low.call_kernel(
                     load_i64(code, words.MM_CHAIN_KERNEL),
                     code + 8 * chain,
                     bases,
                     first * n,
                     (first + stop - r) * n,
-                    tile,
-                    after,
+                    c - first * n * size,
+                    scratch + load_i64(code, words.MM_SCRATCH_CHAIN),
                 )
         return 0
 

@@ -1,240 +1,386 @@
-"""The heart of the matrix product: one register tile of C, accumulated over all of K.
+"""The heart of the matrix product: one register tile of C, accumulated over all of K, finished in
+registers.
 
 Written as LLVM vectors: `rows` broadcasts of A times `vectors` vectors of B, accumulators in phi
-nodes, fused multiply-add where the CPU has it. Each element of C is the same chain of operations
-whatever tile it falls into (k ascending, one accumulator), so results do not depend on tiling.
+nodes, fused multiply-add where the CPU has it. What follows the product (bias and ReLU, the
+gradient of a ReLU, an optimiser's update) is done before the tile leaves the registers; see
+`EPILOGUES`. Each element of C is the same chain of operations whatever tile it falls into (k
+ascending, one accumulator), so results do not depend on tiling.
+
+A tile is a C function `void (params, a, b, c, offset)` of int64 words; `words.TILE_*` says what is
+in `params`. `offset` is the distance in bytes from the first column of C. The functions of one
+arithmetic type are listed in a table in memory; `words.tile_index` says where.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from gpubp.backends.numba_cpu.kernels.lowlevel import I32, I64, LLVM_OF
+from gpubp.backends.numba_cpu import words
+from gpubp.backends.numba_cpu.target import has_fma, has_masked_stores, lanes, tile_rows
 
-
-def host_features() -> dict[str, bool]:
-    """CPU features as LLVM names them."""
-    return dict(llvm.get_host_cpu_features())
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_SCALARS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
+_TILE = ir.FunctionType(ir.VoidType(), [I64] * 5)
 
 
-def lanes(kind: Any) -> int:
-    """Elements in a vector register."""
-    features = host_features()
-    width = 64 if features.get("avx512f") else (32 if features.get("avx") else 16)
-    return width // (4 if kind is types.float32 else 8)
+def tiles_module(dtype: str, symbol: str) -> Any:
+    """An LLVM module with all tiles of one dtype, and their table under the name `symbol`."""
+    module = ir.Module(f"gpubp tiles {dtype}")
+    table = []
+    for epilogue in words.EPILOGUES:
+        for rows in range(1, tile_rows() + 1):
+            for kind in range(words.TILE_KINDS):
+                name = f"tile_{epilogue}_{rows}_{kind}"
+                function = ir.Function(module, _TILE, name)
+                function.linkage = "internal"
+                function.attributes.add("nounwind")
+                _Tile(function, dtype, rows, kind).emit(_EMITTERS[epilogue])
+                table.append(function.ptrtoint(I64))
+    kind = ir.ArrayType(I64, len(table))
+    variable = ir.GlobalVariable(module, kind, symbol)
+    variable.global_constant = True
+    variable.initializer = ir.Constant(kind, table)
+    return module
 
 
-def tile_rows() -> int:
-    """Rows of the largest tile: 16 accumulators where there are 32 registers, else 8."""
-    return 8 if host_features().get("avx512f") else 4
+@dataclass(eq=False)
+class Spot:
+    """One vector of the tile: the product's value, and where it goes."""
+
+    value: Any
+    address: Any
+    row: int
+    vector: int
 
 
-def has_fma() -> bool:
-    """A fused multiply-add instruction (x86 from 2013 on; every arm64)."""
-    features = host_features()
-    return bool(features.get("fma") or features.get("neon") or "arm" in llvm.get_host_cpu_name())
+class _Tile:
+    """Emits one tile function.
 
-
-def make_tile(kind: Any, rows: int, vectors: int, masked: bool) -> Any:
-    """`tile(k, a, a_row, a_col, b, b_row, c, c_row, columns)`: C tile = A rows @ B panel.
-
-    All strides are in bytes. A is (rows, k) with any strides; B is (k, columns) and C is (rows,
-    columns), both contiguous along columns. `masked`: only the first `columns` lanes exist
-    (vectors must be 1).
+    Kinds: two whole vectors; two vectors, the second one partly there; one vector, partly there.
     """
-    width = lanes(kind)
-    scalar = LLVM_OF[kind]
-    vector = ir.VectorType(scalar, width)
-    name = f"v{width}f{32 if kind is types.float32 else 64}"
-    signature = types.void(*[types.int64] * 9)
 
-    @intrinsic
-    def tile(
-        _typing: Any, k: Any, a: Any, ar: Any, ac: Any, b: Any, br: Any, c: Any, cr: Any, n: Any
-    ) -> Any:
-        def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-            _emit(builder, args, scalar, vector, name, rows, vectors, masked)
-            return context.get_dummy_value()
+    def __init__(self, function: Any, dtype: str, rows: int, kind: int) -> None:
+        self.function = function
+        self.module = function.module
+        self.builder = ir.IRBuilder(function.append_basic_block("entry"))
+        self.scalar = _SCALARS[dtype]
+        self.item = 4 if dtype == "float32" else 8
+        self.width = lanes(dtype)
+        self.vector = ir.VectorType(self.scalar, self.width)
+        self.name = f"v{self.width}f{8 * self.item}"
+        self.rows, self.vectors = rows, 1 if kind == words.TILE_ONE else 2
+        self.partial = None if kind == words.TILE_WHOLE else self.vectors - 1
+        self.params, self.a, self.b, self.c, self.offset = function.args
 
-        return signature, codegen
+    def emit(self, epilogue: Callable[[_Tile, list[Spot]], None]) -> None:
+        """The whole function."""
+        builder = self.builder
+        self.c_row = self.word(words.TILE_C_ROW)
+        if self.partial is not None:
+            self.columns = self.word(words.TILE_COLUMNS)
+            self.mask = self._lane_mask(self.columns)
+        addresses = [
+            [
+                builder.add(
+                    self.row_address(self.c, self.c_row, i), I64(j * self.width * self.item)
+                )
+                for j in range(self.vectors)
+            ]
+            for i in range(self.rows)
+        ]
+        self.prefetch = epilogue in (_sgd, _momentum, _adam)
+        if self.prefetch:
+            self._prefetch([row[0] for row in addresses], epilogue)
+        sums = self._product()
+        spots = [
+            Spot(sums[i * self.vectors + j], addresses[i][j], i, j)
+            for i in range(self.rows)
+            for j in range(self.vectors)
+        ]
+        epilogue(self, spots)
+        builder.ret_void()
 
-    return tile
+    def word(self, position: int) -> Any:
+        """A word of the parameters."""
+        pointer = self.builder.inttoptr(self.params, I64.as_pointer())
+        return self.builder.load(self.builder.gep(pointer, [I64(position)]))
 
+    def number(self, position: int) -> Any:
+        """A number of the tile's type among the parameters, in every lane."""
+        at = self.builder.add(self.params, I64(8 * position))
+        value = self.builder.load(self.builder.inttoptr(at, self.scalar.as_pointer()))
+        return self.splat(value)
 
-def _emit(
-    builder: Any,
-    args: Any,
-    scalar: Any,
-    vector: Any,
-    name: str,
-    rows: int,
-    vectors: int,
-    masked: bool,
-) -> None:
-    k, a, a_row, a_col, b, b_row, c, c_row, columns = args
-    mask = _lane_mask(builder, vector.count, columns) if masked else None
-    item = 4 if isinstance(scalar, ir.FloatType) else 8
-    zero = ir.Constant(vector, [0.0] * vector.count)
-    entry = builder.block
-    loop = builder.append_basic_block("k.loop")
-    done = builder.append_basic_block("k.done")
-    builder.cbranch(builder.icmp_signed(">", k, I64(0)), loop, done)
+    def constant(self, value: float) -> Any:
+        """A number in every lane."""
+        return ir.Constant(self.vector, [value] * self.width)
 
-    builder.position_at_end(loop)
-    step = builder.phi(I64)
-    at_a, at_b = builder.phi(I64), builder.phi(I64)
-    sums = [builder.phi(vector) for _ in range(rows * vectors)]
-    fresh = _multiply_add(
-        builder, sums, at_a, at_b, a_row, scalar, vector, name, rows, vectors, item, mask
-    )
-    following = builder.add(step, I64(1))
-    for phi, start, new in (
-        (step, I64(0), following),
-        (at_a, a, builder.add(at_a, a_col)),
-        (at_b, b, builder.add(at_b, b_row)),
-        *[(s, zero, f) for s, f in zip(sums, fresh)],
-    ):
-        phi.add_incoming(start, entry)
-        phi.add_incoming(new, loop)
-    builder.cbranch(builder.icmp_signed("<", following, k), loop, done)
+    def splat(self, value: Any) -> Any:
+        """A scalar in every lane."""
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, value, I32(0))
+        spread = ir.Constant(ir.VectorType(I32, self.width), [0] * self.width)
+        return self.builder.shuffle_vector(first, undefined, spread)
 
-    builder.position_at_end(done)
-    for i in range(rows):
-        for j in range(vectors):
-            total = builder.phi(vector)
+    def row_address(self, base: Any, stride: Any, i: int) -> Any:
+        """base + i * stride."""
+        return base if i == 0 else self.builder.add(base, self.builder.mul(stride, I64(i)))
+
+    def _lane_mask(self, columns: Any) -> Any:
+        """Lane i exists if i < columns."""
+        kind = ir.VectorType(I32, self.width)
+        few = self.builder.trunc(columns, I32)
+        undefined = ir.Constant(kind, ir.Undefined)
+        first = self.builder.insert_element(undefined, few, I32(0))
+        limit = self.builder.shuffle_vector(first, undefined, ir.Constant(kind, [0] * self.width))
+        return self.builder.icmp_signed("<", ir.Constant(kind, list(range(self.width))), limit)
+
+    def load(self, address: Any, vector: int) -> Any:
+        """A vector from memory; lanes that do not exist are 0."""
+        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
+        if vector != self.partial:
+            return self.builder.load(pointer, align=self.item)
+        bits = ir.VectorType(I1, self.width)
+        kind = ir.FunctionType(self.vector, [self.vector.as_pointer(), I32, bits, self.vector])
+        function = self.declare(f"llvm.masked.load.{self.name}.p0", kind)
+        zero = self.constant(0.0)
+        return self.builder.call(function, [pointer, I32(self.item), self.mask, zero])
+
+    def store(self, value: Any, address: Any, vector: int) -> None:
+        """A vector to memory, but for lanes that do not exist."""
+        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
+        if vector != self.partial:
+            self.builder.store(value, pointer, align=self.item)
+        elif has_masked_stores():
+            bits = ir.VectorType(I1, self.width)
+            kind = ir.FunctionType(
+                ir.VoidType(), [self.vector, self.vector.as_pointer(), I32, bits]
+            )
+            function = self.declare(f"llvm.masked.store.{self.name}.p0", kind)
+            self.builder.call(function, [value, pointer, I32(self.item), self.mask])
+        else:
+            self._store_pieces(value, address)
+
+    def _store_pieces(self, value: Any, address: Any) -> None:
+        """The first `columns` lanes as halves, quarters, ...: masked stores can be very slow."""
+        builder = self.builder
+        size = self.width
+        with builder.if_else(builder.icmp_signed("==", self.columns, I64(size))) as (then, other):
+            with then:
+                pointer = builder.inttoptr(address, self.vector.as_pointer())
+                builder.store(value, pointer, align=self.item)
+            with other:
+                self._store_smaller(value, address, size // 2)
+
+    def _store_smaller(self, value: Any, address: Any, size: int) -> None:
+        builder = self.builder
+        while size >= 1:
+            lanes_kind = ir.VectorType(I32, size)
+            wanted = builder.icmp_signed("!=", builder.and_(self.columns, I64(size)), I64(0))
+            before = builder.block
+            with builder.if_then(wanted):
+                inside = builder.block
+                undefined = ir.Constant(value.type, ir.Undefined)
+                low = builder.shuffle_vector(
+                    value, undefined, ir.Constant(lanes_kind, list(range(size)))
+                )
+                pointer = builder.inttoptr(address, low.type.as_pointer())
+                builder.store(low, pointer, align=self.item)
+                indices = [(i + size) % value.type.count for i in range(value.type.count)]
+                whole = ir.VectorType(I32, value.type.count)
+                rest = builder.shuffle_vector(value, undefined, ir.Constant(whole, indices))
+                further = builder.add(address, I64(size * self.item))
+            value_phi = builder.phi(value.type)
+            value_phi.add_incoming(value, before)
+            value_phi.add_incoming(rest, inside)
+            address_phi = builder.phi(I64)
+            address_phi.add_incoming(address, before)
+            address_phi.add_incoming(further, inside)
+            value, address = value_phi, address_phi
+            size //= 2
+
+    def _prefetch(self, rows: list[Any], epilogue: Any) -> None:
+        """Ask for what the update will read while the product runs."""
+        pointer = I8.as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+        function = self.declare("llvm.prefetch.p0", kind)
+        others = {_sgd: 0, _momentum: 1, _adam: 2}[epilogue]
+        distances = [self.word(words.TILE_STATE + s) for s in range(others)]
+        for row in rows:
+            for at in (row, *[self.builder.add(row, d) for d in distances]):
+                where = self.builder.inttoptr(at, pointer)
+                self.builder.call(function, [where, I32(1), I32(3), I32(1)])
+
+    def _product(self) -> list[Any]:
+        """The sums over k, row by row."""
+        builder = self.builder
+        k, a_row, a_col = (self.word(w) for w in (words.TILE_K, words.TILE_A_ROW, words.TILE_A_COL))
+        b_row = self.word(words.TILE_B_ROW)
+        zero = self.constant(0.0)
+        # Three rows are reached from one pointer by the processor's address arithmetic.
+        groups = range(0, self.rows, 3)
+        starts = [self.row_address(self.a, a_row, g) for g in groups]
+        entry = builder.block
+        loop = self.function.append_basic_block("k.loop")
+        done = self.function.append_basic_block("k.done")
+        builder.cbranch(builder.icmp_signed(">", k, I64(0)), loop, done)
+
+        builder.position_at_end(loop)
+        left = builder.phi(I64)
+        at_a = [builder.phi(I64) for _ in groups]
+        at_b = builder.phi(I64)
+        sums = [builder.phi(self.vector) for _ in range(self.rows * self.vectors)]
+        fresh = self._multiply_add(sums, at_a, at_b, a_row)
+        fewer = builder.sub(left, I64(1))
+        for phi, start, new in (
+            (left, k, fewer),
+            *[(p, s, builder.add(p, a_col)) for p, s in zip(at_a, starts)],
+            (at_b, self.b, builder.add(at_b, b_row)),
+            *[(s, zero, f) for s, f in zip(sums, fresh)],
+        ):
+            phi.add_incoming(start, entry)
+            phi.add_incoming(new, loop)
+        builder.cbranch(builder.icmp_signed("!=", fewer, I64(0)), loop, done)
+
+        builder.position_at_end(done)
+        totals = []
+        for value in fresh:
+            total = builder.phi(self.vector)
             total.add_incoming(zero, entry)
-            total.add_incoming(fresh[i * vectors + j], loop)
-            sums[i * vectors + j] = total
-    for i in range(rows):
-        row = builder.add(c, builder.mul(c_row, I64(i)))
-        for j in range(vectors):
-            at = builder.add(row, I64(j * vector.count * item))
-            _store(builder, sums[i * vectors + j], at, vector, name, item, mask)
+            total.add_incoming(value, loop)
+            totals.append(total)
+        return totals
+
+    def _multiply_add(self, sums: list[Any], at_a: list[Any], at_b: Any, a_row: Any) -> list[Any]:
+        builder = self.builder
+        step = self.width * self.item
+        panel = [self.load(builder.add(at_b, I64(j * step)), j) for j in range(self.vectors)]
+        fresh = []
+        for i in range(self.rows):
+            address = self.row_address(at_a[i // 3], a_row, i % 3)
+            pointer = builder.inttoptr(address, self.scalar.as_pointer())
+            spread = self.splat(builder.load(pointer, align=self.item))
+            for j in range(self.vectors):
+                fresh.append(self.fma(spread, panel[j], sums[i * self.vectors + j]))
+        return fresh
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c, rounded once where the CPU can."""
+        if not has_fma():
+            return self.builder.fadd(self.builder.fmul(a, b), c)
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        return self.builder.call(self.declare(f"llvm.fma.{self.name}", kind), [a, b, c])
+
+    def sqrt(self, a: Any) -> Any:
+        """The square root of each lane."""
+        kind = ir.FunctionType(self.vector, [self.vector])
+        return self.builder.call(self.declare(f"llvm.sqrt.{self.name}", kind), [a])
+
+    def declare(self, name: str, kind: Any) -> Any:
+        """A function defined elsewhere."""
+        found = self.module.globals.get(name)
+        return found if found is not None else ir.Function(self.module, kind, name)
+
+    def column_vectors(self) -> list[Any]:
+        """The row vector at TILE_BIAS, this tile's columns."""
+        start = self.builder.add(self.word(words.TILE_BIAS), self.offset)
+        step = self.width * self.item
+        return [self.load(self.builder.add(start, I64(j * step)), j) for j in range(self.vectors)]
 
 
-def _multiply_add(
-    builder: Any,
-    sums: list[Any],
-    at_a: Any,
-    at_b: Any,
-    a_row: Any,
-    scalar: Any,
-    vector: Any,
-    name: str,
-    rows: int,
-    vectors: int,
-    item: int,
-    mask: Any,
-) -> list[Any]:
-    panel = [
-        _load(builder, builder.add(at_b, I64(j * vector.count * item)), vector, name, item, mask)
-        for j in range(vectors)
-    ]
-    fma = None
-    if has_fma():
-        kind = ir.FunctionType(vector, [vector] * 3)
-        fma = _declare(builder.module, f"llvm.fma.{name}", kind)
-    fresh = []
-    for i in range(rows):
-        address = builder.add(at_a, builder.mul(a_row, I64(i)))
-        value = builder.load(builder.inttoptr(address, scalar.as_pointer()), align=item)
-        first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, I32(0))
-        spread = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
-        splat = builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), spread)
-        for j in range(vectors):
-            before = sums[i * vectors + j]
-            if fma is not None:
-                fresh.append(builder.call(fma, [splat, panel[j], before]))
-            else:
-                fresh.append(builder.fadd(builder.fmul(splat, panel[j]), before))
-    return fresh
+def _plain(tile: _Tile, spots: list[Spot]) -> None:
+    """C."""
+    for spot in spots:
+        tile.store(spot.value, spot.address, spot.vector)
 
 
-def make_transpose(kind: Any) -> Any:
-    """`transpose(source, source_row, target, target_row)`: a square block of `lanes` by `lanes`.
+def _bias(tile: _Tile, spots: list[Spot]) -> None:
+    """C + b."""
+    bias = tile.column_vectors()
+    for spot in spots:
+        total = tile.builder.fadd(spot.value, bias[spot.vector])
+        tile.store(total, spot.address, spot.vector)
 
-    Strides in bytes; rows are contiguous. Eklundh's method: log2(lanes) rounds of exchanges.
+
+def _bias_relu(tile: _Tile, spots: list[Spot]) -> None:
+    """max(C + b, 0); NaN stays."""
+    bias = tile.column_vectors()
+    zero = tile.constant(0.0)
+    for spot in spots:
+        total = tile.builder.fadd(spot.value, bias[spot.vector])
+        kept = tile.builder.fcmp_unordered(">", total, zero)
+        tile.store(tile.builder.select(kept, total, zero), spot.address, spot.vector)
+
+
+def _relu_grad(tile: _Tile, spots: list[Spot]) -> None:
+    """C where the saved output of the ReLU is above 0, else 0."""
+    distance = tile.word(words.TILE_STATE)
+    zero = tile.constant(0.0)
+    for spot in spots:
+        saved = tile.load(tile.builder.add(spot.address, distance), spot.vector)
+        passed = tile.builder.fcmp_ordered(">", saved, zero)
+        value = tile.builder.select(passed, spot.value, zero)
+        tile.store(value, spot.address, spot.vector)
+
+
+def _sgd(tile: _Tile, spots: list[Spot]) -> None:
+    """W <- W - lr C."""
+    rate = tile.builder.fneg(tile.number(words.TILE_NUMBERS))
+    for spot in spots:
+        old = tile.load(spot.address, spot.vector)
+        tile.store(tile.fma(rate, spot.value, old), spot.address, spot.vector)
+
+
+def _momentum(tile: _Tile, spots: list[Spot]) -> None:
+    """V <- p V + q C, then W <- W - lr V."""
+    rate = tile.builder.fneg(tile.number(words.TILE_NUMBERS))
+    p, q = (tile.number(words.TILE_NUMBERS + i) for i in (1, 2))
+    distance = tile.word(words.TILE_STATE)
+    for spot in spots:
+        at = tile.builder.add(spot.address, distance)
+        average = _blend(tile, tile.load(at, spot.vector), p, spot.value, q)
+        tile.store(average, at, spot.vector)
+        old = tile.load(spot.address, spot.vector)
+        tile.store(tile.fma(rate, average, old), spot.address, spot.vector)
+
+
+def _adam(tile: _Tile, spots: list[Spot]) -> None:
+    """M <- p M + q C, V <- r V + s C^2, W <- W - size root M / (sqrt(V) + eps root).
+
+    That is W - size M / (sqrt(V) / root + eps) with one division.
     """
-    width = lanes(kind)
-    scalar = LLVM_OF[kind]
-    vector = ir.VectorType(scalar, width)
-    item = 4 if kind is types.float32 else 8
-
-    @intrinsic
-    def transpose(_typing: Any, source: Any, source_row: Any, target: Any, target_row: Any) -> Any:
-        def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-            source, source_row, target, target_row = args
-            rows = []
-            for i in range(width):
-                at = builder.add(source, builder.mul(source_row, I64(i)))
-                rows.append(_load(builder, at, vector, "", item, None))
-            step = 1
-            while step < width:
-                rows = _exchange(builder, rows, step)
-                step *= 2
-            for i, row in enumerate(rows):
-                at = builder.add(target, builder.mul(target_row, I64(i)))
-                _store(builder, row, at, vector, "", item, None)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 4), codegen
-
-    return transpose
+    builder = tile.builder
+    size, root, p, q, r, s, eps = (tile.number(words.TILE_NUMBERS + i) for i in range(7))
+    scale = builder.fneg(builder.fmul(size, root))
+    shift = builder.fmul(eps, root)
+    first, second = (tile.word(words.TILE_STATE + i) for i in (0, 1))
+    for spot in spots:
+        m_at, v_at = (builder.add(spot.address, d) for d in (first, second))
+        m = _blend(tile, tile.load(m_at, spot.vector), p, spot.value, q)
+        square = builder.fmul(spot.value, spot.value)
+        v = _blend(tile, tile.load(v_at, spot.vector), r, square, s)
+        tile.store(m, m_at, spot.vector)
+        tile.store(v, v_at, spot.vector)
+        step = builder.fdiv(m, builder.fadd(tile.sqrt(v), shift))
+        old = tile.load(spot.address, spot.vector)
+        tile.store(tile.fma(scale, step, old), spot.address, spot.vector)
 
 
-def _exchange(builder: Any, rows: list[Any], step: int) -> list[Any]:
-    """Swap the off-diagonal halves of every 2 x 2 block of `step` x `step` blocks."""
-    width = len(rows)
-    kind = ir.VectorType(I32, width)
-    upper = [i if not i & step else width + i - step for i in range(width)]
-    lower = [i + step if not i & step else width + i for i in range(width)]
-    out = list(rows)
-    for i in range(width):
-        if not i & step:
-            a, b = rows[i], rows[i + step]
-            out[i] = builder.shuffle_vector(a, b, ir.Constant(kind, upper))
-            out[i + step] = builder.shuffle_vector(a, b, ir.Constant(kind, lower))
-    return out
+def _blend(tile: _Tile, a: Any, p: Any, b: Any, q: Any) -> Any:
+    return tile.fma(p, a, tile.builder.fmul(q, b))
 
 
-def _lane_mask(builder: Any, width: int, columns: Any) -> Any:
-    """Lane i exists if i < columns."""
-    kind = ir.VectorType(I64, width)
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), columns, I32(0))
-    zeros = ir.Constant(ir.VectorType(I32, width), [0] * width)
-    limit = builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
-    return builder.icmp_signed("<", ir.Constant(kind, list(range(width))), limit)
-
-
-def _load(builder: Any, address: Any, vector: Any, name: str, item: int, mask: Any) -> Any:
-    pointer = builder.inttoptr(address, vector.as_pointer())
-    if mask is None:
-        return builder.load(pointer, align=item)
-    bits = ir.VectorType(ir.IntType(1), vector.count)
-    kind = ir.FunctionType(vector, [vector.as_pointer(), I32, bits, vector])
-    function = _declare(builder.module, f"llvm.masked.load.{name}.p0", kind)
-    empty = ir.Constant(vector, [0.0] * vector.count)
-    return builder.call(function, [pointer, I32(item), mask, empty])
-
-
-def _store(
-    builder: Any, value: Any, address: Any, vector: Any, name: str, item: int, mask: Any
-) -> None:
-    pointer = builder.inttoptr(address, vector.as_pointer())
-    if mask is None:
-        builder.store(value, pointer, align=item)
-        return
-    bits = ir.VectorType(ir.IntType(1), vector.count)
-    kind = ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), I32, bits])
-    function = _declare(builder.module, f"llvm.masked.store.{name}.p0", kind)
-    builder.call(function, [value, pointer, I32(item), mask])
-
-
-def _declare(module: Any, name: str, kind: Any) -> Any:
-    found = module.globals.get(name)
-    return found if found is not None else ir.Function(module, kind, name)
+_EMITTERS: dict[str, Callable[[_Tile, list[Spot]], None]] = {
+    "plain": _plain,
+    "bias": _bias,
+    "bias_relu": _bias_relu,
+    "relu_grad": _relu_grad,
+    "sgd": _sgd,
+    "momentum": _momentum,
+    "adam": _adam,
+}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
 
 load_i64, load_i32, load_u8 = low.load_i64, low.load_i32, low.load_u8
-store_i32, store_u8 = low.store_i32, low.store_u8
+store_i64, store_i32, store_u8 = low.store_i64, low.store_i32, low.store_u8
+
+strip_load, strip_store = low.make_strip_access(types.int64)
 
 
 @njit(error_model="numpy", inline="always")
@@ -20,9 +22,10 @@ def _address(code, bases, at):
 
 @njit(error_model="numpy")
 def copy_bytes(source, target, n):
-    """Copy n bytes, four at a time where possible."""
-    if n == 8:
-        low.store_i64(target, 0, load_i64(source, 0))
+    """Copy n bytes, eight or four at a time where possible."""
+    if n % 8 == 0:
+        for i in range(n // 8):
+            strip_store(target, i, strip_load(source, i))
     elif n % 4 == 0:
         for i in range(n // 4):
             store_i32(target, i, load_i32(source, i))
@@ -41,6 +44,10 @@ def load_batch(code, bases, row0, row1, tile, scratch):
         _address(code, bases, 3),
         _address(code, bases, 5),
     )
+    if nbytes == 8:
+        for r in range(row0, row1):
+            store_i64(out, r, load_i64(source, load_i64(order, r)))
+        return 0
     for r in range(row0, row1):
         copy_bytes(source + load_i64(order, r) * nbytes, out + r * nbytes, nbytes)
     return 0

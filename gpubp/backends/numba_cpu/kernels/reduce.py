@@ -2,7 +2,8 @@
 
 The input is (outer, red, inner), reduced over the middle. Each output is made by one worker, in an
 order that depends on its place alone: sums run in float64, over strips that start at the first
-element of the reduced range, so results do not depend on how the work is shared.
+element of the reduced range (columns: four rows are added as a tree first), so results do not
+depend on how the work is shared.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ def make_reduce(kind: Any) -> Any:
     Wide = np.int64 if integer else np.float64
     load_wide, store_wide = (
         (low.load_i64, low.store_i64) if integer else (low.load_f64, low.store_f64)
+    )
+    strip_load, _ = low.make_strip_access(kind)
+    strip_load_wide, strip_store_wide = low.make_strip_access(
+        types.int64 if integer else types.float64
     )
     C = CONSTRUCTOR[kind]
     size = low.ITEMSIZE[kind]
@@ -83,6 +88,18 @@ def make_reduce(kind: Any) -> Any:
         return total
 
     @njit(error_model="numpy")
+    def add_fours(source, step, rows, count, sums):
+        """Add rows to the running sums of columns: four at a time as a tree, then in float64."""
+        for r in range(0, rows, 4):
+            a = source + r * step
+            b, c, d = a + step, a + 2 * step, a + 3 * step
+            for j in range(count):
+                low_pair = strip_load(a, j) + strip_load(b, j)
+                high_pair = strip_load(c, j) + strip_load(d, j)
+                strip_store_wide(sums, j, strip_load_wide(sums, j) + Wide(low_pair + high_pair))
+        return 0
+
+    @njit(error_model="numpy")
     def sum_columns(code, bases, source, dtype, o, i0, count, out, scratch):
         """Sums over the middle axis for columns [i0, i0 + count) of one outer index."""
         red, inner = load_i64(code, words.RED_RED), load_i64(code, words.RED_INNER)
@@ -93,17 +110,18 @@ def make_reduce(kind: Any) -> Any:
         width = 1 if dtype == 0 else (4 if dtype == 1 or dtype == 3 else 8)
         for j in range(count):
             store_wide(sums, j, Wide(0))
-        for r in range(red):
+        start = 0
+        if prologue == 0 and dtype == own:
+            start = red - red % 4
+            top = source + (o * red * inner + i0) * size
+            add_fours(top, inner * size, start, count, sums)
+        for r in range(start, red):
             at = (o * red + r) * inner + i0
             if prologue != 0:
                 tile = made - at * size
                 run_chain(code, prologue, bases, at, at + count, tile, after)
                 for j in range(count):
                     store_wide(sums, j, load_wide(sums, j) + Wide(load(made, j)))
-            elif dtype == own:
-                row = source + at * size
-                for j in range(count):
-                    store_wide(sums, j, load_wide(sums, j) + Wide(load(row, j)))
             else:
                 row = source + at * width
                 for j in range(count):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
 from gpubp.backends.numba_cpu.kernels.fastmath import fast_functions
@@ -23,7 +23,10 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
     load, store = low.make_load(kind), low.make_store(kind)
     size = low.ITEMSIZE[kind]
     C = CONSTRUCTOR[kind]
-    exp = fast_functions(kind).exp
+    fast = fast_functions(kind)
+    exp, log = fast.exp, fast.log_of_sum
+    wide_load, wide_store = low.make_strip_access(types.float64)
+    load_f64 = low.load_f64
     strip_load, strip_store = low.make_strip_access(kind)
 
     @njit(error_model="numpy", inline="always")
@@ -68,38 +71,84 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
         return 0
 
     @njit(error_model="numpy")
-    def shifted_exponentials(x, rows, n, out):
-        """exp(x - the row's maximum) for some rows: one loop over all of them, for short rows."""
+    def turn(x, rows, n, out):
+        """Copy (rows, n) to (n, rows)."""
         for r in range(rows):
-            top = row_max(x + r * n * size, n)
-            for j in range(r * n, (r + 1) * n):
-                store(out, j, load(x, j) - top)
-        for i in range(rows * n):
-            strip_store(out, i, exp(strip_load(out, i)))
+            for j in range(n):
+                store(out, j * rows + r, load(x, r * n + j))
         return 0
 
     @njit(error_model="numpy")
-    def one_row(code, bases, r, x, e):
-        """Loss and gradient of row r from its logits x and their shifted exponentials e."""
-        n, what, wide = load_i64(code, 0), load_i64(code, 2), load_i64(code, 3) == 8
-        labels = address(code, bases, 8)
-        label = load_i64(labels, r) if wide else np.int64(load_i32(labels, r))
-        valid = 0 <= label < n
-        total = 0.0
+    def maxima(e, rows, n, top):
+        """The largest of each column of e (n, rows); NaN if there is one."""
+        for r in range(rows):
+            strip_store(top, r, strip_load(e, r))
+        for j in range(1, n):
+            line = e + j * rows * size
+            for r in range(rows):
+                v, t = strip_load(line, r), strip_load(top, r)
+                strip_store(top, r, v if v > t or v != v else t)
+        return 0
+
+    @njit(error_model="numpy")
+    def exponentials_and_sums(e, rows, n, top, sums):
+        """e <- exp(e - top), and the sum of each column."""
+        for r in range(rows):
+            wide_store(sums, r, 0.0)
         for j in range(n):
-            total += np.float64(load(e, j))
-        if what != 2:
-            picked = load(x, label) - row_max(x, n) if valid else C(np.nan)
-            store(address(code, bases, 12), r, C(math.log(total)) - picked)
-        if what >= 2:
-            g = load(address(code, bases, 10), r * load_i64(code, 4))
-            out = address(code, bases, 14) + r * n * size
-            scale = C(1.0 / total) if valid else C(0)
+            line = e + j * rows * size
+            for r in range(rows):
+                strip_store(line, r, exp(strip_load(line, r) - strip_load(top, r)))
+            for r in range(rows):
+                wide_store(sums, r, wide_load(sums, r) + np.float64(strip_load(line, r)))
+        return 0
+
+    @njit(error_model="numpy")
+    def write_losses(code, bases, first, rows, x, top, sums, logs):
+        """log(sum) + max - (the label's logit) of each row; returns 1 if a label is out of range."""
+        n, labels, wide = load_i64(code, 0), address(code, bases, 8), load_i64(code, 3) == 8
+        losses = address(code, bases, 12) + first * size
+        for r in range(rows):
+            wide_store(logs, r, log(wide_load(sums, r)))
+        status = 0
+        for r in range(rows):
+            i = first + r
+            label = load_i64(labels, i) if wide else np.int64(load_i32(labels, i))
+            if 0 <= label < n:
+                picked = load(x, r * n + label) - load(top, r)
+                store(losses, r, C(load_f64(logs, r)) - picked)
+            else:
+                store(losses, r, C(np.nan))
+                status = 1
+        return status
+
+    @njit(error_model="numpy")
+    def write_gradients(code, bases, first, rows, e, scales, sums):
+        """(softmax - one-hot) times the cotangent; returns 1 if a label is out of range."""
+        n, labels, wide = load_i64(code, 0), address(code, bases, 8), load_i64(code, 3) == 8
+        cotangents, step = address(code, bases, 10), load_i64(code, 4)
+        out = address(code, bases, 14) + first * n * size
+        status = 0
+        for r in range(rows):
+            store(scales, r, C(1.0 / load_f64(sums, r)) * load(cotangents, (first + r) * step))
+        for j in range(n):
+            line = e + j * rows * size
+            for r in range(rows):
+                strip_store(line, r, strip_load(line, r) * strip_load(scales, r))
+        for r in range(rows):
             for j in range(n):
-                strip_store(out, j, strip_load(e, j) * scale * g)
-            if valid:
-                store(out, label, (load(e, label) * scale - C(1)) * g)
-        return 0 if valid else 1
+                store(out, r * n + j, load(e, j * rows + r))
+        for r in range(rows):
+            i = first + r
+            label = load_i64(labels, i) if wide else np.int64(load_i32(labels, i))
+            if 0 <= label < n:
+                at = r * n + label
+                store(out, at, load(out, at) - load(cotangents, i * step))
+            else:
+                for j in range(n):
+                    store(out, r * n + j, C(0))
+                status = 1
+        return status
 
     @njit(error_model="numpy")
     def cross_entropy(code, bases, row0, row1, tile, scratch):
@@ -107,19 +156,26 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
         bytes, stride of the loss cotangent, rows a block, then logits, labels, cotangent, loss,
         gradient.
 
-        A label out of range makes the loss NaN and a zero gradient; the status is then 1.
+        A block of rows is turned, so that loops run over rows, and short rows are no loss. A label
+        out of range makes the loss NaN and a zero gradient; the status is then 1.
         """
         n, per_row, block = load_i64(code, 0), load_i64(code, 1), load_i64(code, 5)
+        what = load_i64(code, 2)
+        sums, logs, top = scratch, scratch + 8 * block, scratch + 16 * block
+        scales = top + block * size
+        e = scales + block * size
         status = 0
         stop = row1 * per_row
         for first in range(row0 * per_row, stop, block):
             x = address(code, bases, 6) + first * n * size
             rows = min(block, stop - first)
-            shifted_exponentials(x, rows, n, scratch)
-            for r in range(rows):
-                at = r * n * size
-                if one_row(code, bases, first + r, x + at, scratch + at) != 0:
-                    status = 1
+            turn(x, rows, n, e)
+            maxima(e, rows, n, top)
+            exponentials_and_sums(e, rows, n, top, sums)
+            if what != 2:
+                status |= write_losses(code, bases, first, rows, x, top, sums, logs)
+            if what >= 2:
+                status |= write_gradients(code, bases, first, rows, e, scales, sums)
         return status
 
     return SimpleNamespace(softmax=softmax, cross_entropy=cross_entropy)

@@ -21,7 +21,7 @@ CONSTRUCTOR: dict[Any, Any] = {
 def make_math(kind: Any) -> SimpleNamespace:
     """The helpers named in `opcodes.FUNCTORS`, in the arithmetic of `kind`."""
     C = CONSTRUCTOR[kind]
-    inline = njit(error_model="numpy")
+    inline = njit(error_model="numpy", fastmath={"contract"}, forceinline=True)
 
     @inline
     def truncate(a):
@@ -40,7 +40,7 @@ def make_math(kind: Any) -> SimpleNamespace:
         return C(np.floor(a))
 
     fast = fast_functions(kind)
-    exp, tanh, sigmoid, erf = fast.exp, fast.tanh, fast.sigmoid, fast.erf
+    exp, tanh, sigmoid, erf, log1p = fast.exp, fast.tanh, fast.sigmoid, fast.erf, fast.log1p
 
     @inline
     def silu_slope(x):
@@ -50,7 +50,7 @@ def make_math(kind: Any) -> SimpleNamespace:
     @inline
     def softplus(x, beta, threshold):
         z = x * beta
-        soft = (max(z, C(0)) + math.log1p(exp(-abs(z)))) / beta
+        soft = (max(z, C(0)) + log1p(exp(-abs(z)))) / beta
         return x if z > threshold else soft
 
     k0 = C(math.sqrt(2.0 / math.pi))
@@ -92,8 +92,8 @@ def make_math(kind: Any) -> SimpleNamespace:
         gelu_slope=gelu_slope,
         gelu_tanh_slope=gelu_tanh_slope,
         exp=exp,
-        log=math.log,
-        log1p=math.log1p,
+        log=fast.log,
+        log1p=fast.log1p,
         expm1=fast.expm1,
         sqrt=math.sqrt,
         sin=math.sin,

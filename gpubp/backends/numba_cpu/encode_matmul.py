@@ -1,0 +1,141 @@
+"""Encoding of matrix products: blocks, copies, and what follows the product."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gpubp.backends.numba_cpu import words
+from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, Encoded, float_bits
+from gpubp.backends.numba_cpu.epilogues import Epilogue, find_epilogue
+from gpubp.backends.numba_cpu.target import lanes, tile_rows
+from gpubp.layout import matrix_batch_stride
+from gpubp.program import Operand, Part
+from gpubp.store import round_up
+
+# Sizes of what should stay in a cache, and measured crossovers; see docs/design/cpu.md.
+L1_BYTES = 32768  # a block of C that a chain follows
+L2_BYTES = 1 << 18  # a block of B
+FAR_BLOCK_BYTES = 3 << 16  # a block of C that a chain follows, where B does not fit
+PACK_ROWS = 32  # copy B where so many rows of C use the copy ...
+PACK_ROW_BYTES = 512  # ... and its rows are so long
+FAR_APART = 2048  # copy strips of A where its columns are so many bytes apart ...
+PACK_COLUMNS = 64  # ... and so many columns of C use the copy
+
+
+@dataclass
+class _Shape:
+    """A product as the kernel sees it: C (m, n) = A (m, k) B (k, n), strides in bytes."""
+
+    m: int
+    n: int
+    k: int
+    size: int
+    dtype: str
+
+    @property
+    def panel(self) -> int:
+        return 2 * lanes(self.dtype)
+
+
+def encode_matmul(part: Part) -> tuple[list[int], int, list[tuple[int, str]]]:
+    """(words, scratch bytes, needs) of a part built around a matrix product."""
+    assert part.anchor is not None
+    compute = part.body[part.anchor]
+    a, b = (part.inputs[i] for i in compute.args)
+    *batch, m, n = compute.shape
+    shape = _Shape(m, n, a.shape[-1], compute.dtype.itemsize, compute.dtype.name)
+    made = len(part.inputs) + part.anchor
+    epilogue = find_epilogue(part)
+    chain = _chain(part, made) if epilogue is None and len(part.body) > 1 else None
+    stored = next((o for v, o in part.outputs if v == made), None)
+    stored = epilogue.target if epilogue is not None else stored
+    code = [0] * words.MM_WORDS
+    code[words.MM_M], code[words.MM_N], code[words.MM_K] = m, n, shape.k
+    code[words.MM_BATCH] = math.prod(batch) // batch[0] if batch else 0
+    for at, operand in ((words.MM_A, a), (words.MM_B, b)):
+        code[at : at + 5] = _matrix(operand, tuple(batch), shape.size)
+    if stored is not None:
+        code[words.MM_C : words.MM_C + 2] = _at(stored)
+    code[words.MM_C_SCRATCH] = int(stored is None)
+    scratch = _plan(code, shape, a, b, chain is not None)
+    _describe(code, epilogue)
+    needs = [(words.MM_TILES, f"tiles_{shape.dtype}")]
+    if chain is not None:
+        code[words.MM_CHAIN] = len(code)
+        needs += [(words.MM_CHAIN_KERNEL, f"chain_{shape.dtype}"), *chain.needs_at(len(code))]
+        code += chain.words
+        scratch += chain.scratch
+    return code, scratch, needs
+
+
+def _at(operand: Operand) -> list[int]:
+    return [operand.buffer, operand.offset * operand.dtype.itemsize]
+
+
+def _matrix(operand: Operand, batch: tuple[int, ...], size: int) -> list[int]:
+    """Buffer, byte offset, row, column and batch stride in bytes."""
+    row, column = (s * size for s in operand.strides[-2:])
+    step = matrix_batch_stride(operand.shape, operand.strides, batch)
+    assert step is not None
+    return [*_at(operand), row, column, step * size]
+
+
+def _chain(part: Part, made: int) -> Encoded:
+    positions = [i for i in range(len(part.body)) if i != part.anchor]
+    compute = part.body[made - len(part.inputs)]
+    dtype = compute.dtype.name
+    return ChainEncoder(part, positions, compute.shape, dtype, made, whole_rows=True).encode(1)
+
+
+def _plan(code: list[int], shape: _Shape, a: Operand, b: Operand, chained: bool) -> int:
+    """Decide on blocks and copies, and lay out the scratch; returns its size before the chain."""
+    m, n, k, size, panel = shape.m, shape.n, shape.k, shape.size, shape.panel
+    columns = max(panel, L2_BYTES // max(k * size, 1) // panel * panel)
+    rows = max(m, 1)
+    if chained:
+        most = tile_rows()
+        room = L1_BYTES if columns >= n else FAR_BLOCK_BYTES
+        rows = max(most, room // max(n * size, 1) // most * most)
+    turned = b.strides[-1] != 1 and n > 1
+    pack = turned or (m >= PACK_ROWS and n * size >= PACK_ROW_BYTES)
+    pack_a = a.strides[-1] * size >= FAR_APART and n >= PACK_COLUMNS
+    whole = pack and rows < m
+    copied = round_up(n, panel) if whole else min(round_up(n, panel), columns)
+    sizes = (
+        8 * words.TILE_PARAMS,
+        min(rows, m) * n * size if code[words.MM_C_SCRATCH] else 0,
+        k * copied * size if pack else 0,
+        (tile_rows() * k + 2 * panel) * size if pack_a else 0,
+    )
+    ends = [0]
+    for part in sizes:
+        ends.append(ends[-1] + round_up(part, words.ALIGN))
+    code[words.MM_SCRATCH_C : words.MM_SCRATCH_CHAIN + 1] = ends[1:]
+    code[words.MM_PACK] = (2 if whole else 1) if pack else 0
+    code[words.MM_PACK_A] = int(pack_a)
+    code[words.MM_BLOCK], code[words.MM_COLUMNS] = rows, columns
+    return ends[-1]
+
+
+def _describe(code: list[int], epilogue: Epilogue | None) -> None:
+    """Write down the operands of the epilogue."""
+    code[words.MM_BIAS] = -1
+    for i in range(2):
+        code[words.MM_STATE + 2 * i] = -1
+    for i in range(words.TILE_MAX_NUMBERS):
+        code[words.MM_NUMBERS + 3 * i] = -1
+    if epilogue is None:
+        return
+    code[words.MM_EPILOGUE] = words.EPILOGUES.index(epilogue.name)
+    if epilogue.bias is not None:
+        code[words.MM_BIAS : words.MM_BIAS + 2] = _at(epilogue.bias)
+    for i, operand in enumerate(epilogue.state):
+        at = words.MM_STATE + 2 * i
+        code[at : at + 2] = _at(operand)
+    for i, number in enumerate(epilogue.numbers):
+        at = words.MM_NUMBERS + 3 * i
+        if isinstance(number, Operand):
+            code[at : at + 2] = _at(number)
+        else:
+            code[at + 2] = float_bits(float(number))

@@ -1,0 +1,175 @@
+"""Which register epilogue computes what follows a matrix product, if any does.
+
+Comes in: a part built around a product. Goes out: the name of an epilogue of
+`kernels.microkernel` with its operands, or None: then a chain over blocks of the product does it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from gpubp.program import Compute, Operand, Part
+
+
+@dataclass
+class Epilogue:
+    """An epilogue and its operands.
+
+    Attributes:
+        name: one of `words.EPILOGUES`.
+        target: where the result goes, laid out as the product.
+        bias: a row as long as the product's.
+        state: arrays laid out as the product, read (and written, by updates) beside it.
+        numbers: scalars in memory, or static numbers.
+    """
+
+    name: str
+    target: Operand
+    bias: Operand | None = None
+    state: list[Operand] = field(default_factory=list)
+    numbers: list[Operand | float] = field(default_factory=list)
+
+
+def find_epilogue(part: Part) -> Epilogue | None:
+    """The epilogue for a part whose anchor is a matrix product."""
+    view = _View(part)
+    names = tuple(c.spec.name for c in view.rest)
+    match = _MATCHES.get(names)
+    if match is None or view.product in dict(part.outputs):
+        return None
+    return match(view)
+
+
+class _View:
+    """A part with its product, and questions about operands."""
+
+    def __init__(self, part: Part) -> None:
+        assert part.anchor is not None
+        self.part = part
+        self.inputs = len(part.inputs)
+        self.product = self.inputs + part.anchor
+        anchor = part.body[part.anchor]
+        self.shape, self.dtype = anchor.shape, anchor.dtype
+        self.positions = [i for i in range(len(part.body)) if i != part.anchor]
+        self.rest: list[Compute] = [part.body[i] for i in self.positions]
+
+    def value(self, i: int) -> int:
+        """The number of what the i-th op after the product makes."""
+        return self.inputs + self.positions[i]
+
+    def alike(self, value: int) -> Operand | None:
+        """An operand laid out as the product."""
+        operand = self.part.inputs[value] if value < self.inputs else None
+        if operand is None or operand.dtype != self.dtype or operand.shape != self.shape:
+            return None
+        return operand if operand.contiguous else None
+
+    def row(self, value: int) -> Operand | None:
+        """An operand that is the same for every row of the product."""
+        operand = self.part.inputs[value] if value < self.inputs else None
+        if operand is None or operand.dtype != self.dtype or not operand.shape:
+            return None
+        same = operand.shape[-1] == self.shape[-1] and operand.strides[-1] == 1
+        repeated = all(n == 1 or s == 0 for n, s in zip(operand.shape[:-1], operand.strides))
+        return operand if same and repeated else None
+
+    def scalar(self, value: int) -> Operand | None:
+        """An operand with one element."""
+        operand = self.part.inputs[value] if value < self.inputs else None
+        if operand is None or operand.dtype != self.dtype:
+            return None
+        one = math.prod(operand.shape) == 1 or not any(operand.strides)
+        return operand if one else None
+
+    def outputs(self, values: Sequence[int]) -> list[Operand] | None:
+        """Where values go, if the part writes these and no others, laid out as the product."""
+        found = dict(self.part.outputs)
+        if sorted(found) != sorted(values):
+            return None
+        targets = [found[v] for v in values]
+        fits = all(t.contiguous and t.dtype == self.dtype for t in targets)
+        return targets if fits else None
+
+    def in_place(self, olds: Sequence[int], news: Sequence[int]) -> list[Operand] | None:
+        """Operands that are each overwritten by their new value."""
+        sources = [self.alike(v) for v in olds]
+        targets = self.outputs(news)
+        if targets is None:
+            return None
+        found = [s for s, t in zip(sources, targets) if s is not None and _same_place(s, t)]
+        return found if len(found) == len(targets) else None
+
+
+def _same_place(a: Operand, b: Operand) -> bool:
+    return (a.buffer, a.offset) == (b.buffer, b.offset)
+
+
+def _bias(view: _View) -> Epilogue | None:
+    args = view.rest[0].args
+    bias = [view.row(a) for a in args if a != view.product]
+    last = view.value(len(view.rest) - 1)
+    targets = view.outputs([last])
+    if len(bias) != 1 or bias[0] is None or targets is None:
+        return None
+    if len(view.rest) == 2 and view.rest[1].args != (view.value(0),):
+        return None
+    return Epilogue("bias" if len(view.rest) == 1 else "bias_relu", targets[0], bias[0])
+
+
+def _relu_grad(view: _View) -> Epilogue | None:
+    cotangent, saved = view.rest[0].args
+    operand, targets = view.alike(saved), view.outputs([view.value(0)])
+    if cotangent != view.product or operand is None or targets is None:
+        return None
+    return Epilogue("relu_grad", targets[0], state=[operand])
+
+
+def _sgd(view: _View) -> Epilogue | None:
+    w, gradient, lr = view.rest[0].args
+    places, rate = view.in_place([w], [view.value(0)]), view.scalar(lr)
+    if gradient != view.product or places is None or rate is None:
+        return None
+    return Epilogue("sgd", places[0], numbers=[rate])
+
+
+def _momentum(view: _View) -> Epilogue | None:
+    average, update = view.rest
+    buffer, gradient = average.args
+    w, direction, lr = update.args
+    places = view.in_place([buffer, w], [view.value(0), view.value(1)])
+    rate = view.scalar(lr)
+    plain = gradient == view.product and direction == view.value(0)
+    if not plain or places is None or rate is None:
+        return None
+    attrs = average.attrs
+    numbers = [rate, attrs["momentum"], 1 - attrs["dampening"]]
+    return Epilogue("momentum", places[1], state=[places[0]], numbers=numbers)
+
+
+def _adam(view: _View) -> Epilogue | None:
+    first, second, update = view.rest
+    w, m, v, size, root = update.args
+    places = view.in_place(
+        [first.args[0], second.args[0], w], [view.value(0), view.value(1), view.value(2)]
+    )
+    scalars = [s for s in (view.scalar(size), view.scalar(root)) if s is not None]
+    plain = first.args[1] == second.args[1] == view.product
+    if not plain or (m, v) != (view.value(0), view.value(1)):
+        return None
+    if places is None or len(scalars) != 2:
+        return None
+    decays = [d for op in (first, second) for d in (op.attrs["decay"], 1 - op.attrs["decay"])]
+    numbers: list[Operand | float] = [*scalars, *decays, update.attrs["eps"]]
+    return Epilogue("adam", places[2], state=places[:2], numbers=numbers)
+
+
+_MATCHES: dict[tuple[str, ...], Callable[[_View], Epilogue | None]] = {
+    ("add",): _bias,
+    ("add", "relu"): _bias,
+    ("relu_grad",): _relu_grad,
+    ("sgd_update",): _sgd,
+    ("momentum_update", "sgd_update"): _momentum,
+    ("ema", "ema_square", "adam_update"): _adam,
+}
