@@ -14,7 +14,6 @@ from gpubp.errors import BackendError
 from gpubp.fuse import arithmetic
 from gpubp.layout import c_strides
 from gpubp.program import Operand, Part
-from gpubp.store import round_up
 
 CROSS_BYTES = 16384
 

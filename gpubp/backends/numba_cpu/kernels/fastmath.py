@@ -59,8 +59,8 @@ def _power_of_two(_typing: Any, shifted: Any) -> Any:
     return types.float32(types.float32), codegen
 
 
-# A multiply and an add become one instruction where there is one. Inlined whatever their size: a loop
-# with a call left in it is not vectorised.
+# A multiply and an add become one instruction where there is one. Inlined whatever their size: a
+# loop with a call left in it is not vectorised.
 _inline = njit(error_model="numpy", fastmath={"contract"}, forceinline=True)
 
 
@@ -149,7 +149,7 @@ def _split(_typing: Any, x: Any) -> Any:
         bits = builder.sub(builder.bitcast(args[0], i64), root)
         exponent = builder.lshr(builder.add(bits, i64(1024 << 52)), i64(52))
         mantissa = builder.add(builder.and_(bits, i64((1 << 52) - 1)), root)
-        # 2^52 + exponent as a float64, made from bits: there is no vector conversion before AVX-512.
+        # 2^52 + exponent, made from bits: AVX2 has no vector conversion of int64.
         whole = builder.bitcast(builder.or_(exponent, i64(0x4330000000000000)), double)
         n = builder.fsub(whole, ir.Constant(double, 2.0**52 + 1024.0))
         pair = builder.bitcast(mantissa, double), n

@@ -105,7 +105,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
 
     @njit(error_model="numpy")
     def write_losses(code, bases, first, rows, x, top, sums, logs):
-        """log(sum) + max - (the label's logit) of each row; returns 1 if a label is out of range."""
+        """log(sum) + max - (the label's logit) a row; returns 1 if a label is out of range."""
         n, labels, wide = load_i64(code, 0), address(code, bases, 8), load_i64(code, 3) == 8
         losses = address(code, bases, 12) + first * size
         for r in range(rows):
