@@ -213,7 +213,10 @@ class Graph:
 
     def still_valid(self) -> bool:
         """Every fact that was assumed while tracing still holds."""
-        return all(fact() == value for fact, value in self.assumptions)
+        for fact, value in self.assumptions:
+            if fact() != value:
+                return False
+        return True
 
     def slots(self) -> list[Slot]:
         """Every slot read so far, in order of first use."""
@@ -391,8 +394,9 @@ def assume(fact: Callable[[], object]) -> None:
 
     A program is traced again when a fact it was traced under no longer has the same value.
     """
-    if _active.graph is not None:
-        _active.graph.assumptions.append((fact, fact()))
+    graph = _active.graph
+    if graph is not None and all(known != fact for known, _ in graph.assumptions):
+        graph.assumptions.append((fact, fact()))
 
 
 def bind(spec: OpSpec, *args: Any, **attrs: Any) -> Any:

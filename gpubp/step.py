@@ -17,6 +17,7 @@ from gpubp.grad import gradients
 from gpubp.program import Program
 from gpubp.report import report
 from gpubp.runner import Ready, Runner, as_input, check_indices
+from gpubp.single import Singles, key_of
 from gpubp.store import Slot, pack, siblings
 from gpubp.trace import trace
 
@@ -59,6 +60,7 @@ class Step:
         self._grads: list[Slot] = []
         self._grad_of: dict[int, Slot] = {}
         self._runner = Runner(self._trace, backend, device, True, options)
+        self._singles = Singles()
         if not optimizer.parameters():
             raise GradientError("the optimizer has no parameters to train.")
         self._floating = optimizer.parameters()[0].dtype
@@ -87,9 +89,19 @@ class Step:
         Returns:
             The loss before the update, a NumPy scalar.
         """
-        data = self._data(batch)
-        size = len(data[0])
-        return self._execute(data, np.arange(size), np.zeros((1, 2), np.int64), [size])[0]
+        key = key_of(batch)
+        with self._runner.lock:
+            single = self._singles.find(key)
+            if single is not None:
+                self._runner.last = single.ready
+                return single(batch)[0][0]
+            data = self._data(batch)
+            size = len(data[0])
+            one = np.zeros((1, 2), np.int64)
+            loss = self._execute(data, np.arange(size), one, [size], finite=False)[0]
+            if self._runner.last is not None:
+                self._singles.add(key, self._runner.last, self.backend, data)
+            return loss
 
     def run(
         self,
@@ -120,8 +132,6 @@ class Step:
             DataError: empty data, NaN or infinity, indices out of range, labels out of range.
         """
         arrays = self._data(data)
-        for i, array in enumerate(arrays):
-            _check_finite(array, i)
         orders = self._orders(len(arrays[0]), epochs, shuffle, seed, order)
         size = len(orders[0])
         _require_count("batch_size", batch_size)
@@ -136,7 +146,7 @@ class Step:
             return self._execute(arrays, np.concatenate(orders), steps, sizes)
         losses = []
         for i, indices in enumerate(orders):
-            losses.append(self._execute(arrays, indices, epoch, sizes))
+            losses.append(self._execute(arrays, indices, epoch, sizes, checked=i > 0))
             progress(i + 1, epochs)
         return np.concatenate(losses)
 
@@ -176,17 +186,28 @@ class Step:
         order: NDArray[np.int64],
         schedule: NDArray[np.int64],
         sizes: list[int],
+        finite: bool = True,
+        checked: bool = False,
     ) -> NDArray[Any]:
-        """Run a schedule whose programs take batches of `sizes`; returns the losses."""
+        """Run a schedule whose programs take batches of `sizes`; returns the losses.
+
+        `finite`: refuse NaN and infinity. `checked`: the data were checked before.
+        """
         with self._runner.lock:
             readies = [
                 self._ready([ArrayType((size, *a.shape[1:]), a.dtype) for a in data])
                 for size in sizes
             ]
             self._runner.last = readies[0]
-            check_indices(readies[0].program, data)
-            losses = np.empty(len(schedule), readies[0].program.output_types[0][1])
-            feed = Feed(data, np.ascontiguousarray(order, np.int64), [[losses]] * len(sizes))
+            program = readies[0].program
+            losses = np.empty(len(schedule), program.output_types[0][1])
+            feed = Feed(
+                data,
+                np.ascontiguousarray(order, np.int64),
+                [[losses]] * len(sizes),
+                None if checked else lambda: _check(program, data, finite),
+                finite,
+            )
             self._runner.backend.run([r.loaded for r in readies], schedule, feed)
             return losses
 
@@ -284,6 +305,14 @@ def _epoch_schedule(size: int, batch_size: int, tail: int) -> NDArray[np.int64]:
 def _require_count(name: str, value: object) -> None:
     if not isinstance(value, (int, np.integer)) or value < 1:
         raise DataError(f"{name} is {value!r}, expected an integer of at least 1.")
+
+
+def _check(program: Program, data: Sequence[ConcreteArray], finite: bool) -> None:
+    """Raise if the data of a run are not what they must be; says which, where and why."""
+    check_indices(program, data)
+    if finite:
+        for i, array in enumerate(data):
+            _check_finite(array, i)
 
 
 def _check_finite(array: ConcreteArray, position: int) -> None:

@@ -11,7 +11,7 @@ device, uploads it when the host's was written, and downloads it when it is read
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,11 +49,17 @@ class Feed:
         order: int64, indices of rows of the resident arrays; unused if not batched.
         outputs: one list for each program: arrays of shape (steps, *output shape). Row i belongs to
             row i of the schedule.
+        check: raises if labels or indices among the inputs are out of range (`index_limits` of the
+            programs), or, with `finite`, if float inputs hold NaN or infinity. Every run does so
+            before any work: by calling this, or by looking itself and calling this to say where.
+        finite: NaN and infinity are refused.
     """
 
     inputs: Sequence[NDArray[Any]]
     order: NDArray[np.int64]
     outputs: Sequence[Sequence[NDArray[Any]]]
+    check: Callable[[], None] | None = None
+    finite: bool = False
 
 
 class Backend(ABC):
@@ -77,6 +83,13 @@ class Backend(ABC):
             BackendError: this backend cannot measure.
         """
         raise BackendError(f"backend {self.name!r} does not measure its instructions.")
+
+    def bind(self, loaded: Any, feed: Feed) -> Callable[[], None]:
+        """A function that runs one step of a program on the arrays of `feed`, whose contents may
+        change between calls: what is called once a step should not look for addresses again.
+        """
+        one = np.zeros((1, 2), np.int64)
+        return lambda: self.run([loaded], one, feed)
 
     @abstractmethod
     def run(self, loaded: Sequence[Any], schedule: NDArray[np.int64], feed: Feed) -> None:

@@ -81,6 +81,8 @@ class NumpyBackend(Backend):
         return Loaded(program)
 
     def run(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed) -> None:
+        if feed.check is not None:
+            feed.check()
         for step, (which, position) in enumerate(schedule.tolist()):
             target = loaded[which]
             target.bind(feed, feed.outputs[which], step)

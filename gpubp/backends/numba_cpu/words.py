@@ -94,6 +94,9 @@ RED_WORDS = 15
 RED_CODES = {"sum": 0, "max": 1, "min": 2, "argmax": 3, "argmin": 4}
 RED_BLOCK = 256  # outputs at a time
 
+# What is looked at before any work, see `kernels.loop`.
+CHECK_INT32, CHECK_INT64, CHECK_FLOAT32, CHECK_FLOAT64 = 0, 1, 2, 3
+
 # The run loop: one record a part.
 RECORD_KERNEL, RECORD_CODE, RECORD_ROWS, RECORD_SYNC = 0, 1, 2, 3
 RECORD_WORDS = 4

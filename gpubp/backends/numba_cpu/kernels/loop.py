@@ -1,7 +1,8 @@
 """The run loop: each worker enters once and runs all steps, meeting the others at barriers.
 
 Context words: 0 steps, 1 schedule, 2 program table, 3 barrier (count, generation), 4 status,
-5 workers, 6 spins before a worker lets others have its core.
+5 workers, 6 spins before a worker lets others have its core, 7 number of checks, 8 checks.
+A check, 4 words: what (`words.CHECK_*`), address, elements, limit. All are done before any work.
 Program table, a row of 9 words each: 0 records, 1 their number, 2 buffers, 3 first address table
 (one a worker, of `buffers` words), 4 the order's address, 5 number of outputs, 6 list of outputs
 (buffer, address, bytes a step), 7 scratch bytes a worker, 8 scratch of worker 0.
@@ -10,12 +11,15 @@ The last buffer of each address table is the index order at the step's position.
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
 
-load_i64, store_i64 = low.load_i64, low.store_i64
+load_i64, store_i64, load_i32 = low.load_i64, low.store_i64, low.load_i32
+_EXPONENT32 = np.int32(0x7F800000)
+_EXPONENT64 = np.int64(0x7FF0000000000000)
 TABLE_WORDS = 9
 
 
@@ -68,8 +72,42 @@ def run_step(table, bases, scratch, context, worker, workers):
 
 
 @njit(error_model="numpy")
+def in_range(what, address, count, limit):
+    """Integers are all from 0 to limit - 1, or floats all finite."""
+    bad = 0
+    if what == words.CHECK_INT32:
+        for i in range(count):
+            bad |= np.uint32(load_i32(address, i)) >= np.uint32(limit)
+    elif what == words.CHECK_INT64:
+        for i in range(count):
+            bad |= np.uint64(load_i64(address, i)) >= np.uint64(limit)
+    elif what == words.CHECK_FLOAT32:
+        for i in range(count):
+            bad |= (load_i32(address, i) & _EXPONENT32) == _EXPONENT32
+    else:
+        for i in range(count):
+            bad |= (load_i64(address, i) & _EXPONENT64) == _EXPONENT64
+    return bad == 0
+
+
+@njit(error_model="numpy")
+def accepted(context):
+    """The inputs are what they must be."""
+    check = load_i64(context, 8)
+    for _ in range(load_i64(context, 7)):
+        what, address = load_i64(check, 0), load_i64(check, 1)
+        if not in_range(what, address, load_i64(check, 2), load_i64(check, 3)):
+            return False
+        check += 32
+    return True
+
+
+@njit(error_model="numpy")
 def loop(context, worker, _unused0, _unused1, _unused2, _unused3):
-    """Run the whole schedule as one of the workers."""
+    """Run the whole schedule as one of the workers; status -1: the inputs are refused."""
+    if not accepted(context):
+        store_i64(load_i64(context, 4), 0, -1)
+        return 0
     workers = load_i64(context, 5)
     schedule = load_i64(context, 1)
     for step in range(load_i64(context, 0)):

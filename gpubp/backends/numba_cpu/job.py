@@ -1,0 +1,180 @@
+"""A run of the native loop: encoded programs, their memory, and the tables that the loop reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.backends.base import Feed
+from gpubp.backends.numba_cpu import words
+from gpubp.backends.numba_cpu.custom import CustomCall
+from gpubp.backends.numba_cpu.encode import EncodedPart, encode
+from gpubp.backends.numba_cpu.objects import addresses
+from gpubp.program import Program
+from gpubp.store import Bank, address_of, aligned_zeros, round_up
+
+SPINS = 2000
+
+
+class Loaded:
+    """An encoded program with memory of its own."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.flops = program.flops
+        self.residents = len(program.input_types) if program.batched else 0
+        resident = len(program.buffers)
+        order = resident + self.residents
+        self.row = order + 1
+        self.customs: list[CustomCall] = []
+        self.record_of_part: list[int] = []
+        parts: list[tuple[EncodedPart, int, bool]] = []
+        sync = False
+        for instruction in program.instructions:
+            sync = sync or instruction.sync  # kept if the instruction turns out to be empty
+            for part in instruction.parts:
+                encoded = encode(part, resident, order)
+                self.record_of_part.append(-1 if encoded is None else len(parts))
+                if encoded is None:
+                    continue
+                if encoded.kernel == "custom":
+                    self.customs.append(CustomCall(part))
+                    encoded.words[0] = self.customs[-1].address
+                parts.append((encoded, part.rows, sync))
+                sync = False
+        self.scratch_bytes = round_up(max([p.scratch for p, _, _ in parts], default=0) + 64, 64)
+        self._link(parts)
+        self._allocate()
+
+    def _link(self, parts: list[tuple[EncodedPart, int, bool]]) -> None:
+        """Put all code into one array and make the records of the run loop."""
+        names = {p.kernel for p, _, _ in parts}
+        names |= {name for p, _, _ in parts for _, name in p.needs}
+        found = addresses(names | {"loop"})
+        starts = np.cumsum([0] + [len(p.words) for p, _, _ in parts])
+        for part, _, _ in parts:
+            for word, name in part.needs:
+                part.words[word] = found[name]
+        self.code = np.array([w for p, _, _ in parts for w in p.words], np.int64)
+        self.records = np.zeros((len(parts), words.RECORD_WORDS), np.int64)
+        for i, (part, rows, sync) in enumerate(parts):
+            address = address_of(self.code) + 8 * int(starts[i])
+            self.records[i] = (found[part.kernel], address, rows, sync)
+
+    def _allocate(self) -> None:
+        self.memory: list[NDArray[Any] | None] = []
+        for buffer in self.program.buffers:
+            if isinstance(buffer.payload, Bank):
+                self.memory.append(buffer.payload.data)
+            elif buffer.kind == "const":
+                pool = aligned_zeros(buffer.size, np.uint8)
+                pool[:] = np.asarray(buffer.payload)
+                self.memory.append(pool)
+            elif buffer.kind == "arena":
+                self.memory.append(aligned_zeros(buffer.size, np.uint8))
+            else:
+                self.memory.append(None)
+        self.outputs = [i for i, b in enumerate(self.program.buffers) if b.kind == "output"]
+        self._addresses = np.zeros(self.row, np.int64)
+        for i, memory in enumerate(self.memory):
+            self._addresses[i] = 0 if memory is None else address_of(memory)
+        self._fixed = address_of(self.records), len(self.records), self.row
+        self.scratch = aligned_zeros(0, np.uint8)
+
+    def table(
+        self, feed: Feed, outputs: Sequence[NDArray[Any]], workers: int
+    ) -> tuple[list[int], list[NDArray[Any]]]:
+        """The row of the program table for one run (see `kernels.loop`), and arrays to keep."""
+        if self.scratch.size < self.scratch_bytes * workers:
+            self.scratch = aligned_zeros(self.scratch_bytes * workers, np.uint8)
+        buffers = self.program.buffers
+        inputs = [address_of(a) for a in feed.inputs]
+        bases = np.tile(self._addresses, (workers, 1))
+        for i, buffer in enumerate(buffers):
+            if buffer.kind == "input":
+                bases[:, i] = inputs[buffer.position]
+        bases[:, len(buffers) : len(buffers) + self.residents] = inputs[: self.residents]
+        rows = [
+            (i, address_of(outputs[buffers[i].position]), buffers[i].nbytes) for i in self.outputs
+        ]
+        listed = np.array(rows, np.int64).reshape(-1, 3)
+        row = [
+            *self._fixed,
+            address_of(bases),
+            address_of(feed.order),
+            len(rows),
+            address_of(listed),
+            self.scratch_bytes,
+            address_of(self.scratch),
+        ]
+        return row, [bases, listed, self.scratch]
+
+
+class Job:
+    """One run, ready to be entered by its workers, once or again and again.
+
+    Args:
+        tables: rows of the program table.
+        schedule: (program, position) of each step.
+        checks: rows of `words.CHECK_*`, address, elements, limit.
+        workers: how many enter.
+        keep: arrays that the tables point at.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[Sequence[int]],
+        schedule: NDArray[np.int64],
+        checks: Sequence[Sequence[int]],
+        workers: int,
+        keep: Any = None,
+    ) -> None:
+        programs = np.array(tables, np.int64)
+        looked_at = np.array(checks, np.int64).reshape(-1, 4)
+        self.shared = aligned_zeros(32, np.int64)  # the barrier; the status, on a line of its own
+        self._keep = keep, programs, schedule, looked_at
+        start = address_of(self.shared)
+        self.context = np.array(
+            [
+                len(schedule),
+                address_of(schedule),
+                address_of(programs),
+                start,
+                start + 128,
+                workers,
+                SPINS,
+                len(checks),
+                address_of(looked_at),
+            ],
+            np.int64,
+        )
+        self.address = address_of(self.context)
+
+    @property
+    def status(self) -> int:
+        """What the kernels reported: 0 if all is well."""
+        return int(self.shared[16])
+
+
+def checks_of(programs: Sequence[Program], feed: Feed) -> list[tuple[int, int, int, int]]:
+    """What the run loop looks at before any work."""
+    found = []
+    if feed.check is None:
+        return []
+    limits: dict[int, int] = {}
+    for program in programs:
+        for position, limit in program.index_limits.items():
+            limits[position] = min(limit, limits.get(position, limit))
+    for position, array in enumerate(feed.inputs):
+        limit = limits.get(position, 0)
+        if position in limits:
+            what = words.CHECK_INT32 if array.dtype == np.int32 else words.CHECK_INT64
+        elif feed.finite and array.dtype.kind == "f":
+            what = words.CHECK_FLOAT32 if array.dtype == np.float32 else words.CHECK_FLOAT64
+        else:
+            continue
+        found.append((what, address_of(array), array.size, limit))
+    return found
