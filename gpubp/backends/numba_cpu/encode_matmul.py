@@ -15,12 +15,13 @@ from gpubp.store import round_up
 
 # Sizes of what should stay in a cache, and measured crossovers; see docs/design/cpu.md.
 L1_BYTES = 32768  # a block of C that a chain follows
-L2_BYTES = 1 << 18  # a block of B
+L2_BYTES = 1 << 17  # a block of B
 FAR_BLOCK_BYTES = 3 << 16  # a block of C that a chain follows, where B does not fit
+A_BYTES, FAR_A_BYTES = 1 << 17, 1 << 22  # a copied block of A; the same, where B does not fit
 PACK_ROWS = 32  # copy B where so many rows of C use the copy ...
-PACK_ROW_BYTES = 512  # ... and its rows are so long
-FAR_APART = 2048  # copy strips of A where its columns are so many bytes apart ...
-PACK_COLUMNS = 64  # ... and so many columns of C use the copy
+PACK_ROW_BYTES = 128  # ... and its rows are longer than this
+PACK_COLUMNS = 64  # copy A strip by strip where so many columns of C use the copy ...
+L1_LINES, L1_SETS, LINE_BYTES = 512, 64, 64  # ... and a strip read in place does not stay in cache
 
 
 @dataclass
@@ -92,21 +93,21 @@ def _plan(code: list[int], shape: _Shape, a: Operand, b: Operand, chained: bool)
     """Decide on blocks and copies, and lay out the scratch; returns its size before the chain."""
     m, n, k, size, panel = shape.m, shape.n, shape.k, shape.size, shape.panel
     columns = max(panel, L2_BYTES // max(k * size, 1) // panel * panel)
+    turned = b.strides[-1] != 1 and n > 1
+    pack = turned or (m >= PACK_ROWS and n * size > PACK_ROW_BYTES)
+    pack_a = n >= PACK_COLUMNS and _thrashes(a.strides[-1] * size, k)
     rows = max(m, 1)
     if chained:
-        most = tile_rows()
-        room = L1_BYTES if columns >= n else FAR_BLOCK_BYTES
-        rows = max(most, room // max(n * size, 1) // most * most)
-    turned = b.strides[-1] != 1 and n > 1
-    pack = turned or (m >= PACK_ROWS and n * size >= PACK_ROW_BYTES)
-    pack_a = a.strides[-1] * size >= FAR_APART and n >= PACK_COLUMNS
-    whole = pack and rows < m
+        rows = _fitting(L1_BYTES if columns >= n else FAR_BLOCK_BYTES, n * size)
+    if pack_a:
+        rows = min(rows, _fitting(A_BYTES if columns >= n else FAR_A_BYTES, k * size))
+    whole = pack and rows < m and (chained or columns >= n)
     copied = round_up(n, panel) if whole else min(round_up(n, panel), columns)
     sizes = (
         8 * words.TILE_PARAMS,
         min(rows, m) * n * size if code[words.MM_C_SCRATCH] else 0,
         k * copied * size if pack else 0,
-        (tile_rows() * k + 2 * panel) * size if pack_a else 0,
+        (min(rows, m) * k + panel) * size if pack_a else 0,
     )
     ends = [0]
     for part in sizes:
@@ -116,6 +117,21 @@ def _plan(code: list[int], shape: _Shape, a: Operand, b: Operand, chained: bool)
     code[words.MM_PACK_A] = int(pack_a)
     code[words.MM_BLOCK], code[words.MM_COLUMNS] = rows, columns
     return ends[-1]
+
+
+def _fitting(room: int, row: int) -> int:
+    """Rows of `row` bytes that fit, in whole strips."""
+    most = tile_rows()
+    return max(most, room // max(row, 1) // most * most)
+
+
+def _thrashes(stride: int, count: int) -> bool:
+    """Elements so many bytes apart would fill the cache lines that they can map to twice over."""
+    if stride < LINE_BYTES:
+        return False
+    step = max(math.gcd(stride, L1_SETS * LINE_BYTES), LINE_BYTES)
+    lines = L1_LINES * LINE_BYTES // step
+    return count > 2 * lines
 
 
 def _describe(code: list[int], epilogue: Epilogue | None) -> None:

@@ -75,12 +75,18 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "gpubp"
 
 
+def sources() -> list[Path]:
+    """Every file of the package that decides what object code comes out."""
+    here = Path(__file__).parent
+    beside = ("compiler.py", "opcodes.py", "target.py", "words.py")
+    return sorted([*(here / "kernels").glob("*.py"), *[here / name for name in beside]])
+
+
 @cache
 def cache_folder() -> Path:
     """Where this machine's object code is, for these very sources."""
     digest = hashlib.sha256()
-    here = Path(__file__).parent
-    for source in sorted(here.rglob("*.py")):
+    for source in sources():
         digest.update(source.name.encode() + source.read_bytes())
     llvm = _llvm()
     for part in (

@@ -16,7 +16,7 @@ from numba import njit
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
 from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR
-from gpubp.backends.numba_cpu.kernels.transpose import make_transpose
+from gpubp.backends.numba_cpu.kernels.transpose import make_copy, make_transpose
 from gpubp.backends.numba_cpu.target import lanes, tile_rows
 
 
@@ -30,7 +30,7 @@ def make_matmul(kind: Any) -> Any:
     panel = 2 * width
     most = tile_rows()
     wide = 4 if most <= 4 else 8  # elements copied at once for a strip of A
-    transpose = make_transpose(kind)
+    transpose, copy = make_transpose(kind), make_copy(kind, 2)
     strip_load, strip_store = low.make_strip_access(kind)
     kinds = words.TILE_KINDS
 
@@ -55,8 +55,13 @@ def make_matmul(kind: Any) -> Any:
             low.call_tile(edge, params, a, b, c + at, at)
         return 0
 
+    @njit(error_model="numpy", inline="always")
+    def strip_rows(left):
+        """Rows of the next strip: the last two share what is left evenly."""
+        return (left + 1) // 2 if most < left < 2 * most else min(left, most)
+
     @njit(error_model="numpy")
-    def pack_a(rows, k, a, ar, ac, out):
+    def pack_strip(rows, k, a, ar, ac, out):
         """Copy some rows of A, all of k, to (k, rows)."""
         done = 0
         if ar == size and rows > wide // 2:
@@ -71,52 +76,72 @@ def make_matmul(kind: Any) -> Any:
         return 0
 
     @njit(error_model="numpy")
-    def strips(code, tiles, params, m, a, b, b_panel, c, n, offset, packed_a):
-        """m rows of C, some columns. `packed_a`: where to copy strips of A to; 0: read in place."""
-        k = load_i64(code, words.MM_K)
-        ar, ac = load_i64(code, words.MM_A + 2), load_i64(code, words.MM_A + 3)
+    def pack_a(m, k, a, ar, ac, out):
+        """Copy m rows of A strip by strip; some of k at a time, so that memory is read by lines."""
+        for first in range(0, k, 64):
+            some = min(64, k - first)
+            i = 0
+            while i < m:
+                rows = strip_rows(m - i)
+                at = out + (i * k + first * rows) * size
+                pack_strip(rows, some, a + i * ar + first * ac, ar, ac, at)
+                i += rows
+        return 0
+
+    @njit(error_model="numpy")
+    def strips(code, tiles, params, m, a, b, b_panel, c, n, offset):
+        """m rows of C, some columns."""
+        k, packed = load_i64(code, words.MM_K), load_i64(code, words.MM_PACK_A) == 1
+        ar = load_i64(code, words.MM_A + 2)
         cr = load_i64(params, words.TILE_C_ROW)
         i = 0
         while i < m:
-            left = m - i
-            rows = min(left, most)
-            if most < left < 2 * most:
-                rows = (left + 1) // 2
+            rows = strip_rows(m - i)
             at = a + i * ar
-            if packed_a != 0:
-                pack_a(rows, k, at, ar, ac, packed_a)
-                at = packed_a
+            if packed:
+                at = a + i * k * size
                 store_i64(params, words.TILE_A_COL, rows * size)
             strip(tiles, params, rows, at, b, b_panel, c + i * cr, n, offset)
             i += rows
         return 0
 
     @njit(error_model="numpy")
+    def copy_rows(b, br, k, panels, out):
+        """Whole panels of B (k, n), whose rows are contiguous; read row by row."""
+        for p in range(k):
+            for q in range(panels):
+                copy(b + p * br + q * (panel * size), out + (q * k + p) * (panel * size))
+        return 0
+
+    @njit(error_model="numpy")
+    def turn_columns(b, bc, k, out):
+        """`width` columns of B (k, n), whose columns are contiguous, into a panel."""
+        whole = k - k % width
+        for p in range(0, whole, width):
+            transpose(b + p * size, bc, out + p * (panel * size), panel * size)
+        for p in range(whole, k):
+            for j in range(width):
+                store(out, p * panel + j, load(b + j * bc, p))
+        return 0
+
+    @njit(error_model="numpy")
     def pack_b(b, br, bc, k, n, out):
         """Copy B (k, n) panel by panel; a panel is (k, 2 vectors), its last columns unused."""
-        for j0 in range(0, n, panel):
+        start = 0
+        if bc == size:
+            copy_rows(b, br, k, n // panel, out)
+            start = n - n % panel
+        for j0 in range(start, n, panel):
+            at = out + j0 * k * size
             columns = min(panel, n - j0)
             done = 0
-            if bc == size and columns == panel:
-                for p in range(k):
-                    for j in range(panel):
-                        strip_store(out + p * (panel * size), j, strip_load(b + p * br, j0 + j))
-                done = columns
-            if br == size:
-                while columns - done >= width:
-                    whole = k - k % width
-                    for p in range(0, whole, width):
-                        source = b + (j0 + done) * bc + p * br
-                        transpose(source, bc, out + (p * panel + done) * size, panel * size)
-                    for p in range(whole, k):
-                        for j in range(done, done + width):
-                            store(out, p * panel + j, load(b + (j0 + j) * bc + p * br, 0))
-                    done += width
+            while br == size and columns - done >= width:
+                turn_columns(b + (j0 + done) * bc, bc, k, at + done * size)
+                done += width
             if done < columns:
                 for p in range(k):
                     for j in range(done, columns):
-                        store(out, p * panel + j, load(b + (j0 + j) * bc + p * br, 0))
-            out += k * panel * size
+                        store(at, p * panel + j, load(b + (j0 + j) * bc + p * br, 0))
         return 0
 
     @njit(error_model="numpy")
@@ -174,9 +199,7 @@ def make_matmul(kind: Any) -> Any:
         br, bc = load_i64(code, words.MM_B + 2), load_i64(code, words.MM_B + 3)
         pack = load_i64(code, words.MM_PACK)
         b_panel = panel * size if pack == 0 else k * panel * size
-        packed_a = 0
-        if load_i64(code, words.MM_PACK_A) == 1:
-            packed_a = scratch + load_i64(code, words.MM_SCRATCH_A)
+        ac = load_i64(code, words.MM_A + 3)
         in_scratch = load_i64(code, words.MM_C_SCRATCH) == 1
         whole = scratch + load_i64(code, words.MM_SCRATCH_C)
         if not in_scratch:
@@ -190,6 +213,10 @@ def make_matmul(kind: Any) -> Any:
             stop = min(r + rows, row1)
             first = batch * m + r  # in rows of all batches together
             c = whole if in_scratch else whole + first * n * size
+            top = a + r * ar
+            if load_i64(code, words.MM_PACK_A) == 1:
+                top = scratch + load_i64(code, words.MM_SCRATCH_A)
+                pack_a(stop - r, k, a + r * ar, ar, ac, top)
             for j in range(0, n, columns):
                 some = min(columns, n - j)
                 at = b + j * bc
@@ -200,8 +227,7 @@ def make_matmul(kind: Any) -> Any:
                     if pack == 1 or r == row0:
                         pack_b(at, br, bc, k, some, packed)
                     at = packed
-                top = a + r * ar
-                strips(code, tiles, params, stop - r, top, at, b_panel, c, some, j * size, packed_a)
+                strips(code, tiles, params, stop - r, top, at, b_panel, c, some, j * size)
             if chain != 0:
                 low.call_kernel(
                     load_i64(code, words.MM_CHAIN_KERNEL),

@@ -25,6 +25,7 @@ from gpubp.backends.numba_cpu.target import has_fma, has_masked_stores, lanes, t
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _SCALARS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
+_UNROLL = 4  # steps over k in one turn of the loop, for whole tiles
 _TILE = ir.FunctionType(ir.VoidType(), [I64] * 5)
 
 
@@ -219,55 +220,55 @@ class _Tile:
     def _product(self) -> list[Any]:
         """The sums over k, row by row."""
         builder = self.builder
-        k, a_row, a_col = (self.word(w) for w in (words.TILE_K, words.TILE_A_ROW, words.TILE_A_COL))
-        b_row = self.word(words.TILE_B_ROW)
-        zero = self.constant(0.0)
-        # Three rows are reached from one pointer by the processor's address arithmetic.
-        groups = range(0, self.rows, 3)
-        starts = [self.row_address(self.a, a_row, g) for g in groups]
+        k = self.word(words.TILE_K)
+        self.a_row, self.a_col, self.b_row = (
+            self.word(w) for w in (words.TILE_A_ROW, words.TILE_A_COL, words.TILE_B_ROW)
+        )
+        state = [self.a, self.b, *[self.constant(0.0)] * (self.rows * self.vectors)]
+        unroll = _UNROLL if self.rows == tile_rows() and self.partial is None else 1
+        if unroll > 1:
+            state = self._loop(builder.sdiv(k, I64(unroll)), unroll, state)
+            k = builder.srem(k, I64(unroll))
+        return self._loop(k, 1, state)[2:]
+
+    def _loop(self, count: Any, steps: int, state: list[Any]) -> list[Any]:
+        """`count` times `steps` steps over k; state: where A and B are read, and the sums."""
+        builder = self.builder
         entry = builder.block
         loop = self.function.append_basic_block("k.loop")
         done = self.function.append_basic_block("k.done")
-        builder.cbranch(builder.icmp_signed(">", k, I64(0)), loop, done)
-
+        builder.cbranch(builder.icmp_signed(">", count, I64(0)), loop, done)
         builder.position_at_end(loop)
         left = builder.phi(I64)
-        at_a = [builder.phi(I64) for _ in groups]
-        at_b = builder.phi(I64)
-        sums = [builder.phi(self.vector) for _ in range(self.rows * self.vectors)]
-        fresh = self._multiply_add(sums, at_a, at_b, a_row)
+        before = [builder.phi(x.type) for x in state]
+        after = list(before)
+        for _ in range(steps):
+            after = self._multiply_add(after)
         fewer = builder.sub(left, I64(1))
-        for phi, start, new in (
-            (left, k, fewer),
-            *[(p, s, builder.add(p, a_col)) for p, s in zip(at_a, starts)],
-            (at_b, self.b, builder.add(at_b, b_row)),
-            *[(s, zero, f) for s, f in zip(sums, fresh)],
-        ):
+        for phi, start, new in zip([left, *before], [count, *state], [fewer, *after]):
             phi.add_incoming(start, entry)
             phi.add_incoming(new, loop)
         builder.cbranch(builder.icmp_signed("!=", fewer, I64(0)), loop, done)
-
         builder.position_at_end(done)
-        totals = []
-        for value in fresh:
-            total = builder.phi(self.vector)
-            total.add_incoming(zero, entry)
-            total.add_incoming(value, loop)
-            totals.append(total)
-        return totals
+        final = [builder.phi(x.type) for x in state]
+        for phi, start, new in zip(final, state, after):
+            phi.add_incoming(start, entry)
+            phi.add_incoming(new, loop)
+        return final
 
-    def _multiply_add(self, sums: list[Any], at_a: list[Any], at_b: Any, a_row: Any) -> list[Any]:
+    def _multiply_add(self, state: list[Any]) -> list[Any]:
         builder = self.builder
+        at_a, at_b, *sums = state
         step = self.width * self.item
         panel = [self.load(builder.add(at_b, I64(j * step)), j) for j in range(self.vectors)]
         fresh = []
         for i in range(self.rows):
-            address = self.row_address(at_a[i // 3], a_row, i % 3)
+            address = self.row_address(at_a, self.a_row, i)
             pointer = builder.inttoptr(address, self.scalar.as_pointer())
             spread = self.splat(builder.load(pointer, align=self.item))
             for j in range(self.vectors):
                 fresh.append(self.fma(spread, panel[j], sums[i * self.vectors + j]))
-        return fresh
+        return [builder.add(at_a, self.a_col), builder.add(at_b, self.b_row), *fresh]
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c, rounded once where the CPU can."""

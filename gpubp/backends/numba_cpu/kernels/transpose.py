@@ -1,4 +1,4 @@
-"""Square blocks transposed in registers."""
+"""Whole vectors moved: a block transposed in registers, a row copied."""
 
 from __future__ import annotations
 
@@ -39,6 +39,25 @@ def make_transpose(kind: Any) -> Any:
         return types.void(*[types.int64] * 4), codegen
 
     return transpose
+
+
+def make_copy(kind: Any, vectors: int) -> Any:
+    """`copy(source, target)`: some vectors of `kind` that lie back to back."""
+    width, item = lanes(kind), ITEMSIZE[kind]
+    pointer = ir.VectorType(LLVM_OF[kind], width).as_pointer()
+
+    @intrinsic
+    def copy(_typing: Any, source: Any, target: Any) -> Any:
+        def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            for i in range(vectors):
+                source, target = (builder.add(a, I64(i * width * item)) for a in args)
+                value = builder.load(builder.inttoptr(source, pointer), align=item)
+                builder.store(value, builder.inttoptr(target, pointer), align=item)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), codegen
+
+    return copy
 
 
 def _exchange(builder: Any, rows: list[Any], step: int) -> list[Any]:
