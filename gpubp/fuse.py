@@ -105,6 +105,7 @@ class _Fusion:
         self.graph = graph
         self.layouts = layouts
         self.after: dict[int, list[Group]] = {}
+        self.together: dict[int, list[Group]] = {}
         self.nodes = [n for n in graph.nodes if not n.is_leaf and n.spec.kind is not Kind.VIEW]
         self.of: dict[int, Group] = {}
         self.users: dict[int, list[Node]] = {n.index: [] for n in self.nodes}
@@ -321,15 +322,15 @@ class _Fusion:
             if group.anchor is not None and group.anchor.spec.kind is Kind.MATMUL:
                 for source in self.sources[group.anchor.index]:
                     hosts.setdefault(source.index, []).append(group)
-        instructions = {id(g): [g] for g in self.groups()}
+        self.together = {id(g): [g] for g in self.groups()}
         for group in self.groups():
             host = self._host_of(group, hosts)
             if host is not None and not any(
-                self._feeds(group, g) or self._feeds(g, group) for g in instructions[id(host)]
+                self._feeds(group, g) or self._feeds(g, group) for g in self.together[id(host)]
             ):
-                instructions[id(host)].append(group)
-                del instructions[id(group)]
-        return list(instructions.values())
+                self.together[id(host)].append(group)
+                self.together[id(group)] = self.together[id(host)]
+        return [shared for key, shared in self.together.items() if key == id(shared[0])]
 
     def _host_of(self, group: Group, hosts: dict[int, list[Group]]) -> Group | None:
         anchor = group.anchor
@@ -338,12 +339,19 @@ class _Fusion:
         source = self.layouts[anchor.inputs[0].index].base
         for host in hosts.get(source.index, []):
             assert host.anchor is not None
-            # The product contracts the axis that is summed: its left operand is the transpose.
-            left = self.layouts[host.anchor.inputs[0].index]
-            transposed = left.shape == source.shape[::-1] and left.strides == (1, source.shape[-1])
-            if left.base is source and transposed and anchor.attrs["axis"] == (0,):
+            if anchor.attrs["axis"] == (0,) and self._sums_over_rows(host.anchor, source):
                 return host
         return None
+
+    def _sums_over_rows(self, product: Node, source: Node) -> bool:
+        """The product is A^T B, and `source` is all of A or all of B."""
+        if len(source.shape) != 2:
+            return False
+        left, right = (self.layouts[i.index] for i in product.inputs)
+        if left.base is source:
+            return left.shape == source.shape[::-1] and left.strides == (1, source.shape[-1])
+        by_columns = left.strides[-2] <= left.strides[-1]
+        return by_columns and right.base is source and right.whole and right.shape == source.shape
 
     def _merge(self, kept: Group, gone: Group) -> None:
         for node in gone.nodes:
@@ -353,12 +361,13 @@ class _Fusion:
         kept.compute = kept.compute or gone.compute
 
     def _before(self, group: Group) -> Iterable[Group]:
-        """Groups that must run before `group`."""
-        yield from self.after.get(id(group), ())
-        for node in group.nodes:
-            for source in self.sources[node.index]:
-                if self.of[source.index] is not group:
-                    yield self.of[source.index]
+        """Groups that must run before `group`, or before one that shares its instruction."""
+        for member in self.together.get(id(group), (group,)):
+            yield from self.after.get(id(member), ())
+            for node in member.nodes:
+                for source in self.sources[node.index]:
+                    if self.of[source.index] is not member:
+                        yield self.of[source.index]
 
     def _feeds(self, first: Group, second: Group) -> bool:
         """A path leads from `first` to `second`."""
@@ -376,7 +385,8 @@ class _Fusion:
             group = frontier.pop()
             if group is first:
                 return True
-            if id(group) in seen or (not self.after and group.nodes[-1].index < oldest):
+            in_order = not self.after and not self.together
+            if id(group) in seen or (in_order and group.nodes[-1].index < oldest):
                 continue
             seen.add(id(group))
             frontier.extend(self._before(group))

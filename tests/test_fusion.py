@@ -9,7 +9,7 @@ import pytest
 from classifier import BATCH, OPTIMIZERS, bank_labels, classifier_step, digits, mlp
 
 import gpubp as gp
-from gpubp import nn, optim
+from gpubp import nn, ops, optim
 from gpubp.program import Part, Program
 
 # The last op that the update rule adds to the weight gradient.
@@ -118,6 +118,19 @@ def test_mean_squared_error() -> None:
     assert step.program.syncs <= 2
     assert len(step.program.instructions) <= 12
     assert len(matmuls(step.program)) == 8
+
+
+def test_column_sums_and_products_that_need_each_other() -> None:
+    """Each sum may join the product of its rows, but not both: each needs the other product."""
+
+    def f(x1: Any, x2: Any, a: Any) -> Any:
+        x1, x2 = ops.softmax(x1), ops.softmax(x2)
+        y1, y2 = ops.transpose(x1) @ a, ops.transpose(x2) @ a
+        return y1, y2, ops.sum(x1, 0) + y2[:, 0], ops.sum(x2, 0) + y1[:, 0]
+
+    data = np.random.default_rng(0).normal(size=(3, 4, 4))
+    for found, wanted in zip(gp.compile(f, backend="numba")(*data), f(*data), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
 
 def test_report_states_what_fusion_saves() -> None:

@@ -20,8 +20,8 @@ FAR_BLOCK_BYTES = 3 << 16  # a block of C that a chain follows, where B does not
 A_BYTES, FAR_A_BYTES = 1 << 17, 1 << 22  # a copied block of A; the same, where B does not fit
 PACK_ROWS = 32  # copy B where so many rows of C use the copy ...
 PACK_ROW_BYTES = 128  # ... and its rows are longer than this
-PACK_COLUMNS = 64  # copy A strip by strip where so many columns of C use the copy ...
-L1_LINES, L1_SETS, LINE_BYTES = 512, 64, 64  # ... and a strip read in place does not stay in cache
+PACK_COLUMNS, FAR_COLUMNS = 64, 256  # copy A strip by strip for so many columns of C, where a
+L1_LINES, L1_SETS, LINE_BYTES = 512, 64, 64  # strip read in place does not stay in this cache
 
 
 @dataclass
@@ -95,19 +95,21 @@ def _plan(code: list[int], shape: _Shape, a: Operand, b: Operand, chained: bool)
     columns = max(panel, L2_BYTES // max(k * size, 1) // panel * panel)
     turned = b.strides[-1] != 1 and n > 1
     pack = turned or (m >= PACK_ROWS and n * size > PACK_ROW_BYTES)
-    pack_a = n >= PACK_COLUMNS and _thrashes(a.strides[-1] * size, k)
+    pack_a = _overfills(a.strides[-1] * size, k) > (1 if n >= FAR_COLUMNS else 2)
+    pack_a = pack_a and n >= PACK_COLUMNS
     rows = max(m, 1)
     if chained:
         rows = _fitting(L1_BYTES if columns >= n else FAR_BLOCK_BYTES, n * size)
     if pack_a:
         rows = min(rows, _fitting(A_BYTES if columns >= n else FAR_A_BYTES, k * size))
+    strips = -(-min(rows, m) // tile_rows())
     whole = pack and rows < m and (chained or columns >= n)
     copied = round_up(n, panel) if whole else min(round_up(n, panel), columns)
     sizes = (
         8 * words.TILE_PARAMS,
         min(rows, m) * n * size if code[words.MM_C_SCRATCH] else 0,
         k * copied * size if pack else 0,
-        (min(rows, m) * k + panel) * size if pack_a else 0,
+        strips * k * words.A_PITCH * size if pack_a else 0,
     )
     ends = [0]
     for part in sizes:
@@ -125,13 +127,12 @@ def _fitting(room: int, row: int) -> int:
     return max(most, room // max(row, 1) // most * most)
 
 
-def _thrashes(stride: int, count: int) -> bool:
-    """Elements so many bytes apart would fill the cache lines that they can map to twice over."""
+def _overfills(stride: int, count: int) -> float:
+    """How often elements so many bytes apart fill the cache lines that they can map to."""
     if stride < LINE_BYTES:
-        return False
+        return 0.0
     step = max(math.gcd(stride, L1_SETS * LINE_BYTES), LINE_BYTES)
-    lines = L1_LINES * LINE_BYTES // step
-    return count > 2 * lines
+    return count / (L1_LINES * LINE_BYTES / step)
 
 
 def _describe(code: list[int], epilogue: Epilogue | None) -> None:

@@ -29,9 +29,9 @@ def make_matmul(kind: Any) -> Any:
     width = lanes(kind)
     panel = 2 * width
     most = tile_rows()
-    wide = 4 if most <= 4 else 8  # elements copied at once for a strip of A
-    transpose, copy = make_transpose(kind), make_copy(kind, 2)
-    strip_load, strip_store = low.make_strip_access(kind)
+    pitch = words.A_PITCH
+    transpose, copy = make_transpose(kind), make_copy(kind, 2, width)
+    copy_pitch = make_copy(kind, max(pitch // width, 1), min(width, pitch))
     kinds = words.TILE_KINDS
 
     @njit(error_model="numpy")
@@ -62,17 +62,16 @@ def make_matmul(kind: Any) -> Any:
 
     @njit(error_model="numpy")
     def pack_strip(rows, k, a, ar, ac, out):
-        """Copy some rows of A, all of k, to (k, rows)."""
+        """Copy some rows of A, all of k, to (k, pitch)."""
         done = 0
-        if ar == size and rows > wide // 2:
-            # Wider than the strip: the next copy overwrites what is too much. Not the last one.
+        if ar == size:
+            # Whole vectors, which may read past the strip: not past the last row of memory.
             for p in range(k - 1):
-                for i in range(wide):
-                    strip_store(out + p * (rows * size), i, strip_load(a + p * ac, i))
+                copy_pitch(a + p * ac, out + p * (pitch * size))
             done = k - 1
         for p in range(done, k):
             for i in range(rows):
-                store(out, p * rows + i, load(a + i * ar + p * ac, 0))
+                store(out, p * pitch + i, load(a + i * ar + p * ac, 0))
         return 0
 
     @njit(error_model="numpy")
@@ -80,28 +79,27 @@ def make_matmul(kind: Any) -> Any:
         """Copy m rows of A strip by strip; some of k at a time, so that memory is read by lines."""
         for first in range(0, k, 64):
             some = min(64, k - first)
-            i = 0
+            i, at = 0, out + first * (pitch * size)
             while i < m:
                 rows = strip_rows(m - i)
-                at = out + (i * k + first * rows) * size
                 pack_strip(rows, some, a + i * ar + first * ac, ar, ac, at)
+                at += k * (pitch * size)
                 i += rows
         return 0
 
     @njit(error_model="numpy")
     def strips(code, tiles, params, m, a, b, b_panel, c, n, offset):
         """m rows of C, some columns."""
-        k, packed = load_i64(code, words.MM_K), load_i64(code, words.MM_PACK_A) == 1
         ar = load_i64(code, words.MM_A + 2)
+        if load_i64(code, words.MM_PACK_A) == 1:
+            ar = load_i64(code, words.MM_K) * (pitch * size)
         cr = load_i64(params, words.TILE_C_ROW)
+        packed = load_i64(code, words.MM_PACK_A) == 1
         i = 0
         while i < m:
             rows = strip_rows(m - i)
-            at = a + i * ar
-            if packed:
-                at = a + i * k * size
-                store_i64(params, words.TILE_A_COL, rows * size)
-            strip(tiles, params, rows, at, b, b_panel, c + i * cr, n, offset)
+            strip(tiles, params, rows, a, b, b_panel, c + i * cr, n, offset)
+            a += ar if packed else rows * ar
             i += rows
         return 0
 
@@ -161,6 +159,7 @@ def make_matmul(kind: Any) -> Any:
         store_i64(params, words.TILE_C_ROW, n * size)
         if load_i64(code, words.MM_PACK_A) == 1:
             store_i64(params, words.TILE_A_ROW, size)
+            store_i64(params, words.TILE_A_COL, pitch * size)
         else:
             store_i64(params, words.TILE_A_ROW, load_i64(code, words.MM_A + 2))
             store_i64(params, words.TILE_A_COL, load_i64(code, words.MM_A + 3))

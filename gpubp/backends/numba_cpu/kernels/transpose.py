@@ -41,9 +41,9 @@ def make_transpose(kind: Any) -> Any:
     return transpose
 
 
-def make_copy(kind: Any, vectors: int) -> Any:
-    """`copy(source, target)`: some vectors of `kind` that lie back to back."""
-    width, item = lanes(kind), ITEMSIZE[kind]
+def make_copy(kind: Any, vectors: int, width: int) -> Any:
+    """`copy(source, target)`: some vectors of `width` elements that lie back to back."""
+    item = ITEMSIZE[kind]
     pointer = ir.VectorType(LLVM_OF[kind], width).as_pointer()
 
     @intrinsic
