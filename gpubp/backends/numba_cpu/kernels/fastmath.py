@@ -4,9 +4,11 @@ Bounds (measured over their whole range against float64, asserted in `tests/test
 exp, expm1, tanh, sigmoid 3e-7 relative (exp below -86.6 is 0); erf 4e-7; log and log1p 2e-7.
 float64 uses libm.
 
-exp: x = n ln 2 + r with |r| <= ln 2 / 2, degree-6 polynomial (Cephes, expf.c).
-tanh: Cephes, tanhf.c.
-erf: x P(x^2) up to 1, then 1 - exp(-x^2) Q(1 / (1 + x / 2)); P and Q are Chebyshev fits.
+exp: x = n ln 2 + r with |r| <= ln 2 / 2, degree-6 polynomial (Cephes, expf.c), and n added
+to the exponent's bits.
+tanh, erf, the normal distribution: x P(x^2) / Q(x^2), minimax fits made for this file (weighted
+linear least squares, Lawson's iteration), up to where the limit is reached to float32's rounding.
+log: in float64, see `log_wide`.
 """
 
 from __future__ import annotations
@@ -26,37 +28,54 @@ F = np.float32
 _ROUND = F(12582912.0)  # 1.5 * 2^23: adding it leaves the nearest integer in the low bits
 _LOG2E = F(1.44269504088896341)
 _LN2_HIGH, _LN2_LOW = F(0.693359375), F(-2.12194440e-4)
+_ROOT_HALF, _DENSITY = math.sqrt(0.5), 1.0 / math.sqrt(2.0 * math.pi)
 _LOWEST, _HIGHEST = F(-86.6), F(88.72)
-_ERF_SMALL = (
-    1.1283791065216064,
-    -0.3761262595653534,
-    0.11283597350120544,
-    -0.02685432881116867,
-    0.005189312156289816,
-    -0.0008018855005502701,
-    7.882497448008507e-05,
+_TANH = (
+    (1.0, 0.136798903, 0.00386829558, 2.80068034e-05, 3.05834327e-08, -1.22022878e-11),
+    (1.0, 0.470132232, 0.0272457227, 0.000393857423, 1.28732052e-06),
 )
-_ERF_LARGE = (
-    0.0006064087501727045,
-    0.2736181616783142,
-    0.33084067702293396,
-    0.10126824676990509,
-    0.4038383662700653,
-    -0.057338736951351166,
-    -0.05354061722755432,
+_ERF = (
+    (1.12837911, 0.190396875, 0.0527472757, 0.00376515882, 0.000284864858, 2.05006177e-06),
+    (1.0, 0.502067566, 0.114104986, 0.0149683021, 0.00116241048, 3.80905149e-05),
+)
+# erf(x / sqrt(2)).
+_NORMAL = (
+    (0.797884524, 0.0673154593, 0.00932448916, 0.00033279616, 1.25893675e-05, 4.53003963e-08),
+    (1.0, 0.251033783, 0.0285262465, 0.00187103776, 7.26506551e-05, 1.19032859e-06),
+)
+# The derivative of GELU less 1/2, to 2.5e-7 absolute.
+_SLOPE = (
+    (
+        0.797884524,
+        -0.0223738626,
+        0.0138574354,
+        0.000202684096,
+        3.40917832e-05,
+        9.22398272e-07,
+        1.70451493e-08,
+    ),
+    (
+        1.0,
+        0.305291474,
+        0.0441326201,
+        0.00397137087,
+        0.00024531188,
+        1.0307077e-05,
+        3.38940367e-07,
+        1.31471578e-09,
+    ),
 )
 
 
 @intrinsic
-def _power_of_two(_typing: Any, shifted: Any) -> Any:
-    """2^n as float32, where `shifted` is 1.5 * 2^23 + n and -126 <= n <= 127."""
+def _scaled(_typing: Any, y: Any, shifted: Any) -> Any:
+    """y 2^n, where `shifted` is 1.5 * 2^23 + n, for results that are normal numbers."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        bits = builder.bitcast(args[0], I32)
-        exponent = builder.sub(bits, I32(0x4B400000 - 127))
-        return builder.bitcast(builder.shl(exponent, I32(23)), ir.FloatType())
+        bits, exponent = (builder.bitcast(x, I32) for x in args)
+        return builder.bitcast(builder.add(bits, builder.shl(exponent, I32(23))), ir.FloatType())
 
-    return types.float32(types.float32), codegen
+    return types.float32(types.float32, types.float32), codegen
 
 
 # A multiply and an add become one instruction where there is one. Inlined whatever their size: a
@@ -67,7 +86,7 @@ _inline = njit(error_model="numpy", fastmath={"contract"}, forceinline=True)
 @_inline
 def exp32(x):
     """e^x."""
-    bounded = min(max(x, _LOWEST), _HIGHEST)
+    bounded = max(x, _LOWEST)
     shifted = bounded * _LOG2E + _ROUND
     n = shifted - _ROUND
     r = (bounded - n * _LN2_HIGH) - n * _LN2_LOW
@@ -76,11 +95,9 @@ def exp32(x):
     p = p * r + F(4.1665795894e-2)
     p = p * r + F(1.6666665459e-1)
     p = p * r + F(5.0000001201e-1)
-    # In two factors, because n may be 128: 2^128 is no float32, though e^x still is.
-    y = (p * r * r + r + F(1)) * _power_of_two(shifted - F(1)) * F(2)
+    y = _scaled(p * (r * r) + r + F(1), shifted)
     y = F(0) if x < _LOWEST else y
-    y = F(math.inf) if x > _HIGHEST else y
-    return x if x != x else y
+    return y if x <= _HIGHEST else x + F(math.inf)  # NaN stays
 
 
 @_inline
@@ -96,46 +113,47 @@ def expm132(x):
 
 
 @_inline
-def tanh32(x):
-    """(e^2x - 1) / (e^2x + 1)."""
-    z = x * x
-    p = F(-5.70498872745e-3) * z + F(2.06390887954e-2)
-    p = p * z + F(-5.37397155531e-2)
-    p = p * z + F(1.33314422036e-1)
-    p = p * z + F(-3.33332819422e-1)
-    small = p * z * x + x
-    size = abs(x)
-    large = F(1) - F(2) / (exp32(size + size) + F(1))
-    large = -large if x < F(0) else large
-    return small if size < F(0.625) else large
-
-
-@_inline
 def sigmoid32(x):
     """1 / (1 + e^-x)."""
-    t = exp32(-abs(x))
-    s = F(1) / (F(1) + t)
-    return s if x >= F(0) else t * s
+    return F(1) / (F(1) + exp32(-x))
 
 
-_S = tuple(F(c) for c in _ERF_SMALL)
-_L = tuple(F(c) for c in _ERF_LARGE)
-_S0, _S1, _S2, _S3, _S4, _S5, _S6 = _S
-_L0, _L1, _L2, _L3, _L4, _L5, _L6 = _L
+def _rational(coefficients: Any, limit: float) -> Any:
+    """x P(x^2) / Q(x^2), and the sign of x from `limit` on."""
+    lines = ["def value(x):", "    z = x * x"]
+    constants = {"F": F, "limit": F(limit)}
+    for name, numbers in zip("pq", coefficients):
+        constants |= {f"{name}{i}": F(c) for i, c in enumerate(numbers)}
+        lines.append(f"    {name} = {name}{len(numbers) - 1}")
+        lines += [f"    {name} = {name} * z + {name}{i}" for i in reversed(range(len(numbers) - 1))]
+    lines += [
+        "    y = x * p / q",
+        "    sign = F(1) if x > F(0) else (F(-1) if x < F(0) else x)",
+        "    return y if abs(x) < limit else sign",
+    ]
+    scope: dict[str, Any] = {}
+    exec("\n".join(lines), constants, scope)
+    return _inline(scope["value"])
+
+
+tanh32 = _rational(_TANH, 9.02)
+erf32 = _rational(_ERF, 3.92)
+normal32 = _rational(_NORMAL, 3.92 * math.sqrt(2.0))
+_slope32 = _rational(_SLOPE, 6.0)
 
 
 @_inline
-def erf32(x):
-    """2 / sqrt(pi) times the integral of e^-t^2 from 0 to x."""
-    z = x * x
-    p = ((((((_S6 * z + _S5) * z + _S4) * z + _S3) * z + _S2) * z + _S1) * z + _S0) * x
-    size = min(abs(x), F(4))
-    t = F(1) / (F(1) + F(0.5) * size)
-    q = (((((_L6 * t + _L5) * t + _L4) * t + _L3) * t + _L2) * t + _L1) * t + _L0
-    large = F(1) - exp32(-size * size) * q
-    large = -large if x < F(0) else large
-    large = p if abs(x) < F(1) else large
-    return x if x != x else large
+def gelu32(x):
+    """x times the normal distribution function, which is (1 + erf(x / sqrt(2))) / 2."""
+    half = F(0.5) * x
+    return half + half * normal32(x)
+
+
+@_inline
+def gelu_slope32(x):
+    """The derivative of GELU: the normal distribution function, and x times its density."""
+    y = _slope32(x)
+    return F(0.5) + (y if abs(x) < F(6) else F(0.5) * y)
 
 
 @intrinsic
@@ -193,7 +211,7 @@ def log1p32(x):
 
 
 def fast_functions(kind: Any) -> SimpleNamespace:
-    """exp, expm1, log, log1p, tanh, sigmoid and erf for a float type.
+    """exp, expm1, log, log1p, tanh, sigmoid, erf, GELU and its slope for a float type.
 
     `log_of_sum` takes a float64 of at least 1 for either type.
     """
@@ -207,12 +225,23 @@ def fast_functions(kind: Any) -> SimpleNamespace:
             tanh=tanh32,
             sigmoid=sigmoid32,
             erf=erf32,
+            gelu=gelu32,
+            gelu_slope=gelu_slope32,
         )
 
     @_inline
     def sigmoid(x):
         t = math.exp(-abs(x))
         return 1.0 / (1.0 + t) if x >= 0.0 else t / (1.0 + t)
+
+    @_inline
+    def gelu(x):
+        return 0.5 * x * (1.0 + math.erf(x * _ROOT_HALF))
+
+    @_inline
+    def gelu_slope(x):
+        density = math.exp(-0.5 * x * x) * _DENSITY
+        return 0.5 * (1.0 + math.erf(x * _ROOT_HALF)) + x * density
 
     return SimpleNamespace(
         exp=math.exp,
@@ -223,4 +252,6 @@ def fast_functions(kind: Any) -> SimpleNamespace:
         tanh=math.tanh,
         sigmoid=sigmoid,
         erf=math.erf,
+        gelu=gelu,
+        gelu_slope=gelu_slope,
     )

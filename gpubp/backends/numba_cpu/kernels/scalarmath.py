@@ -55,21 +55,10 @@ def make_math(kind: Any) -> SimpleNamespace:
 
     k0 = C(math.sqrt(2.0 / math.pi))
     k1 = C(0.044715)
-    root_half = C(math.sqrt(0.5))
-    density = C(1.0 / math.sqrt(2.0 * math.pi))
-
-    @inline
-    def gelu(x):
-        return C(0.5) * x * (C(1) + erf(x * root_half))
 
     @inline
     def gelu_tanh(x):
         return C(0.5) * x * (C(1) + tanh(k0 * (x + k1 * x * x * x)))
-
-    @inline
-    def gelu_slope(x):
-        cdf = C(0.5) * (C(1) + erf(x * root_half))
-        return cdf + x * density * exp(C(-0.5) * x * x)
 
     @inline
     def gelu_tanh_slope(x):
@@ -87,9 +76,9 @@ def make_math(kind: Any) -> SimpleNamespace:
         sigmoid=sigmoid,
         silu_slope=silu_slope,
         softplus=softplus,
-        gelu=gelu,
+        gelu=fast.gelu,
         gelu_tanh=gelu_tanh,
-        gelu_slope=gelu_slope,
+        gelu_slope=fast.gelu_slope,
         gelu_tanh_slope=gelu_tanh_slope,
         exp=exp,
         log=fast.log,
