@@ -14,7 +14,7 @@ from gpubp.program import Operand, Part
 from gpubp.store import round_up
 
 # Sizes of what should stay in a cache, and measured crossovers; see docs/design/cpu.md.
-L1_BYTES = 32768  # a block of C that a chain follows
+L1_BYTES = 16384  # a block of C that a chain follows
 L2_BYTES = 1 << 17  # a block of B
 FAR_BLOCK_BYTES = 3 << 16  # a block of C that a chain follows, where B does not fit
 A_BYTES, FAR_A_BYTES = 1 << 17, 1 << 22  # a copied block of A; the same, where B does not fit

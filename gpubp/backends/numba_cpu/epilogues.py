@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from gpubp.backends.numba_cpu import words
 from gpubp.program import Compute, Operand, Part
 
 
@@ -39,7 +40,9 @@ def find_epilogue(part: Part) -> Epilogue | None:
     match = _MATCHES.get(names)
     if match is None or view.product in dict(part.outputs):
         return None
-    return match(view)
+    found = match(view)
+    known = words.epilogues(view.dtype.name)
+    return found if found is not None and found.name in known else None
 
 
 class _View:
@@ -107,23 +110,43 @@ def _same_place(a: Operand, b: Operand) -> bool:
 
 
 def _bias(view: _View) -> Epilogue | None:
-    args = view.rest[0].args
-    bias = [view.row(a) for a in args if a != view.product]
-    last = view.value(len(view.rest) - 1)
-    targets = view.outputs([last])
-    if len(bias) != 1 or bias[0] is None or targets is None:
+    bias = _bias_row(view)
+    targets = view.outputs([view.value(0)])
+    if bias is None or targets is None:
         return None
-    if len(view.rest) == 2 and view.rest[1].args != (view.value(0),):
-        return None
-    return Epilogue("bias" if len(view.rest) == 1 else "bias_relu", targets[0], bias[0])
+    return Epilogue("bias", targets[0], bias)
 
 
-def _relu_grad(view: _View) -> Epilogue | None:
+def _bias_row(view: _View) -> Operand | None:
+    """The row that the first op adds to the product."""
+    others = [a for a in view.rest[0].args if a != view.product]
+    return view.row(others[0]) if len(others) == 1 else None
+
+
+def _activation(view: _View) -> Epilogue | None:
+    """A bias and an activation; GELU's gradient needs what the bias made, and so it is kept."""
+    name = view.rest[1].spec.name
+    bias, total = _bias_row(view), view.value(0)
+    keeps = name == "gelu"
+    targets = view.outputs([total, view.value(1)] if keeps else [view.value(1)])
+    if bias is None or targets is None or view.rest[1].args != (total,) or not _exact(view, 1):
+        return None
+    return Epilogue(f"bias_{name}", targets[-1], bias, targets[:-1])
+
+
+def _gradient(view: _View) -> Epilogue | None:
     cotangent, saved = view.rest[0].args
     operand, targets = view.alike(saved), view.outputs([view.value(0)])
-    if cotangent != view.product or operand is None or targets is None:
+    if cotangent != view.product or operand is None or targets is None or not _exact(view, 0):
         return None
-    return Epilogue("relu_grad", targets[0], state=[operand])
+    if operand.buffer == targets[0].buffer and operand.offset == targets[0].offset:
+        return None  # the product is stored before the saved value is read
+    return Epilogue(view.rest[0].spec.name, targets[0], state=[operand])
+
+
+def _exact(view: _View, i: int) -> bool:
+    """The i-th op is not the approximate GELU."""
+    return bool(view.rest[i].attrs.get("approximate", "none") == "none")
 
 
 def _sgd(view: _View) -> Epilogue | None:
@@ -167,8 +190,8 @@ def _adam(view: _View) -> Epilogue | None:
 
 _MATCHES: dict[tuple[str, ...], Callable[[_View], Epilogue | None]] = {
     ("add",): _bias,
-    ("add", "relu"): _bias,
-    ("relu_grad",): _relu_grad,
+    **{("add", name): _activation for name in ("relu", "sigmoid", "tanh", "gelu")},
+    **{(f"{name}_grad",): _gradient for name in ("relu", "sigmoid", "tanh", "gelu")},
     ("sgd_update",): _sgd,
     ("momentum_update", "sgd_update"): _momentum,
     ("ema", "ema_square", "adam_update"): _adam,

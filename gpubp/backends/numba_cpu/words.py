@@ -55,7 +55,9 @@ OUTPUT_DIRECT = 4  # ops write it in place
 OUTPUT_WORDS = 5
 
 # Register tiles, see `kernels.microkernel`: what follows the product, and the parameters.
-EPILOGUES = ("plain", "bias", "bias_relu", "relu_grad", "sgd", "momentum", "adam")
+# Those from "bias_sigmoid" on are there for float32 only.
+EPILOGUES = ("plain", "bias", "bias_relu", "relu_grad", "sgd", "momentum", "adam", "bias_sigmoid")
+EPILOGUES += ("bias_tanh", "bias_gelu", "sigmoid_grad", "tanh_grad", "gelu_grad")
 TILE_WHOLE, TILE_TWO, TILE_ONE = 0, 1, 2  # two vectors; two, the second partly there; one, partly
 TILE_KINDS = 3
 TILE_K, TILE_A_ROW, TILE_A_COL, TILE_B_ROW, TILE_C_ROW = 0, 1, 2, 3, 4  # strides in bytes
@@ -65,6 +67,12 @@ TILE_STATE = 7  # two words: distance in bytes from C to arrays laid out as C
 TILE_NUMBERS = 9  # scalars of the tile's own type, a word each
 TILE_MAX_NUMBERS = 7
 TILE_PARAMS = 16
+
+
+def epilogues(dtype: str) -> tuple[str, ...]:
+    """What can follow a product of this dtype in registers."""
+    return EPILOGUES if dtype == "float32" else EPILOGUES[: EPILOGUES.index("bias_sigmoid")]
+
 
 # Matrix product: C[b] = A[b] @ B[b], then an epilogue in registers, or a chain over blocks of C.
 MM_M, MM_N, MM_K, MM_BATCH = 0, 1, 2, 3

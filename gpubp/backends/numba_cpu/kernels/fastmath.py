@@ -25,26 +25,37 @@ from numba.extending import intrinsic
 from gpubp.backends.numba_cpu.kernels.lowlevel import I32
 
 F = np.float32
-_ROUND = F(12582912.0)  # 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-_LOG2E = F(1.44269504088896341)
-_LN2_HIGH, _LN2_LOW = F(0.693359375), F(-2.12194440e-4)
+ROUND = F(12582912.0)  # 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+LOG2E = F(1.44269504088896341)
+LN2_HIGH, LN2_LOW = F(0.693359375), F(-2.12194440e-4)
 _ROOT_HALF, _DENSITY = math.sqrt(0.5), 1.0 / math.sqrt(2.0 * math.pi)
-_LOWEST, _HIGHEST = F(-86.6), F(88.72)
-_TANH = (
+LOWEST, HIGHEST = F(-86.6), F(88.72)
+EXP = (
+    1.9875691500e-4,
+    1.3981999507e-3,
+    8.3334519073e-3,
+    4.1665795894e-2,
+    1.6666665459e-1,
+    5.0000001201e-1,
+)
+_E0, _E1, _E2, _E3, _E4, _E5 = (F(c) for c in EXP)
+TANH_LIMIT, ERF_LIMIT, SLOPE_LIMIT = 9.02, 3.92, 6.0
+NORMAL_LIMIT = ERF_LIMIT * math.sqrt(2.0)
+TANH = (
     (1.0, 0.136798903, 0.00386829558, 2.80068034e-05, 3.05834327e-08, -1.22022878e-11),
     (1.0, 0.470132232, 0.0272457227, 0.000393857423, 1.28732052e-06),
 )
-_ERF = (
+ERF = (
     (1.12837911, 0.190396875, 0.0527472757, 0.00376515882, 0.000284864858, 2.05006177e-06),
     (1.0, 0.502067566, 0.114104986, 0.0149683021, 0.00116241048, 3.80905149e-05),
 )
 # erf(x / sqrt(2)).
-_NORMAL = (
+NORMAL = (
     (0.797884524, 0.0673154593, 0.00932448916, 0.00033279616, 1.25893675e-05, 4.53003963e-08),
     (1.0, 0.251033783, 0.0285262465, 0.00187103776, 7.26506551e-05, 1.19032859e-06),
 )
 # The derivative of GELU less 1/2, to 2.5e-7 absolute.
-_SLOPE = (
+SLOPE = (
     (
         0.797884524,
         -0.0223738626,
@@ -86,28 +97,28 @@ _inline = njit(error_model="numpy", fastmath={"contract"}, forceinline=True)
 @_inline
 def exp32(x):
     """e^x."""
-    bounded = max(x, _LOWEST)
-    shifted = bounded * _LOG2E + _ROUND
-    n = shifted - _ROUND
-    r = (bounded - n * _LN2_HIGH) - n * _LN2_LOW
-    p = F(1.9875691500e-4) * r + F(1.3981999507e-3)
-    p = p * r + F(8.3334519073e-3)
-    p = p * r + F(4.1665795894e-2)
-    p = p * r + F(1.6666665459e-1)
-    p = p * r + F(5.0000001201e-1)
+    bounded = max(x, LOWEST)
+    shifted = bounded * LOG2E + ROUND
+    n = shifted - ROUND
+    r = (bounded - n * LN2_HIGH) - n * LN2_LOW
+    p = _E0 * r + _E1
+    p = p * r + _E2
+    p = p * r + _E3
+    p = p * r + _E4
+    p = p * r + _E5
     y = _scaled(p * (r * r) + r + F(1), shifted)
-    y = F(0) if x < _LOWEST else y
-    return y if x <= _HIGHEST else x + F(math.inf)  # NaN stays
+    y = F(0) if x < LOWEST else y
+    return y if x <= HIGHEST else x + F(math.inf)  # NaN stays
 
 
 @_inline
 def expm132(x):
     """e^x - 1, without cancellation near zero."""
-    p = F(1.9875691500e-4) * x + F(1.3981999507e-3)
-    p = p * x + F(8.3334519073e-3)
-    p = p * x + F(4.1665795894e-2)
-    p = p * x + F(1.6666665459e-1)
-    p = p * x + F(5.0000001201e-1)
+    p = _E0 * x + _E1
+    p = p * x + _E2
+    p = p * x + _E3
+    p = p * x + _E4
+    p = p * x + _E5
     small = p * x * x + x
     return small if abs(x) < F(0.34) else exp32(x) - F(1)
 
@@ -118,28 +129,28 @@ def sigmoid32(x):
     return F(1) / (F(1) + exp32(-x))
 
 
-def _rational(coefficients: Any, limit: float) -> Any:
-    """x P(x^2) / Q(x^2), and the sign of x from `limit` on."""
+def _rational(coefficients: Any, limit: float, end: float = 1.0) -> Any:
+    """x P(x^2) / Q(x^2), and `end` with the sign of x from `limit` on."""
     lines = ["def value(x):", "    z = x * x"]
-    constants = {"F": F, "limit": F(limit)}
+    constants = {"F": F, "limit": F(limit), "end": F(end)}
     for name, numbers in zip("pq", coefficients):
         constants |= {f"{name}{i}": F(c) for i, c in enumerate(numbers)}
         lines.append(f"    {name} = {name}{len(numbers) - 1}")
         lines += [f"    {name} = {name} * z + {name}{i}" for i in reversed(range(len(numbers) - 1))]
     lines += [
         "    y = x * p / q",
-        "    sign = F(1) if x > F(0) else (F(-1) if x < F(0) else x)",
-        "    return y if abs(x) < limit else sign",
+        "    far = end if x > F(0) else (-end if x < F(0) else x)",
+        "    return y if abs(x) < limit else far",
     ]
     scope: dict[str, Any] = {}
     exec("\n".join(lines), constants, scope)
     return _inline(scope["value"])
 
 
-tanh32 = _rational(_TANH, 9.02)
-erf32 = _rational(_ERF, 3.92)
-normal32 = _rational(_NORMAL, 3.92 * math.sqrt(2.0))
-_slope32 = _rational(_SLOPE, 6.0)
+tanh32 = _rational(TANH, TANH_LIMIT)
+erf32 = _rational(ERF, ERF_LIMIT)
+normal32 = _rational(NORMAL, NORMAL_LIMIT)
+_slope32 = _rational(SLOPE, SLOPE_LIMIT, 0.5)
 
 
 @_inline
@@ -152,8 +163,7 @@ def gelu32(x):
 @_inline
 def gelu_slope32(x):
     """The derivative of GELU: the normal distribution function, and x times its density."""
-    y = _slope32(x)
-    return F(0.5) + (y if abs(x) < F(6) else F(0.5) * y)
+    return F(0.5) + _slope32(x)
 
 
 @intrinsic

@@ -21,6 +21,7 @@ from typing import Any
 from llvmlite import ir
 
 from gpubp.backends.numba_cpu import words
+from gpubp.backends.numba_cpu.kernels.vectormath import VectorMath
 from gpubp.backends.numba_cpu.target import has_fma, has_masked_stores, lanes, tile_rows
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -33,7 +34,7 @@ def tiles_module(dtype: str, symbol: str) -> Any:
     """An LLVM module with all tiles of one dtype, and their table under the name `symbol`."""
     module = ir.Module(f"gpubp tiles {dtype}")
     table = []
-    for epilogue in words.EPILOGUES:
+    for epilogue in words.epilogues(dtype):
         for rows in range(1, tile_rows() + 1):
             for kind in range(words.TILE_KINDS):
                 name = f"tile_{epilogue}_{rows}_{kind}"
@@ -282,6 +283,37 @@ class _Tile:
         kind = ir.FunctionType(self.vector, [self.vector])
         return self.builder.call(self.declare(f"llvm.sqrt.{self.name}", kind), [a])
 
+    def by_rows(self, body: Callable[[Any, int], None]) -> None:
+        """A loop over the tile's rows; `body` emits what is done with each vector of a row."""
+        builder = self.builder
+        entry = builder.block
+        loop = self.function.append_basic_block("row.loop")
+        done = self.function.append_basic_block("row.done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        row, left = builder.phi(I64), builder.phi(I64)
+        for j in range(self.vectors):
+            body(builder.add(row, I64(j * self.width * self.item)), j)
+        fewer = builder.sub(left, I64(1))
+        for phi, start, new in (
+            (row, self.c, builder.add(row, self.c_row)),
+            (left, I64(self.rows), fewer),
+        ):
+            phi.add_incoming(start, entry)
+            phi.add_incoming(new, builder.block)
+        builder.cbranch(builder.icmp_signed("!=", fewer, I64(0)), loop, done)
+        builder.position_at_end(done)
+
+    def absolute(self, a: Any) -> Any:
+        """|a|."""
+        kind = ir.FunctionType(self.vector, [self.vector])
+        return self.builder.call(self.declare(f"llvm.fabs.{self.name}", kind), [a])
+
+    @property
+    def math(self) -> VectorMath:
+        """Activations."""
+        return VectorMath(self.builder, self.vector, self.fma, self.absolute)
+
     def declare(self, name: str, kind: Any) -> Any:
         """A function defined elsewhere."""
         found = self.module.globals.get(name)
@@ -292,6 +324,9 @@ class _Tile:
         start = self.builder.add(self.word(words.TILE_BIAS), self.offset)
         step = self.width * self.item
         return [self.load(self.builder.add(start, I64(j * step)), j) for j in range(self.vectors)]
+
+
+Emitter = Callable[[_Tile, list[Spot]], None]
 
 
 def _plain(tile: _Tile, spots: list[Spot]) -> None:
@@ -308,6 +343,49 @@ def _bias(tile: _Tile, spots: list[Spot]) -> None:
         tile.store(total, spot.address, spot.vector)
 
 
+def _bias_then(activation: Callable[[_Tile, Any], Any], keeps: bool = False) -> Emitter:
+    """f(C + b); with `keeps`, C + b is stored too. f runs row by row, over what was stored."""
+
+    def emit(tile: _Tile, spots: list[Spot]) -> None:
+        bias = tile.column_vectors()
+        distance = tile.word(words.TILE_STATE) if keeps else I64(0)
+        for spot in spots:
+            total = tile.builder.fadd(spot.value, bias[spot.vector])
+            tile.store(total, tile.builder.add(spot.address, distance), spot.vector)
+
+        def finish(at: Any, vector: int) -> None:
+            total = tile.load(tile.builder.add(at, distance), vector)
+            tile.store(activation(tile, total), at, vector)
+
+        tile.by_rows(finish)
+
+    return emit
+
+
+def _gradient(slope: Callable[[_Tile, Any, Any], Any]) -> Emitter:
+    """The cotangent C times the slope of an activation, from what was saved."""
+
+    def emit(tile: _Tile, spots: list[Spot]) -> None:
+        distance = tile.word(words.TILE_STATE)
+        for spot in spots:
+            saved = tile.load(tile.builder.add(spot.address, distance), spot.vector)
+            tile.store(slope(tile, spot.value, saved), spot.address, spot.vector)
+
+    return emit
+
+
+def _gelu_grad(tile: _Tile, spots: list[Spot]) -> None:
+    """The cotangent C times the slope at the saved pre-activation, row by row."""
+    _plain(tile, spots)
+    distance = tile.word(words.TILE_STATE)
+
+    def finish(at: Any, vector: int) -> None:
+        slope = tile.math.gelu_slope(tile.load(tile.builder.add(at, distance), vector))
+        tile.store(tile.builder.fmul(tile.load(at, vector), slope), at, vector)
+
+    tile.by_rows(finish)
+
+
 def _bias_relu(tile: _Tile, spots: list[Spot]) -> None:
     """max(C + b, 0); NaN stays."""
     bias = tile.column_vectors()
@@ -318,15 +396,21 @@ def _bias_relu(tile: _Tile, spots: list[Spot]) -> None:
         tile.store(tile.builder.select(kept, total, zero), spot.address, spot.vector)
 
 
-def _relu_grad(tile: _Tile, spots: list[Spot]) -> None:
-    """C where the saved output of the ReLU is above 0, else 0."""
-    distance = tile.word(words.TILE_STATE)
+def _relu_grad(tile: _Tile, dy: Any, y: Any) -> Any:
+    """dy where the ReLU's output is above 0."""
     zero = tile.constant(0.0)
-    for spot in spots:
-        saved = tile.load(tile.builder.add(spot.address, distance), spot.vector)
-        passed = tile.builder.fcmp_ordered(">", saved, zero)
-        value = tile.builder.select(passed, spot.value, zero)
-        tile.store(value, spot.address, spot.vector)
+    return tile.builder.select(tile.builder.fcmp_ordered(">", y, zero), dy, zero)
+
+
+def _sigmoid_grad(tile: _Tile, dy: Any, y: Any) -> Any:
+    """dy y (1 - y)."""
+    rest = tile.builder.fsub(tile.constant(1.0), y)
+    return tile.builder.fmul(tile.builder.fmul(dy, y), rest)
+
+
+def _tanh_grad(tile: _Tile, dy: Any, y: Any) -> Any:
+    """dy (1 - y^2)."""
+    return tile.builder.fmul(dy, tile.fma(tile.builder.fneg(y), y, tile.constant(1.0)))
 
 
 def _sgd(tile: _Tile, spots: list[Spot]) -> None:
@@ -376,12 +460,18 @@ def _blend(tile: _Tile, a: Any, p: Any, b: Any, q: Any) -> Any:
     return tile.fma(p, a, tile.builder.fmul(q, b))
 
 
-_EMITTERS: dict[str, Callable[[_Tile, list[Spot]], None]] = {
+_EMITTERS: dict[str, Emitter] = {
     "plain": _plain,
     "bias": _bias,
     "bias_relu": _bias_relu,
-    "relu_grad": _relu_grad,
+    "relu_grad": _gradient(_relu_grad),
     "sgd": _sgd,
     "momentum": _momentum,
     "adam": _adam,
+    "bias_sigmoid": _bias_then(lambda tile, x: tile.math.sigmoid(x)),
+    "bias_tanh": _bias_then(lambda tile, x: tile.math.tanh(x)),
+    "bias_gelu": _bias_then(lambda tile, x: tile.math.gelu(x), keeps=True),
+    "sigmoid_grad": _gradient(_sigmoid_grad),
+    "tanh_grad": _gradient(_tanh_grad),
+    "gelu_grad": _gelu_grad,
 }
