@@ -213,10 +213,7 @@ class Graph:
 
     def still_valid(self) -> bool:
         """Every fact that was assumed while tracing still holds."""
-        for fact, value in self.assumptions:
-            if fact() != value:
-                return False
-        return True
+        return all(fact() == value for fact, value in self.assumptions)
 
     def slots(self) -> list[Slot]:
         """Every slot read so far, in order of first use."""

@@ -52,7 +52,7 @@ class Single:
         )
         self._run = backend.bind(ready.loaded, feed)
 
-    def __call__(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    def __call__(self, arrays: Sequence[Any]) -> list[NDArray[Any]]:
         """Run on arrays of the bound types; returns the outputs, which the next call overwrites."""
         for mine, given in zip(self._inputs, arrays):
             mine[...] = given

@@ -24,6 +24,7 @@ from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.job import Job, Loaded, checks_of
 from gpubp.backends.numba_cpu.objects import addresses
 from gpubp.backends.numba_cpu.pool import (
+    MAX_MEASURED_FLOPS,
     MIN_FLOPS_PER_RUN,
     MIN_FLOPS_PER_STEP,
     Pool,
@@ -77,20 +78,31 @@ class NumbaBackend(Backend):
         return loaded
 
     def run(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed) -> None:
-        workers = self._choose_workers(loaded, len(schedule))
-        schedule = np.ascontiguousarray(schedule)
-        if workers > 1:
-            job = self._job(loaded, schedule, feed, workers)
-            if self._pool.run(lambda w: self._enter(job, w), workers):
-                _finish(job, loaded, feed)
-                return
-        job = self._job(loaded, schedule, feed, 1)
-        self._enter(job, 0)
+        workers = self._most_workers(loaded, len(schedule))
+        job = self._job(loaded, np.ascontiguousarray(schedule), feed, workers)
+        pace = max((target.pace for target in loaded), key=lambda p: p.flops)
+        done = 0
+        while done < job.steps and job.status == 0:
+            now, steps = workers, job.steps
+            if workers > 1 and self._workers is None and pace.flops < MAX_MEASURED_FLOPS:
+                now, steps = pace.plan(workers)
+            stop = min(done + steps, job.steps)
+            job.cut(done, stop, now)
+            start = time.perf_counter()
+            if now == 1:
+                self._enter(job, 0)
+            elif not self._pool.run(lambda w: self._enter(job, w), now):
+                job.cut(done, stop, 1)
+                self._enter(job, 0)
+                now = 0  # the threads are busy: that says nothing about them
+            if now:
+                pace.note(now, stop - done, time.perf_counter() - start)
+            done = stop
         _finish(job, loaded, feed)
 
     def bind(self, loaded: Loaded, feed: Feed) -> Callable[[], None]:
         """One step as a function; its tables are made once."""
-        if self._choose_workers([loaded], 1) > 1:
+        if self._most_workers([loaded], 1) > 1:
             return super().bind(loaded, feed)
         job = self._job([loaded], np.zeros((1, 2), np.int64), feed, 1)
         numbers = (ctypes.c_int64 * 2)()
@@ -114,10 +126,11 @@ class NumbaBackend(Backend):
         checks = checks_of([t.program for t in loaded], feed)
         return Job([row for row, _ in made], schedule, checks, workers, (feed, made))
 
-    def _choose_workers(self, loaded: Sequence[Loaded], steps: int) -> int:
+    def _most_workers(self, loaded: Sequence[Loaded], steps: int) -> int:
+        """How many may be worth it; `run` finds out whether they are."""
         if self._workers is not None:
             return self._workers
-        flops = max(target.flops for target in loaded)
+        flops = max(target.pace.flops for target in loaded)
         if flops < MIN_FLOPS_PER_STEP or flops * steps < MIN_FLOPS_PER_RUN:
             return 1
         return max_workers()

@@ -13,6 +13,7 @@ from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.custom import CustomCall
 from gpubp.backends.numba_cpu.encode import EncodedPart, encode
 from gpubp.backends.numba_cpu.objects import addresses
+from gpubp.backends.numba_cpu.pace import Pace
 from gpubp.program import Program
 from gpubp.store import Bank, address_of, aligned_zeros, round_up
 
@@ -24,7 +25,7 @@ class Loaded:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.flops = program.flops
+        self.pace = Pace(program.flops)
         self.residents = len(program.input_types) if program.batched else 0
         resident = len(program.buffers)
         order = resident + self.residents
@@ -114,13 +115,13 @@ class Loaded:
 
 
 class Job:
-    """One run, ready to be entered by its workers, once or again and again.
+    """One run, ready to be entered by its workers: at once, in slices, or again and again.
 
     Args:
         tables: rows of the program table.
         schedule: (program, position) of each step.
         checks: rows of `words.CHECK_*`, address, elements, limit.
-        workers: how many enter.
+        workers: how many enter, at most.
         keep: arrays that the tables point at.
     """
 
@@ -148,10 +149,18 @@ class Job:
                 SPINS,
                 len(checks),
                 address_of(looked_at),
+                0,
             ],
             np.int64,
         )
         self.address = address_of(self.context)
+        self.steps = len(schedule)
+
+    def cut(self, first: int, stop: int, workers: int) -> None:
+        """Let the next entry run steps [first, stop); inputs are looked at before step 0 only."""
+        self.context[0], self.context[9], self.context[5] = stop, first, workers
+        if first > 0:
+            self.context[7] = 0
 
     @property
     def status(self) -> int:

@@ -14,6 +14,8 @@ from gpubp.errors import DataError
 # Less work than this in one run is done by one worker: waking a thread costs more.
 MIN_FLOPS_PER_RUN = 4e6
 MIN_FLOPS_PER_STEP = 2e5
+# From here on all workers are worth it; in between it is measured, see `pace`.
+MAX_MEASURED_FLOPS = 2e8
 
 
 class Pool:

@@ -56,8 +56,8 @@ OUTPUT_WORDS = 5
 
 # Register tiles, see `kernels.microkernel`: what follows the product, and the parameters.
 # Those from "bias_sigmoid" on are there for float32 only.
-EPILOGUES = ("plain", "bias", "bias_relu", "relu_grad", "sgd", "momentum", "adam", "bias_sigmoid")
-EPILOGUES += ("bias_tanh", "bias_gelu", "sigmoid_grad", "tanh_grad", "gelu_grad")
+EPILOGUES: tuple[str, ...] = ("plain", "bias", "bias_relu", "relu_grad", "sgd", "momentum", "adam")
+EPILOGUES += ("bias_sigmoid", "bias_tanh", "bias_gelu", "sigmoid_grad", "tanh_grad", "gelu_grad")
 TILE_WHOLE, TILE_TWO, TILE_ONE = 0, 1, 2  # two vectors; two, the second partly there; one, partly
 TILE_KINDS = 3
 TILE_K, TILE_A_ROW, TILE_A_COL, TILE_B_ROW, TILE_C_ROW = 0, 1, 2, 3, 4  # strides in bytes

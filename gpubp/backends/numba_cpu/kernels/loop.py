@@ -1,7 +1,8 @@
 """The run loop: each worker enters once and runs all steps, meeting the others at barriers.
 
-Context words: 0 steps, 1 schedule, 2 program table, 3 barrier (count, generation), 4 status,
-5 workers, 6 spins before a worker lets others have its core, 7 number of checks, 8 checks.
+Context words: 0 the step to stop before, 1 schedule, 2 program table, 3 barrier (count,
+generation), 4 status, 5 workers, 6 spins before a worker lets others have its core, 7 number of
+checks, 8 checks, 9 first step.
 A check, 4 words: what (`words.CHECK_*`), address, elements, limit. All are done before any work.
 Program table, a row of 9 words each: 0 records, 1 their number, 2 buffers, 3 first address table
 (one a worker, of `buffers` words), 4 the order's address, 5 number of outputs, 6 list of outputs
@@ -74,19 +75,19 @@ def run_step(table, bases, scratch, context, worker, workers):
 @njit(error_model="numpy")
 def in_range(what, address, count, limit):
     """Integers are all from 0 to limit - 1, or floats all finite."""
-    bad = 0
+    bad = np.int64(0)
     if what == words.CHECK_INT32:
         for i in range(count):
-            bad |= np.uint32(load_i32(address, i)) >= np.uint32(limit)
+            bad |= np.int64(np.uint32(load_i32(address, i)) >= np.uint32(limit))
     elif what == words.CHECK_INT64:
         for i in range(count):
-            bad |= np.uint64(load_i64(address, i)) >= np.uint64(limit)
+            bad |= np.int64(np.uint64(load_i64(address, i)) >= np.uint64(limit))
     elif what == words.CHECK_FLOAT32:
         for i in range(count):
-            bad |= (load_i32(address, i) & _EXPONENT32) == _EXPONENT32
+            bad |= np.int64((load_i32(address, i) & _EXPONENT32) == _EXPONENT32)
     else:
         for i in range(count):
-            bad |= (load_i64(address, i) & _EXPONENT64) == _EXPONENT64
+            bad |= np.int64((load_i64(address, i) & _EXPONENT64) == _EXPONENT64)
     return bad == 0
 
 
@@ -110,7 +111,7 @@ def loop(context, worker, _unused0, _unused1, _unused2, _unused3):
         return 0
     workers = load_i64(context, 5)
     schedule = load_i64(context, 1)
-    for step in range(load_i64(context, 0)):
+    for step in range(load_i64(context, 9), load_i64(context, 0)):
         table = load_i64(context, 2) + load_i64(schedule, 2 * step) * (8 * TABLE_WORDS)
         buffers = load_i64(table, 2)
         bases = load_i64(table, 3) + worker * buffers * 8

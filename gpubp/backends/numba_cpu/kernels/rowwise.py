@@ -15,6 +15,8 @@ from numba import njit, types
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
 from gpubp.backends.numba_cpu.kernels.fastmath import fast_functions
 from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR
+from gpubp.backends.numba_cpu.kernels.transpose import make_transpose
+from gpubp.backends.numba_cpu.target import lanes
 
 
 def make_rowwise(kind: Any) -> SimpleNamespace:
@@ -25,6 +27,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
     C = CONSTRUCTOR[kind]
     fast = fast_functions(kind)
     exp, log = fast.exp, fast.log_of_sum
+    width, transpose = lanes(kind), make_transpose(kind)
     wide_load, wide_store = low.make_strip_access(types.float64)
     load_f64 = low.load_f64
     strip_load, strip_store = low.make_strip_access(kind)
@@ -73,9 +76,17 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
     @njit(error_model="numpy")
     def turn(x, rows, n, out):
         """Copy (rows, n) to (n, rows)."""
-        for r in range(rows):
+        whole, blocks = rows - rows % width, n - n % width
+        for r in range(0, whole, width):
+            for j in range(0, blocks, width):
+                at = out + (j * rows + r) * size
+                transpose(x + (r * n + j) * size, n * size, at, rows * size)
+            for i in range(r, r + width):
+                for j in range(blocks, n):
+                    store(out, j * rows + i, load(x, i * n + j))
+        for i in range(whole, rows):
             for j in range(n):
-                store(out, j * rows + r, load(x, r * n + j))
+                store(out, j * rows + i, load(x, i * n + j))
         return 0
 
     @njit(error_model="numpy")
@@ -104,50 +115,44 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
         return 0
 
     @njit(error_model="numpy")
-    def write_losses(code, bases, first, rows, x, top, sums, logs):
-        """log(sum) + max - (the label's logit) a row; returns 1 if a label is out of range."""
-        n, labels, wide = load_i64(code, 0), address(code, bases, 8), load_i64(code, 3) == 8
-        losses = address(code, bases, 12) + first * size
-        for r in range(rows):
-            wide_store(logs, r, log(wide_load(sums, r)))
-        status = 0
-        for r in range(rows):
-            i = first + r
-            label = load_i64(labels, i) if wide else np.int64(load_i32(labels, i))
-            if 0 <= label < n:
-                picked = load(x, r * n + label) - load(top, r)
-                store(losses, r, C(load_f64(logs, r)) - picked)
-            else:
-                store(losses, r, C(np.nan))
-                status = 1
-        return status
-
-    @njit(error_model="numpy")
-    def write_gradients(code, bases, first, rows, e, scales, sums):
-        """(softmax - one-hot) times the cotangent; returns 1 if a label is out of range."""
-        n, labels, wide = load_i64(code, 0), address(code, bases, 8), load_i64(code, 3) == 8
+    def scale(code, bases, first, rows, e, scales, sums):
+        """e <- e / sum times the row's cotangent."""
+        n = load_i64(code, 0)
         cotangents, step = address(code, bases, 10), load_i64(code, 4)
-        out = address(code, bases, 14) + first * n * size
-        status = 0
         for r in range(rows):
-            store(scales, r, C(1.0 / load_f64(sums, r)) * load(cotangents, (first + r) * step))
+            g = load(cotangents, (first + r) * step)
+            store(scales, r, C(1.0 / load_f64(sums, r)) * g)
         for j in range(n):
             line = e + j * rows * size
             for r in range(rows):
                 strip_store(line, r, strip_load(line, r) * strip_load(scales, r))
-        for r in range(rows):
-            for j in range(n):
-                store(out, r * n + j, load(e, j * rows + r))
+        return 0
+
+    @njit(error_model="numpy")
+    def finish_rows(code, bases, first, rows, x, top, logs):
+        """The parts that depend on the label; returns 1 if one is out of range.
+
+        Loss: log(sum) + max - (the label's logit). Gradient: less the cotangent at the label.
+        """
+        n, what, wide = load_i64(code, 0), load_i64(code, 2), load_i64(code, 3) == 8
+        labels, losses = address(code, bases, 8), address(code, bases, 12)
+        cotangents, step = address(code, bases, 10), load_i64(code, 4)
+        gradients = address(code, bases, 14)
+        status = 0
         for r in range(rows):
             i = first + r
             label = load_i64(labels, i) if wide else np.int64(load_i32(labels, i))
-            if 0 <= label < n:
-                at = r * n + label
-                store(out, at, load(out, at) - load(cotangents, i * step))
-            else:
+            valid = 0 <= label < n
+            status = status if valid else 1
+            if what != 2:
+                picked = load(x, r * n + label) - load(top, r) if valid else C(np.nan)
+                store(losses, i, C(load_f64(logs, r)) - picked)
+            if what >= 2 and valid:
+                at = i * n + label
+                store(gradients, at, load(gradients, at) - load(cotangents, i * step))
+            elif what >= 2:
                 for j in range(n):
-                    store(out, r * n + j, C(0))
-                status = 1
+                    store(gradients, i * n + j, C(0))
         return status
 
     @njit(error_model="numpy")
@@ -173,9 +178,12 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
             maxima(e, rows, n, top)
             exponentials_and_sums(e, rows, n, top, sums)
             if what != 2:
-                status |= write_losses(code, bases, first, rows, x, top, sums, logs)
+                for r in range(rows):
+                    wide_store(logs, r, log(wide_load(sums, r)))
             if what >= 2:
-                status |= write_gradients(code, bases, first, rows, e, scales, sums)
+                scale(code, bases, first, rows, e, scales, sums)
+                turn(e, n, rows, address(code, bases, 14) + first * n * size)
+            status |= finish_rows(code, bases, first, rows, x, top, logs)
         return status
 
     return SimpleNamespace(softmax=softmax, cross_entropy=cross_entropy)

@@ -29,7 +29,7 @@ class VectorMath:
         self.builder, self.vector = builder, vector
         self.fma, self.absolute = fma, absolute
 
-    def constant(self, value: float) -> Any:
+    def constant(self, value: Any) -> Any:
         """A number in every lane."""
         return ir.Constant(self.vector, [float(value)] * self.vector.count)
 
