@@ -18,7 +18,7 @@ from typing import Any
 from common.charts import Panel, check_chart, draw
 from common.contest import Arena, Contender, Outcome, Spread
 from common.output import Progress, digits, table
-from common.peers import GPUBP, ROOF, absence, choose
+from common.peers import GPUBP, ROOF, SINGLE, absence, choose
 from common.results import write
 from common.rows import OPTIMIZERS, TABLE, Row, Task, find_row
 
@@ -38,7 +38,7 @@ def measure(options: argparse.Namespace) -> int:
     rows = [find_row(name) for name in (options.rows or ",".join(TABLE)).split(",")]
     optimizers = _optimizers(options.optimizers)
     threads = numbers(options.threads, "1,2", "--threads")
-    contenders = [GPUBP, *choose(options.peers or "all"), *ROOF]
+    contenders = [GPUBP, SINGLE, *choose(options.peers or "all"), *ROOF]
     tasks = [Task(row, optimizer) for row, optimizer in itertools.product(rows, optimizers)]
     report = Report()
     try:

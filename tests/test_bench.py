@@ -113,12 +113,14 @@ def test_a_training_step_is_measured(tmp_path, capsys, monkeypatch):
     assert main(["bench", *arguments, "--json", str(path)]) == 0
     content = json.loads(path.read_text())
     assert content["versions"]["gpubp backend"] == "numpy"
-    assert [r["optimizer"] for r in content["rows"]] == ["sgd", "adam"]
+    found = [(r["optimizer"], r["contender"]) for r in content["rows"]]
+    both = ("gpubp", "gpubp-single")
+    assert found == [(name, who) for name in ("sgd", "adam") for who in both]
     for row in content["rows"]:
         seconds = row["seconds"]
         assert 0 < seconds["least"] <= seconds["median"] <= seconds["most"]
         assert row["share_of_roof"] == pytest.approx(row["gflops"] / row["roof_gflops"])
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert len(capsys.readouterr().out.splitlines()) == 6
 
 
 def test_a_contender_that_computes_something_else_ends_the_benchmark(common, monkeypatch):

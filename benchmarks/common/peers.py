@@ -6,6 +6,7 @@ from common.contest import Contender
 from gpubp.errors import unknown_name
 
 GPUBP = Contender("gpubp", "gpubp", "common.peers_gpubp", required=True)
+SINGLE = Contender("gpubp-single", "gpubp", "common.peers_gpubp", required=True)
 ROOF = tuple(
     Contender(f"sgemm-{n}", "numpy", "common.peers_numpy", compared=False, required=True)
     for n in (512, 768, 1024)

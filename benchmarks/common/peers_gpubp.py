@@ -1,4 +1,6 @@
-"""gpubp: one compiled step, whole calls through `Step.run` on resident data."""
+"""gpubp: one compiled step. `gpubp` runs whole calls through `Step.run` on resident data;
+`gpubp-single` is a Python loop that gathers a batch and calls `step(x, y)`.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +59,16 @@ class GpubpCase(Case):
         return self._step.run(self._X, self._y, batch_size=self._row.batch, order=order)
 
 
+class SingleCase(GpubpCase):
+    """A call for each step, as a loop that makes its data along the way has to."""
+
+    def _run(self, order: NDArray[np.int64]) -> NDArray[Any]:
+        losses = np.empty(len(order) // self._row.batch, np.float32)
+        for i, index in enumerate(order.reshape(-1, self._row.batch)):
+            losses[i] = self._step(self._X[index], self._y[index])
+        return losses
+
+
 def make_model(row: Row) -> nn.Sequential:
     """Linear layers with the row's activation between them."""
     model = nn.Sequential()
@@ -68,8 +80,8 @@ def make_model(row: Row) -> nn.Sequential:
 
 
 def build(variant: str, task: Task) -> Case:
-    """The only variant."""
-    return GpubpCase(task)
+    """`gpubp` or `gpubp-single`."""
+    return {"gpubp": GpubpCase, "gpubp-single": SingleCase}[variant](task)
 
 
 def versions() -> dict[str, str]:

@@ -113,7 +113,7 @@ _UPDATE = {
         2, "p * a + q * b", False, lambda x: (x["momentum"], 1 - x["dampening"])
     ),
     "sgd_update": Functor(3, "a - c * b"),
-    "adam_update": Functor(5, "a - d * b / (sqrt(c) / e + p)", False, lambda x: (x["eps"],)),
+    "adam_update": Functor(5, "a - d * e * b / (sqrt(c) + p * e)", False, lambda x: (x["eps"],)),
 }
 
 FUNCTORS: dict[str, Functor] = {**_ARITHMETIC, **_LOGIC, **_CAST, **_ACTIVATION, **_UPDATE}
