@@ -73,9 +73,14 @@ class CompiledFunction:
         self._singles.add(key, ready, self._runner.backend, arrays)
         return tree.unflatten(ready.structure, [o[0] for o in outputs])
 
-    def report(self) -> str:
-        """Instructions, fusion, arithmetic and bytes of the last program used."""
-        return report(self._runner.last, self._runner.backend.name)
+    def report(self, profile: bool = False) -> str:
+        """Instructions, fusion, arithmetic and bytes of the last program used.
+
+        Args:
+            profile: also run each part alone, on zeros, and show its time beside its roofline
+                bound; slots stay as they are. For backends that can.
+        """
+        return report(self._runner, profile)
 
 
 def compile_function(

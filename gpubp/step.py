@@ -154,20 +154,10 @@ class Step:
         """Instructions, fusion, arithmetic, bytes moved fused and unfused, arena size.
 
         Args:
-            profile: also run each part alone and show its time; parameters stay as they are. For
-                backends that can.
+            profile: also run each part alone and show its time beside its roofline bound;
+                parameters and state stay as they are. For backends that can.
         """
-        ready = self._runner.last
-        times = None
-        if profile and ready is not None:
-            with self._runner.lock:
-                times = self._runner.backend.profile(ready.loaded, self._zeros(ready.program))
-        return report(ready, self._runner.backend.name, times)
-
-    def _zeros(self, program: Program) -> Feed:
-        data = [np.zeros(shape, dtype) for shape, dtype in program.input_types]
-        losses = np.zeros(1, program.output_types[0][1])
-        return Feed(data, np.arange(program.batch_size), [[losses]])
+        return report(self._runner, profile)
 
     def prepare(self, *batch: Any) -> Program:
         """Trace and compile for a batch of these types without running; returns the program.

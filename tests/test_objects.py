@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import gpubp as gp
-from gpubp import nn, optim
-from gpubp.backends.numba_cpu import NumbaBackend, objects
+from gpubp.backends.numba_cpu import objects
 from gpubp.errors import BackendError
 
 TRAIN = """
@@ -66,34 +65,6 @@ def test_a_process_that_finds_the_kernels_never_imports_numba() -> None:
     for _ in range(2):  # the first may still have to compile, in processes of its own
         done = subprocess.run([sys.executable, "-c", TRAIN], capture_output=True, text=True)
         assert done.stdout.strip() == "False", done.stderr
-
-
-def test_profile_measures_each_part_and_changes_nothing() -> None:
-    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
-    optimizer = optim.Adam(model.parameters())
-    loss_fn = nn.CrossEntropyLoss()
-    step = gp.compile_step(
-        lambda x, y: loss_fn(model(x), y), optimizer, backend=NumbaBackend(workers=1)
-    )
-    step(np.ones((4, 6), np.float32), np.array([0, 1, 2, 0]))
-    before = [p.value.copy() for p in model.parameters()]
-    count = int(optimizer.step_count.value)
-    text = step.report(profile=True)
-    assert "GFLOP/s" in text
-    assert "measured" in text
-    assert int(optimizer.step_count.value) == count
-    for param, kept in zip(model.parameters(), before, strict=True):
-        np.testing.assert_array_equal(param.value, kept)
-
-
-def test_a_backend_that_cannot_measure_says_so() -> None:
-    model = nn.Linear(2, 1)
-    step = gp.compile_step(
-        lambda x, y: nn.MSELoss()(model(x), y), optim.SGD(model.parameters()), backend="numpy"
-    )
-    step(np.ones((2, 2), np.float32), np.ones((2, 1), np.float32))
-    with pytest.raises(BackendError, match="numpy"):
-        step.report(profile=True)
 
 
 def test_an_empty_instruction_keeps_its_barrier() -> None:

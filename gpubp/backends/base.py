@@ -62,6 +62,24 @@ class Feed:
     finite: bool = False
 
 
+@dataclass(frozen=True)
+class Roof:
+    """The best rates that a backend's kernels reach, which bound the time of each part
+    (Williams et al., "Roofline: an insightful visual performance model", 2009).
+
+    Attributes:
+        flops: arithmetic per second, counted as `Part.flops` counts it.
+        bytes: bytes per second, counted as `Part.bytes_moved` counts them: each operand once.
+    """
+
+    flops: float
+    bytes: float
+
+    def bound(self, flops: float, moved: float) -> float:
+        """Seconds that so much arithmetic on so many bytes takes at the roof."""
+        return max(flops / self.flops, moved / self.bytes)
+
+
 class Backend(ABC):
     """Runs programs. Subclasses hold no state of any one model."""
 
@@ -83,6 +101,14 @@ class Backend(ABC):
             BackendError: this backend cannot measure.
         """
         raise BackendError(f"backend {self.name!r} does not measure its instructions.")
+
+    def roof(self) -> Roof:
+        """What bounds the parts that `profile` measures; found once and kept.
+
+        Raises:
+            BackendError: this backend cannot measure.
+        """
+        raise BackendError(f"backend {self.name!r} does not measure its roof.")
 
     def bind(self, loaded: Any, feed: Feed) -> Callable[[], None]:
         """A function that runs one step of a program on the arrays of `feed`, whose contents may
