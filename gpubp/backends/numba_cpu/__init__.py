@@ -37,6 +37,7 @@ from gpubp.program import Program
 from gpubp.store import Bank
 
 _LOOP = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 6)
+PROFILE_SECONDS = 0.05  # at most about so long for each of five runs of a part
 _REFUSED = -1
 _PROBLEMS = {
     _REFUSED: "an input holds a label or index out of range, NaN or infinity.",
@@ -147,7 +148,8 @@ class NumbaBackend(Backend):
         Args:
             loaded: from `load`.
             feed: arrays for one step.
-            repeats: runs of each part; the shortest of five times is divided by it.
+            repeats: runs of each part, fewer of one that takes long; the shortest of five times is
+                divided by it.
 
         Returns:
             One number for each part of the program; 0 for parts that have nothing to do.
@@ -159,16 +161,16 @@ class NumbaBackend(Backend):
         saved = [bank.copy() for bank in banks]
         table, keep = loaded.table(feed, feed.outputs[0], 1)
         keep[1][:, 2] = 0  # every repeat writes the first step's outputs
-        schedule = np.zeros((repeats, 2), np.int64)
         times = []
         for record in loaded.record_of_part:
-            best = 0.0
-            if record >= 0:
-                alone = list(table)
-                alone[0], alone[1] = table[0] + 8 * words.RECORD_WORDS * record, 1
-                job = Job([alone], schedule, (), 1, keep)
-                best = min(self._timed(job) for _ in range(5)) / repeats
-            times.append(best)
+            if record < 0:
+                times.append(0.0)
+                continue
+            alone = [table[0] + 8 * words.RECORD_WORDS * record, 1, *table[2:]]
+            once = self._timed(Job([alone], np.zeros((1, 2), np.int64), (), 1, keep))
+            count = max(1, min(repeats, int(PROFILE_SECONDS / once)))
+            job = Job([alone], np.zeros((count, 2), np.int64), (), 1, keep)
+            times.append(min(self._timed(job) for _ in range(5)) / count)
         for bank, before in zip(banks, saved):
             bank[...] = before
         for call in loaded.customs:
