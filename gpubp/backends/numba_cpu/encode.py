@@ -182,7 +182,7 @@ def _cross_entropy(part: Part) -> EncodedPart:
             what |= 1
             loss = _at(out)
     size = logits.dtype.itemsize
-    block = min(64, max(8, CROSS_BYTES // (columns * size) // 8 * 8))  # rows turned together
+    block = min(64, max(32, CROSS_BYTES // (columns * size) // 8 * 8))  # rows turned together
     code = [columns, rows // max(part.rows, 1), what, labels.dtype.itemsize, step, block]
     code += [*_at(logits), *_at(labels), *cotangent, *loss, *gradient]
     scratch = block * (16 + (columns + 2) * size)

@@ -41,7 +41,7 @@ def tiles_module(dtype: str, symbol: str) -> Any:
                 function = ir.Function(module, _TILE, name)
                 function.linkage = "internal"
                 function.attributes.add("nounwind")
-                _Tile(function, dtype, rows, kind).emit(_EMITTERS[epilogue])
+                _Tile(function, dtype, rows, kind).emit(epilogue)
                 table.append(function.ptrtoint(I64))
     kind = ir.ArrayType(I64, len(table))
     variable = ir.GlobalVariable(module, kind, symbol)
@@ -79,8 +79,8 @@ class _Tile:
         self.partial = None if kind == words.TILE_WHOLE else self.vectors - 1
         self.params, self.a, self.b, self.c, self.offset = function.args
 
-    def emit(self, epilogue: Callable[[_Tile, list[Spot]], None]) -> None:
-        """The whole function."""
+    def emit(self, name: str) -> None:
+        """The whole function, with an epilogue of `words.EPILOGUES`."""
         builder = self.builder
         self.c_row = self.word(words.TILE_C_ROW)
         if self.partial is not None:
@@ -95,16 +95,15 @@ class _Tile:
             ]
             for i in range(self.rows)
         ]
-        self.prefetch = epilogue in (_sgd, _momentum, _adam)
-        if self.prefetch:
-            self._prefetch([row[0] for row in addresses], epilogue)
+        if name in _FETCHED:
+            self._prefetch([row[0] for row in addresses], *_FETCHED[name])
         sums = self._product()
         spots = [
             Spot(sums[i * self.vectors + j], addresses[i][j], i, j)
             for i in range(self.rows)
             for j in range(self.vectors)
         ]
-        epilogue(self, spots)
+        _EMITTERS[name](self, spots)
         builder.ret_void()
 
     def word(self, position: int) -> Any:
@@ -206,17 +205,17 @@ class _Tile:
             value, address = value_phi, address_phi
             size //= 2
 
-    def _prefetch(self, rows: list[Any], epilogue: Any) -> None:
-        """Ask for what the update will read while the product runs."""
+    def _prefetch(self, rows: list[Any], itself: bool, others: int) -> None:
+        """Ask for what the epilogue will read while the product runs."""
         pointer = I8.as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
         function = self.declare("llvm.prefetch.p0", kind)
-        others = {_sgd: 0, _momentum: 1, _adam: 2}[epilogue]
         distances = [self.word(words.TILE_STATE + s) for s in range(others)]
         for row in rows:
-            for at in (row, *[self.builder.add(row, d) for d in distances]):
+            starts = [self.builder.add(row, d) for d in distances]
+            for at in [row, *starts] if itself else starts:
                 where = self.builder.inttoptr(at, pointer)
-                self.builder.call(function, [where, I32(1), I32(3), I32(1)])
+                self.builder.call(function, [where, I32(int(itself)), I32(3), I32(1)])
 
     def _product(self) -> list[Any]:
         """The sums over k, row by row."""
@@ -327,6 +326,9 @@ class _Tile:
 
 
 Emitter = Callable[[_Tile, list[Spot]], None]
+# What epilogues read beside the product: its own place, and how many arrays laid out as it.
+_FETCHED = {"sgd": (True, 0), "momentum": (True, 1), "adam": (True, 2)}
+_FETCHED |= {f"{name}_grad": (False, 1) for name in ("relu", "sigmoid", "tanh", "gelu")}
 
 
 def _plain(tile: _Tile, spots: list[Spot]) -> None:
