@@ -1,0 +1,145 @@
+"""Repeated calls at their limits: large batches, many shapes, errors of custom ops, threads."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from classifier import OPTIMIZERS, classifier_step, digits, mlp
+from tolerances import assert_same
+
+import gpubp as gp
+from gpubp import nn, ops, optim, single
+
+BACKENDS = ["numba", "numpy"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_large_arguments_are_not_bound(backend: str) -> None:
+    x, y = digits(samples=1100)
+    assert x[:900].nbytes + y[:900].nbytes < single.MAX_BYTES < x.nbytes
+    results = []
+    for count in (900, 1100):
+        for whole in (True, False):
+            model = mlp()
+            step = classifier_step(OPTIMIZERS["adam"], model, backend=backend)
+            if whole:
+                a = step.run(x[:count], y[:count], batch_size=count, shuffle=False, epochs=3)
+            else:
+                a = np.array([step(x[:count], y[:count]) for _ in range(3)])
+                assert len(step._singles._known) == (count == 900)
+            results.append([a, *model.state_dict().values()])
+        for found, wanted in zip(*results[-2:], strict=True):
+            assert_same(found, wanted)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_more_shapes_than_are_kept(backend: str) -> None:
+    fn = gp.compile(lambda x: (x * 3.0, ops.sum(x)), backend=backend)
+    sizes = list(range(1, 2 * single.MAX_KEPT + 4))
+    for turn in range(3):
+        for n in sizes if turn != 1 else sizes[::-1]:
+            x = np.arange(n, dtype=np.float64) + turn
+            triple, total = fn(x)
+            assert_same(triple, x * 3.0)
+            assert_same(total, np.sum(x))
+            assert 1 <= len(fn._singles._known) <= single.MAX_KEPT
+
+
+def _raising(limit: float) -> Any:
+    def forward(x: Any) -> Any:
+        if x.max() > limit:
+            raise ValueError(f"{x.max():.0f} is too much")
+        return x * 2
+
+    return ops.custom_op("raising", forward, vjp=lambda g, y, x: g * 2.0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_custom_op_raises_comes_out_of_the_call(backend: str) -> None:
+    op = _raising(10.0)
+    fn = gp.compile(lambda x: op(x) + 1.0, backend=backend)
+    good, bad = np.ones(3, np.float32), np.full(3, 11.0, np.float32)
+    for _ in range(3):
+        assert_same(fn(good), np.full(3, 3.0, np.float32))
+        with pytest.raises(ValueError, match="11 is too much"):
+            fn(bad)
+    assert_same(fn(good), np.full(3, 3.0, np.float32))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_goes_on_after_a_custom_op_has_raised(backend: str) -> None:
+    op = _raising(10.0)
+    model = nn.Linear(3, 1)
+    step = gp.compile_step(
+        lambda x: ops.sum(op(x) * model(x)), optim.SGD(model.parameters()), backend=backend
+    )
+    good, bad = np.ones((2, 3), np.float32), np.full((2, 3), 11.0, np.float32)
+    for _ in range(3):
+        before = float(step(good))
+        with pytest.raises(ValueError, match="11 is too much"):
+            step(bad)
+        assert np.isfinite(before)
+    model.load_state_dict({"weight": np.ones((1, 3), np.float32), "bias": np.zeros(1, np.float32)})
+    assert step(good) == 36.0
+
+
+def _in_threads(work: Any, count: int) -> list[Any]:
+    """What `work(i)` returns in threads that start together."""
+    gate, results = threading.Barrier(count), [None] * count
+
+    def run(i: int) -> None:
+        gate.wait()
+        results[i] = work(i)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+        assert not thread.is_alive()
+    return results
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_two_threads_call_one_step(bound: bool) -> None:
+    """With one batch the order of calls does not matter, but two at once would."""
+    x, y = digits(samples=32 if bound else 1100)
+    models = [mlp(), mlp()]
+    steps = [classifier_step(OPTIMIZERS["adam"], model) for model in models]
+    calls = 200 if bound else 20
+    together = _in_threads(lambda i: [steps[0](x, y) for _ in range(calls)], 2)
+    alone = [steps[1](x, y) for _ in range(2 * calls)]
+    assert sorted(together[0] + together[1], reverse=True) == sorted(alone, reverse=True)
+    for found, wanted in zip(*(m.state_dict().values() for m in models), strict=True):
+        assert_same(found, wanted)
+
+
+def test_threads_call_one_function_with_data_of_their_own() -> None:
+    fn = gp.compile(lambda x: (x @ x.T, x + 1.0), backend="numba")
+
+    def work(i: int) -> bool:
+        good = True
+        for turn in range(300):
+            x = np.full((4, 1 + turn % 3), i, np.float32)
+            square, more = fn(x)
+            good = good and bool((square == i * i * x.shape[1]).all() and (more == i + 1).all())
+        return good
+
+    assert _in_threads(work, 3) == [True] * 3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_slots_that_are_written_between_calls_are_read(backend: str) -> None:
+    model = nn.Linear(2, 1)
+    predict = gp.compile(model, backend=backend)
+    x = np.ones((1, 2), np.float32)
+    for value in (1.0, 2.0, 3.0):
+        model.load_state_dict(
+            {"weight": np.full((1, 2), value, np.float32), "bias": np.zeros(1, np.float32)}
+        )
+        assert predict(x)[0, 0] == 2 * value
+    model.weight.value[...] = 5.0
+    assert predict(x)[0, 0] == 10.0
