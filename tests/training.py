@@ -15,6 +15,10 @@ from gpubp.backends.numba_cpu import NumbaBackend
 
 Result = dict[str, np.ndarray]
 _weights = threading.Lock()  # the default generator that seeds the weights is shared
+if hasattr(os, "register_at_fork"):  # a child forked while a thread holds it would wait for ever
+    os.register_at_fork(
+        before=_weights.acquire, after_in_parent=_weights.release, after_in_child=_weights.release
+    )
 
 
 def trained(seed: int = 0, workers: int | None = 2, rule: str = "adam") -> Result:

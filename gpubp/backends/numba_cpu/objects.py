@@ -38,6 +38,10 @@ FLOAT_FAMILY = (
 INTEGER_FAMILY = ("ops", "chain", "reduce", "scatter_add")
 
 _lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a child must not find the lock held by a thread it lacks
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 _addresses: dict[str, int] = {}
 
 
