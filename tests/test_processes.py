@@ -1,4 +1,4 @@
-"""Training in forked, spawned and borrowed processes, in threads, and under limits of the system."""
+"""Training in forked, spawned and borrowed processes, in threads, and under the system's limits."""
 
 from __future__ import annotations
 
