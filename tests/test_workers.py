@@ -210,7 +210,8 @@ def test_num_threads_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         backend._pool, "run", lambda work, workers: used.append(workers) or run(work, workers)
     )
-    gp.compile(lambda a, b: a @ b, backend=backend)(np.ones((300, 300)), np.ones((300, 300)))
+    square = np.ones((600, 600))  # enough for all workers without trying one first
+    gp.compile(lambda a, b: a @ b, backend=backend)(square, square)
     assert used == [3]
 
 
