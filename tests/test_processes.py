@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import multiprocessing
 import os
 import subprocess
 import sys
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import pytest
 from tolerances import assert_same
 from training import Result, send, trained
@@ -89,6 +92,21 @@ def test_a_child_that_is_forked_while_others_train() -> None:
         _assert_equal(found, wanted)
         for result in busy.result(timeout=240):
             _assert_equal(result, wanted)
+
+
+def test_known_kernels_need_nothing_of_llvm() -> None:
+    """llvmlite calls under a lock: a child forked while a thread holds it would wait for ever."""
+    wanted = trained(4)
+    gc.collect()  # or what others left behind is released, under the lock, while it is watched
+    calls: list[str] = []
+    watch = (lambda: calls.append("".join(traceback.format_stack(limit=6))), lambda: None)
+    llvm.ffi.register_lock_callback(*watch)
+    try:
+        found = trained(4)
+    finally:
+        llvm.ffi.unregister_lock_callback(*watch)
+    assert not calls, f"{len(calls)} calls, the first from\n{calls[0]}"
+    _assert_equal(found, wanted)
 
 
 def test_threads_train_different_models_at_once() -> None:

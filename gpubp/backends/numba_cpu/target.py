@@ -54,6 +54,7 @@ def _has(feature: str) -> bool:
     return feature in _features(cpu()[1])
 
 
+@cache
 def _is_arm() -> bool:
     import llvmlite.binding as llvm
 
