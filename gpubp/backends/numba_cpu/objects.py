@@ -82,7 +82,7 @@ def cache_root() -> Path:
 def sources() -> list[Path]:
     """Every file of the package that decides what object code comes out."""
     here = Path(__file__).parent
-    beside = ("compiler.py", "opcodes.py", "target.py", "words.py")
+    beside = ("compiler.py", "objects.py", "opcodes.py", "target.py", "words.py")
     return sorted([*(here / "kernels").glob("*.py"), *[here / name for name in beside]])
 
 
