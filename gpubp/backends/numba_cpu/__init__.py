@@ -111,7 +111,7 @@ class NumbaBackend(Backend):
             return super().bind(loaded, feed)
         job = self._job([loaded], np.zeros((1, 2), np.int64), feed, 1)
         numbers = (ctypes.c_int64 * 2)()
-        out = ctypes.c_void_p(ctypes.addressof(numbers))
+        out = ctypes.cast(numbers, ctypes.c_void_p)  # keeps them alive
         error = ctypes.c_void_p(ctypes.addressof(numbers) + 8)
         arguments = (out, error, *[ctypes.c_int64(n) for n in (job.address, 0, 0, 0, 0, 0)])
         loop, shared, programs = self._loop, job.shared, [loaded]
@@ -121,7 +121,6 @@ class NumbaBackend(Backend):
             if shared[16] or loaded.customs:
                 _finish(job, programs, feed)
 
-        step.__dict__["keep"] = numbers
         return step
 
     def _job(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpubp.backends.numba_cpu import words
-from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, op_words
+from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, op_words, place
 from gpubp.backends.numba_cpu.encode_matmul import encode_matmul
 from gpubp.backends.numba_cpu.opcodes import DTYPE_CODES
 from gpubp.errors import BackendError
@@ -53,11 +53,6 @@ def encode(part: Part, resident: int, order: int) -> EncodedPart | None:
     return encoder(part)
 
 
-def _at(operand: Operand) -> list[int]:
-    """Buffer and byte offset."""
-    return [operand.buffer, operand.offset * operand.dtype.itemsize]
-
-
 def _body_type(part: Part, positions: list[int]) -> str:
     """The arithmetic of some elementwise ops; logic on booleans alone is done in int64."""
     ops = [part.body[i] for i in positions]
@@ -78,11 +73,11 @@ def _scalar(part: Part) -> EncodedPart:
     count = len(part.inputs)
     code = [count, len(part.body), len(part.outputs)]
     for operand in part.inputs:
-        code += [DTYPE_CODES[operand.dtype.name], *_at(operand)]
+        code += [DTYPE_CODES[operand.dtype.name], *place(operand)]
     for i, compute in enumerate(part.body):
         code += op_words(compute, "float32", count + i, compute.args)
     for value, operand in part.outputs:
-        code += [value, DTYPE_CODES[operand.dtype.name], *_at(operand)]
+        code += [value, DTYPE_CODES[operand.dtype.name], *place(operand)]
     return EncodedPart("scalar", code, 8 * (count + len(part.body)), [])
 
 
@@ -110,10 +105,10 @@ def _reduce(part: Part) -> EncodedPart:
     code[words.RED_IN_DTYPE] = DTYPE_CODES[in_dtype.name]
     code[words.RED_OUT_SCRATCH] = int(stored is None)
     if stored is not None:
-        code[words.RED_OUT : words.RED_OUT + 2] = _at(stored)
+        code[words.RED_OUT : words.RED_OUT + 2] = place(stored)
         code[words.RED_OUT_DTYPE] = DTYPE_CODES[stored.dtype.name]
     if not before:
-        code[words.RED_IN : words.RED_IN + 2] = _at(part.inputs[source])
+        code[words.RED_IN : words.RED_IN + 2] = place(part.inputs[source])
     scratch = 16 * words.RED_BLOCK + words.STRIP_BYTES + 64
     chains = []
     if before:
@@ -157,7 +152,7 @@ def _rowwise(part: Part) -> EncodedPart:
     columns = compute.shape[-1]
     rows = math.prod(compute.shape) // columns
     code = [columns, rows // max(part.rows, 1), int(compute.spec.name == "log_softmax")]
-    code += _at(part.inputs[compute.args[0]]) + _at(part.outputs[0][1])
+    code += place(part.inputs[compute.args[0]]) + place(part.outputs[0][1])
     return EncodedPart(f"softmax_{compute.dtype.name}", code, 0, [])
 
 
@@ -174,17 +169,17 @@ def _cross_entropy(part: Part) -> EncodedPart:
             continue
         if compute.spec.name.endswith("_grad"):
             what |= 2
-            gradient = _at(out)
+            gradient = place(out)
             scale = part.inputs[compute.args[2]]
-            cotangent = _at(scale)
+            cotangent = place(scale)
             step = 0 if all(s == 0 for s in scale.strides) else 1
         else:
             what |= 1
-            loss = _at(out)
+            loss = place(out)
     size = logits.dtype.itemsize
     block = min(64, max(32, CROSS_BYTES // (columns * size) // 8 * 8))  # rows turned together
     code = [columns, rows // max(part.rows, 1), what, labels.dtype.itemsize, step, block]
-    code += [*_at(logits), *_at(labels), *cotangent, *loss, *gradient]
+    code += [*place(logits), *place(labels), *cotangent, *loss, *gradient]
     scratch = block * (16 + (columns + 2) * size)
     return EncodedPart(f"cross_entropy_{logits.dtype.name}", code, scratch, [])
 
@@ -193,7 +188,7 @@ def _load_batch(part: Part, resident: int, order: int) -> EncodedPart:
     _, out = part.outputs[0]
     nbytes = math.prod(out.shape[1:]) * out.dtype.itemsize
     source = resident + part.body[0].attrs["input"]
-    return EncodedPart("load_batch", [nbytes, order, 0, source, 0, *_at(out)], 0, [])
+    return EncodedPart("load_batch", [nbytes, order, 0, source, 0, *place(out)], 0, [])
 
 
 def _indexed(part: Part) -> tuple[list[int], Operand, Operand, Operand]:
@@ -212,13 +207,13 @@ def _gather(part: Part) -> EncodedPart:
     sizes, data, indices, out = _indexed(part)
     sizes[3] *= data.dtype.itemsize
     per_row = sizes[2] // part.rows if part.rows else 0
-    code = [*sizes, indices.dtype.itemsize, per_row, *_at(data), *_at(indices), *_at(out)]
+    code = [*sizes, indices.dtype.itemsize, per_row, *place(data), *place(indices), *place(out)]
     return EncodedPart("gather", code, 0, [])
 
 
 def _scatter_add(part: Part) -> EncodedPart:
     sizes, updates, indices, out = _indexed(part)
-    code = [*sizes, indices.dtype.itemsize, 0, *_at(updates), *_at(indices), *_at(out)]
+    code = [*sizes, indices.dtype.itemsize, 0, *place(updates), *place(indices), *place(out)]
     return EncodedPart(f"scatter_add_{out.dtype.name}", code, 0, [])
 
 
@@ -228,10 +223,10 @@ def _concat(part: Part) -> EncodedPart:
     axis, size = compute.attrs["axis"], out.dtype.itemsize
     outer = math.prod(out.shape[:axis])
     joined = math.prod(out.shape[axis:]) * size
-    code = [len(compute.args), outer // max(part.rows, 1), joined, *_at(out)]
+    code = [len(compute.args), outer // max(part.rows, 1), joined, *place(out)]
     for i in compute.args:
         operand = part.inputs[i]
-        code += [math.prod(operand.shape[axis:]) * size, *_at(operand)]
+        code += [math.prod(operand.shape[axis:]) * size, *place(operand)]
     return EncodedPart("concat", code, 0, [])
 
 
@@ -242,7 +237,7 @@ def _unslice(part: Part) -> EncodedPart:
     strides = c_strides(out.shape)
     size = out.dtype.itemsize
     first = sum(a * s for a, s in zip(starts, strides))
-    code = [math.prod(out.shape) * size, size, len(out.shape), *_at(source), *_at(out), first]
+    code = [math.prod(out.shape) * size, size, len(out.shape), *place(source), *place(out), first]
     for n, step, stride in zip(source.shape, steps, strides):
         code += [n, step * stride]
     return EncodedPart("unslice", code, 0, [])

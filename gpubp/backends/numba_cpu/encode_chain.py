@@ -44,6 +44,11 @@ def float_bits(value: float) -> int:
     return found
 
 
+def place(operand: Operand) -> list[int]:
+    """Buffer and byte offset."""
+    return [operand.buffer, operand.offset * operand.dtype.itemsize]
+
+
 def functor_name(compute: Compute, dtype: str) -> str:
     """The entry of FUNCTORS for an op; casts depend on their target."""
     name = compute.spec.name

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from gpubp.backends.numba_cpu import words
-from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, Encoded, float_bits
+from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, Encoded, float_bits, place
 from gpubp.backends.numba_cpu.epilogues import Epilogue, find_epilogue
 from gpubp.backends.numba_cpu.target import lanes, tile_rows
 from gpubp.layout import matrix_batch_stride
@@ -57,7 +57,7 @@ def encode_matmul(part: Part) -> tuple[list[int], int, list[tuple[int, str]]]:
     for at, operand in ((words.MM_A, a), (words.MM_B, b)):
         code[at : at + 5] = _matrix(operand, tuple(batch), shape.size)
     if stored is not None:
-        code[words.MM_C : words.MM_C + 2] = _at(stored)
+        code[words.MM_C : words.MM_C + 2] = place(stored)
     code[words.MM_C_SCRATCH] = int(stored is None)
     scratch = _plan(code, shape, a, b, chain is not None)
     _describe(code, epilogue)
@@ -70,16 +70,12 @@ def encode_matmul(part: Part) -> tuple[list[int], int, list[tuple[int, str]]]:
     return code, scratch, needs
 
 
-def _at(operand: Operand) -> list[int]:
-    return [operand.buffer, operand.offset * operand.dtype.itemsize]
-
-
 def _matrix(operand: Operand, batch: tuple[int, ...], size: int) -> list[int]:
     """Buffer, byte offset, row, column and batch stride in bytes."""
     row, column = (s * size for s in operand.strides[-2:])
     step = matrix_batch_stride(operand.shape, operand.strides, batch)
     assert step is not None
-    return [*_at(operand), row, column, step * size]
+    return [*place(operand), row, column, step * size]
 
 
 def _chain(part: Part, made: int) -> Encoded:
@@ -146,13 +142,13 @@ def _describe(code: list[int], epilogue: Epilogue | None) -> None:
         return
     code[words.MM_EPILOGUE] = words.EPILOGUES.index(epilogue.name)
     if epilogue.bias is not None:
-        code[words.MM_BIAS : words.MM_BIAS + 2] = _at(epilogue.bias)
+        code[words.MM_BIAS : words.MM_BIAS + 2] = place(epilogue.bias)
     for i, operand in enumerate(epilogue.state):
         at = words.MM_STATE + 2 * i
-        code[at : at + 2] = _at(operand)
+        code[at : at + 2] = place(operand)
     for i, number in enumerate(epilogue.numbers):
         at = words.MM_NUMBERS + 3 * i
         if isinstance(number, Operand):
-            code[at : at + 2] = _at(number)
+            code[at : at + 2] = place(number)
         else:
             code[at + 2] = float_bits(float(number))

@@ -139,7 +139,7 @@ def _gradient(view: _View) -> Epilogue | None:
     operand, targets = view.alike(saved), view.outputs([view.value(0)])
     if cotangent != view.product or operand is None or targets is None or not _exact(view, 0):
         return None
-    if operand.buffer == targets[0].buffer and operand.offset == targets[0].offset:
+    if _same_place(operand, targets[0]):
         return None  # the product is stored before the saved value is read
     return Epilogue(view.rest[0].spec.name, targets[0], state=[operand])
 

@@ -90,16 +90,15 @@ def make_matmul(kind: Any) -> Any:
     @njit(error_model="numpy")
     def strips(code, tiles, params, m, a, b, b_panel, c, n, offset):
         """m rows of C, some columns."""
-        ar = load_i64(code, words.MM_A + 2)
-        if load_i64(code, words.MM_PACK_A) == 1:
-            ar = load_i64(code, words.MM_K) * (pitch * size)
-        cr = load_i64(params, words.TILE_C_ROW)
         packed = load_i64(code, words.MM_PACK_A) == 1
+        ar = load_i64(code, words.MM_A + 2)
+        strip_bytes = load_i64(code, words.MM_K) * (pitch * size)
+        cr = load_i64(params, words.TILE_C_ROW)
         i = 0
         while i < m:
             rows = strip_rows(m - i)
             strip(tiles, params, rows, a, b, b_panel, c + i * cr, n, offset)
-            a += ar if packed else rows * ar
+            a += strip_bytes if packed else rows * ar
             i += rows
         return 0
 

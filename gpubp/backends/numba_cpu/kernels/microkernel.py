@@ -3,13 +3,14 @@ registers.
 
 Written as LLVM vectors: `rows` broadcasts of A times `vectors` vectors of B, accumulators in phi
 nodes, fused multiply-add where the CPU has it. What follows the product (bias and ReLU, the
-gradient of a ReLU, an optimiser's update) is done before the tile leaves the registers; see
-`EPILOGUES`. Each element of C is the same chain of operations whatever tile it falls into (k
-ascending, one accumulator), so results do not depend on tiling.
+gradient of a ReLU, an optimiser's update) is done before the tile leaves the registers, see
+`words.EPILOGUES`; sigmoid, tanh and GELU row by row right after. Each element of C is the same chain
+of operations whatever tile it falls into (k ascending, one accumulator), so results do not depend
+on tiling.
 
 A tile is a C function `void (params, a, b, c, offset)` of int64 words; `words.TILE_*` says what is
 in `params`. `offset` is the distance in bytes from the first column of C. The functions of one
-arithmetic type are listed in a table in memory; `words.tile_index` says where.
+arithmetic type are listed in a table in memory: by epilogue, then rows from 1 on, then kind.
 """
 
 from __future__ import annotations
@@ -56,7 +57,6 @@ class Spot:
 
     value: Any
     address: Any
-    row: int
     vector: int
 
 
@@ -99,7 +99,7 @@ class _Tile:
             self._prefetch([row[0] for row in addresses], *_FETCHED[name])
         sums = self._product()
         spots = [
-            Spot(sums[i * self.vectors + j], addresses[i][j], i, j)
+            Spot(sums[i * self.vectors + j], addresses[i][j], j)
             for i in range(self.rows)
             for j in range(self.vectors)
         ]
