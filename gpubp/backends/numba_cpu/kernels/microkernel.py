@@ -4,9 +4,9 @@ registers.
 Written as LLVM vectors: `rows` broadcasts of A times `vectors` vectors of B, accumulators in phi
 nodes, fused multiply-add where the CPU has it. What follows the product (bias and ReLU, the
 gradient of a ReLU, an optimiser's update) is done before the tile leaves the registers, see
-`words.EPILOGUES`; sigmoid, tanh and GELU row by row right after. Each element of C is the same chain
-of operations whatever tile it falls into (k ascending, one accumulator), so results do not depend
-on tiling.
+`words.EPILOGUES`; sigmoid, tanh and GELU row by row right after. Each element of C is the same
+chain of operations whatever tile it falls into (k ascending, one accumulator), so results do not
+depend on tiling.
 
 A tile is a C function `void (params, a, b, c, offset)` of int64 words; `words.TILE_*` says what is
 in `params`. `offset` is the distance in bytes from the first column of C. The functions of one
