@@ -25,6 +25,10 @@ class DataError(GpubpError, ValueError):
     """Input data that cannot be used: empty, not finite, labels out of range."""
 
 
+class CheckpointError(GpubpError, ValueError):
+    """A model or checkpoint file that is corrupt, foreign, or does not fit."""
+
+
 class IndexRangeError(DataError, IndexError):
     """An index outside its axis."""
 

@@ -68,6 +68,10 @@ class Runner:
         self.last = ready
         return ready
 
+    def readies(self) -> list[Ready]:
+        """The programs that are up to date, in the order in which they were first needed."""
+        return [ready for ready in self._known.values() if ready.graph.still_valid()]
+
 
 def check_indices(program: Program, arrays: Sequence[ConcreteArray]) -> None:
     """Refuse labels and indices out of range before any work is done.

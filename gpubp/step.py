@@ -113,6 +113,7 @@ class Step:
         drop_last: bool = False,
         order: ArrayLike | None = None,
         progress: Callable[[int, int], None] | None = None,
+        checked: bool = False,
     ) -> NDArray[Any]:
         """Run whole epochs on resident data, without Python between steps.
 
@@ -124,6 +125,7 @@ class Step:
             seed: of the order; default continues the step's own stream.
             order: int array of sample indices to use for one epoch instead; overrides `shuffle`.
             progress: called after each epoch with (epochs done, epochs).
+            checked: the data passed the checks of an earlier run and have not changed.
 
         Returns:
             The loss of every step, in order.
@@ -143,12 +145,17 @@ class Step:
         if progress is None:
             starts = [np.array([0, i * size]) for i in range(epochs)]
             steps = np.concatenate([epoch + start for start in starts])
-            return self._execute(arrays, np.concatenate(orders), steps, sizes)
+            return self._execute(arrays, np.concatenate(orders), steps, sizes, checked=checked)
         losses = []
         for i, indices in enumerate(orders):
-            losses.append(self._execute(arrays, indices, epoch, sizes, checked=i > 0))
+            losses.append(self._execute(arrays, indices, epoch, sizes, checked=checked or i > 0))
             progress(i + 1, epochs)
         return np.concatenate(losses)
+
+    def written_slots(self) -> list[Slot]:
+        """Every slot that the compiled programs write: parameters, state, counters; in order."""
+        found = [slot for ready in self._runner.readies() for slot, _ in ready.graph.writes]
+        return list({id(slot): slot for slot in found}.values())
 
     def report(self, profile: bool = False) -> str:
         """Instructions, fusion, arithmetic, bytes moved fused and unfused, arena size.

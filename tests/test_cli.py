@@ -43,6 +43,12 @@ def test_train_is_reproducible_and_quiet(capsys):
         (["--hidden", "0"], "in_features=64, out_features=0"),
         (["--backend", "numpi"], "Did you mean 'numpy'"),
         (["--seed", "-1"], "seed"),
+        (["--activation", "rleu"], "Did you mean 'relu'"),
+        (["--optimizer", "adma"], "Did you mean 'adam'"),
+        (["--loss", "mse"], "unknown loss for classification 'mse'"),
+        (["--metrics", "acuracy"], "Did you mean 'accuracy'"),
+        (["--dropout", "1.5"], "probability must be in [0, 1]"),
+        (["--max-time", "0"], "max_time=0"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(arguments, message, capsys):
@@ -54,7 +60,9 @@ def test_errors_are_one_line_and_exit_code_2(arguments, message, capsys):
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["train"], ["train", "faces"], ["trian"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["train"], ["trian"], ["train", "digits", "--hiden", "4"]]
+)
 def test_wrong_usage_is_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as error:
         main(arguments)

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from gpubp.errors import DataError
 
+PART = 1 << 24
+
 
 def check_not_empty(array: NDArray[Any], name: str) -> None:
     """Raise DataError if `array` has no samples or no elements."""
@@ -28,12 +30,21 @@ def check_finite(array: NDArray[Any], name: str) -> None:
     """Raise DataError at the first NaN or infinity of a float array."""
     if array.dtype.kind != "f":
         return
-    finite = np.isfinite(array)
-    if not finite.all():
-        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+    first: tuple[int, ...] | None = None
+    count = 0
+    # In parts: the array may be mapped from a file larger than memory.
+    rows = max(1, PART // max(1, array[:1].size)) if array.ndim else 1
+    for start in range(0, len(array) if array.ndim else 1, rows):
+        wrong = ~np.isfinite(array[start : start + rows] if array.ndim else array)
+        if wrong.any():
+            count += int(wrong.sum())
+            if first is None:
+                at = np.argwhere(wrong)[0]
+                first = tuple(int(i) + start * (axis == 0) for axis, i in enumerate(at))
+    if first is not None:
         raise DataError(
-            f"{name} holds {array[where]} at index {where} ({np.size(finite) - finite.sum()} such "
-            "values in all); expected finite numbers. Drop or impute them first."
+            f"{name} holds {array[first]} at index {first} ({count} such values in all); expected "
+            "finite numbers. Drop or impute them first."
         )
 
 

@@ -1,38 +1,35 @@
-"""Trainer: epochs, validation, history and progress around a compiled step.
+"""Trainer: epochs, validation, history, callbacks and checkpoints around a compiled step.
 
-Comes in: a model, a loss, an optimiser and arrays. Goes out: a `History`, metrics, predictions.
+Comes in: a model, a loss, an optimiser and data. Goes out: a `History`, metrics, predictions.
 Training runs in train mode, evaluation and prediction in eval mode; afterwards the model is in the
 mode it was in before.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.backends import Backend
-from gpubp.core import ArrayType
-from gpubp.data.checks import check_finite, check_labels, check_not_empty, check_pair
+from gpubp.data.checks import check_finite, check_not_empty
 from gpubp.errors import DataError, unknown_name
-from gpubp.function import compile_function
-from gpubp.nn.loss import CrossEntropyLoss
 from gpubp.nn.module import Module
 from gpubp.optim.base import Optimizer
 from gpubp.runner import as_input
 from gpubp.step import Step, compile_step
-from gpubp.trace import trace
+from gpubp.train import inputs, state
+from gpubp.train import metrics as metrics_module
+from gpubp.train.callbacks import Callback
+from gpubp.train.evaluation import BATCH, Evaluator
+from gpubp.train.fit import Fit, Plan
 from gpubp.train.history import History
-from gpubp.train.progress import EpochProgress
-
-METRICS = ("accuracy",)
-EVALUATION_BATCH = 1024
-SECONDS_BETWEEN_UPDATES = 0.25
-FIRST_CHUNK_BATCHES = 16
+from gpubp.train.metrics import UserMetric
+from gpubp.train.tensorfile import Path_
+from gpubp.train.weights import ClassWeight, weighted_loss
 
 
 class Trainer:
@@ -44,11 +41,21 @@ class Trainer:
         optimizer: over the model's parameters.
         device: "auto" or "cpu"; see `gp.compile_step`.
         backend: a backend's name; default is the best one available.
-        seed: of the order of the samples. Weights and dropout are seeded by `gp.manual_seed`.
+        seed: of the order of the samples and of `validation_split`. Weights and dropout are seeded
+            by `gp.manual_seed`.
+        scheduler: of `gpubp.optim.lr_scheduler`, or anything with its methods.
+        scheduler_every: "epoch": its `step()` is called after each epoch (with the validation loss,
+            else the loss, if it takes a metric); "step": it moves at each step, inside the program.
+        **step_options: passed on to `gp.compile_step`: max_grad_norm and the rest.
 
     Attributes:
         step: the compiled step; `print(trainer.step.report())` after `fit`.
         history: of all calls of `fit`.
+        epoch: whole epochs trained so far.
+        steps: updates made so far.
+        position: samples trained on in the epoch that was left unfinished; else 0.
+        stop_reason: why the last `fit` ended before its last epoch, else None: "interrupted",
+            "max_steps", "max_time", or what a callback gave.
     """
 
     def __init__(
@@ -59,83 +66,145 @@ class Trainer:
         device: str = "auto",
         backend: str | Backend | None = None,
         seed: int = 0,
+        scheduler: Any = None,
+        scheduler_every: str = "epoch",
+        **step_options: Any,
     ) -> None:
+        known = inspect.signature(compile_step).parameters
+        if scheduler_every not in ("epoch", "step"):
+            raise unknown_name("scheduler_every", scheduler_every, ("epoch", "step"))
+        if scheduler is not None and scheduler_every == "step":
+            step_options["scheduler"] = scheduler
+        for name in step_options:
+            if name not in known:
+                raise unknown_name("option of Trainer and compile_step", name, known)
         self.model = model
         self.loss_fn = loss_fn
         self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.scheduler_every = scheduler_every
         self.history = History()
         self.step: Step = compile_step(
-            lambda x, y: loss_fn(model(x), y), optimizer, backend=backend, device=device
+            lambda x, *rest: self._loss(model(x), *rest),
+            optimizer,
+            backend=backend,
+            device=device,
+            **step_options,
         )
-        self._forward = compile_function(model, backend=backend, device=device)
-        self._measure = compile_function(self._outputs_and_loss, backend=backend, device=device)
-        self._rng = np.random.Generator(np.random.PCG64(seed))
-        self._rate = 0.0
+        self.evaluator = Evaluator(model, self._loss, loss_fn, backend, device)
+        self.seed = seed
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.epoch = self.steps = self.position = 0
+        self.stop_reason: str | None = None
+        self.callbacks: Sequence[Callback] = ()
+        # What checkpoints hold besides: of the unfinished epoch, and of the call of fit.
+        self.losses: list[NDArray[np.float64]] = []
+        self.epoch_rng: Mapping[str, Any] = self.rng.bit_generator.state
+        self.fit_start = self.fit_steps = 0
+        self.fit_facts: dict[str, Any] = {}
+        self.resuming = False
+        self.pending: state.Pending | None = None
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
-        epochs: int,
+        X: Any,
+        y: ArrayLike | None = None,
+        epochs: int = 1,
         batch_size: int = 32,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: Sequence[ArrayLike] | None = None,
         shuffle: bool = True,
         verbose: bool = True,
-        metrics: Sequence[str] = (),
+        metrics: Sequence[str | UserMetric] = (),
+        *,
+        validation_split: float = 0.0,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight | None = None,
+        callbacks: Sequence[Callback] = (),
+        max_steps: int | None = None,
+        max_time: float | None = None,
+        checkpoint: Path_ | None = None,
+        save_every: int = 1,
+        save_every_steps: int | None = None,
+        resume: Path_ | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> History:
         """Train for some epochs; a second call goes on from where the first one ended.
 
+        Ctrl-C ends it at the next whole step: the model and the history are usable, and
+        `stop_reason` says "interrupted". A second Ctrl-C raises KeyboardInterrupt at once.
+
         Args:
-            X: samples along the first axis; floats are converted to the parameters' dtype.
+            X: samples along the first axis; floats are converted to the parameters' dtype. An array
+                that is memory-mapped is read in blocks. With y left out, an iterable of batches
+                (x, y) or (x, y, weights), or a function that returns one, taken in a thread.
             y: one target a sample.
             epochs: passes over the data, at least 1.
-            batch_size: samples a step; the last batch of an epoch may be shorter.
-            validation_data: (X, y) held out: evaluated after each epoch, as val_loss and, for class
-                labels, val_accuracy.
+            batch_size: samples a step; the last batch of an epoch may be shorter. Iterables bring
+                their own.
+            validation_data: (X, y) or (X, y, weights) held out: evaluated after each epoch, as
+                val_loss, val_accuracy for class labels, and the metrics.
             shuffle: a new order each epoch.
             verbose: show progress on stderr.
-            metrics: "accuracy" to measure it on X, y after each epoch too.
+            metrics: names or functions of (targets, outputs), measured on X, y after each epoch,
+                and on the validation data; see `gpubp.train.metrics`.
+            validation_split: the share of X, y to hold out, chosen at random by the trainer's seed.
+            sample_weight: one weight a sample: the loss is mean(weight * loss of the sample).
+            class_weight: label -> weight, or "balanced"; multiplies the sample weights.
+            callbacks: called in order; see `gpubp.train.Callback`.
+            max_steps: end after so many steps, counted over a fit and its resumptions.
+            max_time: end after about so many seconds.
+            checkpoint: a file to save the training state to, every `save_every` epochs (and
+                `save_every_steps` steps), at the end, and on Ctrl-C.
+            save_every: epochs.
+            save_every_steps: steps.
+            resume: a checkpoint to go on from. `epochs` counts from the start of the call that was
+                cut off: the same call with `resume` added ends as if it had never been stopped, bit
+                for bit, given the same data, backend and options.
 
         Returns:
-            The trainer's history, whose "loss" is the mean over the epoch's samples.
+            The trainer's history, whose "loss" is the mean over the epoch's samples. An epoch that
+            was not finished is the last record, numbered by its share (2.5: half of the third).
 
         Raises:
-            DataError: unusable data, with where; or epochs or batch_size below 1.
+            DataError: unusable data, with where; or numbers out of range.
             UnknownNameError: an unknown metric.
+            CheckpointError: a file that is damaged or does not fit.
         """
-        for metric in metrics:
-            if metric not in METRICS:
-                raise unknown_name("metric", metric, METRICS)
-        if epochs < 1 or batch_size < 1:
-            raise DataError(f"epochs={epochs}, batch_size={batch_size}: expected at least 1.")
-        X, y = self._checked(X, y, ("X", "y"))
-        held_out = None
-        if validation_data is not None:
-            held_out = self._checked(*validation_data, ("validation X", "validation y"))
-        self._compile(X, y, batch_size)
-        first = len(self.history.records) + 1
-        for epoch in range(first, first + epochs):
-            order = self._rng.permutation(len(X)) if shuffle else np.arange(len(X))
-            with EpochProgress(epoch, first + epochs - 1, len(X), verbose) as progress:
-                record = {"loss": self._epoch(X, y, order, batch_size, progress)}
-                if metrics:
-                    record["accuracy"] = self._accuracy_on(X, y)
-                if held_out is not None:
-                    found = self._evaluate(*held_out)
-                    record.update({f"val_{key}": value for key, value in found.items()})
-                progress.finish(record)
-            self.history.add({"epoch": epoch, **record})
-        return self.history
+        plan = Plan(
+            epochs, batch_size, shuffle, verbose, max_steps, max_time,
+            checkpoint, save_every, save_every_steps, resume, extra,
+        )  # fmt: skip
+        plan.check()
+        data = inputs.prepare(
+            self, X, y, validation_data, validation_split, sample_weight, class_weight, metrics
+        )
+        return Fit(self, plan, data, callbacks).run()
 
-    def evaluate(self, X: ArrayLike, y: ArrayLike) -> dict[str, float]:
-        """The mean loss, and the accuracy if the targets are class labels.
+    def evaluate(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        metrics: Sequence[str | UserMetric] = (),
+        sample_weight: ArrayLike | None = None,
+    ) -> dict[str, float]:
+        """The mean loss, the accuracy if the targets are class labels, and metrics.
+
+        Args:
+            X: samples along the first axis.
+            y: one target a sample.
+            metrics: as for `fit`.
+            sample_weight: as for `fit`; for the loss alone.
 
         Raises:
             DataError: unusable data, with where.
+            UnknownNameError: an unknown metric.
         """
-        return self._evaluate(*self._checked(X, y, ("X", "y")))
+        found = metrics_module.find(metrics)
+        given = (X, y) if sample_weight is None else (X, y, sample_weight)
+        arrays = inputs.checked(self, given, ("X", "y", "sample_weight"))
+        return self.evaluator.measure(arrays, self.floating, found)
 
-    def predict(self, X: ArrayLike, batch_size: int = EVALUATION_BATCH) -> NDArray[Any]:
+    def predict(self, X: ArrayLike, batch_size: int = BATCH) -> NDArray[Any]:
         """The model's outputs in eval mode, for all samples.
 
         Args:
@@ -145,109 +214,53 @@ class Trainer:
         Raises:
             DataError: X is empty or not finite.
         """
-        data = as_input(X, "X", self._floating)
+        data = X if isinstance(X, np.memmap) else as_input(X, "X", self.floating)
         check_not_empty(data, "X")
         check_finite(data, "X")
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: expected at least 1.")
-        with self._mode(training=False):
-            parts = [
-                self._forward(data[i : i + batch_size]) for i in range(0, len(data), batch_size)
-            ]
-        return np.concatenate(parts)
+        return self.evaluator.predict(data, self.floating, batch_size)
+
+    def save(self, path: Path_, extra: Mapping[str, Any] | None = None) -> None:
+        """Write the whole training state to a file; it appears as a whole or not at all.
+
+        Weights, optimiser, module state, random counters, place in the epoch, history, scheduler,
+        callbacks. `fit(..., resume=path)` or `load` goes on from it, and `gpubp.train.load_model`
+        and `load_weights` read the model out of it.
+
+        Args:
+            path: the file.
+            extra: JSON values to keep with it.
+
+        Raises:
+            CheckpointError: it cannot be written, or a callback's state is not made of numbers,
+                strings, arrays, lists and dicts.
+        """
+        state.save(self, path, extra)
+
+    def load(self, path: Path_) -> dict[str, Any]:
+        """Take over the training state of a checkpoint; if it raises, nothing has changed.
+
+        The default random generator is set too.
+
+        Returns:
+            The `extra` it was saved with.
+
+        Raises:
+            CheckpointError: the file is damaged, or of another model, optimiser or scheduler.
+        """
+        return state.load(self, path)
+
+    def stop(self, reason: str) -> None:
+        """Ask `fit` to end: for callbacks. The first reason stays."""
+        self.stop_reason = self.stop_reason or reason
 
     @property
-    def _floating(self) -> np.dtype[Any]:
+    def floating(self) -> np.dtype[Any]:
+        """The parameters' dtype."""
         return self.optimizer.parameters()[0].dtype
 
-    @contextmanager
-    def _mode(self, training: bool) -> Iterator[None]:
-        before = [(module, module.training) for module in self.model.modules()]
-        self.model.train(training)
-        try:
-            yield
-        finally:
-            for module, mode in before:
-                module.training = mode
-
-    def _checked(
-        self, X: ArrayLike, y: ArrayLike, names: tuple[str, str]
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        data = as_input(X, names[0], self._floating)
-        targets = as_input(y, names[1], self._floating)
-        check_pair(data, targets, names)
-        if isinstance(self.loss_fn, CrossEntropyLoss) and targets.dtype.kind == "i":
-            graph, _ = trace(self.model, [ArrayType((1, *data.shape[1:]), data.dtype)])
-            check_labels(targets, graph.outputs[0].shape[-1], names[1])
-        return data, targets
-
-    def _compile(self, X: NDArray[Any], y: NDArray[Any], batch_size: int) -> None:
-        """Compile ahead, so that the first epoch's rate is the rate of training."""
-        size = min(batch_size, len(X))
-        with self._mode(training=True):
-            self.step.prepare(*[ArrayType((size, *a.shape[1:]), a.dtype) for a in (X, y)])
-
-    def _epoch(
-        self,
-        X: NDArray[Any],
-        y: NDArray[Any],
-        order: NDArray[Any],
-        batch_size: int,
-        progress: EpochProgress,
-    ) -> float:
-        """Train on all samples in `order`; returns the mean loss of a sample."""
-        total = 0.0
-        start = 0
-        with self._mode(training=True):
-            while start < len(order):
-                chunk = order[start : start + self._chunk(len(order), batch_size, progress)]
-                begin = time.perf_counter()
-                losses = self.step.run(
-                    X, y, batch_size=min(batch_size, len(chunk)), order=chunk, shuffle=False
-                )
-                self._rate = len(chunk) / max(time.perf_counter() - begin, 1e-9)
-                sizes = np.full(len(losses), batch_size)
-                sizes[-1] = len(chunk) - batch_size * (len(losses) - 1)
-                total += float(np.dot(losses.astype(np.float64), sizes))
-                start += len(chunk)
-                progress.advance(len(chunk))
-        return total / len(order)
-
-    def _chunk(self, samples: int, batch_size: int, progress: EpochProgress) -> int:
-        """Samples to train on between two updates of the bar: whole batches."""
-        if not progress.live:
-            return samples
-        batches = FIRST_CHUNK_BATCHES
-        if self._rate:
-            batches = max(1, int(self._rate * SECONDS_BETWEEN_UPDATES / batch_size))
-        return batches * batch_size
-
-    def _outputs_and_loss(self, x: Any, y: Any) -> tuple[Any, Any]:
-        outputs = self.model(x)
-        return outputs, self.loss_fn(outputs, y)
-
-    def _evaluate(self, X: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
-        loss = 0.0
-        correct = 0
-        is_labels = False
-        with self._mode(training=False):
-            for i in range(0, len(X), EVALUATION_BATCH):
-                targets = y[i : i + EVALUATION_BATCH]
-                outputs, mean = self._measure(X[i : i + EVALUATION_BATCH], targets)
-                loss += float(mean) * len(targets)
-                is_labels = targets.dtype.kind == "i" and targets.shape == outputs.shape[:-1]
-                if is_labels:
-                    correct += int(np.sum(outputs.argmax(axis=-1) == targets))
-        found = {"loss": loss / len(X)}
-        if is_labels:
-            found["accuracy"] = correct / len(X)
-        return found
-
-    def _accuracy_on(self, X: NDArray[Any], y: NDArray[Any]) -> float:
-        found = self._evaluate(X, y)
-        if "accuracy" not in found:
-            raise DataError(
-                "accuracy needs integer class labels and a model with one output a class; leave it "
-                "out of metrics for other targets."
-            )
-        return found["accuracy"]
+    def _loss(self, outputs: Any, y: Any, weights: Any = None) -> Any:
+        if weights is None:
+            return self.loss_fn(outputs, y)
+        return weighted_loss(self.loss_fn, outputs, y, weights)

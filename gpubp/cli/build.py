@@ -1,0 +1,151 @@
+"""From options of `gpubp train` to a model, a loss, an optimiser, a schedule, and callbacks."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import math
+from collections.abc import Callable
+from typing import Any
+
+from gpubp import nn, ops, optim
+from gpubp.cli.dataset import Dataset
+from gpubp.errors import DataError, GpubpError, unknown_name
+from gpubp.train import (
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    LRMonitor,
+    TensorBoard,
+    TerminateOnNaN,
+    Trainer,
+)
+
+_ACTIVATIONS = (
+    "ReLU", "Sigmoid", "Tanh", "GELU", "LeakyReLU", "PReLU", "ELU", "SELU", "CELU", "SiLU", "Mish",
+    "Softplus", "Softsign", "Tanhshrink", "Hardtanh", "Hardswish", "Hardsigmoid", "ReLU6",
+    "LogSigmoid",
+)  # fmt: skip
+_LOSSES = {"l1": "L1Loss", "mse": "MSELoss", "huber": "HuberLoss", "smooth-l1": "SmoothL1Loss"}
+
+
+def trainer(options: argparse.Namespace, data: Dataset) -> Trainer:
+    """Everything that `fit` needs beside the data.
+
+    Raises:
+        GpubpError: an unknown name, or a number out of range.
+    """
+    ops.manual_seed(options.seed)
+    model = _model(options, data)
+    decay = {"weight_decay": options.weight_decay} if options.weight_decay else {}
+    made = _optimizer(options.optimizer)(model.parameters(), lr=options.lr, **decay)
+    scheduler, every = _schedule(options, data, made)
+    clip = {} if options.max_grad_norm is None else {"max_grad_norm": options.max_grad_norm}
+    return Trainer(
+        model,
+        _loss(options, data),
+        made,
+        device=options.device,
+        backend=options.backend,
+        seed=options.seed,
+        scheduler=scheduler,
+        scheduler_every=every,
+        **clip,
+    )
+
+
+def _model(options: argparse.Namespace, data: Dataset) -> nn.Sequential:
+    known = {name.lower(): getattr(nn, name) for name in _ACTIVATIONS if hasattr(nn, name)}
+    key = options.activation.lower()
+    if key not in known:
+        raise unknown_name("activation", options.activation, known)
+    layers: list[nn.Module] = []
+    width = data.encoding.width
+    for size in options.hidden:
+        layers += [nn.Linear(width, size), known[key]()]
+        if options.dropout:
+            layers.append(nn.Dropout(options.dropout))
+        width = size
+    return nn.Sequential(*layers, nn.Linear(width, data.encoding.outputs))
+
+
+def _loss(options: argparse.Namespace, data: Dataset) -> Any:
+    classes = data.encoding.task == "classification"
+    if options.loss == "auto":
+        return nn.CrossEntropyLoss() if classes else nn.MSELoss()
+    known = {key: name for key, name in _LOSSES.items() if hasattr(nn, name)}
+    known = {"cross-entropy": "CrossEntropyLoss"} if classes else known
+    if options.loss not in known:
+        raise unknown_name(f"loss for {data.encoding.task}", options.loss, [*known, "auto"])
+    return getattr(nn, known[options.loss])()
+
+
+def _optimizer(name: str) -> Callable[..., optim.Optimizer]:
+    known = {}
+    for public in optim.__all__:
+        found = getattr(optim, public)
+        if isinstance(found, type) and issubclass(found, optim.Optimizer):
+            known[public.lower()] = found
+    known.pop("optimizer", None)
+    if name.lower() not in known:
+        raise unknown_name("optimizer", name, known)
+    return known[name.lower()]
+
+
+def _schedule(
+    options: argparse.Namespace, data: Dataset, optimizer: optim.Optimizer
+) -> tuple[Any, str]:
+    """(scheduler or None, how often it moves)."""
+    if options.schedule is None:
+        return None, "epoch"
+    schedules = getattr(optim, "lr_scheduler", None)
+    if schedules is None:
+        raise DataError("--schedule: this version of gpubp.optim has no schedules.")
+    epochs = options.epochs
+    steps = epochs * math.ceil(len(data.train[0]) / options.batch_size)
+    short: dict[str, tuple[str, dict[str, Any]]] = {
+        "cosine": ("CosineAnnealingLR", {"T_max": epochs}),
+        "step": ("StepLR", {"step_size": max(1, epochs // 3)}),
+        "exponential": ("ExponentialLR", {"gamma": 0.95}),
+        "polynomial": ("PolynomialLR", {"total_iters": epochs}),
+        "onecycle": ("OneCycleLR", {"max_lr": options.lr, "total_steps": steps}),
+        "plateau": ("ReduceLROnPlateau", {}),
+    }
+    name, arguments = short.get(options.schedule) or _parsed(options.schedule)
+    if not hasattr(schedules, name):
+        known = [n for n in dir(schedules) if n.endswith(("LR", "Plateau", "Restarts"))]
+        raise unknown_name("schedule", options.schedule, [*short, *known])
+    try:
+        made = getattr(schedules, name)(optimizer, **arguments)
+    except TypeError as error:
+        if isinstance(error, GpubpError):
+            raise
+        raise DataError(f"--schedule {options.schedule}: {error}.") from error
+    return made, "step" if name in ("OneCycleLR", "CyclicLR") else "epoch"
+
+
+def _parsed(text: str) -> tuple[str, dict[str, Any]]:
+    """`StepLR(step_size=5, gamma=0.3)`: the name, and arguments that are plain values."""
+    try:
+        call = ast.parse(text, mode="eval").body
+        if isinstance(call, ast.Name):
+            return call.id, {}
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise ValueError("expected NAME(key=value, ...)")
+        return call.func.id, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise DataError(f"--schedule {text!r} is no schedule: {error}.") from error
+
+
+def callbacks(options: argparse.Namespace, data: Dataset) -> list[Callback]:
+    """What the options ask for beside training."""
+    found: list[Callback] = [TerminateOnNaN()]
+    if options.schedule:
+        found.append(LRMonitor())
+    if options.early_stopping is not None:
+        watched = "loss" if data.held_out is None else "val_loss"
+        found.append(EarlyStopping(watched, options.early_stopping, restore_best_weights=True))
+    if options.log:
+        csv = options.log.lower().endswith(".csv")
+        found.append(CSVLogger(options.log) if csv else TensorBoard(options.log))
+    return found

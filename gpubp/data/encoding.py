@@ -1,0 +1,258 @@
+"""From a data file to numbers and from outputs to predictions: stored with the model, as JSON.
+
+Comes in: a `Table`, or arrays. Goes out: X of shape (samples, width) and targets; later, from the
+same description, X of other files, and predictions in the words of the first one.
+
+Columns of numbers are taken as they are, columns of names become one column a name (one-hot).
+Numbers, and the targets of a regression, are standardised by what the training rows measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.data.scaling import Standardizer
+from gpubp.data.table import Table, as_number, is_missing, looks_numeric
+from gpubp.errors import DataError, ShapeError, unknown_name
+
+TASKS = ("auto", "classification", "regression")
+# A target of so few different whole numbers is a class label.
+MOST_CLASSES = 20
+# More names than this in a column are not categories but texts or identifiers.
+MOST_NAMES = 200
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a CSV file.
+
+    Attributes:
+        name: from the header.
+        names: the categories, sorted; empty for a column of numbers.
+    """
+
+    name: str
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def width(self) -> int:
+        return len(self.names) or 1
+
+
+@dataclass
+class Encoding:
+    """How data become numbers.
+
+    Attributes:
+        task: "classification" or "regression".
+        target: the name of the target.
+        columns: the features of CSV files; empty for arrays.
+        width: numbers a sample.
+        classes: the labels, in the order of the model's outputs.
+        outputs: outputs of the model.
+        scale: of the features, or None.
+        target_scale: of the targets of a regression, or None.
+    """
+
+    task: str
+    target: str
+    columns: list[Column]
+    width: int
+    classes: list[Any]
+    outputs: int
+    scale: Standardizer | None = None
+    target_scale: Standardizer | None = None
+
+    def features(self, table: Table) -> NDArray[np.float64]:
+        """X before standardisation, (rows, width).
+
+        Raises:
+            DataError: missing values, cells that are no numbers, names not seen in training; each
+                with its place.
+            UnknownNameError: a column is not there.
+        """
+        names = [column.name for column in self.columns]
+        table.check_complete(names)
+        return np.concatenate([_encoded(table, column) for column in self.columns], axis=1)
+
+    def array(self, X: NDArray[Any], name: str) -> NDArray[np.float64]:
+        """X of an array, (samples, width). Raises ShapeError for another width."""
+        if X.ndim == 0 or X.dtype.kind not in "fiub" or not len(X):
+            raise DataError(f"{name} is {X.dtype} of shape {X.shape}; expected samples of numbers.")
+        flat = X.reshape(len(X), -1).astype(np.float64)
+        if flat.shape[1] != self.width:
+            raise ShapeError(
+                f"{name} has {flat.shape[1]} numbers a sample, the model takes {self.width}."
+            )
+        return flat
+
+    def scaled(self, X: NDArray[np.float64]) -> NDArray[np.float32]:
+        """What the model takes."""
+        return (X if self.scale is None else self.scale.transform(X)).astype(np.float32)
+
+    def labels(self, given: Sequence[Any], places: Table | None = None) -> NDArray[np.int64]:
+        """Class indices of labels. Raises DataError for one not seen in training."""
+        index = {label: i for i, label in enumerate(self.classes)}
+        unknown = [i for i, label in enumerate(given) if label not in index]
+        if unknown:
+            i = unknown[0]
+            where = places.where(i, self.target) if places else f"{self.target}, sample {i}"
+            raise DataError(
+                f"{where}: label {given[i]!r} was not among those of the training data."
+            )
+        return np.array([index[label] for label in given], np.int64)
+
+    def scaled_targets(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Targets for the loss: class indices as they are, or standardised (rows, outputs)."""
+        if self.task == "classification":
+            return y
+        found = np.asarray(y, np.float64).reshape(len(y), -1)
+        scaled = found if self.target_scale is None else self.target_scale.transform(found)
+        return scaled.astype(np.float32)
+
+    def predictions(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Labels, or numbers in the units of the data, (samples, outputs)."""
+        found: NDArray[Any]
+        if self.task == "classification":
+            found = np.array(self.classes)[outputs.argmax(axis=1)]
+            return found
+        found = outputs.astype(np.float64).reshape(len(outputs), -1)
+        return found if self.target_scale is None else self.target_scale.inverse(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        scales = {
+            name: None if scale is None else scale.to_dict()
+            for name, scale in (("scale", self.scale), ("target_scale", self.target_scale))
+        }
+        plain = {"task": self.task, "target": self.target, "width": self.width}
+        columns = [asdict(column) for column in self.columns]
+        found = {"columns": columns, "classes": self.classes, "outputs": self.outputs}
+        return {**plain, **found, **scales}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Encoding:
+        """From `to_dict`. Raises KeyError or TypeError for anything else."""
+        found = dict(values)
+        found["columns"] = [Column(**column) for column in found["columns"]]
+        for name in ("scale", "target_scale"):
+            if found[name] is not None:
+                found[name] = Standardizer.from_dict(found[name])
+        return cls(**found)
+
+
+def of_table(
+    table: Table,
+    target: str,
+    task: str = "auto",
+    drop: Sequence[str] = (),
+    categorical: Sequence[str] = (),
+) -> Encoding:
+    """Find out what the columns of a table are.
+
+    Args:
+        table: complete in all columns that are not dropped.
+        target: the column to predict.
+        task: "auto" takes texts and few different whole numbers for classes.
+        drop: columns to leave out.
+        categorical: columns that hold names even if they look like numbers.
+
+    Raises:
+        UnknownNameError: a column or task that does not exist.
+        DataError: nothing left to learn from, or a column of too many names.
+    """
+    if task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    for name in (target, *drop, *categorical):
+        table.column(name)
+    names = [name for name in table.columns if name != target and name not in drop]
+    if not names:
+        raise DataError(f"{table.path} has no column left to predict {target!r} from.")
+    columns = [_column(table, name, name in categorical) for name in names]
+    cells = table.column(target)
+    if task == "auto":
+        task = "classification" if target in categorical else _task_of(cells)
+    classes = _sorted(cells) if task == "classification" else []
+    width = sum(column.width for column in columns)
+    return Encoding(task, target, columns, width, classes, len(classes) or 1)
+
+
+def of_arrays(X: NDArray[Any], y: NDArray[Any], target: str, task: str = "auto") -> Encoding:
+    """The encoding of arrays: X (samples, ...) of numbers, y (samples,) or (samples, outputs)."""
+    if task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    if X.ndim < 2 or not X.size:
+        raise DataError(f"X has shape {X.shape}; expected (samples, numbers).")
+    if y.ndim not in (1, 2) or not y.size or y.dtype.kind not in "fiubU":
+        raise DataError(f"{target} is {y.dtype} of shape {y.shape}; expected one target a sample.")
+    if len(X) != len(y):
+        raise DataError(f"X has {len(X)} samples and {target} has {len(y)}.")
+    if task == "auto":
+        few = y.dtype.kind in "iub" and len(np.unique(y)) <= max(MOST_CLASSES, len(y) // 10)
+        task = "classification" if y.ndim == 1 and (few or y.dtype.kind == "U") else "regression"
+    if task == "classification" and y.ndim != 1:
+        raise DataError(f"{target} has shape {y.shape}; expected one label a sample.")
+    if task == "regression" and y.dtype.kind == "U":
+        raise DataError(f"{target} holds text; expected numbers for a regression.")
+    classes = np.unique(y).tolist() if task == "classification" else []
+    outputs = len(classes) or (1 if y.ndim == 1 else y.shape[1])
+    return Encoding(task, target, [], int(np.prod(X.shape[1:])), classes, outputs)
+
+
+def numeric_columns(encoding: Encoding) -> NDArray[np.bool_]:
+    """Which of the numbers of a sample are measured ones, and not one-hot."""
+    if not encoding.columns:
+        return np.ones(encoding.width, bool)
+    parts = [np.full(column.width, not column.names) for column in encoding.columns]
+    return np.concatenate(parts)
+
+
+def _column(table: Table, name: str, categorical: bool) -> Column:
+    cells = table.column(name)
+    if looks_numeric(cells) and not categorical:
+        return Column(name)
+    names = _sorted(cells)
+    if len(names) > MOST_NAMES:
+        raise DataError(
+            f"{table.path}: column {name!r} holds {len(names)} different names, more than "
+            f"{MOST_NAMES}. Leave it out (--drop {name}), or group them."
+        )
+    return Column(name, names)
+
+
+def _sorted(cells: Sequence[str]) -> list[str]:
+    """The different cells: numbers by size, then texts by their letters."""
+    found = {cell for cell in cells if not is_missing(cell)}
+    return sorted(found, key=lambda c: (as_number(c) is None, as_number(c) or 0.0, c))
+
+
+def _task_of(cells: Sequence[str]) -> str:
+    if not looks_numeric(cells):
+        return "classification"
+    values = {as_number(cell) for cell in cells}
+    whole = all(value is not None and value.is_integer() for value in values)
+    few = len(values) <= MOST_CLASSES and len(values) * 2 <= len(cells)
+    return "classification" if whole and few else "regression"
+
+
+def _encoded(table: Table, column: Column) -> NDArray[np.float64]:
+    """(rows, width of the column)."""
+    if not column.names:
+        return table.numbers(column.name)[:, None]
+    index = {name: i for i, name in enumerate(column.names)}
+    cells = table.column(column.name)
+    out = np.zeros((len(cells), len(column.names)))
+    for row, cell in enumerate(cells):
+        if cell not in index:
+            known = ", ".join(column.names[:8]) + (", ..." if len(column.names) > 8 else "")
+            raise DataError(
+                f"{table.where(row, column.name)}: {cell!r} was not among the names of the "
+                f"training data ({known})."
+            )
+        out[row, index[cell]] = 1.0
+    return out

@@ -1,0 +1,98 @@
+"""Models as JSON: the class and the constructor's arguments of each module of `gpubp.nn`.
+
+Comes in: a module. Goes out: a description from which an equal one is built (its weights apart), or
+an error that names the module which cannot be described. Only classes of `gpubp.nn` are looked
+up, by name, and only with numbers, strings and lists as arguments: a file cannot run code.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from gpubp import nn
+from gpubp.errors import CheckpointError, GpubpError
+from gpubp.nn.module import Module
+from gpubp.ops.random import default_generator
+
+_CHILDREN = "modules"
+
+
+def describe(module: Module) -> dict[str, Any]:
+    """What `build` needs to make a module of the same structure.
+
+    Args:
+        module: a Sequential of modules of `gpubp.nn`, nested as deep as you like, or one module.
+
+    Raises:
+        CheckpointError: a module of another class, or an argument that is no JSON value.
+    """
+    name = type(module).__name__
+    if getattr(nn, name, None) is not type(module):
+        raise CheckpointError(
+            f"{name} is not a module of gpubp.nn, so a file cannot describe it. Save the weights "
+            "alone, and load them into a model that your own code builds."
+        )
+    if isinstance(module, nn.Sequential):
+        return {"type": name, _CHILDREN: [describe(child) for child in module]}
+    if list(module.children()):
+        raise CheckpointError(f"{name} holds other modules; a file describes Sequential alone.")
+    return {"type": name, "args": _arguments(module)}
+
+
+def _arguments(module: Module) -> dict[str, Any]:
+    """Constructor arguments, found as the attributes of the same names."""
+    found: dict[str, Any] = {}
+    for name in inspect.signature(type(module).__init__).parameters:
+        if name == "dtype":
+            dtypes = [str(p.dtype) for p in module.parameters()]
+            found.update({name: dtypes[0]} if dtypes else {})
+        elif name != "self" and hasattr(module, name):
+            value = getattr(module, name)
+            if name in (*module._parameters, *module._buffers):
+                value = value is not None
+            if not _is_plain(value):
+                raise CheckpointError(
+                    f"{type(module).__name__}: its {name} is a {type(value).__name__}, which a "
+                    "file cannot describe."
+                )
+            found[name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(v) for v in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def build(description: Mapping[str, Any]) -> Module:
+    """A module of the described structure; the default random generator is left as it is.
+
+    Raises:
+        CheckpointError: an unknown class, or arguments that it refuses.
+    """
+    before = default_generator.state.value.copy()
+    try:
+        return _build(description)
+    finally:
+        default_generator.state.value = before
+
+
+def _build(description: Mapping[str, Any]) -> Module:
+    try:
+        name = str(description["type"])
+        cls = getattr(nn, name, None)
+        if not (isinstance(cls, type) and issubclass(cls, Module)):
+            raise CheckpointError(
+                f"the file describes a module {name!r}, which this gpubp does not have."
+            )
+        if _CHILDREN in description:
+            return cls(*[_build(child) for child in description[_CHILDREN]])
+        arguments = dict(description["args"])
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+    except (GpubpError, TypeError, KeyError, ValueError, AttributeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"the model cannot be built as described: {error}.") from error

@@ -1,0 +1,154 @@
+"""From the arguments of `fit` to checked data: a source to train on, arrays to validate on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpubp import nn
+from gpubp.core import ArrayType
+from gpubp.data.checks import check_equal_lengths, check_finite, check_labels, check_not_empty
+from gpubp.data.sources import ArraySource, BatchSource, MappedSource, Source, is_mapped
+from gpubp.errors import DataError, DTypeError
+from gpubp.runner import as_input
+from gpubp.trace import trace
+from gpubp.train import metrics as metrics_module
+from gpubp.train.evaluation import mode
+from gpubp.train.metrics import Metric, UserMetric
+from gpubp.train.weights import ClassWeight, sample_weights
+
+if TYPE_CHECKING:
+    from gpubp.train.trainer import Trainer
+
+Arrays = tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What one `fit` works on.
+
+    Attributes:
+        source: to train on.
+        rows: the rows of it to train on; None for all, or where their number is not known.
+        train: X, y and perhaps weights, for metrics on the training data; None for streams.
+        held_out: X, y and perhaps weights, or None.
+        metrics: to measure on both.
+    """
+
+    source: Source
+    rows: NDArray[np.int64] | None
+    train: Arrays | None
+    held_out: Arrays | None
+    metrics: list[Metric]
+
+    @property
+    def samples(self) -> int | None:
+        """Samples an epoch, if known."""
+        return self.source.samples if self.rows is None else len(self.rows)
+
+
+def prepare(
+    trainer: Trainer,
+    X: Any,
+    y: ArrayLike | None,
+    validation_data: Sequence[ArrayLike] | None,
+    validation_split: float,
+    sample_weight: ArrayLike | None,
+    class_weight: ClassWeight | None,
+    metrics: Sequence[str | UserMetric],
+) -> Data:
+    """Check and convert; the arguments are those of `Trainer.fit`."""
+    found = metrics_module.find(metrics)
+    names = ("validation X", "validation y", "validation weights")
+    held_out = None if validation_data is None else checked(trainer, validation_data, names)
+    if not 0.0 <= validation_split < 1.0:
+        raise DataError(f"validation_split is {validation_split}, expected a share in [0, 1).")
+    if held_out is not None and validation_split:
+        raise DataError("give validation_data or validation_split, not both.")
+    if y is None:
+        if validation_split or sample_weight is not None or class_weight is not None:
+            raise DataError(
+                "an iterable of batches has no validation_split, sample_weight or class_weight: "
+                "give validation_data, and batches (x, y, weights)."
+            )
+        return Data(_stream(X, trainer.floating), None, None, held_out, found)
+    arrays = checked(trainer, (X, y), ("X", "y"))
+    weights = sample_weights(arrays[1], sample_weight, class_weight, trainer.floating)
+    if weights is not None:
+        arrays = (*arrays, weights)
+    rows = None
+    if validation_split:
+        rows, held = _split(len(arrays[0]), validation_split, trainer.seed)
+        held_out = tuple(a[held] for a in arrays)
+    source: Source = ArraySource(arrays)
+    if any(map(is_mapped, arrays)):
+        source = MappedSource(arrays, trainer.floating)
+    return Data(source, rows, arrays, held_out, found)
+
+
+def _stream(batches: Any, floating: np.dtype[Any]) -> BatchSource:
+    if hasattr(batches, "dtype") or not (callable(batches) or hasattr(batches, "__iter__")):
+        raise DataError(
+            f"y is missing: X is a {type(batches).__name__}. Pass y, or an iterable of batches."
+        )
+    return BatchSource(batches, floating)
+
+
+def _split(samples: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to train on and rows held out, in the order of the data."""
+    held = -int(-share * samples // 1)
+    if not 0 < held < samples:
+        raise DataError(f"{samples} samples cannot be split with validation_split={share}.")
+    order = np.random.default_rng(seed).permutation(samples)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def checked(trainer: Trainer, given: Sequence[ArrayLike], names: Sequence[str]) -> Arrays:
+    """X, y and perhaps weights: converted, of equal length, not empty, finite, labels in range.
+
+    Large memory-mapped arrays stay on disk as they are.
+    """
+    if len(given) not in (2, 3):
+        raise DataError(f"got {len(given)} arrays; expected (X, y) or (X, y, weights).")
+    floating = trainer.floating
+    arrays = [_converted(a, n, floating) for a, n in zip(given[:2], names)]
+    for array, name in zip(arrays, names):
+        check_not_empty(array, name)
+    check_equal_lengths(arrays[0], arrays[1])
+    for array, name in zip(arrays, names):
+        check_finite(array, name)
+    _check_classes(trainer, arrays[0], arrays[1], names[1])
+    if len(given) == 3:
+        weights = sample_weights(arrays[1], given[2], None, floating, names[2])
+        assert weights is not None
+        arrays.append(weights)
+    return tuple(arrays)
+
+
+def _converted(value: Any, name: str, floating: np.dtype[Any]) -> NDArray[Any]:
+    if is_mapped(value):
+        if value.dtype.kind not in "fiub":
+            raise DTypeError(f"{name} has dtype {value.dtype}; expected numbers.")
+        mapped: NDArray[Any] = value
+        return mapped
+    return as_input(value, name, floating)
+
+
+def _check_classes(trainer: Trainer, X: NDArray[Any], y: NDArray[Any], name: str) -> None:
+    """Labels in range, for losses that take class indices."""
+    by_index = tuple(
+        getattr(nn, n) for n in ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss") if hasattr(nn, n)
+    )
+    if not isinstance(trainer.loss_fn, by_index) or y.dtype.kind != "i":
+        return
+    like = ArrayType((1, *X.shape[1:]), as_input(X[:1], "X", trainer.floating).dtype)
+    with mode(trainer.model, training=False):
+        graph, _ = trace(trainer.model, [like])
+    shape = graph.outputs[0].shape
+    ignored = getattr(trainer.loss_fn, "ignore_index", None)
+    labels = y if ignored is None else np.where(y == ignored, 0, y)
+    check_labels(labels, shape[1] if len(shape) > 1 else shape[-1], name)

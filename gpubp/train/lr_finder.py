@@ -1,0 +1,144 @@
+"""The learning-rate range test.
+
+L. N. Smith, "Cyclical learning rates for training neural networks" (WACV 2017), with the
+exponential spacing that became usual.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpubp.errors import DataError, missing_extra
+from gpubp.train import inputs
+from gpubp.train.atomic import replacing
+from gpubp.train.evaluation import mode
+
+if TYPE_CHECKING:
+    from gpubp.train.trainer import Trainer
+
+# The test ends when the smoothed loss is so many times its least.
+DIVERGED = 4.0
+SMOOTHING = 0.9
+
+
+class LRFinder:
+    """Trains for some steps with a growing learning rate, notes the losses, and undoes it all.
+
+    Args:
+        trainer: whose model, loss and optimiser are tried. Parameters, optimiser state, learning
+            rates and random counters are as before afterwards.
+
+    Attributes:
+        rates: the learning rates tried.
+        losses: the loss at each, smoothed by a moving average with bias correction.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.rates: NDArray[np.float64] = np.zeros(0)
+        self.losses: NDArray[np.float64] = np.zeros(0)
+
+    def find(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        batch_size: int = 32,
+        min_lr: float = 1e-6,
+        max_lr: float = 10.0,
+        steps: int = 100,
+    ) -> float:
+        """Run the test.
+
+        Args:
+            X: samples along the first axis.
+            y: one target a sample.
+            batch_size: samples a step.
+            min_lr, max_lr: between which rates grow by a constant factor.
+            steps: how many, at least 10; fewer are taken if the loss diverges.
+
+        Returns:
+            The rate at which the loss falls most steeply over the logarithm of the rate.
+
+        Raises:
+            DataError: unusable data or numbers, or a loss that is not finite from the start.
+        """
+        if not 0 < min_lr < max_lr or steps < 10 or batch_size < 1:
+            raise DataError(
+                f"min_lr={min_lr}, max_lr={max_lr}, steps={steps}, batch_size={batch_size}: "
+                "expected 0 < min_lr < max_lr, at least 10 steps and 1 sample."
+            )
+        arrays = inputs.checked(self.trainer, (X, y), ("X", "y"))
+        size = min(batch_size, len(arrays[0]))
+        rates = np.geomspace(min_lr, max_lr, steps)
+        step = self.trainer.step
+        with mode(self.trainer.model, training=True):
+            step.prepare(*[a[:size] for a in arrays])
+            saved = [(slot, slot.value.copy()) for slot in step.written_slots()]
+            before = [group["lr"] for group in self.trainer.optimizer.param_groups]
+            try:
+                found = self._losses(arrays, size, rates)
+            finally:
+                for slot, value in saved:
+                    slot.value = value
+                for group, rate in zip(self.trainer.optimizer.param_groups, before, strict=True):
+                    group["lr"] = rate
+        self.rates, self.losses = rates[: len(found)], np.array(found)
+        return self.suggestion()
+
+    def _losses(
+        self, arrays: tuple[NDArray[Any], ...], size: int, rates: NDArray[np.float64]
+    ) -> list[float]:
+        rng = np.random.default_rng(self.trainer.seed)
+        smooth, best = 0.0, math.inf
+        found: list[float] = []
+        for i, rate in enumerate(rates):
+            for group in self.trainer.optimizer.param_groups:
+                group["lr"] = float(rate)
+            rows = rng.choice(len(arrays[0]), size, replace=False)
+            loss = float(self.trainer.step(*[a[rows] for a in arrays]))
+            smooth = SMOOTHING * smooth + (1 - SMOOTHING) * loss
+            corrected = smooth / (1 - SMOOTHING ** (i + 1))
+            if not math.isfinite(corrected) or corrected > DIVERGED * best:
+                break
+            found.append(corrected)
+            best = min(best, corrected)
+        return found
+
+    def suggestion(self) -> float:
+        """The rate at the steepest fall. Raises DataError before `find`, or if nothing fell."""
+        if len(self.losses) < 5:
+            raise DataError(
+                f"{len(self.losses)} usable losses are too few to choose a learning rate from."
+            )
+        slope = np.gradient(self.losses, np.log(self.rates))
+        return float(self.rates[int(np.argmin(slope))])
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw the losses over the rates; returns the matplotlib figure.
+
+        Args:
+            path: a file to write it to.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise missing_extra("matplotlib", "plot", "LRFinder.plot") from error
+        figure = Figure(layout="constrained")
+        axes = figure.add_subplot()
+        axes.semilogx(self.rates, self.losses)
+        axes.axvline(self.suggestion(), linestyle="--", label=f"{self.suggestion():.2e}")
+        axes.set(xlabel="learning rate", ylabel="loss, smoothed")
+        axes.legend()
+        if path is not None:
+            with replacing(path) as file:
+                kind = os.path.splitext(path)[1].lstrip(".").lower() or "png"
+                figure.savefig(file, format=kind, dpi=150)
+        return figure

@@ -1,0 +1,194 @@
+"""The whole state of a training run, to a file and back.
+
+Comes in: a `Trainer`, between two steps. Goes out: a sealed file (`tensorfile`), from which a
+trainer built by the same code goes on as if it had never stopped.
+
+Holds in between: everything that a step writes is saved. Weights go by their names, the optimiser's
+state in PyTorch's layout, and then every slot that the compiled step writes, in the program's
+order: those two again, bit for bit, and what has no other name (random counters, accumulated
+gradients, averaged weights). An array that is there twice is stored once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.errors import CheckpointError, GpubpError
+from gpubp.ops.random import default_generator
+from gpubp.train import modelfile, tensorfile
+from gpubp.train.modelfile import CHECKPOINT, PREFIX, VERSION
+from gpubp.train.tensorfile import Path_, Tensors
+
+if TYPE_CHECKING:
+    from gpubp.train.trainer import Trainer
+
+# Reasons to stop that a resumed run does not inherit.
+PASSING = ("interrupted", "max_steps", "max_time")
+_PARTS = ("optimizer", "slots", "losses", "scheduler", "callbacks", "history", "rng", "generator")
+_NUMBERS = ("epoch", "steps", "position", "fit_start", "fit_steps", "fit_facts", "stop_reason")
+
+
+@dataclass
+class Pending:
+    """State that was read, and waits for what it belongs to.
+
+    Attributes:
+        slots: values for the slots that the compiled step writes.
+        callbacks: (class name, state) of each callback.
+    """
+
+    slots: list[NDArray[Any]]
+    callbacks: list[Any]
+
+
+def save(trainer: Trainer, path: Path_, extra: Mapping[str, Any] | None = None) -> None:
+    """Write the state; see `Trainer.save`."""
+    tensors: Tensors = {PREFIX + k: v for k, v in trainer.model.state_dict().items()}
+    parts = {
+        "optimizer": trainer.optimizer.state_dict(),
+        "slots": _values(trainer),
+        "losses": np.concatenate([np.zeros(0), *trainer.losses]),
+        "scheduler": None if trainer.scheduler is None else trainer.scheduler.state_dict(),
+        "callbacks": _callbacks(trainer),
+        "history": _whole_epochs(trainer),
+        "rng": _order_state(trainer),
+        "generator": [int(n) for n in default_generator.state.value],
+        **{name: getattr(trainer, name) for name in _NUMBERS},
+    }
+    if trainer.stop_reason in PASSING:
+        parts["stop_reason"] = None
+    record = {
+        "kind": CHECKPOINT,
+        "version": VERSION,
+        "model": modelfile.structure_of(trainer.model),
+        "extra": tensorfile.pack(dict(extra or {}), {}, "extra"),
+        "trainer": {name: tensorfile.pack(value, tensors, name) for name, value in parts.items()},
+    }
+    tensorfile.write(path, tensors, record)
+
+
+def load(trainer: Trainer, path: Path_, facts: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Read a state; see `Trainer.load`. Returns the file's `extra`.
+
+    Args:
+        trainer: gets it, or if this raises, stays as it is.
+        path: the file.
+        facts: of the call of `fit` that will go on, whose step is compiled; None outside of one.
+    """
+    tensors, record = tensorfile.read(path)
+    modelfile.check_version(path, record, (CHECKPOINT,))
+    found = _parts(path, tensors, record)
+    if (found["scheduler"] is None) != (trainer.scheduler is None):
+        has, needs = ("no", "has one") if found["scheduler"] is None else ("a", "has none")
+        raise CheckpointError(f"{path} holds {has} scheduler; this trainer {needs}.")
+    pending = Pending(found["slots"], found["callbacks"])
+    before = trainer.model.state_dict(), trainer.optimizer.state_dict()
+    modelfile.put_weights(path, trainer.model, modelfile.weights_of(tensors, record))
+    try:
+        if facts is not None:
+            _check_fits(trainer, path, pending)
+            _check_facts(path, found, facts)
+        trainer.optimizer.load_state_dict(found["optimizer"])
+        if trainer.scheduler is not None:
+            trainer.scheduler.load_state_dict(found["scheduler"])
+        trainer.rng.bit_generator.state = found["rng"]
+    except (GpubpError, LookupError, TypeError, ValueError) as error:
+        trainer.model.load_state_dict(before[0])
+        trainer.optimizer.load_state_dict(before[1])
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} does not fit the optimizer: {error}") from error
+    default_generator.state.value = np.array(found["generator"], np.int64)
+    trainer.epoch_rng = found["rng"]
+    trainer.history.records[:] = found["history"]
+    trainer.losses = [found["losses"]] if found["position"] else []
+    for name in _NUMBERS:
+        setattr(trainer, name, found[name])
+    trainer.pending = pending
+    return dict(record["extra"])
+
+
+def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a state, each there and of its kind."""
+    try:
+        found = {k: tensorfile.unpack(v, tensors) for k, v in record["trainer"].items()}
+        missing = [n for n in (*_NUMBERS, *_PARTS) if n not in found]
+        if missing or found["losses"].ndim != 1 or len(found["generator"]) != 2:
+            raise KeyError(f"{missing}")
+    except (LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is incomplete: {error}.") from error
+    return found
+
+
+def _check_facts(path: Path_, found: Mapping[str, Any], facts: dict[str, Any]) -> None:
+    """Raise CheckpointError if the order of an epoch in progress would be another one."""
+    if found["position"] and found["fit_facts"] != facts:
+        raise CheckpointError(
+            f"{path} stands within an epoch of {found['fit_facts']}; this call has {facts}. To go "
+            "on, they must be the same."
+        )
+
+
+def _check_fits(trainer: Trainer, path: Path_, pending: Pending) -> None:
+    """Raise CheckpointError unless step and callbacks are those that the file was made with."""
+    slots = trainer.step.written_slots()
+    was = [(a.shape, str(a.dtype)) for a in pending.slots]
+    now = [(s.shape, str(s.dtype)) for s in slots]
+    if was and was != now:
+        differ = [f"{s.name} is {n}, was {w}" for s, n, w in zip(slots, now, was) if n != w]
+        raise CheckpointError(
+            f"{path} does not fit: its step wrote {len(was)} arrays, this one writes {len(now)}"
+            f"{'; ' + differ[0] if differ else ''}."
+        )
+    kinds = [type(callback).__name__ for callback in trainer.callbacks]
+    if kinds != [kind for kind, _ in pending.callbacks]:
+        raise CheckpointError(
+            f"{path} was made with the callbacks {[k for k, _ in pending.callbacks]}; this call "
+            f"has {kinds}."
+        )
+
+
+def put_pending(trainer: Trainer, path: Path_) -> None:
+    """Give the compiled step's slots and the callbacks what a checkpoint held for them.
+
+    Raises:
+        CheckpointError: other slots, or other callbacks.
+    """
+    pending = trainer.pending
+    assert pending is not None
+    _check_fits(trainer, path, pending)
+    for slot, value in zip(trainer.step.written_slots(), pending.slots):
+        slot.value = value
+    for callback, (_, content) in zip(trainer.callbacks, pending.callbacks, strict=True):
+        callback.load_state_dict(content)
+    trainer.pending = None
+
+
+def _values(trainer: Trainer) -> list[NDArray[Any]]:
+    if trainer.pending is not None:
+        return trainer.pending.slots
+    return [slot.value.copy() for slot in trainer.step.written_slots()]
+
+
+def _callbacks(trainer: Trainer) -> list[Any]:
+    if trainer.pending is not None:
+        return trainer.pending.callbacks
+    return [[type(c).__name__, c.state_dict()] for c in trainer.callbacks]
+
+
+def _whole_epochs(trainer: Trainer) -> list[dict[str, float]]:
+    """The records, without that of an epoch which a resumed run will finish."""
+    records = trainer.history.records
+    unfinished = trainer.position > 0 and bool(records) and records[-1]["epoch"] % 1 != 0
+    return records[:-1] if unfinished else list(records)
+
+
+def _order_state(trainer: Trainer) -> dict[str, Any]:
+    """The random state from which the order of the epoch in progress, or the next one, is drawn."""
+    state = trainer.epoch_rng if trainer.position else trainer.rng.bit_generator.state
+    return dict(state)

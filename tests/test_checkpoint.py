@@ -1,0 +1,347 @@
+"""Model files and checkpoints: what goes out comes back, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from points import assert_same, points, trainer
+
+from gpubp import nn, ops
+from gpubp.errors import CheckpointError
+from gpubp.ops.random import Generator, default_generator
+from gpubp.train import (
+    EarlyStopping,
+    LRMonitor,
+    architecture,
+    load_model,
+    load_weights,
+    save_model,
+    tensorfile,
+)
+
+X, Y = points()
+
+
+class Halving:
+    """A schedule of the user's: halves the rate each epoch."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.count = 0
+
+    def step(self):
+        self.count += 1
+        self.optimizer.param_groups[0]["lr"] = 0.03 * 0.5**self.count
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def _fit(made, **options):
+    options = {
+        "epochs": 4,
+        "batch_size": 16,
+        "verbose": False,
+        "validation_data": (X, Y),
+        **options,
+    }
+    made.fit(X, Y, **options)
+    return made
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("stop", [1, 5, 6, 7, 12, 23, 24])
+def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, backend, stop):
+    """6 steps an epoch: within epochs, at their ends, in the last one, and after it."""
+    path = tmp_path / "run.ckpt"
+    whole = _fit(trainer(backend))
+    _fit(trainer(backend), max_steps=stop, checkpoint=path)
+    ops.manual_seed(99)
+    resumed = _fit(trainer(backend, seed=7), resume=path)
+    assert_same(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        ("SGD", {}),
+        ("SGD", {"momentum": 0.9, "nesterov": True}),
+        ("Adam", {"weight_decay": 0.1, "betas": (0.8, 0.95)}),
+    ],
+)
+def test_every_optimizer_resumes(tmp_path, optimizer, options):
+    path = tmp_path / "run.ckpt"
+    make = lambda: trainer(optimizer=optimizer, options=options)  # noqa: E731
+    whole = _fit(make())
+    _fit(make(), max_steps=9, checkpoint=path)
+    assert_same(_fit(make(), resume=path), whole)
+
+
+def test_many_resumptions_and_saves_within_epochs(tmp_path):
+    path = tmp_path / "run.ckpt"
+    whole = _fit(trainer())
+    for stop in range(1, 24, 3):
+        resume = path if path.exists() else None
+        part = _fit(trainer(), max_steps=stop, checkpoint=path, save_every_steps=2, resume=resume)
+        assert part.stop_reason == "max_steps"
+    assert_same(_fit(trainer(), resume=path), whole)
+
+
+def test_a_schedule_and_callbacks_resume(tmp_path):
+    path = tmp_path / "run.ckpt"
+
+    def make():
+        made = trainer()
+        made.scheduler = Halving(made.optimizer)
+        return made
+
+    def callbacks():
+        return [LRMonitor(), EarlyStopping(patience=2, min_delta=10.0, restore_best_weights=True)]
+
+    whole = _fit(make(), epochs=9, callbacks=callbacks())
+    assert whole.epoch == 3  # the first epoch was better than infinity, then 2 were not
+    _fit(make(), epochs=9, callbacks=callbacks(), max_steps=9, checkpoint=path)
+    resumed = _fit(make(), epochs=9, callbacks=callbacks(), resume=path, checkpoint=path)
+    assert_same(resumed, whole)
+    assert resumed.history["lr"] == [0.03, 0.015, 0.0075]
+    # What a callback ended stays ended, and its end is the same again.
+    again = _fit(make(), epochs=9, callbacks=callbacks(), resume=path)
+    assert_same(again, whole)
+
+
+def test_a_generator_of_the_users_resumes(tmp_path):
+    path = tmp_path / "run.ckpt"
+
+    def make():
+        made = trainer()
+        made.model[2].generator = Generator(5)
+        return made
+
+    whole = _fit(make())
+    _fit(make(), max_steps=8, checkpoint=path)
+    assert_same(_fit(make(), resume=path), whole)
+
+
+def test_resuming_with_more_epochs_goes_on(tmp_path):
+    path = tmp_path / "run.ckpt"
+    whole = _fit(trainer(), epochs=6)
+    _fit(trainer(), epochs=2, checkpoint=path)
+    assert_same(_fit(trainer(), epochs=6, resume=path), whole)
+
+
+def test_save_and_load_of_a_trainer_go_on_in_a_second_fit(tmp_path):
+    path = tmp_path / "run.ckpt"
+    whole = _fit(_fit(trainer(), epochs=2), epochs=2)
+    first = _fit(trainer(), epochs=2)
+    first.save(path, extra={"note": [1, "two"]})
+    second = trainer()
+    assert second.load(path) == {"note": [1, "two"]}
+    for name, value in first.model.state_dict().items():
+        np.testing.assert_array_equal(second.model.state_dict()[name], value)
+    assert second.predict(X).tobytes() == first.predict(X).tobytes()
+    second.save(path)  # before anything was compiled
+    third = trainer()
+    third.load(path)
+    assert_same(_fit(third, epochs=2), whole)
+
+
+def test_a_batch_of_another_size_does_not_fit_within_an_epoch(tmp_path):
+    path = tmp_path / "run.ckpt"
+    _fit(trainer(), max_steps=8, checkpoint=path)
+    other = trainer()
+    before = other.model.state_dict()
+    for options in ({"batch_size": 8}, {"shuffle": False}, {"validation_split": 0.5}):
+        if "validation_split" in options:
+            options["validation_data"] = None
+        with pytest.raises(CheckpointError, match="stands within an epoch"):
+            _fit(other, resume=path, **options)
+    for name, value in other.model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+    assert other.history.records == []
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: trainer(hidden=9), "does not fit the model"),
+        (lambda: trainer(optimizer="SGD", options={"momentum": 0.9}), "does not fit"),
+        (lambda: trainer(dropout=0.0), "wrote 14 arrays, this one writes 13"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, make, message):
+    path = tmp_path / "run.ckpt"
+    _fit(trainer(), epochs=1, checkpoint=path)
+    other = make()
+    before = other.model.state_dict()
+    with pytest.raises(CheckpointError, match=message) as error:
+        _fit(other, resume=path)
+    assert str(path) in str(error.value)
+    for name, value in other.model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_other_callbacks_or_schedules_are_refused(tmp_path):
+    path = tmp_path / "run.ckpt"
+    _fit(trainer(), epochs=1, checkpoint=path, callbacks=[LRMonitor()])
+    with pytest.raises(CheckpointError, match=r"callbacks \['LRMonitor'\]; this call has \[\]"):
+        _fit(trainer(), resume=path)
+    scheduled = trainer()
+    scheduled.scheduler = Halving(scheduled.optimizer)
+    with pytest.raises(CheckpointError, match="no scheduler; this trainer has one"):
+        _fit(scheduled, resume=path, callbacks=[LRMonitor()])
+
+
+def test_a_model_file_comes_back(tmp_path):
+    path = tmp_path / "m.safetensors"
+    made = _fit(trainer())
+    save_model(path, made.model, {"labels": ["a", "b"]})
+    counter = default_generator.state.value.copy()
+    found = load_model(path)
+    np.testing.assert_array_equal(default_generator.state.value, counter)
+    assert found.extra == {"labels": ["a", "b"]}
+    assert not found.model.training
+    np.testing.assert_array_equal(found.model(X), made.predict(X))
+    assert repr(found.model) == repr(made.model)
+    other = trainer().model
+    assert load_weights(path, other) == ([], [])
+    np.testing.assert_array_equal(other[0].weight.value, made.model[0].weight.value)
+
+
+def test_a_checkpoint_gives_its_model(tmp_path):
+    path = tmp_path / "run.ckpt"
+    made = _fit(trainer(), checkpoint=path)
+    np.testing.assert_array_equal(load_model(path).model(X), made.predict(X))
+    other = trainer().model
+    load_weights(path, other)
+    np.testing.assert_array_equal(other[3].bias.value, made.model[3].bias.value)
+    save_model(path, made.model)
+    with pytest.raises(CheckpointError, match="holds a model; expected a checkpoint"):
+        _fit(trainer(), resume=path)
+
+
+def test_every_module_without_sub_modules_is_described_and_built():
+    """Those that need no arguments; and some that do."""
+    built = 0
+    for name in nn.__all__:
+        cls = getattr(nn, name)
+        if not (isinstance(cls, type) and issubclass(cls, nn.Module)) or cls is nn.Module:
+            continue
+        try:
+            made = cls()
+        except TypeError:
+            continue
+        if isinstance(made, nn.Sequential) or list(made.children()) or name.endswith("Loss"):
+            continue
+        if name in ("ModuleList", "ModuleDict", "ParameterList"):
+            continue
+        again = architecture.build(json.loads(json.dumps(architecture.describe(made))))
+        assert type(again) is cls
+        assert repr(again) == repr(made)
+        built += 1
+    assert built >= 4
+    for made in (
+        nn.Linear(3, 2, bias=False, dtype="float64"),
+        nn.Dropout(0.25),
+        nn.GELU("tanh"),
+        nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Sequential()),
+    ):
+        again = architecture.build(json.loads(json.dumps(architecture.describe(made))))
+        assert repr(again) == repr(made)
+        for (name, a), (twin, b) in zip(
+            made.named_parameters(), again.named_parameters(), strict=True
+        ):
+            assert (name, a.shape, a.dtype) == (twin, b.shape, b.dtype)
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def test_a_model_of_the_users_keeps_its_weights_only(tmp_path):
+    path = tmp_path / "m.safetensors"
+    model = Own()
+    save_model(path, model)
+    with pytest.raises(CheckpointError, match="Build the model yourself and use load_weights"):
+        load_model(path)
+    other = Own()
+    load_weights(path, other)
+    np.testing.assert_array_equal(other.layer.weight.value, model.layer.weight.value)
+    with pytest.raises(CheckpointError, match=r"Own is not a module of gpubp\.nn"):
+        architecture.describe(model)
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ({"type": "os.system", "args": {}}, "does not have"),
+        ({"type": "init", "args": {}}, "does not have"),
+        ({"type": "Parameter", "args": {}}, "does not have"),
+        ({"type": "Linear", "args": {"in_features": 0, "out_features": 1}}, "at least 1"),
+        ({"type": "Linear", "args": {"shell": "ls"}}, "unexpected keyword"),
+        ({"type": "Linear"}, "cannot be built"),
+        ({}, "cannot be built"),
+        ({"type": "Sequential", "modules": [3]}, "cannot be built"),
+    ],
+)
+def test_descriptions_that_cannot_be_built(description, message):
+    with pytest.raises(CheckpointError, match=message):
+        architecture.build(description)
+
+
+def test_values_of_all_kinds_come_back(tmp_path):
+    path = tmp_path / "f"
+    value = {
+        "a": [1, 2.5, None, True, "x", float("inf")],
+        "b": {0: np.arange(3), 1: (np.float32(0.1), np.zeros((0, 2)))},
+        "c": {"$tensor": 5},
+        "d": np.array(3, np.int64),
+        "big": 2**100,
+    }
+    tensors = {}
+    packed = tensorfile.pack(value, tensors, "v")
+    tensorfile.write(path, tensors, {"v": packed})
+    arrays, record = tensorfile.read(path)
+    found = tensorfile.unpack(record["v"], arrays)
+    assert found["a"] == value["a"]
+    np.testing.assert_array_equal(found["b"][0], np.arange(3))
+    assert found["b"][1][0] == pytest.approx(0.1)
+    assert found["b"][1][1].shape == (0, 2)
+    assert (found["c"], found["d"], found["big"]) == ({"$tensor": 5}, 3, 2**100)
+    with pytest.raises(CheckpointError, match=r"v\.x holds a set"):
+        tensorfile.pack({"x": {1}}, {}, "v")
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    model = nn.Linear(2, 2)
+    save_model(path, model)
+    old = path.read_bytes()
+    model.weight.value = np.ones((2, 2), np.float32)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        save_model(path, model)
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["missing/m.safetensors", "nothing.safetensors"])
+def test_files_that_are_not_there(tmp_path, name):
+    with pytest.raises(CheckpointError, match="No such file"):
+        load_model(tmp_path / name)
+    if "/" in name:
+        with pytest.raises(CheckpointError, match="cannot be written: No such file"):
+            save_model(tmp_path / name, nn.Linear(1, 1))
