@@ -89,17 +89,20 @@ def load(trainer: Trainer, path: Path_, facts: dict[str, Any] | None = None) -> 
     pending = Pending(found["slots"], found["callbacks"])
     before = trainer.model.state_dict(), trainer.optimizer.state_dict()
     modelfile.put_weights(path, trainer.model, modelfile.weights_of(tensors, record))
+    changed = False
     try:
         if facts is not None:
             _check_fits(trainer, path, pending)
             _check_facts(path, found, facts)
         trainer.optimizer.load_state_dict(found["optimizer"])
+        changed = True
         if trainer.scheduler is not None:
             trainer.scheduler.load_state_dict(found["scheduler"])
         trainer.rng.bit_generator.state = found["rng"]
     except (GpubpError, LookupError, TypeError, ValueError) as error:
         trainer.model.load_state_dict(before[0])
-        trainer.optimizer.load_state_dict(before[1])
+        if changed:
+            trainer.optimizer.load_state_dict(before[1])
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} does not fit the optimizer: {error}") from error
@@ -118,8 +121,11 @@ def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str
     try:
         found = {k: tensorfile.unpack(v, tensors) for k, v in record["trainer"].items()}
         missing = [n for n in (*_NUMBERS, *_PARTS) if n not in found]
-        if missing or found["losses"].ndim != 1 or len(found["generator"]) != 2:
-            raise KeyError(f"{missing}")
+        if missing:
+            raise LookupError(f"it has no {missing[0]}")
+        losses = found["losses"]
+        if losses.ndim != 1 or losses.dtype != np.float64 or len(found["generator"]) != 2:
+            raise LookupError(f"its losses are {losses.dtype} of shape {losses.shape}")
     except (LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is incomplete: {error}.") from error
     return found
