@@ -32,7 +32,9 @@ def run(options: argparse.Namespace) -> int:
     weights = modelfile.weights_of(tensors, record)
     print(f"{options.model}: {record.get('kind', 'weights of another program')}")
     if record.get("model") is not None:
-        print(modelfile.load_model(options.model).model)
+        model = modelfile.load_model(options.model).model
+        weights = model.state_dict()  # in the model's order
+        print(model)
     for name, array in weights.items():
         print(f"  {name:<24} {array.dtype!s:<8} {'x'.join(map(str, array.shape)) or 'scalar'}")
     print(f"{sum(array.size for array in weights.values()):,} numbers")
