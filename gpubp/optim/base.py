@@ -10,6 +10,7 @@ baked into the trace, and changing one makes the step trace again.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -127,6 +128,8 @@ class Optimizer(ABC):
         for name, value in options.items():
             if isinstance(value, (str, bytes)) or value is None:
                 raise DataError(f"{type(self).__name__}: {name} is {value!r}, expected a number.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise DataError(f"{type(self).__name__}: {name} is {value}, expected a finite one.")
         self.check(options)
 
     def parameters(self) -> list[Parameter]:
@@ -224,6 +227,9 @@ class Optimizer(ABC):
             ShapeError: an array's shape is not its parameter's.
             UnknownNameError: a state that this optimiser does not have.
         """
+        for key in ("state", "param_groups"):
+            if key not in state_dict:
+                raise DataError(f"not the state of an optimizer: it has no {key!r}.")
         groups = state_dict["param_groups"]
         mine = [len(g.params) for g in self.param_groups]
         given = [len(g["params"]) for g in groups]

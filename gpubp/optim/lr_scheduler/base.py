@@ -49,6 +49,8 @@ class LRScheduler:
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.optimizer = checked_optimizer(optimizer)
+        for name in self.settings:
+            require_finite(self, name, getattr(self, name))
         for i, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
                 group.setdefault("initial_lr", group["lr"])
@@ -236,6 +238,7 @@ def for_groups(name: str, value: Any, optimizer: Optimizer) -> list[float]:
         DataError: a sequence of another length.
     """
     count = len(optimizer.param_groups)
+    require_finite(optimizer, name, value)
     if not isinstance(value, (list, tuple)):
         return [float(value)] * count
     if len(value) != count:
@@ -269,6 +272,28 @@ def require_count(schedule: object, name: str, value: Any, least: int = 1) -> No
             f"{type(schedule).__name__}: {name} is {value!r}, expected an integer of at least "
             f"{least}."
         )
+
+
+def require_finite(owner: object, name: str, value: Any) -> None:
+    """Raise DataError if a number, or one of a list, is NaN or infinite."""
+    for number in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise DataError(f"{type(owner).__name__}: {name} is {value}, expected finite numbers.")
+
+
+def checked_rate(schedule: object, epoch: int, rate: Any) -> float:
+    """A learning rate that a function of the user's made.
+
+    Raises:
+        DataError: it is negative, NaN or infinite.
+    """
+    found = float(rate)
+    if not (math.isfinite(found) and found >= 0.0):
+        raise DataError(
+            f"{type(schedule).__name__}: the function made the learning rate {found} at epoch "
+            f"{epoch}, expected a number of at least 0."
+        )
+    return found
 
 
 def _copied(value: Any) -> Any:

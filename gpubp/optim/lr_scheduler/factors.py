@@ -9,7 +9,12 @@ from typing import Any
 
 from gpubp.errors import DataError
 from gpubp.optim.base import Optimizer
-from gpubp.optim.lr_scheduler.base import LRScheduler, functions_for_groups, require_count
+from gpubp.optim.lr_scheduler.base import (
+    LRScheduler,
+    checked_rate,
+    functions_for_groups,
+    require_count,
+)
 
 
 class FactorLR(LRScheduler):
@@ -262,7 +267,7 @@ class LambdaLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def lr_at(self, epoch: int, group: int) -> float:
-        return float(self.base_lrs[group] * self.lr_lambdas[group](epoch))
+        return checked_rate(self, epoch, self.base_lrs[group] * self.lr_lambdas[group](epoch))
 
     def optional_state(self) -> tuple[str, ...]:
         return ("lr_lambdas",)
@@ -298,7 +303,7 @@ class MultiplicativeLR(LRScheduler):
         return rates + self._momenta(0, numbers)
 
     def next_lr(self, epoch: int, lr: float, group: int) -> float:
-        return float(lr * self.lr_lambdas[group](epoch))
+        return checked_rate(self, epoch, lr * self.lr_lambdas[group](epoch))
 
     def optional_state(self) -> tuple[str, ...]:
         return ("lr_lambdas",)
