@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from gpubp.core import Array, assume
 from gpubp.errors import DataError, ShapeError, UnknownNameError, unknown_name
 from gpubp.nn.parameter import Parameter
-from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params
+from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params, plain
 from gpubp.optim.rules import adjusted
 from gpubp.optim.state import Arrays, Cohort, Cohorts, Past
 from gpubp.store import Slot
@@ -254,11 +254,7 @@ class Optimizer(ABC):
             raise DataError(
                 f"{type(self).__name__} does not support the option {on[0]}={group[on[0]]}."
             )
-        return {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in group.items()
-            if key in known
-        }
+        return {key: plain(value) for key, value in group.items() if key in known}
 
     def _read_state(
         self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Mapping[str, Any]]

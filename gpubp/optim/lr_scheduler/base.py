@@ -248,23 +248,6 @@ def for_groups(name: str, value: Any, optimizer: Optimizer) -> list[float]:
     return [float(v) for v in value]
 
 
-def functions_for_groups(functions: Any, optimizer: Optimizer) -> list[Any]:
-    """One function for each group, from a function or a sequence of as many.
-
-    Raises:
-        DataError: a sequence of another length.
-        TypeError: something that cannot be called.
-    """
-    count = len(optimizer.param_groups)
-    found = list(functions) if isinstance(functions, (list, tuple)) else [functions] * count
-    if len(found) != count:
-        raise DataError(f"expected {count} functions, one for each group, got {len(found)}.")
-    for function in found:
-        if not callable(function):
-            raise TypeError(f"lr_lambda must be a function, got {type(function).__name__}.")
-    return found
-
-
 def require_count(schedule: object, name: str, value: Any, least: int = 1) -> None:
     """Raise DataError unless `value` is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
@@ -279,21 +262,6 @@ def require_finite(owner: object, name: str, value: Any) -> None:
     for number in value if isinstance(value, (list, tuple)) else (value,):
         if isinstance(number, float) and not math.isfinite(number):
             raise DataError(f"{type(owner).__name__}: {name} is {value}, expected finite numbers.")
-
-
-def checked_rate(schedule: object, epoch: int, rate: Any) -> float:
-    """A learning rate that a function of the user's made.
-
-    Raises:
-        DataError: it is negative, NaN or infinite.
-    """
-    found = float(rate)
-    if not (math.isfinite(found) and found >= 0.0):
-        raise DataError(
-            f"{type(schedule).__name__}: the function made the learning rate {found} at epoch "
-            f"{epoch}, expected a number of at least 0."
-        )
-    return found
 
 
 def _copied(value: Any) -> Any:
