@@ -10,7 +10,7 @@ checkpoint can be written there; where the chunks end has no influence on any re
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.data.sources import Block
+from gpubp.data.sources import Block, Blocks
 from gpubp.errors import DataError
 from gpubp.train import state
 from gpubp.train.callbacks import Callback
@@ -200,23 +200,49 @@ class Fit:
         progress.skip(trainer.position)
         blocks = self.data.source.blocks(order, plan.batch_size, trainer.position)
         with mode(trainer.model, training=True), closing(blocks):
-            for block in blocks:
+            for block, last in self._marked(blocks):
                 start = 0
                 while start < len(block.order):
                     size = self._chunk(progress) * block.batch_size
-                    self._run(block, block.order[start : start + size], progress)
+                    ends = last and start + size >= len(block.order)
+                    self._run(block, block.order[start : start + size], ends, progress)
                     start += size
                     if self._must_stop() and trainer.position != self.data.samples:
                         return False
         return True
 
-    def _run(self, block: Block, chunk: NDArray[np.int64], progress: EpochProgress) -> None:
-        """Run the steps of a chunk and note where training stands then."""
+    def _marked(self, blocks: Blocks) -> Iterator[tuple[Block, bool]]:
+        """Each block, and whether it is the epoch's last: a stream must look ahead for that."""
+        samples, done = self.data.samples, self.trainer.position
+        held: Block | None = None
+        for block in blocks:
+            if samples is not None:
+                done += len(block.order)
+                yield block, done >= samples
+                continue
+            if held is not None:
+                yield held, False
+            held = block
+        if held is not None:
+            yield held, True
+
+    def _run(
+        self, block: Block, chunk: NDArray[np.int64], ends: bool, progress: EpochProgress
+    ) -> None:
+        """Run the steps of a chunk and note where training stands then.
+
+        With accumulated gradients, the batches that wait at the end of an epoch update too.
+        """
         trainer, size = self.trainer, min(block.batch_size, len(chunk))
         checked = self._seen is block.arrays
         begin = time.perf_counter()
         losses = trainer.step.run(
-            *block.arrays, batch_size=size, order=chunk, shuffle=False, checked=checked
+            *block.arrays,
+            batch_size=size,
+            order=chunk,
+            shuffle=False,
+            flush=ends,
+            checked=checked,
         )
         seconds = max(time.perf_counter() - begin, 1e-9)
         self._rate, self._seen = len(losses) / seconds, block.arrays

@@ -52,7 +52,7 @@ class Trainer:
         step: the compiled step; `print(trainer.step.report())` after `fit`.
         history: of all calls of `fit`.
         epoch: whole epochs trained so far.
-        steps: updates made so far.
+        steps: batches trained on so far.
         position: samples trained on in the epoch that was left unfinished; else 0.
         stop_reason: why the last `fit` ended before its last epoch, else None: "interrupted",
             "max_steps", "max_time", or what a callback gave.
