@@ -32,6 +32,12 @@ step = gp.compile_step(lambda x: ops.sum(p * p) + 0.0 * ops.sum(x), optimizer)
 step(np.zeros((1, 1), np.float32))
 np.testing.assert_array_equal(p.value, [0.5, -1.5])
 """,
+    "docs/modules.md": """
+assert losses[-8:].mean() < losses[:8].mean() - 0.2
+assert (predictions == y).mean() > 0.8
+assert norm.num_batches_tracked.value == 80 + 8
+np.testing.assert_array_equal(model[1].gain.value, frozen)
+""",
     "docs/add_a_backend.md": """
 import numpy as np
 import gpubp as gp

@@ -13,15 +13,12 @@ from gpubp.nn.activation import (
     Hardtanh,
     LeakyReLU,
     LogSigmoid,
-    LogSoftmax,
     Mish,
     PReLU,
     ReLU,
     ReLU6,
     Sigmoid,
     SiLU,
-    Softmax,
-    Softmin,
     Softplus,
     Softshrink,
     Softsign,
@@ -55,6 +52,7 @@ from gpubp.nn.module import Module
 from gpubp.nn.normalization import BatchNorm1d, LayerNorm, RMSNorm
 from gpubp.nn.parameter import Buffer, Parameter
 from gpubp.nn.shape import Flatten, Identity, Unflatten
+from gpubp.nn.softmax import LogSoftmax, Softmax, Softmin
 from gpubp.nn.table import Summary, SummaryRow, summary
 
 __all__ = [

@@ -162,7 +162,7 @@ def eye_(tensor: Buffer) -> Buffer:
     """The identity matrix. Raises ShapeError unless there are two axes."""
     if tensor.ndim != 2:
         raise ShapeError(f"eye_: got {describe(tensor)}, expected two axes.")
-    tensor.value = np.eye(*tensor.shape)
+    tensor.value = np.eye(tensor.shape[0], tensor.shape[1])
     return tensor
 
 

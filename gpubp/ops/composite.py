@@ -38,7 +38,8 @@ def hardtanh(x: Any, low: float = -1.0, high: float = 1.0) -> Any:
     low, high = finite("hardtanh", "low", low), finite("hardtanh", "high", high)
     if not low < high:
         raise DataError(f"hardtanh: low must be below high, got {low} and {high}.")
-    return _clamped(*promote(x, floating=True), low, high)
+    (x,) = promote(x, floating=True)
+    return _clamped(x, low, high)
 
 
 def relu6(x: Any) -> Any:
