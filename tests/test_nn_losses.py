@@ -117,6 +117,20 @@ def test_programs_refuse_labels_out_of_range(make, weight, backend):
             call(LOGITS, labels)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("make", [nn.CrossEntropyLoss, nn.NLLLoss])
+def test_programs_refuse_labels_out_of_range_among_ignored_ones(make, backend):
+    """Here the labels that are looked up are computed in the program."""
+    loss = make(ignore_index=-100)
+    call = gp.compile(lambda x, y: loss(x, y), backend=backend)
+    labels = np.where(LABELS == 1, -100, LABELS)
+    assert_close(call(LOGITS, labels), loss(LOGITS, labels))
+    for bad in (4, -1):
+        labels[3] = bad
+        with pytest.raises((IndexRangeError, DataError)):
+            call(LOGITS, labels)
+
+
 def test_labels_may_be_int32():
     for loss in (nn.CrossEntropyLoss(ignore_index=1), nn.NLLLoss(), nn.MultiMarginLoss()):
         assert_close(loss(LOGITS, LABELS.astype(np.int32)), loss(LOGITS, LABELS))

@@ -104,7 +104,7 @@ class BatchNorm1d(Module):
         count = math.prod(x.shape[a] for a in axes)
         if count < 2:
             raise ShapeError(
-                f"BatchNorm1d: got x {describe(x)} in train mode; the variance needs more than one "
+                f"BatchNorm1d: got x {describe(x)}, and the variance of a batch needs more than one "
                 "value a channel. Use larger batches, drop_last=True, or eval()."
             )
         mean = ops.mean(x, axes, keepdims=True)
