@@ -104,8 +104,8 @@ class BatchNorm1d(Module):
         count = math.prod(x.shape[a] for a in axes)
         if count < 2:
             raise ShapeError(
-                f"BatchNorm1d: got x {describe(x)}, and the variance of a batch needs more than one "
-                "value a channel. Use larger batches, drop_last=True, or eval()."
+                f"BatchNorm1d: got x {describe(x)}, and the variance of a batch needs more than "
+                "one value a channel. Use larger batches, drop_last=True, or eval()."
             )
         mean = ops.mean(x, axes, keepdims=True)
         var = ops.mean(ops.square(ops.subtract(x, mean)), axes, keepdims=True)
