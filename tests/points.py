@@ -25,13 +25,23 @@ def trainer(
     hidden: int = 8,
     optimizer: str = "Adam",
     options: dict[str, Any] | None = None,
+    schedule: tuple[str, dict[str, Any]] | None = None,
+    average: float | None = None,
     **more: Any,
 ) -> Trainer:
-    """A classifier of the points, with dropout, so that its random counter matters."""
+    """A classifier of the points, with dropout, so that its random counter matters.
+
+    `schedule` is (name, arguments), `average` the decay of an average of the weights.
+    """
     ops.manual_seed(0)
     layers = [nn.Linear(2, hidden), nn.Tanh(), nn.Dropout(dropout), nn.Linear(hidden, 3)]
     model = nn.Sequential(*layers)
     made = getattr(optim, optimizer)(model.parameters(), **{"lr": 0.03, **(options or {})})
+    if schedule is not None:
+        name, arguments = schedule
+        more["scheduler"] = getattr(optim.lr_scheduler, name)(made, **arguments)
+    if average is not None:
+        more["ema"] = optim.EMA(model.parameters(), decay=average)
     return Trainer(model, nn.CrossEntropyLoss(), made, backend=backend, **more)
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from points import assert_same, points, trainer
 
-from gpubp import nn, ops
-from gpubp.errors import CheckpointError
+from gpubp import nn, ops, optim
+from gpubp.errors import CheckpointError, DataError
 from gpubp.ops.random import Generator, default_generator
 from gpubp.train import (
     EarlyStopping,
     LRMonitor,
+    Trainer,
     architecture,
     load_model,
     load_weights,
@@ -66,20 +67,114 @@ def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, backend, stop):
     assert_same(resumed, whole)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "options"),
-    [
-        ("SGD", {}),
-        ("SGD", {"momentum": 0.9, "nesterov": True}),
-        ("Adam", {"weight_decay": 0.1, "betas": (0.8, 0.95)}),
-    ],
-)
+OPTIONS = {
+    "SGD": [{}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "dampening": 0.5}],
+    "Adam": [{"weight_decay": 0.1, "betas": (0.8, 0.95)}, {"amsgrad": True}],
+    "RMSprop": [{}, {"centered": True, "momentum": 0.5}],
+    "Lion": [{"lr": 1e-3}],
+}
+CASES = [
+    (name, options)
+    for name in optim.__all__
+    if isinstance(getattr(optim, name), type) and name not in ("Optimizer", "ParamGroup", "EMA")
+    for options in OPTIONS.get(name, [{}])
+]
+
+
+@pytest.mark.parametrize(("optimizer", "options"), CASES)
 def test_every_optimizer_resumes(tmp_path, optimizer, options):
     path = tmp_path / "run.ckpt"
-    make = lambda: trainer(optimizer=optimizer, options=options)  # noqa: E731
+
+    def make():
+        return trainer(optimizer=optimizer, options=options)
+
     whole = _fit(make())
     _fit(make(), max_steps=9, checkpoint=path)
     assert_same(_fit(make(), resume=path), whole)
+
+
+SCHEDULES = {
+    "StepLR": {"step_size": 2},
+    "CosineAnnealingWarmRestarts": {"T_0": 4},
+    "ExponentialLR": {"gamma": 0.9},
+    "OneCycleLR": {"max_lr": 0.1, "total_steps": 24},
+    "LambdaLR": {"lr_lambda": lambda epoch: 0.95**epoch},
+    "ReduceLROnPlateau": {"patience": 0, "threshold": 10.0, "threshold_mode": "abs"},
+}
+
+
+@pytest.mark.parametrize("every", ["epoch", "step"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_resumes(tmp_path, name, every):
+    path = tmp_path / "run.ckpt"
+    if (name, every) == ("ReduceLROnPlateau", "step"):
+        with pytest.raises(DataError, match="cannot run inside the program"):
+            trainer(schedule=(name, SCHEDULES[name]), scheduler_every=every)
+        return
+
+    def make():
+        return trainer(schedule=(name, SCHEDULES[name]), scheduler_every=every)
+
+    whole = _fit(make(), callbacks=[LRMonitor()])
+    assert len(set(whole.history["lr"])) > 1
+    _fit(make(), max_steps=9, checkpoint=path, callbacks=[LRMonitor()])
+    resumed = _fit(make(), resume=path, callbacks=[LRMonitor()])
+    assert_same(resumed, whole)
+    assert resumed.scheduler.state_dict() == whole.scheduler.state_dict()
+
+
+@pytest.mark.parametrize("stop", [1, 6, 8, 9, 17])
+def test_accumulated_gradients_and_averages_resume(tmp_path, stop):
+    """Batches that wait for an update, and weights averaged in the program."""
+    path = tmp_path / "run.ckpt"
+
+    def make():
+        made = trainer(accumulate=4, average=0.9, max_grad_norm=1.0)
+        return made
+
+    whole = _fit(make())
+    _fit(make(), max_steps=stop, checkpoint=path)
+    resumed = _fit(make(), resume=path)
+    assert_same(resumed, whole)
+    assert resumed.step.pending == whole.step.pending == 0
+
+
+def test_accumulation_updates_at_the_end_of_each_epoch(monkeypatch):
+    """Wherever the chunks end: 6 batches an epoch in groups of 4 and 2."""
+    expected = trainer(accumulate=4, dropout=0.0)
+    for _ in range(2):
+        order = expected.rng.permutation(len(X))
+        expected.step.run(X, Y, batch_size=16, order=order)
+    monkeypatch.setattr("gpubp.train.fit.FIRST_CHUNK_BATCHES", 1)
+    monkeypatch.setattr("gpubp.train.fit.SECONDS_BETWEEN_LOOKS", 0.0)
+    made = _fit(trainer(accumulate=4, dropout=0.0), epochs=2)
+    stream = trainer(accumulate=4, dropout=0.0)
+    orders = np.random.Generator(np.random.PCG64(0))
+
+    def batches():
+        order = orders.permutation(len(X))
+        return [(X[order[i : i + 16]], Y[order[i : i + 16]]) for i in range(0, 90, 16)]
+
+    stream.fit(batches, epochs=2, verbose=False)
+    for name, value in expected.model.state_dict().items():
+        np.testing.assert_array_equal(made.model.state_dict()[name], value)
+        np.testing.assert_array_equal(stream.model.state_dict()[name], value)
+
+
+def test_running_statistics_resume(tmp_path):
+    path = tmp_path / "run.ckpt"
+
+    def make():
+        ops.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+        optimizer = optim.AdamW(model.parameters(), lr=0.03)
+        return Trainer(model, nn.CrossEntropyLoss(), optimizer, backend="numba")
+
+    whole = _fit(make())
+    _fit(make(), max_steps=9, checkpoint=path)
+    resumed = _fit(make(), resume=path)
+    assert_same(resumed, whole)
+    assert resumed.model[1].num_batches_tracked.value == 24
 
 
 def test_many_resumptions_and_saves_within_epochs(tmp_path):
@@ -224,38 +319,65 @@ def test_a_checkpoint_gives_its_model(tmp_path):
         _fit(trainer(), resume=path)
 
 
-def test_every_module_without_sub_modules_is_described_and_built():
-    """Those that need no arguments; and some that do."""
-    built = 0
-    for name in nn.__all__:
-        cls = getattr(nn, name)
-        if not (isinstance(cls, type) and issubclass(cls, nn.Module)) or cls is nn.Module:
-            continue
-        try:
-            made = cls()
-        except TypeError:
-            continue
-        if isinstance(made, nn.Sequential) or list(made.children()) or name.endswith("Loss"):
-            continue
-        if name in ("ModuleList", "ModuleDict", "ParameterList"):
-            continue
-        again = architecture.build(json.loads(json.dumps(architecture.describe(made))))
-        assert type(again) is cls
-        assert repr(again) == repr(made)
-        built += 1
-    assert built >= 4
-    for made in (
-        nn.Linear(3, 2, bias=False, dtype="float64"),
-        nn.Dropout(0.25),
-        nn.GELU("tanh"),
-        nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Sequential()),
-    ):
-        again = architecture.build(json.loads(json.dumps(architecture.describe(made))))
-        assert repr(again) == repr(made)
-        for (name, a), (twin, b) in zip(
-            made.named_parameters(), again.named_parameters(), strict=True
-        ):
-            assert (name, a.shape, a.dtype) == (twin, b.shape, b.dtype)
+EXAMPLES = {
+    "Bilinear": (3, 2, 4),
+    "BatchNorm1d": (3,),
+    "Embedding": (5, 3),
+    "LayerNorm": ([3, 2],),
+    "Linear": (3, 2),
+    "RMSNorm": (3,),
+    "LogSoftmax": (-1,),
+    "Softmax": (1,),
+    "Softmin": (-1,),
+    "Threshold": (0.1, -2.0),
+    "Unflatten": (1, (2, 3)),
+}
+OTHERS = ("Module", "Sequential", "ModuleDict", "ModuleList", "ParameterDict", "ParameterList")
+
+
+def _modules():
+    found = {name: getattr(nn, name) for name in nn.__all__ if not name.endswith("Loss")}
+    kinds = {name: cls for name, cls in found.items() if isinstance(cls, type)}
+    return [n for n, cls in kinds.items() if issubclass(cls, nn.Module) and n not in OTHERS]
+
+
+def _assert_described(made):
+    again = architecture.build(json.loads(json.dumps(architecture.describe(made))))
+    assert type(again) is type(made)
+    assert repr(again) == repr(made)
+    mine, theirs = (list(m.state_dict().items()) for m in (made, again))
+    for (name, a), (twin, b) in zip(mine, theirs, strict=True):
+        assert (name, a.shape, a.dtype) == (twin, b.shape, b.dtype)
+
+
+@pytest.mark.parametrize("name", _modules())
+def test_every_module_is_described_and_built(name):
+    _assert_described(getattr(nn, name)(*EXAMPLES.get(name, ())))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(3, 2, bias=False, dtype="float64"),
+        lambda: nn.Dropout(0.25),
+        lambda: nn.GELU("tanh"),
+        lambda: nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Sequential()),
+        lambda: nn.BatchNorm1d(4, eps=1e-3, momentum=None, dtype="float64"),
+        lambda: nn.BatchNorm1d(4, affine=False, track_running_stats=False),
+        lambda: nn.LayerNorm(4, elementwise_affine=False),
+        lambda: nn.LayerNorm((4, 2), bias=False),
+        lambda: nn.RMSNorm(4, elementwise_affine=False),
+        lambda: nn.LeakyReLU(0.3),
+        lambda: nn.ELU(0.7),
+        lambda: nn.PReLU(5),
+        lambda: nn.Hardtanh(-2.0, 3.0),
+        lambda: nn.Softplus(2.0, 10.0),
+        lambda: nn.Flatten(0, -1),
+        lambda: nn.Embedding(5, 3, padding_idx=1),
+    ],
+)
+def test_arguments_of_modules_are_described(make):
+    _assert_described(make())
 
 
 class Own(nn.Module):
