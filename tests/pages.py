@@ -11,13 +11,12 @@ Images are written by the page's own code, relative to the folder it runs in.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-
-import gpubp
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = re.compile(r"```python\n(?P<code>.*?)```(?:\n+```text\n(?P<shown>.*?)```)?", re.DOTALL)
@@ -59,8 +58,10 @@ def run_python(arguments: list[str], folder: Path) -> str:
     Raises:
         RuntimeError: it failed; holds the end of its error output.
     """
-    here = str(Path(gpubp.__file__).parents[1])
-    environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": here}
+    spec = importlib.util.find_spec("gpubp")
+    assert spec is not None and spec.origin is not None
+    here = Path(spec.origin).parents[1]
+    environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(here)}
     run = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, cwd=folder, env=environment
     )
@@ -83,5 +84,6 @@ def update(page: Path) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # the checkout, not what may be installed beside it
     for name in sys.argv[1:]:
         update(Path(name))

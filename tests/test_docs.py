@@ -37,6 +37,11 @@ import gpubp as gp
 double = gp.compile(lambda x: x * 2.0, backend=NullBackend())
 assert double(np.ones(3, np.float32)).shape == (3,)
 """,
+    "docs/gradient_descent.md": """
+assert len(losses) == 10
+np.testing.assert_allclose(model.weight.value[0], one_by_one, rtol=1e-12)
+assert excess(path)[-1] < 1e-6
+""",
     "docs/backpropagation.md": """
 assert losses[-1] < 1e-3
 for fused in ("matmul+add+sigmoid+subtract", "matmul+sgd_update", "gradient buffers: none"):
@@ -44,7 +49,7 @@ for fused in ("matmul+add+sigmoid+subtract", "matmul+sgd_update", "gradient buff
 """,
 }
 
-PAGE_FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGE_FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [str(page.relative_to(ROOT)) for page in PAGE_FILES]
 PAGES_WITH_CODE = [page for page in PAGES if code_blocks((ROOT / page).read_text())]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
