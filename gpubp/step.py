@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -227,6 +227,25 @@ class Step:
                 with self._scheduled(int(batches.final[start:stop].sum())):
                     self.backend.run(loaded, schedule[start:stop], feed)
             return losses
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the step itself remembers: {"accumulated", "rng"}, nested numbers and arrays.
+
+        "accumulated" is what waits for the next update, "rng" the state of the stream that orders
+        are drawn from. Parameters, optimiser, schedule and averages have states of their own.
+        """
+        return {"accumulated": self._updater.state_dict(), "rng": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state; if it raises, nothing has changed.
+
+        Raises:
+            DataError, ShapeError: gradients that are not those of this step's parameters.
+        """
+        rng = np.random.default_rng()
+        rng.bit_generator.state = state_dict["rng"]
+        self._updater.load_state_dict(state_dict["accumulated"])
+        self._rng = rng
 
     def _ready(self, data: Sequence[ConcreteArray], size: int, final: bool) -> Ready:
         types = tuple(ArrayType((size, *a.shape[1:]), a.dtype) for a in data)

@@ -10,7 +10,7 @@ anything while it runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gpubp import ops
 from gpubp.core import Array, Graph, Node
-from gpubp.errors import DataError, GradientError
+from gpubp.errors import DataError, GradientError, ShapeError
 from gpubp.grad import gradients
 from gpubp.store import Slot, pack, siblings
 
@@ -132,6 +132,45 @@ class Updater:
     def pending(self) -> int:
         """Batches whose gradients wait for an update."""
         return int(self._batches.value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What waits for the next update: {"batches", "samples", "sums": [array, ...]} (copies)."""
+        params = self.optimizer.parameters()
+        known = [self._sum_of.get(id(p)) for p in params] if self.pending else []
+        return {
+            "batches": self.pending,
+            "samples": float(self._samples.value),
+            "sums": [slot.value.copy() for slot in known if slot is not None],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what waits for the next update; if it raises, nothing has changed.
+
+        Raises:
+            DataError: sums of another number of parameters, or as many batches as an update takes.
+            ShapeError: a sum has not its parameter's shape.
+        """
+        batches = int(state_dict["batches"])
+        params = list(self.optimizer.parameters()) if batches else []
+        sums = [np.asarray(s) for s in state_dict["sums"]] if batches else []
+        if batches and not batches < self.settings.accumulate:
+            raise DataError(
+                f"{batches} batches wait in the state, but accumulate is "
+                f"{self.settings.accumulate}."
+            )
+        if len(sums) != len(params):
+            raise DataError(f"got sums of {len(sums)} gradients, expected {len(params)}.")
+        for param, total in zip(params, sums):
+            if total.shape != param.shape:
+                raise ShapeError(
+                    f"{param.name}: its gradient's sum has shape {total.shape}, expected "
+                    f"{param.shape}."
+                )
+        pack("params", params)
+        for slot, total in zip(_beside("grad_sums", params, self._sum_of), sums):
+            slot.value = total
+        self._batches.value = np.int64(batches)
+        self._samples.value = np.float64(state_dict["samples"])
 
     def append(self, graph: Graph, loss: Node, samples: int, final: bool) -> None:
         """Append gradients and what is done with them.

@@ -31,6 +31,12 @@ step = gp.compile_step(lambda x: ops.sum(p * p) + 0.0 * ops.sum(x), optimizer)
 step(np.zeros((1, 1), np.float32))
 np.testing.assert_array_equal(p.value, [0.5, -1.5])
 """,
+    "docs/optimizers.md": """
+assert optimizer.state_dict()["state"] and schedule.last_epoch == 60
+assert ema.n_averaged == 60 and step.pending == 0
+assert averaged_loss < losses[0]
+assert by_epoch.last_epoch == 3 and plateau.last_epoch == 3
+""",
     "docs/add_a_backend.md": """
 import numpy as np
 import gpubp as gp

@@ -7,8 +7,10 @@ import math
 
 import numpy as np
 import pytest
+from tolerances import assert_same
 
 from gpubp import nn, ops, optim
+from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.errors import DataError, UnknownNameError
 from gpubp.optim import lr_scheduler as schedules
 from gpubp.step import compile_step
@@ -266,7 +268,7 @@ def test_groups_added_later_are_refused():
         schedule.step()
 
 
-def test_more_updates_than_the_table_has_rows():
+def test_more_updates_than_the_table_has_columns():
     optimizer = _optimizer()
     schedule = schedules.LambdaLR(optimizer, lambda epoch: 1.0 / (1 + epoch))
     step = _step(optimizer, scheduler=schedule)
@@ -279,6 +281,43 @@ def test_more_updates_than_the_table_has_rows():
     assert schedule.last_epoch == count
     assert optimizer.param_groups[0]["lr"] == 0.1 * (1.0 / (1 + count))
     np.testing.assert_allclose(optimizer.parameters()[0].value, value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "NAdam"])
+def test_workers_agree_on_every_bit(name, dtype, accumulate):
+    """A worker that is behind still reads the rate of its own step."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 20)).astype(dtype), rng.integers(0, 5, 300)
+    results = []
+    for workers in (1, 3):
+        ops.manual_seed(0)
+        model = nn.Sequential(
+            nn.Linear(20, 30, dtype=dtype), nn.ReLU(), nn.Linear(30, 5, dtype=dtype)
+        )
+        options = {"momentum": 0.9} if name == "SGD" else {}
+        optimizer = getattr(optim, name)(model.parameters(), **options)
+        schedule = schedules.OneCycleLR(optimizer, 0.05, total_steps=100)
+        loss_fn, ema = nn.CrossEntropyLoss(), optim.EMA(model.parameters(), 0.9)
+        step = compile_step(
+            lambda x, t, m=model, f=loss_fn: f(m(x), t),
+            optimizer,
+            backend=NumbaBackend(workers=workers),
+            scheduler=schedule,
+            accumulate=accumulate,
+            ema=ema,
+        )
+        losses = step.run(X, y, batch_size=16, epochs=5, seed=0)
+        weights = [p.numpy() for p in model.parameters()]
+        results.append([losses, *weights, *ema.averages, np.array(_rates(optimizer))])
+    for one, several in zip(*results, strict=True):
+        assert_same(several, one)
+    assert schedule.last_epoch == 5 * -(-19 // accumulate) == ema.n_averaged
+
+
+def _rates(optimizer):
+    return [[g["lr"], float(g.momentum.value)] for g in optimizer.param_groups]
 
 
 def test_a_schedule_is_read_anew_in_every_run():

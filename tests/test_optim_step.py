@@ -78,6 +78,32 @@ def test_runs_of_several_epochs_flush_each():
     np.testing.assert_allclose(third.value, _reference([rows[:15], rows[15:20]] * 2), rtol=1e-12)
 
 
+def test_a_step_goes_on_from_its_state():
+    w, optimizer, step = _model(accumulate=3)
+    step.run(X, Y, batch_size=6, flush=False)
+    state, options, weights = step.state_dict(), optimizer.state_dict(), w.numpy()
+    assert state["accumulated"]["batches"] == 1
+    losses = step.run(X, Y, batch_size=6)
+    other, fresh_optimizer, fresh = _model(accumulate=3)
+    other.value = weights
+    fresh_optimizer.load_state_dict(options)
+    fresh.load_state_dict(state)
+    np.testing.assert_array_equal(fresh.run(X, Y, batch_size=6), losses)
+    np.testing.assert_array_equal(other.value, w.value)
+    kept = fresh.state_dict()
+    for change, error, message in (
+        ({"sums": []}, DataError, "got sums of 0 gradients, expected 1"),
+        ({"sums": [np.ones(2)]}, ShapeError, "w: its gradient's sum has shape"),
+        ({"batches": 3}, DataError, "3 batches wait in the state, but accumulate is 3"),
+    ):
+        broken = {**state, "accumulated": {**state["accumulated"], **change}}
+        with pytest.raises(error, match=message):
+            fresh.load_state_dict(broken)
+        assert fresh.state_dict() == kept
+    _, _, plain = _model()
+    plain.load_state_dict(kept)
+
+
 def test_only_updates_move_the_optimizer():
     w, optimizer, step = _model(accumulate=2)
     before = w.numpy()

@@ -37,7 +37,7 @@ SCHEDULES: dict[str, Make] = {
     "CosineAnnealingLR-long": lambda s, o: s.CosineAnnealingLR(o, T_max=300),
     "WarmRestarts": lambda s, o: s.CosineAnnealingWarmRestarts(o, T_0=25, eta_min=1e-3),
     "WarmRestarts-mult": lambda s, o: s.CosineAnnealingWarmRestarts(o, T_0=7, T_mult=2),
-    "OneCycleLR": lambda s, o: s.OneCycleLR(o, max_lr=0.5, total_steps=STEPS),
+    "OneCycleLR": lambda s, o: s.OneCycleLR(o, max_lr=0.1, total_steps=STEPS),
     "OneCycleLR-linear": lambda s, o: s.OneCycleLR(
         o, max_lr=0.2, epochs=20, steps_per_epoch=11, anneal_strategy="linear", pct_start=0.4
     ),

@@ -1,10 +1,11 @@
-"""A schedule inside the program: its next numbers in a slot, one row an update.
+"""A schedule inside the program: its next numbers in a slot, one column an update.
 
 Comes in: a schedule, and how many updates a run will make at most. Goes out: writes of a step's
-program: each update reads the learning rates that are there, then writes those of the next row.
+program: each update reads the learning rates that are there, then writes those of the next column.
 
-Holds in between: the slots of the groups are always the live numbers; `cursor` says how many rows
-of the table were used, so a run that ends early leaves the schedule where the parameters are.
+Holds in between: the slots of the groups are always the live numbers; the cursor says how many
+columns of the table were used, so a run that ends early leaves the schedule where the parameters
+are.
 """
 
 from __future__ import annotations
@@ -43,14 +44,15 @@ class Table:
 
     def __init__(self, schedule: Advancing) -> None:
         self._schedule = schedule
-        self._rows = Slot("schedule", np.zeros((self.capacity, len(schedule.slots()))))
-        self._cursor = Slot("schedule.row", 0, np.int64)
+        self._columns = Slot("schedule", np.zeros((len(schedule.slots()), self.capacity)))
+        self._cursor = Slot("schedule.column", 0, np.int64)
 
     def emit(self) -> list[tuple[Slot, Array]]:
-        """Append the move to the next row: (slot, new value) pairs, read before written."""
-        row = ops.gather(self._rows, self._cursor)
+        """Append the move to the next column: (slot, new value) pairs, read before written."""
+        # Along axis 1: then one worker does it, as all scalars, and no barrier stands between.
+        column = ops.gather(self._columns, self._cursor, axis=1)
         slots = self._schedule.slots()
-        moves = [(slot, ops.getitem(row, i)) for i, slot in enumerate(slots)]
+        moves = [(slot, ops.getitem(column, i)) for i, slot in enumerate(slots)]
         return [*moves, (self._cursor, ops.add(self._cursor, 1))]
 
     @contextmanager
@@ -62,12 +64,12 @@ class Table:
         Raises:
             DataError: the schedule ends before.
         """
-        schedule, rows = self._schedule, self._rows.value
+        schedule, columns = self._schedule, self._columns.value
         numbers = [float(slot.value) for slot in schedule.slots()]
         epoch = schedule.last_epoch
         for i in range(updates):
             numbers = schedule.advance(epoch + 1 + i, numbers)
-            rows[i] = numbers
+            columns[:, i] = numbers
         self._cursor.value = np.int64(0)
         try:
             yield
