@@ -37,6 +37,12 @@ assert ema.n_averaged == 60 and step.pending == 0
 assert averaged_loss < losses[0]
 assert by_epoch.last_epoch == 3 and plateau.last_epoch == 3
 """,
+    "docs/modules.md": """
+assert losses[-8:].mean() < losses[:8].mean() - 0.2
+assert (predictions == y).mean() > 0.8
+assert norm.num_batches_tracked.value == 80 + 8
+np.testing.assert_array_equal(model[1].gain.value, frozen)
+""",
     "docs/add_a_backend.md": """
 import numpy as np
 import gpubp as gp
