@@ -20,7 +20,9 @@ from gpubp import nn, ops, optim
 from gpubp.errors import ShapeError
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'gpubp[oracle]'")
-database = pytest.importorskip("module_database", reason="needs expecttest: pip install 'gpubp[oracle]'")
+database = pytest.importorskip(
+    "module_database", reason="needs expecttest: pip install 'gpubp[oracle]'"
+)
 torch.set_num_threads(1)
 
 pytestmark = pytest.mark.oracle
