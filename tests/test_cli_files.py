@@ -324,6 +324,37 @@ def test_early_stopping_and_class_weights(capsys, tmp_path):
     assert len(err.splitlines()) < 400
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    ["cosine", "step", "exponential", "polynomial", "plateau", "onecycle", "StepLR(step_size=1)"],
+)
+def test_schedules_move_the_learning_rate(capsys, tmp_path, schedule):
+    log, state = tmp_path / "run.csv", tmp_path / "run.ckpt"
+    arguments = ("--epochs", "14", "--lr", "0.05", "--schedule", schedule, *QUIET)
+    data = csvfiles.classification(tmp_path / "some.csv", 40)
+    train = ("train", data, "--target", "kind", "--hidden", "4", "--log", log, *arguments)
+    assert _run(capsys, *train, "--resume", state, "--max-steps", "8")[0] == 0
+    assert _run(capsys, *train, "--resume", state)[0] == 0
+    resumed = _rows(log)
+    assert len({row["lr"] for row in resumed}) > 1 or schedule == "plateau"
+    assert _run(capsys, *train)[0] == 0
+    assert _rows(log) == resumed
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("cosin", "Did you mean 'cosine'"),
+        ("StepLR(stepsize=3)", "unexpected keyword argument 'stepsize'"),
+        ("StepLR(3)", "expected NAME(key=value, ...)"),
+        ("StepLR(step_size=open)", "is no schedule"),
+        ("Optimizer(x=1)", "unknown schedule"),
+    ],
+)
+def test_schedules_that_do_not_exist(capsys, schedule, message):
+    _fails(capsys, 2, message, "train", "digits", "--schedule", schedule, *QUIET)
+
+
 def test_help_has_examples_and_exit_codes():
     for command in ("train", "predict", "show"):
         run = subprocess.run(

@@ -37,6 +37,19 @@ assert ema.n_averaged == 60 and step.pending == 0
 assert averaged_loss < losses[0]
 assert by_epoch.last_epoch == 3 and plateau.last_epoch == 3
 """,
+    "docs/training.md": """
+import csv
+with open("run.csv", newline="") as file:
+    rows = list(csv.DictReader(file))
+assert [float(row["loss"]) for row in rows] == trainer.history["loss"]
+assert set(rows[0]) == {"epoch", "loss", "val_loss", "val_accuracy", "lr", "shout"}
+assert trainer.evaluate(X_test, y_test)["accuracy"] > 0.95
+assert trainer.stop_reason.startswith("early stopping") and len(rows) < 30
+assert 1e-4 < rate < 1.0
+assert found.extra == {"classes": 10}
+assert history["val_accuracy"][-1] > 0.9
+np.testing.assert_array_equal(outputs, whole.predict(X_test))
+""",
     "docs/modules.md": """
 assert losses[-8:].mean() < losses[:8].mean() - 0.2
 assert (predictions == y).mean() > 0.8
