@@ -258,6 +258,9 @@ def test_a_batch_of_another_size_does_not_fit_within_an_epoch(tmp_path):
     for name, value in other.model.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
     assert other.history.records == []
+    other.load(path)
+    with pytest.raises(CheckpointError, match="the state that was loaded stands within an epoch"):
+        _fit(other, batch_size=8)
 
 
 @pytest.mark.parametrize(

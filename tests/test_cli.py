@@ -44,7 +44,7 @@ def test_train_is_reproducible_and_quiet(capsys):
         (["--backend", "numpi"], "Did you mean 'numpy'"),
         (["--seed", "-1"], "seed"),
         (["--activation", "rleu"], "Did you mean 'relu'"),
-        (["--optimizer", "adma"], "Did you mean 'adam'"),
+        (["--optimizer", "sgdd"], "Did you mean 'sgd'"),
         (["--loss", "mse"], "unknown loss for classification 'mse'"),
         (["--metrics", "acuracy"], "Did you mean 'accuracy'"),
         (["--dropout", "1.5"], "probability must be in [0, 1]"),

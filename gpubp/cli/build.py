@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +10,7 @@ from typing import Any
 from gpubp import nn, ops, optim
 from gpubp.cli.dataset import Dataset
 from gpubp.errors import DataError, GpubpError, unknown_name
-from gpubp.train import (
-    Callback,
-    CSVLogger,
-    EarlyStopping,
-    LRMonitor,
-    TensorBoard,
-    TerminateOnNaN,
-    Trainer,
-)
+from gpubp.train import Callback, EarlyStopping, LRMonitor, TerminateOnNaN, Trainer
 
 _ACTIVATIONS = (
     "ReLU", "Sigmoid", "Tanh", "GELU", "LeakyReLU", "PReLU", "ELU", "SELU", "CELU", "SiLU", "Mish",
@@ -126,6 +117,8 @@ def _schedule(
 
 def _parsed(text: str) -> tuple[str, dict[str, Any]]:
     """`StepLR(step_size=5, gamma=0.3)`: the name, and arguments that are plain values."""
+    import ast
+
     try:
         call = ast.parse(text, mode="eval").body
         if isinstance(call, ast.Name):
@@ -146,6 +139,8 @@ def callbacks(options: argparse.Namespace, data: Dataset) -> list[Callback]:
         watched = "loss" if data.held_out is None else "val_loss"
         found.append(EarlyStopping(watched, options.early_stopping, restore_best_weights=True))
     if options.log:
+        from gpubp.train import CSVLogger, TensorBoard
+
         csv = options.log.lower().endswith(".csv")
         found.append(CSVLogger(options.log) if csv else TensorBoard(options.log))
     return found

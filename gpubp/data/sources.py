@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.core import ArrayType
+from gpubp.data.ahead import prefetch
 from gpubp.data.checks import check_equal_lengths, check_not_empty
-from gpubp.data.prefetch import prefetch
 from gpubp.errors import DataError
 from gpubp.runner import as_input
 

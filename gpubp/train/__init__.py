@@ -1,5 +1,9 @@
 """Training loops: Trainer, callbacks, what is recorded, and files of models and runs."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from gpubp.train.callbacks import (
     Callback,
     EarlyStopping,
@@ -8,10 +12,32 @@ from gpubp.train.callbacks import (
     TerminateOnNaN,
 )
 from gpubp.train.history import History
-from gpubp.train.loggers import CSVLogger, TensorBoard, WandbLogger
-from gpubp.train.lr_finder import LRFinder
-from gpubp.train.modelfile import load_model, load_weights, save_model
 from gpubp.train.trainer import Trainer
+
+if TYPE_CHECKING:
+    from gpubp.train.loggers import CSVLogger, TensorBoard, WandbLogger
+    from gpubp.train.lr_finder import LRFinder
+    from gpubp.train.modelfile import load_model, load_weights, save_model
+
+_LAZY = {
+    "CSVLogger": "loggers",
+    "LRFinder": "lr_finder",
+    "TensorBoard": "loggers",
+    "WandbLogger": "loggers",
+    "load_model": "modelfile",
+    "load_weights": "modelfile",
+    "save_model": "modelfile",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load on first use what few runs need, to keep starting quick."""
+    import importlib
+
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"gpubp.train.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'gpubp.train' has no attribute {name!r}")
+
 
 __all__ = [
     "CSVLogger",

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.errors import DataError, unknown_name
-from gpubp.train.modelfile import save_model
-from gpubp.train.tensorfile import Path_
 
 if TYPE_CHECKING:
+    from gpubp.train.tensorfile import Path_
     from gpubp.train.trainer import Trainer
 
 
@@ -196,6 +195,8 @@ class ModelCheckpoint(Monitor):
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: dict[str, float]) -> None:
         """Write the model if it is time to."""
+        from gpubp.train.modelfile import save_model
+
         if self.save_best_only and not self.improved(epoch, record):
             return
         try:

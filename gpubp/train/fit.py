@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from gpubp.data.sources import Block, Blocks
 from gpubp.errors import DataError
-from gpubp.train import state
 from gpubp.train.callbacks import Callback
 from gpubp.train.evaluation import mode
 from gpubp.train.history import History
@@ -28,9 +27,9 @@ from gpubp.train.inputs import Data
 from gpubp.train.interrupt import Interrupt
 from gpubp.train.progress import EpochProgress
 from gpubp.train.scheduling import advance
-from gpubp.train.tensorfile import Path_
 
 if TYPE_CHECKING:
+    from gpubp.train.tensorfile import Path_
     from gpubp.train.trainer import Trainer
 
 # How long Python stays away: with a bar to move, and without.
@@ -110,19 +109,27 @@ class Fit:
         """Compile, and take over the state of the checkpoint to resume."""
         trainer, plan = self.trainer, self.plan
         self._compile()
-        if plan.resume is not None:
-            state.load(trainer, plan.resume, self._facts())
-        trainer.resuming = trainer.pending is not None
-        if trainer.resuming:
-            self._compile()  # restored options may have made the program stale
-            state.put_pending(trainer, plan.resume or "the state that was loaded")
+        if plan.resume is not None or trainer.pending is not None:
+            self._resume()
         else:
+            trainer.resuming = False
             trainer.position, trainer.losses = 0, []
         if plan.resume is None:
             trainer.stop_reason = None
             trainer.fit_start, trainer.fit_steps = trainer.epoch, trainer.steps
         trainer.fit_facts = self._facts()
         self._last_epoch = trainer.fit_start + plan.epochs
+
+    def _resume(self) -> None:
+        """Go on from a checkpoint, or from a state that was loaded before."""
+        from gpubp.train import state
+
+        trainer, path = self.trainer, self.plan.resume
+        if path is not None:
+            state.load(trainer, path, self._facts())
+        self._compile()  # restored options may have made the program stale
+        state.put_pending(trainer, path or "the state that was loaded", self._facts())
+        trainer.resuming = True
 
     def _compile(self) -> None:
         """Compile ahead, so that the first epoch's rate is the rate of training."""

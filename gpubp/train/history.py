@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gpubp.errors import DataError, missing_extra, unknown_name
-from gpubp.train.atomic import replacing
 
 
 class History(Mapping[str, list[float]]):
@@ -52,6 +51,8 @@ class History(Mapping[str, list[float]]):
             path: the file.
             more: records to write after those of the history.
         """
+        from gpubp.train.atomic import replacing
+
         records = [*self.records, *more]
         with replacing(path, "w", newline="") as file:
             writer = csv.DictWriter(file, _columns(records))
@@ -82,6 +83,8 @@ class History(Mapping[str, list[float]]):
             from matplotlib.figure import Figure
         except ImportError as error:
             raise missing_extra("matplotlib", "plot", "History.plot") from error
+        from gpubp.train.atomic import replacing
+
         panels = self._panels(keys)
         figure = Figure(figsize=(6.4, 0.6 + 2.6 * len(panels)), layout="constrained")
         for i, (kind, members) in enumerate(panels.items()):

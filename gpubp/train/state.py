@@ -159,15 +159,16 @@ def _check_fits(trainer: Trainer, path: Path_, pending: Pending) -> None:
         )
 
 
-def put_pending(trainer: Trainer, path: Path_) -> None:
+def put_pending(trainer: Trainer, path: Path_, facts: dict[str, Any]) -> None:
     """Give the compiled step's slots and the callbacks what a checkpoint held for them.
 
     Raises:
-        CheckpointError: other slots, or other callbacks.
+        CheckpointError: other slots, other callbacks, or another order within an epoch.
     """
     pending = trainer.pending
     assert pending is not None
     _check_fits(trainer, path, pending)
+    _check_facts(path, {n: getattr(trainer, n) for n in _NUMBERS}, facts)
     for slot, value in zip(trainer.step.written_slots(), pending.slots):
         slot.value = value
     for callback, (_, content) in zip(trainer.callbacks, pending.callbacks, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,15 +21,18 @@ from gpubp.nn.module import Module
 from gpubp.optim.base import Optimizer
 from gpubp.runner import as_input
 from gpubp.step import Step, compile_step
-from gpubp.train import inputs, state
+from gpubp.train import inputs
 from gpubp.train import metrics as metrics_module
 from gpubp.train.callbacks import Callback
 from gpubp.train.evaluation import BATCH, Evaluator
 from gpubp.train.fit import Fit, Plan
 from gpubp.train.history import History
 from gpubp.train.metrics import UserMetric
-from gpubp.train.tensorfile import Path_
 from gpubp.train.weights import ClassWeight, weighted_loss
+
+if TYPE_CHECKING:
+    from gpubp.train.state import Pending
+    from gpubp.train.tensorfile import Path_
 
 
 class Trainer:
@@ -103,7 +106,7 @@ class Trainer:
         self.fit_start = self.fit_steps = 0
         self.fit_facts: dict[str, Any] = {}
         self.resuming = False
-        self.pending: state.Pending | None = None
+        self.pending: Pending | None = None
 
     def fit(
         self,
@@ -236,6 +239,8 @@ class Trainer:
             CheckpointError: it cannot be written, or a callback's state is not made of numbers,
                 strings, arrays, lists and dicts.
         """
+        from gpubp.train import state
+
         state.save(self, path, extra)
 
     def load(self, path: Path_) -> dict[str, Any]:
@@ -249,6 +254,8 @@ class Trainer:
         Raises:
             CheckpointError: the file is damaged, or of another model, optimiser or scheduler.
         """
+        from gpubp.train import state
+
         return state.load(self, path)
 
     def stop(self, reason: str) -> None:
