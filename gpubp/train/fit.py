@@ -10,26 +10,24 @@ checkpoint can be written there; where the chunks end has no influence on any re
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.data.sources import Block, Blocks
-from gpubp.errors import DataError
 from gpubp.train.callbacks import Callback
 from gpubp.train.evaluation import mode
 from gpubp.train.history import History
 from gpubp.train.inputs import Data
 from gpubp.train.interrupt import Interrupt
+from gpubp.train.plan import Plan
 from gpubp.train.progress import EpochProgress
 from gpubp.train.scheduling import advance
 
 if TYPE_CHECKING:
-    from gpubp.train.tensorfile import Path_
     from gpubp.train.trainer import Trainer
 
 # How long Python stays away: with a bar to move, and without.
@@ -37,34 +35,6 @@ SECONDS_BETWEEN_UPDATES = 0.25
 SECONDS_BETWEEN_LOOKS = 1.0
 FIRST_CHUNK_BATCHES = 16
 _NO_ORDER = np.zeros(0, np.int64)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The numbers of a call of `fit`; see there."""
-
-    epochs: int
-    batch_size: int
-    shuffle: bool
-    verbose: bool
-    max_steps: int | None
-    max_time: float | None
-    checkpoint: Path_ | None
-    save_every: int
-    save_every_steps: int | None
-    resume: Path_ | None
-    extra: Mapping[str, Any] | None = None
-
-    def check(self) -> None:
-        """Raise DataError if a number is out of range."""
-        if self.epochs < 1 or self.batch_size < 1:
-            raise DataError(
-                f"epochs={self.epochs}, batch_size={self.batch_size}: expected at least 1."
-            )
-        for name in ("max_steps", "max_time", "save_every", "save_every_steps"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise DataError(f"{name}={value}: expected a number above 0.")
 
 
 class Fit:

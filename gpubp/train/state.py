@@ -87,8 +87,28 @@ def load(trainer: Trainer, path: Path_, facts: dict[str, Any] | None = None) -> 
         has, needs = ("no", "has one") if found["scheduler"] is None else ("a", "has none")
         raise CheckpointError(f"{path} holds {has} scheduler; this trainer {needs}.")
     pending = Pending(found["slots"], found["callbacks"])
+    _put(trainer, path, found, pending, modelfile.weights_of(tensors, record), facts)
+    default_generator.state.value = np.array(found["generator"], np.int64)
+    trainer.epoch_rng = found["rng"]
+    trainer.history.records[:] = found["history"]
+    trainer.losses = [found["losses"]] if found["position"] else []
+    for name in _NUMBERS:
+        setattr(trainer, name, found[name])
+    trainer.pending = pending
+    return dict(record["extra"])
+
+
+def _put(
+    trainer: Trainer,
+    path: Path_,
+    found: Mapping[str, Any],
+    pending: Pending,
+    weights: Tensors,
+    facts: dict[str, Any] | None,
+) -> None:
+    """Give weights, optimiser and schedule what was found; all of them, or none."""
     before = trainer.model.state_dict(), trainer.optimizer.state_dict()
-    modelfile.put_weights(path, trainer.model, modelfile.weights_of(tensors, record))
+    modelfile.put_weights(path, trainer.model, weights)
     changed = False
     try:
         if facts is not None:
@@ -106,14 +126,6 @@ def load(trainer: Trainer, path: Path_, facts: dict[str, Any] | None = None) -> 
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} does not fit the optimizer: {error}") from error
-    default_generator.state.value = np.array(found["generator"], np.int64)
-    trainer.epoch_rng = found["rng"]
-    trainer.history.records[:] = found["history"]
-    trainer.losses = [found["losses"]] if found["position"] else []
-    for name in _NUMBERS:
-        setattr(trainer, name, found[name])
-    trainer.pending = pending
-    return dict(record["extra"])
 
 
 def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from gpubp.train import inputs
 from gpubp.train import metrics as metrics_module
 from gpubp.train.callbacks import Callback
 from gpubp.train.evaluation import BATCH, Evaluator
-from gpubp.train.fit import Fit, Plan
+from gpubp.train.fit import Fit
 from gpubp.train.history import History
 from gpubp.train.metrics import UserMetric
+from gpubp.train.plan import Plan
 from gpubp.train.weights import ClassWeight, weighted_loss
 
 if TYPE_CHECKING:

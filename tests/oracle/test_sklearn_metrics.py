@@ -8,6 +8,7 @@ import pytest
 from gpubp.train import metrics
 
 theirs = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+pytestmark = pytest.mark.oracle
 
 
 def _ours(name, y, outputs, threshold=0.5):
