@@ -1,0 +1,172 @@
+// Memory whose ends are watched: every allocation of the tests' device, and shared memory.
+//
+// An allocation's size is rounded up to 256 bytes, and its end lies at a forbidden page: what
+// reaches further stops the kernel. The rest of the first page, before the start, and the bytes
+// from the asked size to the rounded one hold canaries, which must not change. They read as NaN.
+#pragma once
+
+#include <link.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <map>
+
+#include "gp_shim.h"
+
+constexpr unsigned char gp_canary = 0xff;
+constexpr size_t gp_alignment = 256;
+constexpr size_t gp_most_shared = 256 << 10;
+constexpr size_t gp_shared_guard = 256;
+
+struct Allocation {
+    char *mapping, *start;
+    size_t mapped, asked, rounded;
+};
+
+static std::map<uintptr_t, Allocation> gp_allocations;
+
+static inline size_t gp_round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+// Pages that may be used, between two that may not.
+static char *gp_map(size_t bytes) {
+    size_t page = size_t(sysconf(_SC_PAGESIZE));
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *all = mmap(nullptr, bytes + 2 * page, PROT_NONE, flags, -1, 0);
+    if (all == MAP_FAILED) return nullptr;
+    char *usable = static_cast<char *>(all) + page;
+    if (mprotect(usable, bytes, PROT_READ | PROT_WRITE)) {
+        munmap(all, bytes + 2 * page);
+        return nullptr;
+    }
+    return usable;
+}
+
+static inline bool gp_intact(const char *from, const char *to) {
+    for (; from < to; ++from)
+        if (static_cast<unsigned char>(*from) != gp_canary) return false;
+    return true;
+}
+
+static const char *gp_damage(const Allocation &a) {
+    if (!gp_intact(a.mapping, a.start)) return "before";
+    return gp_intact(a.start + a.asked, a.start + a.rounded) ? nullptr : "past the end of";
+}
+
+// In words, for a fault: which allocation is nearest, and by how much it was missed.
+static void describe(uintptr_t address, size_t shared, char *text, size_t size) {
+    uintptr_t shared_at = reinterpret_cast<uintptr_t>(gp_dynamic_shared);
+    uintptr_t shared_end = shared_at + gp_round_up(shared, 16);
+    if (shared_end <= address && address - shared_end < 1 << 16) {
+        snprintf(text, size, "%zu bytes past the end of %zu bytes of dynamic shared memory",
+                 size_t(address - shared_at - shared), shared);
+        return;
+    }
+    snprintf(text, size, "which is in no allocation");
+    auto after = gp_allocations.upper_bound(address);
+    if (after != gp_allocations.end() && after->first - address < 1 << 20)
+        snprintf(text, size, "%zu bytes before an allocation of %zu bytes",
+                 size_t(after->first - address), after->second.asked);
+    if (after == gp_allocations.begin()) return;
+    const Allocation &before = (--after)->second;
+    size_t past = address - after->first - before.asked;
+    if (past < 1 << 20)
+        snprintf(text, size, "%zu bytes past the end of an allocation of %zu bytes", past,
+                 before.asked);
+}
+
+// Dynamic shared memory ends at a forbidden page, too; it is aligned to 16 bytes, no more.
+static char *place_shared(size_t bytes) {
+    static char *memory = gp_map(gp_shared_guard + gp_most_shared);
+    if (!memory || bytes > gp_most_shared) return nullptr;
+    return memory + gp_shared_guard + gp_most_shared - gp_round_up(bytes, 16);
+}
+
+struct gp_tls_search {
+    uintptr_t inside;
+    char *start;
+    size_t size;
+};
+
+static int gp_find_tls(dl_phdr_info *info, size_t, void *data) {
+    gp_tls_search &search = *static_cast<gp_tls_search *>(data);
+    bool found = false;
+    size_t size = 0;
+    for (int i = 0; i < info->dlpi_phnum; ++i) {
+        const ElfW(Phdr) &part = info->dlpi_phdr[i];
+        uintptr_t at = info->dlpi_addr + part.p_vaddr;
+        if (part.p_type == PT_LOAD && at <= search.inside && search.inside < at + part.p_memsz)
+            found = true;
+        if (part.p_type == PT_TLS) size = part.p_memsz;
+    }
+    if (found) search = {search.inside, static_cast<char *>(info->dlpi_tls_data), size};
+    return found;
+}
+
+// Everything that is shared reads as NaN, or -1, until the block has written it.
+static void poison_shared(const gp_entry *entry, size_t dynamic) {
+    static thread_local gp_tls_search last;
+    uintptr_t inside = reinterpret_cast<uintptr_t>(entry);
+    if (last.inside != inside) {
+        entry->shared();  // the library's shared variables exist from the first access on
+        last = {inside, nullptr, 0};
+        dl_iterate_phdr(gp_find_tls, &last);
+    }
+    if (last.start) memset(last.start, gp_canary, last.size);
+    memset(gp_dynamic_shared - gp_shared_guard, gp_canary,
+           gp_shared_guard + gp_round_up(dynamic, 16));
+}
+
+static const char *shared_damage(size_t dynamic) {
+    if (!gp_intact(gp_dynamic_shared - gp_shared_guard, gp_dynamic_shared)) return "before";
+    char *end = gp_dynamic_shared + dynamic;
+    return gp_intact(end, gp_dynamic_shared + gp_round_up(dynamic, 16)) ? nullptr
+                                                                        : "past the end of";
+}
+
+extern "C" {
+
+// Zeroed; null when there is not enough.
+void *gp_allocate(size_t bytes) {
+    size_t rounded = gp_round_up(bytes ? bytes : 1, gp_alignment);
+    size_t mapped = gp_round_up(rounded, size_t(sysconf(_SC_PAGESIZE)));
+    char *mapping = gp_map(mapped);
+    if (!mapping) return nullptr;
+    char *start = mapping + mapped - rounded;
+    memset(mapping, gp_canary, size_t(start - mapping));
+    memset(start + bytes, gp_canary, rounded - bytes);
+    gp_allocations[reinterpret_cast<uintptr_t>(start)] = {mapping, start, mapped, bytes, rounded};
+    return start;
+}
+
+// What was damaged, in words; null if nothing was.
+const char *gp_free(void *start) {
+    auto found = gp_allocations.find(reinterpret_cast<uintptr_t>(start));
+    if (found == gp_allocations.end()) return "freed twice:";
+    const char *damage = gp_damage(found->second);
+    size_t page = size_t(sysconf(_SC_PAGESIZE));
+    munmap(found->second.mapping - page, found->second.mapped + 2 * page);
+    gp_allocations.erase(found);
+    return damage;
+}
+
+// Whether all of [address, address + bytes) lies in one allocation.
+int gp_holds(uintptr_t address, size_t bytes) {
+    auto after = gp_allocations.upper_bound(address);
+    if (after == gp_allocations.begin()) return 0;
+    const Allocation &a = (--after)->second;
+    size_t offset = address - after->first;
+    return offset <= a.asked && bytes <= a.asked - offset;
+}
+
+// The first damaged allocation: its size, and where it was damaged; null if all are whole.
+const char *gp_check(size_t *size) {
+    for (auto &[address, allocation] : gp_allocations) {
+        *size = allocation.asked;
+        if (const char *damage = gp_damage(allocation)) return damage;
+    }
+    return nullptr;
+}
+}
