@@ -10,29 +10,19 @@ recorded) is refused here, too.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from shim_build import built, runtime
 
 from gpubp.backends.cupy.driver import Dim
-from gpubp.backends.numba_cpu.objects import cache_root
 from gpubp.errors import BackendError, unknown_name
 
-HERE = Path(__file__).resolve().parent
-SHIM = HERE / "shim"
-KERNELS = HERE.parents[1] / "kernels"
 ORDERS = ("forward", "reverse", "random")
-MISSING = None if shutil.which("g++") else "needs g++, to build CUDA sources for the CPU"
 
 # Bytes of dynamic shared memory that a block may have when it asks for them, after the CUDA C++
 # Programming Guide, "Technical Specifications per Compute Capability".
@@ -40,14 +30,6 @@ MOST_SHARED = {"sm_75": 64 << 10, "sm_80": 163 << 10, "sm_90": 227 << 10}
 MOST_THREADS, MOST_BLOCKS = (1024, 1024, 64), (2**31 - 1, 65535, 65535)
 MOST_PARAMS = 4096
 
-# -O1: the sum of building and running is least. Nothing is contracted to a fused multiply-add
-# that the source does not ask for; variables that are not set hold a pattern; an index outside an
-# array, a misaligned access and a division by zero stop the kernel.
-FLAGS = (
-    *("-std=c++17", "-fPIC", "-O1", "-ffp-contract=off", "-fno-exceptions", "-fno-strict-aliasing"),
-    *("-ftrivial-auto-var-init=pattern", "-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas"),
-    "-fsanitize=bounds-strict,alignment,integer-divide-by-zero",
-)
 _lock = threading.RLock()  # the runtime's state is one for the process
 
 
@@ -63,8 +45,8 @@ class KernelError(BackendError):
 
     def __init__(self, kernel: str, block: Dim | None, thread: Dim | None, reason: str) -> None:
         self.kernel, self.block, self.thread, self.reason = kernel, block, thread, reason
-        at = [f", {what} {index}" for what, index in (("block", block), ("thread", thread)) if index]
-        super().__init__(f"kernel {kernel}{''.join(at)}: {reason}")
+        where = f", block {block}" * (block is not None) + f", thread {thread}" * bool(thread)
+        super().__init__(f"kernel {kernel}{where}: {reason}")
 
 
 class _Failure(ctypes.Structure):
@@ -96,14 +78,14 @@ class ShimMemory:
     def __init__(self, driver: ShimDriver, nbytes: int) -> None:
         self._driver = driver
         self.nbytes = nbytes
-        self.address: int = _runtime().gp_allocate(nbytes) or 0
+        self.address: int = runtime().gp_allocate(nbytes) or 0
         if not self.address:
             raise BackendError(f"cannot allocate {nbytes} bytes")
 
     def __del__(self) -> None:
         if getattr(self, "address", 0):
             with _lock:
-                damage = _runtime().gp_free(self.address)
+                damage = runtime().gp_free(self.address)
             if damage:
                 self._driver.late_errors.append(_damaged(damage, self.nbytes))
 
@@ -147,6 +129,7 @@ class ShimDriver:
         seed: of the random order.
         architecture: which GPU's limits hold, and what generated sources are made for.
         processors: as many streaming multiprocessors as are claimed.
+        seconds: of processor time that a launch may take; more is an error.
 
     Attributes:
         launched: how often each kernel was launched, replays included.
@@ -161,12 +144,13 @@ class ShimDriver:
         seed: int = 0,
         architecture: str = "sm_80",
         processors: int = 4,
+        seconds: float = 60.0,
     ) -> None:
         if order not in ORDERS:
             raise unknown_name("order", order, ORDERS)
         if architecture not in MOST_SHARED:
             raise unknown_name("architecture", architecture, MOST_SHARED)
-        self.order, self.seed = order, seed
+        self.order, self.seed, self.seconds = order, seed, seconds
         self.architecture, self.processors = architecture, processors
         self.launched: Counter[str] = Counter()
         self.late_errors: list[BackendError] = []
@@ -196,8 +180,8 @@ class ShimDriver:
         Raises:
             BackendError: the compiler's messages.
         """
-        _runtime()
-        return ShimKernels(_built(source))
+        runtime()
+        return ShimKernels(built(source))
 
     def launch(self, kernel: ShimKernel, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
         """Run a kernel, or record it.
@@ -213,7 +197,7 @@ class ShimDriver:
             self._run(kernel, grid, block, shared, copied)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record what `work` launches; the result launches it all again, parameters as they were."""
+        """Record what `work` launches; the result launches it all, parameters as they were then."""
         self._not_while_recording("record")
         self._recorded = recorded = []
         try:
@@ -240,12 +224,12 @@ class ShimDriver:
         failure = _Failure()
         three = ctypes.c_uint * 3
         with _lock:
-            code = _runtime().gp_run(
+            code = runtime().gp_run(
                 *(ctypes.byref(kernel.entry), three(*grid), three(*block), shared, params),
-                *(ORDERS.index(self.order), self.seed, ctypes.byref(failure)),
+                *(ORDERS.index(self.order), self.seed, self.seconds, ctypes.byref(failure)),
             )
         if code == 2:
-            raise BackendError("no memory for the threads' stacks")
+            raise BackendError("no memory for shared memory, or no timer")
         if code:
             x, y, z = failure.thread
             thread = (x, y, z) if failure.has_thread else None
@@ -256,7 +240,7 @@ class ShimDriver:
     def _check_memory(self, kernel: str) -> None:
         size = ctypes.c_size_t()
         with _lock:
-            damage = _runtime().gp_check(ctypes.byref(size))
+            damage = runtime().gp_check(ctypes.byref(size))
         if damage:
             raise KernelError(kernel, None, None, str(_damaged(damage, size.value)))
 
@@ -280,7 +264,7 @@ class ShimDriver:
     def _check_copy(self, address: int, array: NDArray[Any]) -> None:
         if not array.flags.c_contiguous:
             raise BackendError("only C-contiguous arrays are copied")
-        if not _runtime().gp_holds(address, array.nbytes):
+        if not runtime().gp_holds(address, array.nbytes):
             raise BackendError(f"{array.nbytes} bytes at {address:#x} are not in one allocation")
 
     def _not_while_recording(self, what: str) -> None:
@@ -290,100 +274,3 @@ class ShimDriver:
 
 def _damaged(damage: bytes, nbytes: int) -> BackendError:
     return BackendError(f"wrote {damage.decode()} an allocation of {nbytes} bytes")
-
-
-@cache
-def _compiler() -> str:
-    """What decides the machine code beside the sources: the compiler and the processor."""
-    if MISSING:
-        raise BackendError(MISSING)
-    run = subprocess.run(["g++", "-v"], capture_output=True, text=True, check=True)
-    return run.stderr + " ".join(_flags())
-
-
-@cache
-def _flags() -> tuple[str, ...]:
-    """With fused multiply-add in hardware where there is one: through the C library it is slow."""
-    try:
-        features = Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        features = []
-    extra = os.environ.get("GPUBP_SHIM_FLAGS", "").split()
-    return (*FLAGS, *(["-mfma"] if "fma" in features else []), *extra)
-
-
-@cache
-def _folder() -> Path:
-    """For everything that is built from this very shim, with a precompiled header of it."""
-    digest = hashlib.sha256(_compiler().encode())
-    for header in sorted(SHIM.iterdir()):
-        digest.update(header.name.encode() + header.read_bytes())
-    folder = cache_root() / f"shim-{digest.hexdigest()[:20]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    prefix = folder / "prefix.h"
-    if not (folder / "prefix.h.gch").exists():
-        _write(prefix, f'#include "{SHIM / "gp_shim.h"}"\n')
-        _gcc(folder / "prefix.h.gch", *_flags(), "-x", "c++-header", str(prefix))
-    return folder
-
-
-@cache
-def _runtime() -> Any:
-    path = _folder() / "runtime.so"
-    if not path.exists():
-        flags = [flag for flag in _flags() if not flag.startswith("-fsanitize")]
-        _gcc(path, *flags, "-O2", "-shared", f"-I{SHIM}", str(SHIM / "runtime.cpp"))
-    # Global: the kernels' libraries find the functions of the shim, and the C library's, in it.
-    library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-    size, pointer, text = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_char_p
-    for name, result, arguments in (
-        ("gp_allocate", pointer, [size]),
-        ("gp_free", text, [pointer]),
-        ("gp_holds", ctypes.c_int, [pointer, size]),
-        ("gp_check", text, [pointer]),
-        (
-            "gp_run",
-            ctypes.c_int,
-            [pointer, pointer, pointer, size, text, ctypes.c_int, ctypes.c_uint64, pointer],
-        ),
-    ):
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
-
-
-def _built(source: str) -> Path:
-    """The library of a source: from the cache if source, kernel headers and shim are the same."""
-    folder = _folder()
-    digest = hashlib.sha256(source.encode())
-    for header in sorted(KERNELS.glob("*.cu*")):
-        digest.update(header.name.encode() + header.read_bytes())
-    path = folder / f"{digest.hexdigest()[:20]}.so"
-    if not path.exists():
-        text = path.with_suffix(".cu")
-        _write(text, source)
-        include = ["-include", str(folder / "prefix.h"), f"-I{KERNELS}", f"-I{SHIM}"]
-        _gcc(path, *_flags(), "-shared", "-nostdlib", *include, "-x", "c++", str(text))
-    return path
-
-
-def _write(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    os.replace(temporary, path)
-
-
-def _gcc(result: Path, *arguments: str) -> None:
-    """Build a file: all of it or nothing."""
-    handle, temporary = tempfile.mkstemp(dir=result.parent, suffix=".tmp")
-    os.close(handle)
-    try:
-        command = ["g++", "-o", temporary, *arguments]
-        run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode:
-            raise BackendError(f"g++ refuses the source:\n{run.stderr}")
-        os.replace(temporary, result)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)  # g++ removes it when it fails
-        raise

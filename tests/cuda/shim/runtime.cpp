@@ -8,6 +8,7 @@
 #include <csetjmp>
 #include <csignal>
 #include <cstdarg>
+#include <ctime>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -290,30 +291,34 @@ void prepare(const dim3 &block) {
     made = 0;
 }
 
-const int caught_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
-struct sigaction old_actions[4];
+const int caught_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGXCPU};
+struct sigaction old_actions[5];
 
 void on_signal(int number, siginfo_t *info, void *) {
     if (!running) {  // not ours: let it happen again to whoever handled it before
-        for (int i = 0; i < 4; ++i) sigaction(caught_signals[i], &old_actions[i], nullptr);
+        for (int i = 0; i < 5; ++i) sigaction(caught_signals[i], &old_actions[i], nullptr);
         return;
     }
-    uintptr_t address = reinterpret_cast<uintptr_t>(info->si_addr);
+    uintptr_t address = number == SIGXCPU ? 0 : reinterpret_cast<uintptr_t>(info->si_addr);
     for (const Fiber &fiber : fibers)
         if (fiber.overflowed(address))
             gp_fail("stack overflow: more than %zu kB of local variables", Fiber::stack_bytes >> 10);
+    if (number == SIGXCPU) gp_fail("does not end: the time for a launch is over");
     if (number != SIGSEGV && number != SIGBUS) gp_fail("signal %d (%s)", number, strsignal(number));
     char place[200];
     describe(address, shared_bytes, place, sizeof place);
     gp_fail("access to address 0x%llx, %s", (unsigned long long)address, place);
 }
 
-// Handlers run on a stack of their own: the thread's may be the one that overflowed.
+// Handlers run on a stack of their own: the thread's may be the one that overflowed. A timer of
+// this thread's processor time ends what never ends, such as waiting for a block that comes later.
 struct Handlers {
     stack_t old_stack;
     std::vector<char> memory = std::vector<char>(64 << 10);
+    timer_t timer;
+    bool has_timer;
 
-    Handlers() {
+    explicit Handlers(double seconds) {
         stack_t stack{};
         stack.ss_sp = memory.data();
         stack.ss_size = memory.size();
@@ -321,12 +326,21 @@ struct Handlers {
         struct sigaction action {};
         action.sa_sigaction = on_signal;
         action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-        for (int i = 0; i < 4; ++i) sigaction(caught_signals[i], &action, &old_actions[i]);
+        for (int i = 0; i < 5; ++i) sigaction(caught_signals[i], &action, &old_actions[i]);
         running = true;
+        sigevent event{};
+        event.sigev_notify = SIGEV_THREAD_ID;
+        event.sigev_signo = SIGXCPU;
+        event._sigev_un._tid = gettid();
+        has_timer = !timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer);
+        itimerspec limit{};
+        limit.it_value = {time_t(seconds), long((seconds - double(time_t(seconds))) * 1e9)};
+        if (has_timer) timer_settime(timer, 0, &limit, nullptr);
     }
     ~Handlers() {
+        if (has_timer) timer_delete(timer);
         running = false;
-        for (int i = 0; i < 4; ++i) sigaction(caught_signals[i], &old_actions[i], nullptr);
+        for (int i = 0; i < 5; ++i) sigaction(caught_signals[i], &old_actions[i], nullptr);
         sigaltstack(&old_stack, nullptr);
     }
 };
@@ -362,7 +376,7 @@ unsigned gp_ballot(unsigned mask, int predicate, gp_site site) {
 }
 
 int gp_run(const gp_entry *kernel, const unsigned *grid, const unsigned *block, size_t shared,
-           const void *parameters, int how, uint64_t seed, gp_failure *result) {
+           const void *parameters, int how, uint64_t seed, double seconds, gp_failure *result) {
     entry = kernel;
     params = parameters;
     order = Order(how);
@@ -374,7 +388,8 @@ int gp_run(const gp_entry *kernel, const unsigned *grid, const unsigned *block, 
     gp_dynamic_shared = place_shared(shared);
     if (!gp_dynamic_shared) return 2;
     prepare(gp_now.block_size);
-    Handlers handlers;
+    Handlers handlers(seconds);
+    if (!handlers.has_timer) return 2;
     if (sigsetjmp(escape, 1)) return 1;
     run_grid();
     return 0;
