@@ -105,11 +105,12 @@ def runtime() -> Any:
 
 
 def built(source: str) -> Path:
-    """The library of a source: from the cache if source, kernel headers and shim are the same."""
+    """The library of a source: from the cache if source, shim, and kernel headers are the same."""
     folder = _folder()
     digest = hashlib.sha256(source.encode())
-    for header in sorted(KERNELS.glob("*.cu*")):
-        digest.update(header.name.encode() + header.read_bytes())
+    if '#include "' in source:
+        for header in sorted(KERNELS.glob("*.cuh")):
+            digest.update(header.name.encode() + header.read_bytes())
     path = folder / f"{digest.hexdigest()[:20]}.so"
     if not path.exists():
         text = path.with_suffix(".cu")
