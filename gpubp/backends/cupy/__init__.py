@@ -1,1 +1,135 @@
-"""CUDA through CuPy: the same programs on NVIDIA GPUs, from CUDA C++ kernels compiled by NVRTC."""
+"""CUDA through CuPy: the same programs on NVIDIA GPUs, from CUDA C++ kernels compiled by NVRTC.
+
+A program is loaded as a list of kernel launches. The first runs of it launch them one by one; then
+they are recorded as a CUDA graph of one step, and one of several, so that a run of many steps costs
+the host little. Learning rates, step counts, the batch's place in the index order and the
+generator's counter live on the device and advance there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.backends.base import Backend, Feed, Probe
+from gpubp.backends.cupy.driver import Driver
+from gpubp.backends.cupy.loaded import RUN_WORDS, Kernels, Loaded
+from gpubp.backends.cupy.memory import Staging
+from gpubp.errors import DataError
+from gpubp.program import Program
+
+STEPS_A_GRAPH = 16  # recorded together, for long runs
+RECORD_FROM = 8  # steps in a run that are worth a recording
+_PROBLEMS = {
+    1: "a class label is out of range: labels must be 0 to (number of classes - 1).",
+    2: "an index is out of range of the axis it indexes.",
+}
+PIP = "pip install 'gpubp[cuda13]' (or 'gpubp[cuda12]' where the driver is older)"
+
+
+class CupyBackend(Backend):
+    """Runs programs on one GPU.
+
+    Args:
+        device: number of the GPU.
+        driver: instead of a GPU; see `driver.Driver`.
+    """
+
+    name = "cupy"
+
+    def __init__(self, device: int = 0, driver: Driver | None = None) -> None:
+        if driver is None:
+            from gpubp.backends.cupy.device import CupyDriver
+
+            driver = CupyDriver(device)
+        self.driver = driver
+        self._kernels = Kernels(driver)
+        self._run = driver.allocate(8 * RUN_WORDS)
+        self._staging = Staging(driver)
+        self._results = Staging(driver)
+        self._lock = threading.RLock()  # one stream, one run block
+
+    @classmethod
+    def probe(cls) -> Probe:
+        if importlib.util.find_spec("cupy") is None:
+            return Probe(cls.name, False, f"CuPy is not installed: {PIP}")
+        from gpubp.backends.cupy.device import probe
+
+        available, reason, details = probe()
+        return Probe(cls.name, available, reason, details)
+
+    def load(self, program: Program) -> Loaded:
+        with self._lock:
+            return Loaded(program, self.driver, self._kernels, self._run.address)
+
+    def run(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed) -> None:
+        if feed.check is not None:
+            feed.check()
+        with self._lock:
+            outputs = self._prepare(loaded, schedule, feed)
+            which = schedule[:, 0]
+            start = 0
+            while start < len(which):
+                stop = start + 1
+                while stop < len(which) and which[stop] == which[start]:
+                    stop += 1
+                self._steps(loaded[which[start]], stop - start)
+                start = stop
+            self._collect(outputs)
+
+    def _prepare(
+        self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed
+    ) -> list[tuple[int, NDArray[Any]]]:
+        """Upload what the run reads; returns where its outputs will be."""
+        steps = np.ascontiguousarray(schedule, np.int64)
+        arrays = [np.ascontiguousarray(a) for a in feed.inputs]
+        *inputs, order, listed = self._staging.upload([*arrays, feed.order, steps])
+        self.driver.upload(self._run.address, np.array([0, listed, order, 0], np.int64))
+        flat = [a for outputs in feed.outputs for a in outputs]
+        distinct = list({id(a): a for a in flat}.values())
+        places = self._results.place([a.nbytes for a in distinct])
+        place_of = {id(a): p for a, p in zip(distinct, places, strict=True)}
+        for target, outputs in zip(loaded, feed.outputs, strict=True):
+            target.prepare(inputs, [place_of[id(a)] for a in outputs])
+        return list(zip(places, distinct, strict=True))
+
+    def _steps(self, loaded: Loaded, count: int) -> None:
+        """Run `count` steps of one program."""
+        if count < RECORD_FROM or not loaded.recordable:
+            for _ in range(count):
+                loaded.step()
+            return
+        loaded.step()  # first as it is: kernels are loaded outside of a recording
+        count -= 1
+        while count >= STEPS_A_GRAPH:
+            self._replay(loaded, STEPS_A_GRAPH)
+            count -= STEPS_A_GRAPH
+        for _ in range(count):
+            self._replay(loaded, 1)
+
+    def _replay(self, loaded: Loaded, steps: int) -> None:
+        replay = loaded.replay.get(steps)
+        if replay is None:
+
+            def work() -> None:
+                for _ in range(steps):
+                    loaded.step()
+
+            replay = loaded.replay[steps] = self.driver.record(work)
+        replay()
+
+    def _collect(self, outputs: list[tuple[int, NDArray[Any]]]) -> None:
+        """Wait for the run; fetch its outputs."""
+        self.driver.synchronize()
+        for place, array in outputs:
+            if array.nbytes:
+                self.driver.download(place, array)
+        words = np.zeros(RUN_WORDS, np.int64)
+        self.driver.download(self._run.address, words)
+        if words[3]:
+            raise DataError(_PROBLEMS[int(words[3])])

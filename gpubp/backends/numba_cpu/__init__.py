@@ -117,6 +117,8 @@ class NumbaBackend(Backend):
         loop, shared, programs = self._loop, job.shared, [loaded]
 
         def step() -> None:
+            if Bank.mirrored:
+                loaded.touch()
             loop(*arguments)
             if shared[16] or loaded.customs:
                 _finish(job, programs, feed)
