@@ -152,6 +152,26 @@ def test_an_off_by_one_tail_reaches_a_guard_page(driver, n):
     )
 
 
+@pytest.mark.parametrize("n", [63, 64, 65])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "p.x[threadIdx.x] *= 2.0f;",
+        "p.x[threadIdx.x] -= 0.5f * p.y[threadIdx.x];",
+        "p.x[threadIdx.x] = p.y[threadIdx.x];",
+    ],
+)
+@pytest.mark.parametrize("c_type", ["float", "double", "int"])
+def test_an_off_by_one_tail_in_place(c_type, body, n):
+    """NaN times two is the same NaN, unless it is a signalling one."""
+    dtype = {"float": np.float32, "double": np.float64, "int": np.int32}[c_type]
+    x = np.ones(n, dtype)
+    source = kernel(f"{c_type} *x; {c_type} *y;", body)
+    launch(ShimDriver(), source, (x, x), 1, n)
+    with pytest.raises(KernelError, match="past the end"):
+        launch(ShimDriver(), source, (x, x), 1, n + 1)
+
+
 def test_reading_past_the_end_gives_nan_or_stops():
     source = kernel("const float *x; float *y; int n;", "p.y[0] = p.x[p.n];")
     y = np.zeros(1, np.float32)

@@ -7,7 +7,6 @@
 #pragma once
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cstdint>
 #include <cstring>
@@ -87,9 +86,9 @@ gp_switch:
 #endif
 #endif
 
-// A stack with a forbidden page below it, so that an overflow is seen.
+// A stack with forbidden memory below it, so that an overflow is seen.
 struct Fiber {
-    static constexpr size_t stack_bytes = 64 << 10;
+    static constexpr size_t stack_bytes = 64 << 10, guard_bytes = 1 << 20;
     char *stack = nullptr;
     void *sp = nullptr;  // where to go on
 #if defined(GP_UCONTEXT)
@@ -98,13 +97,13 @@ struct Fiber {
 
     // Tops of stacks lie apart in the cache's sets: many of them are touched in turn.
     bool make(unsigned number, void (*body)()) {
-        size_t page = size_t(sysconf(_SC_PAGESIZE));
         if (!stack) {
             int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-            void *all = mmap(nullptr, page + stack_bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+            void *all = mmap(nullptr, guard_bytes + stack_bytes, PROT_NONE, flags, -1, 0);
             if (all == MAP_FAILED) return false;
-            mprotect(all, page, PROT_NONE);
-            stack = static_cast<char *>(all) + page;
+            char *usable = static_cast<char *>(all) + guard_bytes;
+            if (mprotect(usable, stack_bytes, PROT_READ | PROT_WRITE)) return false;
+            stack = usable;
         }
         begin(stack + stack_bytes - number * 192 % 4096, body);
         return true;
@@ -112,7 +111,7 @@ struct Fiber {
 
     bool overflowed(uintptr_t address) const {
         uintptr_t low = reinterpret_cast<uintptr_t>(stack);
-        return stack && address < low && low - address <= size_t(sysconf(_SC_PAGESIZE));
+        return stack && address < low && low - address <= guard_bytes;
     }
 
    private:

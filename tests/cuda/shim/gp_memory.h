@@ -1,8 +1,10 @@
 // Memory whose ends are watched: every allocation of the tests' device, and shared memory.
 //
 // An allocation's size is rounded up to 256 bytes, and its end lies at a forbidden page: what
-// reaches further stops the kernel. The rest of the first page, before the start, and the bytes
-// from the asked size to the rounded one hold canaries, which must not change. They read as NaN.
+// reaches further stops the kernel. Up to a page before the start, and from the asked size to the
+// rounded one, there are canaries, which must not change. A canary is a signalling NaN of float
+// (a huge double) that differs from place to place: so arithmetic in place changes it as well as
+// a copy from elsewhere does.
 #pragma once
 
 #include <link.h>
@@ -16,8 +18,9 @@
 
 #include "gp_shim.h"
 
-constexpr unsigned char gp_canary = 0xff;
+constexpr unsigned char gp_poison = 0xff;  // NaN as float and double, and -1
 constexpr size_t gp_alignment = 256;
+constexpr size_t gp_watched = 1024;  // bytes before an allocation, where there are as many
 constexpr size_t gp_most_shared = 256 << 10;
 constexpr size_t gp_shared_guard = 256;
 
@@ -44,14 +47,40 @@ static char *gp_map(size_t bytes) {
     return usable;
 }
 
-static inline bool gp_intact(const char *from, const char *to) {
-    for (; from < to; ++from)
-        if (static_cast<unsigned char>(*from) != gp_canary) return false;
+// The word that a canary has around an address; bytes of it where a range starts or ends inside.
+static inline uint32_t gp_canary(uintptr_t address) {
+    uint64_t mixed = (address >> 2) * 0x9e3779b97f4a7c15u;
+    return 0x7f800001u | (uint32_t(mixed >> 40) & 0x3fffffu);
+}
+
+static void gp_fill(char *from, char *to) {
+    for (; from < to; ++from) {
+        uintptr_t at = reinterpret_cast<uintptr_t>(from);
+        *from = char(gp_canary(at) >> 8 * (at & 3));
+    }
+}
+
+static bool gp_intact(const char *from, const char *to) {
+    while (from < to) {
+        uintptr_t at = reinterpret_cast<uintptr_t>(from);
+        uint32_t word, expected = gp_canary(at);
+        if (at % 4 == 0 && to - from >= 4) {
+            memcpy(&word, from, 4);
+            if (word != expected) return false;
+            from += 4;
+        } else if (*from++ != char(expected >> 8 * (at & 3))) {
+            return false;
+        }
+    }
     return true;
 }
 
+static inline char *gp_first_watched(const Allocation &a) {
+    return size_t(a.start - a.mapping) > gp_watched ? a.start - gp_watched : a.mapping;
+}
+
 static const char *gp_damage(const Allocation &a) {
-    if (!gp_intact(a.mapping, a.start)) return "before";
+    if (!gp_intact(gp_first_watched(a), a.start)) return "before";
     return gp_intact(a.start + a.asked, a.start + a.rounded) ? nullptr : "past the end of";
 }
 
@@ -79,9 +108,11 @@ static void describe(uintptr_t address, size_t shared, char *text, size_t size) 
 
 // Dynamic shared memory ends at a forbidden page, too; it is aligned to 16 bytes, no more.
 static char *place_shared(size_t bytes) {
-    static char *memory = gp_map(gp_shared_guard + gp_most_shared);
+    static const size_t mapped =
+        gp_round_up(gp_shared_guard + gp_most_shared, size_t(sysconf(_SC_PAGESIZE)));
+    static char *memory = gp_map(mapped);
     if (!memory || bytes > gp_most_shared) return nullptr;
-    return memory + gp_shared_guard + gp_most_shared - gp_round_up(bytes, 16);
+    return memory + mapped - gp_round_up(bytes, 16);
 }
 
 struct gp_tls_search {
@@ -114,9 +145,10 @@ static void poison_shared(const gp_entry *entry, size_t dynamic) {
         last = {inside, nullptr, 0};
         dl_iterate_phdr(gp_find_tls, &last);
     }
-    if (last.start) memset(last.start, gp_canary, last.size);
-    memset(gp_dynamic_shared - gp_shared_guard, gp_canary,
-           gp_shared_guard + gp_round_up(dynamic, 16));
+    if (last.start) memset(last.start, gp_poison, last.size);
+    memset(gp_dynamic_shared, gp_poison, dynamic);
+    gp_fill(gp_dynamic_shared - gp_shared_guard, gp_dynamic_shared);
+    gp_fill(gp_dynamic_shared + dynamic, gp_dynamic_shared + gp_round_up(dynamic, 16));
 }
 
 static const char *shared_damage(size_t dynamic) {
@@ -135,9 +167,10 @@ void *gp_allocate(size_t bytes) {
     char *mapping = gp_map(mapped);
     if (!mapping) return nullptr;
     char *start = mapping + mapped - rounded;
-    memset(mapping, gp_canary, size_t(start - mapping));
-    memset(start + bytes, gp_canary, rounded - bytes);
-    gp_allocations[reinterpret_cast<uintptr_t>(start)] = {mapping, start, mapped, bytes, rounded};
+    Allocation made = {mapping, start, mapped, bytes, rounded};
+    gp_fill(mapping, start);
+    gp_fill(start + bytes, start + rounded);
+    gp_allocations[reinterpret_cast<uintptr_t>(start)] = made;
     return start;
 }
 
