@@ -89,10 +89,10 @@ def runtime() -> Any:
     library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     size, pointer, text = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_char_p
     for name, result, arguments in (
-        ("gp_allocate", pointer, [size]),
+        ("gp_allocate", pointer, [size, size]),
         ("gp_free", text, [pointer]),
         ("gp_holds", ctypes.c_int, [pointer, size]),
-        ("gp_check", text, [pointer]),
+        ("gp_check", text, [size, pointer]),
         (
             "gp_run",
             ctypes.c_int,

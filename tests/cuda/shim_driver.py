@@ -78,7 +78,7 @@ class ShimMemory:
     def __init__(self, driver: ShimDriver, nbytes: int) -> None:
         self._driver = driver
         self.nbytes = nbytes
-        self.address: int = runtime().gp_allocate(nbytes) or 0
+        self.address: int = runtime().gp_allocate(nbytes, id(driver)) or 0
         if not self.address:
             raise BackendError(f"cannot allocate {nbytes} bytes")
 
@@ -240,7 +240,7 @@ class ShimDriver:
     def _check_memory(self, kernel: str) -> None:
         size = ctypes.c_size_t()
         with _lock:
-            damage = runtime().gp_check(ctypes.byref(size))
+            damage = runtime().gp_check(id(self), ctypes.byref(size))
         if damage:
             raise KernelError(kernel, None, None, str(_damaged(damage, size.value)))
 

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import shim_build
-from shim_driver import ORDERS, ShimDriver
+from shim_backend import shim_backend
+from shim_driver import ORDERS
 from specs import ROWS, Row, cases, special_cases
 from test_conformance import compare, run_case, run_strided
 from tolerances import assert_same
 
 from gpubp import ops
-from gpubp.backends.cupy import CupyBackend
 from gpubp.core import Kind
 from gpubp.function import compile_function
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
 
-BACKENDS = {order: CupyBackend(driver=ShimDriver(order, seed=1)) for order in ORDERS}
+BACKENDS = {order: shim_backend(order) for order in ORDERS}
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
@@ -81,6 +81,6 @@ def test_reductions_of_every_plan(name: str, shape: Any, axis: Any, processors: 
     """Short and long axes, along memory and across, cut into pieces where there are processors."""
     x = np.random.default_rng(0).normal(size=shape)
     for order in ORDERS:
-        backend = CupyBackend(driver=ShimDriver(order, processors=processors))
+        backend = shim_backend(order, processors=processors)
         found = compile_function(lambda x: getattr(ops, name)(x, axis), backend=backend)(x)
         np.testing.assert_allclose(found, getattr(np, name)(x, axis), rtol=1e-11, atol=1e-12)

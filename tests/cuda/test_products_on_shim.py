@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import shim_build
 from products import FORWARD, Weights, operands
-from shim_driver import ORDERS, ShimDriver
+from shim_backend import shim_backend
+from shim_driver import ORDERS
 from test_conformance import VERIFIED
 from tolerances import assert_close, assert_product
 
@@ -27,7 +28,7 @@ DEPTHS = (0, 1, 15, 16, 17, 200, 777)
 
 
 def _backend(order: str, processors: int) -> CupyBackend:
-    return CupyBackend(driver=ShimDriver(order, seed=2, processors=processors))
+    return shim_backend(order, processors=processors)
 
 
 def _sizes() -> list[tuple[int, int, int]]:

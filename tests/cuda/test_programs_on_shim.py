@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_replays_are_launches_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> No
         return step.run(x, y, batch_size=8, epochs=2)
 
     replayed = losses()
-    monkeypatch.setattr("gpubp.backends.cupy.RECORD_FROM", 10**9)
+    monkeypatch.setattr(sys.modules[CupyBackend.__module__], "RECORD_FROM", 10**9)
     np.testing.assert_array_equal(losses(), replayed)
 
 

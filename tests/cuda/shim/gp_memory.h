@@ -26,7 +26,7 @@ constexpr size_t gp_shared_guard = 256;
 
 struct Allocation {
     char *mapping, *start;
-    size_t mapped, asked, rounded;
+    size_t mapped, asked, rounded, owner;
 };
 
 static std::map<uintptr_t, Allocation> gp_allocations;
@@ -79,6 +79,11 @@ static inline char *gp_first_watched(const Allocation &a) {
     return size_t(a.start - a.mapping) > gp_watched ? a.start - gp_watched : a.mapping;
 }
 
+static void gp_watch(const Allocation &a) {
+    gp_fill(a.mapping, a.start);
+    gp_fill(a.start + a.asked, a.start + a.rounded);
+}
+
 static const char *gp_damage(const Allocation &a) {
     if (!gp_intact(gp_first_watched(a), a.start)) return "before";
     return gp_intact(a.start + a.asked, a.start + a.rounded) ? nullptr : "past the end of";
@@ -94,14 +99,17 @@ static void describe(uintptr_t address, size_t shared, char *text, size_t size) 
         return;
     }
     snprintf(text, size, "which is in no allocation");
+    size_t nearest = 1 << 20;
     auto after = gp_allocations.upper_bound(address);
-    if (after != gp_allocations.end() && after->first - address < 1 << 20)
-        snprintf(text, size, "%zu bytes before an allocation of %zu bytes",
-                 size_t(after->first - address), after->second.asked);
+    if (after != gp_allocations.end() && after->first - address < nearest) {
+        nearest = after->first - address;
+        snprintf(text, size, "%zu bytes before an allocation of %zu bytes", nearest,
+                 after->second.asked);
+    }
     if (after == gp_allocations.begin()) return;
     const Allocation &before = (--after)->second;
     size_t past = address - after->first - before.asked;
-    if (past < 1 << 20)
+    if (past < nearest)
         snprintf(text, size, "%zu bytes past the end of an allocation of %zu bytes", past,
                  before.asked);
 }
@@ -160,16 +168,15 @@ static const char *shared_damage(size_t dynamic) {
 
 extern "C" {
 
-// Zeroed; null when there is not enough.
-void *gp_allocate(size_t bytes) {
+// Zeroed; null when there is not enough. `owner`: whose it is, for gp_check.
+void *gp_allocate(size_t bytes, size_t owner) {
     size_t rounded = gp_round_up(bytes ? bytes : 1, gp_alignment);
     size_t mapped = gp_round_up(rounded, size_t(sysconf(_SC_PAGESIZE)));
     char *mapping = gp_map(mapped);
     if (!mapping) return nullptr;
     char *start = mapping + mapped - rounded;
-    Allocation made = {mapping, start, mapped, bytes, rounded};
-    gp_fill(mapping, start);
-    gp_fill(start + bytes, start + rounded);
+    Allocation made = {mapping, start, mapped, bytes, rounded, owner};
+    gp_watch(made);
     gp_allocations[reinterpret_cast<uintptr_t>(start)] = made;
     return start;
 }
@@ -194,11 +201,16 @@ int gp_holds(uintptr_t address, size_t bytes) {
     return offset <= a.asked && bytes <= a.asked - offset;
 }
 
-// The first damaged allocation: its size, and where it was damaged; null if all are whole.
-const char *gp_check(size_t *size) {
+// An owner's first damaged allocation: its size, and where it was damaged, which is told once;
+// null if all are whole.
+const char *gp_check(size_t owner, size_t *size) {
     for (auto &[address, allocation] : gp_allocations) {
+        if (allocation.owner != owner) continue;
         *size = allocation.asked;
-        if (const char *damage = gp_damage(allocation)) return damage;
+        if (const char *damage = gp_damage(allocation)) {
+            gp_watch(allocation);
+            return damage;
+        }
     }
     return nullptr;
 }
