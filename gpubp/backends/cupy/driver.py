@@ -66,7 +66,7 @@ class Driver(Protocol):
         ...
 
     def download(self, source: int, array: NDArray[Any]) -> None:
-        """Copy from a device address into a C-contiguous host array; the data are there on return."""
+        """Copy from a device address into a C-contiguous host array; done on return."""
         ...
 
     def compile(self, source: str) -> Kernels:

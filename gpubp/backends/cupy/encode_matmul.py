@@ -121,7 +121,7 @@ def _after(writer: Writer, part: Part) -> list[str]:
     lines = chain(writer, positions, index, whole, {made: "total"})
     target = dict(part.outputs).get(made)
     if target is not None:
-        lines.append(f"{writer.pointer(target, True)}[{index.place(target)}] = total;")
+        lines.append(index.write(target, "total"))
     return lines
 
 

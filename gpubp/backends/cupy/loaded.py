@@ -47,7 +47,7 @@ class Loaded:
         self._tables = driver.allocate(8 * (self._order + 1 + 3 * len(self._rows)))
         self._allocate()
         self._run = run
-        self.recordable = all(p.kernel != "custom" for p in program.parts)
+        self.recordable = not any(_on_host(p) for p in program.parts)
         self._begin = self._bound(begin_step(self._begin_numbers()), kernels)
         self.parts = self._encode(kernels)
         self.replay: dict[int, Work] = {}
@@ -91,7 +91,7 @@ class Loaded:
             room,
         )
         for part in self.program.parts:  # once to learn how much room all of them need
-            if part.kernel != "custom":
+            if not _on_host(part):
                 encode(part, context)
         if room.nbytes:
             memory = self._driver.allocate(room.nbytes)
@@ -100,7 +100,7 @@ class Loaded:
         return [self._work(part, context, kernels) for part in self.program.parts]
 
     def _work(self, part: Part, context: Context, kernels: Kernels) -> list[Work]:
-        if part.kernel == "custom":
+        if _on_host(part):
             return [lambda: self._call_custom(part)]
         return [self._bound(launch, kernels) for launch in encode(part, context)]
 
@@ -131,7 +131,7 @@ class Loaded:
         return out
 
     def prepare(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """Before a run: addresses of the inputs and of the first step's outputs; banks up to date."""
+        """Before a run: addresses of inputs and of the first step's outputs; banks up to date."""
         buffers = self.program.buffers
         table = np.zeros(self._order + 1, np.int64)
         for i, buffer in enumerate(buffers):
@@ -156,6 +156,11 @@ class Loaded:
                     work()
             except BackendError as err:
                 raise BackendError(f"{err} It happened in {part.name!r}.") from err
+
+
+def _on_host(part: Part) -> bool:
+    """A user's op without CUDA source."""
+    return part.kernel == "custom" and part.body[0].spec.cuda is None
 
 
 class Kernels:
