@@ -47,11 +47,12 @@ class Params:
     """The fields of a kernel's one argument: 8 bytes each."""
 
     def __init__(self) -> None:
-        self._fields: list[tuple[str, str, float]] = []
+        self._fields: dict[str, tuple[str, float]] = {}
 
     def add(self, name: str, value: float, ctype: str = "gp::i64") -> str:
-        """A field; returns the expression that reads it."""
-        self._fields.append((ctype, name, value))
+        """A field, once for each name; returns the expression that reads it."""
+        known = self._fields.setdefault(name, (ctype, value))
+        assert known == (ctype, value) or known[1] != known[1], f"two values of {name}"
         return f"p.{name}"
 
     def __len__(self) -> int:
@@ -59,14 +60,14 @@ class Params:
 
     def text(self) -> str:
         """The definition of the struct."""
-        lines = [f"  {ctype} {name};" for ctype, name, _ in self._fields]
+        lines = [f"  {ctype} {name};" for name, (ctype, _) in self._fields.items()]
         return "\n".join(["struct Params {", *lines, "};"])
 
     def pack(self) -> bytes:
         """The numbers, as the struct lays them out."""
         codes = {"gp::i64": "q", "gp::u64": "Q", "double": "d"}
-        form = "<" + "".join(codes[ctype] for ctype, _, _ in self._fields)
-        return struct.pack(form, *[value for _, _, value in self._fields])
+        form = "<" + "".join(codes[ctype] for ctype, _ in self._fields.values())
+        return struct.pack(form, *[value for _, value in self._fields.values()])
 
 
 def ctype_of(dtype: object) -> str:
