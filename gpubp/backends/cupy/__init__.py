@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from gpubp.backends.cupy.loaded import RUN_WORDS, Kernels, Loaded
 from gpubp.backends.cupy.memory import Staging
 from gpubp.errors import DataError
 from gpubp.program import Program
+from gpubp.store import Bank
 
 STEPS_A_GRAPH = 16  # recorded together, for long runs
 RECORD_FROM = 8  # steps in a run that are worth a recording
@@ -55,6 +57,10 @@ class CupyBackend(Backend):
         self._lock = threading.RLock()  # one stream, one run block
 
     @classmethod
+    def on_device(cls, number: int) -> CupyBackend:
+        return cls(number)
+
+    @classmethod
     def probe(cls) -> Probe:
         if importlib.util.find_spec("cupy") is None:
             return Probe(cls.name, False, f"CuPy is not installed: {PIP}")
@@ -66,6 +72,40 @@ class CupyBackend(Backend):
     def load(self, program: Program) -> Loaded:
         with self._lock:
             return Loaded(program, self.driver, self._kernels, self._run.address)
+
+    def profile(self, loaded: Loaded, feed: Feed, repeats: int = 50) -> list[float]:
+        """Seconds that each part of a program takes on the device, when it runs alone again and
+        again; parameters and state are as before afterwards.
+
+        Args:
+            loaded: from `load`.
+            feed: arrays for one step.
+            repeats: runs of each part; the shortest of five times is divided by it.
+
+        Returns:
+            One number for each part of the program.
+        """
+        banks = [b.payload for b in loaded.program.buffers if isinstance(b.payload, Bank)]
+        saved = [bank.data.copy() for bank in banks]
+        with self._lock:
+            self._prepare([loaded], np.zeros((1, 2), np.int64), feed)
+            loaded.step()
+            self.driver.synchronize()
+            times = [self._timed(works, repeats) for works in loaded.parts]
+        for bank, before in zip(banks, saved, strict=True):
+            bank.data[...] = before
+        return times
+
+    def _timed(self, works: Sequence[Callable[[], None]], repeats: int) -> float:
+        found = []
+        for _ in range(5):
+            start = time.perf_counter()
+            for _ in range(repeats):
+                for work in works:
+                    work()
+            self.driver.synchronize()
+            found.append((time.perf_counter() - start) / repeats)
+        return min(found)
 
     def run(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed) -> None:
         if feed.check is not None:

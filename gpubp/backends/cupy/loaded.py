@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.cupy.driver import Driver, Memory
+from gpubp.backends.cupy.driver import DeviceMemoryError, Driver, Memory
 from gpubp.backends.cupy.encode import encode
 from gpubp.backends.cupy.launch import Context, Launch, Workspace
 from gpubp.backends.cupy.memory import copy_of
@@ -45,7 +45,10 @@ class Loaded:
         self._order = len(program.buffers) + self._residents
         self._rows = [i for i, b in enumerate(program.buffers) if b.kind == "output"]
         self._tables = driver.allocate(8 * (self._order + 1 + 3 * len(self._rows)))
-        self._allocate()
+        try:
+            self._allocate()
+        except DeviceMemoryError as err:
+            raise DeviceMemoryError(f"{err} {_needs(program, driver)}") from err
         self._run = run
         self.recordable = not any(_on_host(p) for p in program.parts)
         self._begin = self._bound(begin_step(self._begin_numbers()), kernels)
@@ -156,6 +159,23 @@ class Loaded:
                     work()
             except BackendError as err:
                 raise BackendError(f"{err} It happened in {part.name!r}.") from err
+
+
+def _needs(program: Program, driver: Driver) -> str:
+    """What needs how much, and what would fit."""
+    sizes = dict.fromkeys(("bank", "arena", "const"), 0)
+    for buffer in program.buffers:
+        if buffer.kind in sizes:
+            sizes[buffer.kind] += buffer.nbytes
+    text = (
+        f"The program needs {sizes['bank']:,} bytes for parameters and state, {sizes['arena']:,} "
+        f"for the activations of a step and {sizes['const']:,} for constants"
+    )
+    free = driver.free_bytes() - sizes["const"]
+    if program.batched and 0 < free < sizes["arena"]:
+        fits = program.batch_size * free // sizes["arena"]
+        return f"{text}; a batch of about {fits} samples instead of {program.batch_size} would fit."
+    return f"{text}. Use a smaller batch or a smaller model."
 
 
 def _on_host(part: Part) -> bool:
