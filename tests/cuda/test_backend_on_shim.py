@@ -1,4 +1,4 @@
-"""The CUDA backend around its kernels: memory that runs out, profiles, devices asked for by name."""
+"""The CUDA backend around its kernels: memory that runs out, profiles, devices by name."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_device_that_is_not_there_says_what_to_install() -> None:
     if found["cupy"].available:
         pytest.skip("there is a GPU here")
     for given in ({"device": "cuda:0"}, {"backend": "cupy"}):
-        with pytest.raises(BackendError, match="pip install|cannot use a GPU|no GPU"):
+        with pytest.raises(BackendError, match=r"pip install|cannot use a GPU|no GPU"):
             get_backend(**given)
 
 
