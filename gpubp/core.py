@@ -213,6 +213,11 @@ class Graph:
             node = self._known[key] = self.append(SLOT, (), {}, slot.shape, dtype, slot)
         return node
 
+    def assign(self, slot: Slot, node: Node) -> None:
+        """`slot` takes the node's value at the end; what is read from now on is that value."""
+        self.writes = [(s, n) for s, n in self.writes if s is not slot] + [(slot, node)]
+        self._known[(SLOT, id(slot))] = node
+
     def still_valid(self) -> bool:
         """Every fact that was assumed while tracing still holds."""
         return all(fact() == value for fact, value in self.assumptions)
