@@ -38,7 +38,14 @@ class Loaded:
         parts: for each part of the program, the names of its launches.
     """
 
-    def __init__(self, program: Program, driver: Driver, kernels: Kernels, run: int) -> None:
+    def __init__(
+        self,
+        program: Program,
+        driver: Driver,
+        kernels: Kernels,
+        run: int,
+        precision: str = "float32",
+    ) -> None:
         self.program = program
         self._driver = driver
         self._residents = len(program.input_types) if program.batched else 0
@@ -52,7 +59,7 @@ class Loaded:
         self._run = run
         self.recordable = not any(_on_host(p) for p in program.parts)
         self._begin = self._bound(begin_step(self._begin_numbers()), kernels)
-        self.parts = self._encode(kernels)
+        self.parts = self._encode(kernels, precision)
         self.replay: dict[int, Work] = {}
 
     def _allocate(self) -> None:
@@ -82,7 +89,7 @@ class Loaded:
         rows = table + 8 * (self._order + 1)
         return [self._run, table, rows, len(self._rows), self._order]
 
-    def _encode(self, kernels: Kernels) -> list[list[Work]]:
+    def _encode(self, kernels: Kernels, precision: str) -> list[list[Work]]:
         room = Workspace()
         context = Context(
             self._locate,
@@ -92,6 +99,7 @@ class Loaded:
             self._order,
             self._driver.processors,
             room,
+            precision,
         )
         for part in self.program.parts:  # once to learn how much room all of them need
             if not _on_host(part):
