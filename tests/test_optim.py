@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from classifier import bank_labels, classifier_step, digits, mlp
+from tolerances import ORACLE
 
 from gpubp import nn, ops, optim
+from gpubp.backends.numpy import NumpyBackend
 from gpubp.core import ArrayType, Graph, tracing
 from gpubp.errors import DataError, ShapeError, UnknownNameError
 from gpubp.step import compile_step
@@ -59,6 +62,9 @@ def _emitted(optimizer):
         (lambda p: optim.Rprop(p, etas=(1.0, 0.5)), "etas are"),
         (lambda p: optim.Rprop(p, step_sizes=(1.0, 0.5)), "step_sizes are"),
         (lambda p: optim.ASGD(p, lambd=-1.0), "lambd is -1.0"),
+        (lambda p: optim.SGD(p, dampening=float("nan")), "dampening is nan"),
+        (lambda p: optim.Adam(p, lr=float("inf")), "lr is inf"),
+        (lambda p: optim.SGD(p).load_state_dict({"groups": []}), "has no 'state'"),
         (lambda p: optim.SGD([]), "no parameters"),
         (lambda p: optim.SGD(p + p), "p0 was given twice"),
         (lambda p: optim.SGD([{"params": p}, {"params": p}]), "p0 was given twice"),
@@ -348,6 +354,24 @@ def test_no_learning_rate_is_frozen(name):
     optimizer.param_groups[0]["lr"] = 0.01
     step.run(BATCH, batch_size=2)
     assert all((p.value != m).any() for p, m in zip(params, middle, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_fused_updates_are_the_references(name, dtype):
+    """Products large enough for many tiles, updated in their epilogues; no NaN on the way."""
+    x, y = digits(dtype)
+    results = []
+    for backend in ("numba", NumpyBackend(debug_nans=True)):
+        model = mlp(dtype=dtype)
+        step = classifier_step(lambda p: _full(name, p, lr=1e-3), model, backend=backend)
+        losses = [step(x, y) for _ in range(3)]
+        updates = [p for p in step.program.parts if "params" in bank_labels(p, step.program)]
+        assert {p.kernel for p in updates} <= {"matmul", "reduce"}
+        results.append([np.array(losses), *model.state_dict().values()])
+    for fused, plain in zip(*results, strict=True):
+        # As whole models: a weight whose gradient is nearly 0 is moved by its rounding alone.
+        assert np.abs(fused - plain).max() <= ORACLE[dtype] * np.abs(plain).max()
 
 
 def test_lion_is_its_papers():

@@ -83,6 +83,10 @@ def _step(optimizer, **settings):
         (lambda o: schedules.CyclicLR(o, 0.1, 0.2, step_size_up=0), DataError, "step sizes are"),
         (lambda o: schedules.LambdaLR(o, [abs, abs]), DataError, "expected 1 functions"),
         (lambda o: schedules.MultiplicativeLR(o, 0.5), TypeError, "must be a function"),
+        (lambda o: schedules.ExponentialLR(o, math.nan), DataError, "gamma is nan"),
+        (lambda o: schedules.LambdaLR(o, lambda e: -1.0), DataError, "rate -0.1 at epoch 0"),
+        (lambda o: schedules.CyclicLR(o, math.inf, 0.2), DataError, "base_lr is inf"),
+        (lambda o: schedules.ReduceLROnPlateau(o, eps=math.nan), DataError, "expected finite"),
         (lambda o: schedules.SequentialLR(o, [], []), DataError, "at least one schedule"),
         (
             lambda o: schedules.SequentialLR(o, [schedules.ExponentialLR(o, 0.9)], [3]),
@@ -223,6 +227,39 @@ def _numbers(optimizer):
     return [g["lr"] for g in groups] + [g["momentum"] for g in groups]
 
 
+@pytest.mark.parametrize(
+    ("made", "other"),
+    [
+        (
+            lambda o: schedules.OneCycleLR(
+                o, 0.3, total_steps=30, three_phase=True, anneal_strategy="linear"
+            ),
+            lambda o: schedules.OneCycleLR(o, 0.3, total_steps=99),
+        ),
+        (
+            lambda o: schedules.CyclicLR(o, 0.01, 0.3, 5, 3, mode="triangular2"),
+            lambda o: schedules.CyclicLR(o, 0.02, 0.5, 9, mode="exp_range", gamma=0.9),
+        ),
+        (lambda o: schedules.StepLR(o, 3), lambda o: schedules.StepLR(o, 5, gamma=0.9)),
+        (
+            lambda o: schedules.CosineAnnealingWarmRestarts(o, 3, 2),
+            lambda o: schedules.CosineAnnealingWarmRestarts(o, 5, 3, 1e-3),
+        ),
+    ],
+)
+def test_settings_are_part_of_the_state(made, other):
+    optimizer, fresh = _optimizer(momentum=0.9), _optimizer(momentum=0.9)
+    schedule, resumed = made(optimizer), other(fresh)
+    for _ in range(7):
+        schedule.step()
+    fresh.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(schedule.state_dict())
+    for _ in range(20):
+        schedule.step()
+        resumed.step()
+        assert _numbers(fresh) == _numbers(optimizer)
+
+
 def test_a_plateau_resumes():
     values = [1.0, 0.9, 0.95, 0.91, 0.92, 0.93, 0.8, 0.85, 0.86, 0.87, 0.9, 0.9]
     optimizer = _optimizer()
@@ -247,6 +284,9 @@ def test_states_that_do_not_fit():
     with pytest.raises(DataError, match="base_lrs holds 2 rates, expected 1"):
         schedule.load_state_dict({"base_lrs": [0.1, 0.2]})
     assert schedule.step_size == 7
+    cycle = schedules.CyclicLR(_optimizer(), 0.1, 0.2, cycle_momentum=False)
+    with pytest.raises(DataError, match="cycle_momentum=True, this schedule has False"):
+        cycle.load_state_dict({"cycle_momentum": True})
     chain = MAKERS["ChainedScheduler"](_optimizer())
     with pytest.raises(DataError, match="of 1 schedules, expected 2"):
         chain.load_state_dict({"_schedulers": [{}]})

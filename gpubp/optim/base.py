@@ -10,6 +10,7 @@ baked into the trace, and changing one makes the step trace again.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from gpubp.core import Array, assume
 from gpubp.errors import DataError, ShapeError, UnknownNameError, unknown_name
 from gpubp.nn.parameter import Parameter
-from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params
+from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params, plain
 from gpubp.optim.rules import adjusted
 from gpubp.optim.state import Arrays, Cohort, Cohorts, Past
 from gpubp.store import Slot
@@ -125,8 +126,10 @@ class Optimizer(ABC):
 
     def _check(self, options: Mapping[str, Any]) -> None:
         for name, value in options.items():
-            if isinstance(value, (str, bytes)) or value is None:
+            if isinstance(value, (str, bytes)) or value is None or getattr(value, "shape", ()):
                 raise DataError(f"{type(self).__name__}: {name} is {value!r}, expected a number.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise DataError(f"{type(self).__name__}: {name} is {value}, expected a finite one.")
         self.check(options)
 
     def parameters(self) -> list[Parameter]:
@@ -224,6 +227,9 @@ class Optimizer(ABC):
             ShapeError: an array's shape is not its parameter's.
             UnknownNameError: a state that this optimiser does not have.
         """
+        for key in ("state", "param_groups"):
+            if key not in state_dict:
+                raise DataError(f"not the state of an optimizer: it has no {key!r}.")
         groups = state_dict["param_groups"]
         mine = [len(g.params) for g in self.param_groups]
         given = [len(g["params"]) for g in groups]
@@ -248,11 +254,7 @@ class Optimizer(ABC):
             raise DataError(
                 f"{type(self).__name__} does not support the option {on[0]}={group[on[0]]}."
             )
-        return {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in group.items()
-            if key in known
-        }
+        return {key: plain(value) for key, value in group.items() if key in known}
 
     def _read_state(
         self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Mapping[str, Any]]

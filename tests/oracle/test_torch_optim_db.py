@@ -170,6 +170,25 @@ def test_state_of_adagrad_is_there_before_the_first_step(twin: Twin) -> None:
             np.testing.assert_array_equal(found[i][key], array)
 
 
+def _refused() -> Iterator[Any]:
+    for info in database.optim_db:
+        name = info.optim_cls.__name__
+        for error in info.optim_error_inputs_func(device="cpu", dtype=torch.float32):
+            given = error.optimizer_error_input
+            # What is left out is about torch's params, foreach, and betas that are tensors.
+            tensors = any(isinstance(b, torch.Tensor) for b in given.kwargs.get("betas", ()))
+            ours = given.params is None and "foreach" not in given.kwargs and not tensors
+            if name not in ABSENT and ours:
+                yield pytest.param(name, given.kwargs, id=f"{name}-{given.desc}")
+
+
+@pytest.mark.parametrize(("name", "options"), list(_refused()))
+def test_what_torch_refuses_is_refused(name: str, options: dict[str, Any]) -> None:
+    model = Twin("float32", "numpy").model
+    with pytest.raises(ValueError, match=f"{name}: "):
+        getattr(optim, name)(model.parameters(), **options)
+
+
 def _own_names() -> set[str]:
     return {n for n in optim.__all__ if isinstance(getattr(optim, n), type)} - {
         "EMA",

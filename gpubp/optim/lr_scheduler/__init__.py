@@ -12,13 +12,12 @@ from gpubp.optim.lr_scheduler.factors import (
     ConstantLR,
     ExponentialLR,
     InverseTimeLR,
-    LambdaLR,
     LinearLR,
-    MultiplicativeLR,
     MultiStepLR,
     PolynomialLR,
     StepLR,
 )
+from gpubp.optim.lr_scheduler.functions import LambdaLR, MultiplicativeLR
 from gpubp.optim.lr_scheduler.plateau import ReduceLROnPlateau
 
 __all__ = [

@@ -49,6 +49,8 @@ class LRScheduler:
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.optimizer = checked_optimizer(optimizer)
+        for name in self.settings:
+            require_finite(self, name, getattr(self, name))
         for i, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
                 group.setdefault("initial_lr", group["lr"])
@@ -236,6 +238,7 @@ def for_groups(name: str, value: Any, optimizer: Optimizer) -> list[float]:
         DataError: a sequence of another length.
     """
     count = len(optimizer.param_groups)
+    require_finite(optimizer, name, value)
     if not isinstance(value, (list, tuple)):
         return [float(value)] * count
     if len(value) != count:
@@ -245,23 +248,6 @@ def for_groups(name: str, value: Any, optimizer: Optimizer) -> list[float]:
     return [float(v) for v in value]
 
 
-def functions_for_groups(functions: Any, optimizer: Optimizer) -> list[Any]:
-    """One function for each group, from a function or a sequence of as many.
-
-    Raises:
-        DataError: a sequence of another length.
-        TypeError: something that cannot be called.
-    """
-    count = len(optimizer.param_groups)
-    found = list(functions) if isinstance(functions, (list, tuple)) else [functions] * count
-    if len(found) != count:
-        raise DataError(f"expected {count} functions, one for each group, got {len(found)}.")
-    for function in found:
-        if not callable(function):
-            raise TypeError(f"lr_lambda must be a function, got {type(function).__name__}.")
-    return found
-
-
 def require_count(schedule: object, name: str, value: Any, least: int = 1) -> None:
     """Raise DataError unless `value` is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
@@ -269,6 +255,13 @@ def require_count(schedule: object, name: str, value: Any, least: int = 1) -> No
             f"{type(schedule).__name__}: {name} is {value!r}, expected an integer of at least "
             f"{least}."
         )
+
+
+def require_finite(owner: object, name: str, value: Any) -> None:
+    """Raise DataError if a number, or one of a list, is NaN or infinite."""
+    for number in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise DataError(f"{type(owner).__name__}: {name} is {value}, expected finite numbers.")
 
 
 def _copied(value: Any) -> Any:

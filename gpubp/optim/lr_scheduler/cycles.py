@@ -5,7 +5,7 @@ rates", WACV 2017, arXiv:1506.01186, and Smith & Topin, "Super-convergence", arX
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gpubp.errors import DataError, unknown_name
@@ -19,11 +19,13 @@ from gpubp.optim.lr_scheduler.base import (
 
 _STRATEGIES = ("cos", "linear")
 _MODES = ("triangular", "triangular2", "exp_range")
-_OTHERS = ("use_beta1", "_schedule_phases", "_anneal_func_type", "total_size", "step_ratio")
 
 
 class _Cycle(LRScheduler):
     """Base: momentum (or the first of the betas) between two bounds, in slots."""
+
+    base_momentums: Sequence[float] = ()
+    max_momentums: Sequence[float] = ()
 
     def _cycle_between(
         self, optimizer: Optimizer, base: Any, largest: Any, last_epoch: int
@@ -38,8 +40,21 @@ class _Cycle(LRScheduler):
                 _set_momentum(group, momentum)
             group.update({"max_momentum": high, "base_momentum": low})
 
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As of every schedule.
+
+        Raises:
+            DataError: one cycles the momentum and the other does not.
+        """
+        cycles = bool(state_dict.get("cycle_momentum", self.cycle_momentum))
+        if cycles != self.cycle_momentum:
+            raise DataError(
+                f"the state has cycle_momentum={cycles}, this schedule has {self.cycle_momentum}."
+            )
+        super().load_state_dict(state_dict)
+
     def optional_state(self) -> tuple[str, ...]:
-        return (*_OTHERS, "_scale_fn_custom", "mode", "base_momentums", "max_momentums")
+        return ("use_beta1", "_scale_fn_custom", "base_momentums", "max_momentums")
 
 
 class OneCycleLR(_Cycle):
@@ -65,7 +80,7 @@ class OneCycleLR(_Cycle):
         DataError: no length, or an argument out of its range; `step` raises it at the end.
     """
 
-    settings = ("total_steps", "cycle_momentum")
+    settings = ("total_steps", "cycle_momentum", "phase_ends", "_anneal_func_type")
 
     def __init__(
         self,
@@ -90,8 +105,8 @@ class OneCycleLR(_Cycle):
             raise DataError(f"OneCycleLR: pct_start is {pct_start}, expected one in [0, 1].")
         if anneal_strategy not in _STRATEGIES:
             raise unknown_name("anneal_strategy", anneal_strategy, _STRATEGIES)
-        self._anneal = _cosine if anneal_strategy == "cos" else _line
-        self._ends = _phase_ends(self.total_steps, pct_start, three_phase)
+        self._anneal_func_type = anneal_strategy
+        self.phase_ends = _phase_ends(self.total_steps, pct_start, three_phase)
         peaks = for_groups("max_lr", max_lr, optimizer)
         self.cycle_momentum = cycle_momentum
         if cycle_momentum:
@@ -126,17 +141,30 @@ class OneCycleLR(_Cycle):
         """(which phase, how much of it is done)."""
         self.require(epoch)
         start = 0.0
-        for i, end in enumerate(self._ends):
-            if epoch <= end or i == len(self._ends) - 1:
+        for i, end in enumerate(self.phase_ends):
+            if epoch <= end or i == len(self.phase_ends) - 1:
                 return i, (epoch - start) / (end - start) if end != start else 1.0
             start = end
         raise AssertionError
+
+    def _anneal(self, start: float, end: float, done: float) -> float:
+        if self._anneal_func_type == "linear":
+            return (end - start) * done + start
+        return end + (start - end) / 2.0 * (math.cos(math.pi * done) + 1.0)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As of every schedule; torch keeps the ends of the phases as "_schedule_phases"."""
+        state = dict(state_dict)
+        phases = state.pop("_schedule_phases", None)
+        if phases is not None:
+            state["phase_ends"] = [phase["end_step"] for phase in phases]
+        super().load_state_dict(state)
 
     def lr_at(self, epoch: int, group: int) -> float:
         phase, done = self._phase(epoch)
         notes = self.optimizer.param_groups[group]
         points = ["initial_lr", "max_lr", "initial_lr", "min_lr"]
-        if len(self._ends) == 2:
+        if len(self.phase_ends) == 2:
             points = ["initial_lr", "max_lr", "min_lr"]
         return self._anneal(notes[points[phase]], notes[points[phase + 1]], done)
 
@@ -169,7 +197,17 @@ class CyclicLR(_Cycle):
         DataError: an argument out of its range.
     """
 
-    settings = ("base_lrs", "max_lrs", "gamma", "scale_mode", "cycle_momentum")
+    settings = (
+        "total_size",
+        "step_ratio",
+        "max_lrs",
+        "mode",
+        "gamma",
+        "scale_mode",
+        "cycle_momentum",
+        "base_momentums",
+        "max_momentums",
+    )
 
     def __init__(
         self,
@@ -195,7 +233,7 @@ class CyclicLR(_Cycle):
         up, down = float(step_size_up), float(step_size_down or step_size_up)
         if not (up > 0 and down > 0):
             raise DataError(f"CyclicLR: step sizes are {up} and {down}, expected above 0.")
-        self._total, self._up = up + down, up / (up + down)
+        self.total_size, self.step_ratio = up + down, up / (up + down)
         self.mode, self.gamma = mode, gamma
         self._scale_fn = scale_fn
         by_epoch = scale_fn is None and mode == "exp_range"
@@ -212,11 +250,16 @@ class CyclicLR(_Cycle):
         super().__init__(optimizer, last_epoch)
         self.base_lrs = lows
 
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As of every schedule."""
+        super().load_state_dict(state_dict)
+        self._lows = self.base_lrs
+
     def _height(self, epoch: int) -> float:
         """How far up between the bounds, in units of their distance."""
-        cycle = math.floor(1 + epoch / self._total)
-        x = 1.0 + epoch / self._total - cycle
-        up = x / self._up if x <= self._up else (x - 1.0) / (self._up - 1.0)
+        cycle = math.floor(1 + epoch / self.total_size)
+        x = 1.0 + epoch / self.total_size - cycle
+        up = x / self.step_ratio if x <= self.step_ratio else (x - 1.0) / (self.step_ratio - 1.0)
         return up * self._scale(cycle if self.scale_mode == "cycle" else epoch)
 
     def _scale(self, position: int) -> float:
@@ -248,11 +291,3 @@ def _set_momentum(group: Any, momentum: float) -> None:
         group["betas"] = (momentum, *group["betas"][1:])
     else:
         group["momentum"] = momentum
-
-
-def _cosine(start: float, end: float, done: float) -> float:
-    return end + (start - end) / 2.0 * (math.cos(math.pi * done) + 1.0)
-
-
-def _line(start: float, end: float, done: float) -> float:
-    return (end - start) * done + start

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gpubp.errors import DataError
 from gpubp.optim.base import Optimizer
-from gpubp.optim.lr_scheduler.base import LRScheduler, functions_for_groups, require_count
+from gpubp.optim.lr_scheduler.base import LRScheduler, require_count
 
 
 class FactorLR(LRScheduler):
@@ -241,64 +241,3 @@ class InverseTimeLR(FactorLR):
     def scale(self, epoch: int) -> float:
         done = epoch // self.decay_steps if self.staircase else epoch / self.decay_steps
         return 1.0 / (1.0 + self.gamma * done)
-
-
-class LambdaLR(LRScheduler):
-    """lr(t) = initial_lr * lr_lambda(t).
-
-    Args:
-        optimizer: whose groups it moves.
-        lr_lambda: a function of the epoch, or one for each group. It is not saved.
-        last_epoch: -1 to start.
-    """
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
-        last_epoch: int = -1,
-    ) -> None:
-        self.lr_lambdas = functions_for_groups(lr_lambda, optimizer)
-        super().__init__(optimizer, last_epoch)
-
-    def lr_at(self, epoch: int, group: int) -> float:
-        return float(self.base_lrs[group] * self.lr_lambdas[group](epoch))
-
-    def optional_state(self) -> tuple[str, ...]:
-        return ("lr_lambdas",)
-
-
-class MultiplicativeLR(LRScheduler):
-    """lr(t) = lr(t - 1) * lr_lambda(t), from initial_lr.
-
-    Args:
-        optimizer: whose groups it moves.
-        lr_lambda: a function of the epoch, or one for each group. It is not saved.
-        last_epoch: -1 to start.
-    """
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
-        last_epoch: int = -1,
-    ) -> None:
-        self.lr_lambdas = functions_for_groups(lr_lambda, optimizer)
-        super().__init__(optimizer, last_epoch)
-
-    def started(self, lr: float, group: int) -> float:
-        return lr
-
-    def resumed(self, epoch: int, lr: float, group: int) -> float:
-        return lr
-
-    def restart(self, numbers: Sequence[float]) -> list[float]:
-        """Goes on from where the schedule before ended, as torch's does."""
-        rates = [lr * f(0) for lr, f in zip(numbers, self.lr_lambdas)]
-        return rates + self._momenta(0, numbers)
-
-    def next_lr(self, epoch: int, lr: float, group: int) -> float:
-        return float(lr * self.lr_lambdas[group](epoch))
-
-    def optional_state(self) -> tuple[str, ...]:
-        return ("lr_lambdas",)

@@ -8,7 +8,12 @@ from typing import Any, SupportsFloat
 
 from gpubp.errors import DataError, unknown_name
 from gpubp.optim.base import Optimizer
-from gpubp.optim.lr_scheduler.base import checked_optimizer, for_groups, require_count
+from gpubp.optim.lr_scheduler.base import (
+    checked_optimizer,
+    for_groups,
+    require_count,
+    require_finite,
+)
 
 _STATE = (
     "mode",
@@ -69,6 +74,7 @@ class ReduceLROnPlateau:
             raise unknown_name("threshold_mode", threshold_mode, ("rel", "abs"))
         require_count(self, "patience", patience, least=0)
         require_count(self, "cooldown", cooldown, least=0)
+        require_finite(self, "threshold, eps", (threshold, eps))
         self.optimizer = checked_optimizer(optimizer)
         self.mode, self.factor, self.patience = mode, factor, patience
         self.threshold, self.threshold_mode = threshold, threshold_mode
