@@ -19,10 +19,9 @@ import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.errors import ShapeError
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'gpubp[oracle]'")
-database = pytest.importorskip(
-    "module_database", reason="needs expecttest: pip install 'gpubp[oracle]'"
-)
+INSTALL = "needs PyTorch and expecttest: pip install 'gpubp[oracle]'"
+torch = pytest.importorskip("torch", reason=INSTALL)
+database = pytest.importorskip("module_database", reason=INSTALL)
 torch.set_num_threads(1)
 
 pytestmark = pytest.mark.oracle
