@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.backends import get_backend
 from gpubp.backends.base import Backend, Feed
 from gpubp.compile import Options
 from gpubp.core import ArrayType, ConcreteArray, Graph, tracing
@@ -24,6 +25,7 @@ from gpubp.errors import DataError, GradientError
 from gpubp.program import Program
 from gpubp.report import report
 from gpubp.runner import Ready, Runner
+from gpubp.scaling import LossScale, as_loss_scale
 from gpubp.single import Singles, key_of
 from gpubp.trace import trace
 from gpubp.updating import (
@@ -300,6 +302,7 @@ def compile_step(
     accumulate: int = 1,
     scheduler: StepScheduler | None = None,
     ema: StepAverage | None = None,
+    loss_scale: LossScale | str | float | None = None,
     seed: int = 0,
     options: Options | None = None,
 ) -> Step:
@@ -320,6 +323,9 @@ def compile_step(
         scheduler: a schedule of `gpubp.optim.lr_scheduler` for this optimiser, which moves on by
             one after each update, inside the program: do not call its `step` as well.
         ema: an average of the weights (`gpubp.optim.EMA`), moved on after each update.
+        loss_scale: "dynamic", a number, or a `gp.LossScale`: gradients are taken of the scaled loss
+            and scaled back; an update with one that is not finite is skipped as a whole. Default is
+            "dynamic" where products are computed in float16, else none.
         seed: of the order in which `run` shuffles.
         options: for tests: switch fusion or memory reuse off.
 
@@ -329,5 +335,11 @@ def compile_step(
     Raises:
         DataError: an argument out of its range, or a scheduler of another optimiser.
     """
-    settings = Settings(max_grad_norm, max_grad_value, keep_grads, accumulate, scheduler, ema)
-    return Step(fn, optimizer, backend, device, settings, seed, options)
+    target = get_backend(backend, device)
+    if loss_scale is None and target.precision == "float16":
+        loss_scale = "dynamic"
+    scale = as_loss_scale(loss_scale)
+    settings = Settings(
+        max_grad_norm, max_grad_value, keep_grads, accumulate, scheduler, ema, scale
+    )
+    return Step(fn, optimizer, target, None, settings, seed, options)

@@ -81,9 +81,15 @@ class Roof:
 
 
 class Backend(ABC):
-    """Runs programs. Subclasses hold no state of any one model."""
+    """Runs programs. Subclasses hold no state of any one model.
+
+    Attributes:
+        name: as in the registry.
+        precision: what float32 matrix products are computed in.
+    """
 
     name: str
+    precision: str = "float32"
 
     @classmethod
     @abstractmethod
