@@ -108,6 +108,8 @@ class _Fusion:
         self.together: dict[int, list[Group]] = {}
         self.nodes = [n for n in graph.nodes if not n.is_leaf and n.spec.kind is not Kind.VIEW]
         self.of: dict[int, Group] = {}
+        # 1 where a group reaches from below a node's index to it or beyond; see _reaches.
+        self.spanned = bytearray(len(graph.nodes))
         self.users: dict[int, list[Node]] = {n.index: [] for n in self.nodes}
         self.sources: dict[int, list[Node]] = {}
         for node in self.nodes:
@@ -357,6 +359,8 @@ class _Fusion:
         for node in gone.nodes:
             self.of[node.index] = kept
         kept.nodes = sorted([*kept.nodes, *gone.nodes], key=lambda n: n.index)
+        low, high = kept.nodes[0].index, kept.nodes[-1].index
+        self.spanned[low + 1 : high + 1] = b"\1" * (high - low)
         kept.anchor = kept.anchor or gone.anchor
         kept.compute = kept.compute or gone.compute
 
@@ -379,14 +383,15 @@ class _Fusion:
 
     def _reaches(self, first: Group, frontier: list[Group]) -> bool:
         """`first` is, or feeds, one of `frontier`."""
-        oldest = first.nodes[0].index
+        # Below an index that no group spans, nothing depends on what stands above it.
+        floor = self.spanned.rfind(0, 0, first.nodes[0].index + 1)
         seen: set[int] = set()
         while frontier:
             group = frontier.pop()
             if group is first:
                 return True
             in_order = not self.after and not self.together
-            if id(group) in seen or (in_order and group.nodes[-1].index < oldest):
+            if id(group) in seen or (in_order and group.nodes[-1].index < floor):
                 continue
             seen.add(id(group))
             frontier.extend(self._before(group))

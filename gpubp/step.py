@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpubp import ops
 from gpubp.backends.base import Backend, Feed
 from gpubp.compile import Options
-from gpubp.core import Array, ArrayType, ConcreteArray, Graph, Node, describe, tracing
-from gpubp.errors import DataError, GradientError, ShapeError
-from gpubp.grad import gradients
+from gpubp.core import ArrayType, ConcreteArray, Graph, tracing
+from gpubp.epochs import (
+    Batches,
+    check_values,
+    checked_data,
+    epoch_batches,
+    orders,
+    updates_after,
+)
+from gpubp.errors import DataError, GradientError
 from gpubp.program import Program
 from gpubp.report import report
-from gpubp.runner import Ready, Runner, as_input, check_indices
+from gpubp.runner import Ready, Runner
 from gpubp.single import Singles, key_of
-from gpubp.store import Slot, pack, siblings
 from gpubp.trace import trace
+from gpubp.updating import (
+    Settings,
+    StepAverage,
+    StepOptimizer,
+    StepScheduler,
+    Updater,
+    require_count,
+)
 
-
-class StepOptimizer(Protocol):
-    """What a step needs of an optimiser; see `gpubp.optim.Optimizer`."""
-
-    def parameters(self) -> Sequence[Slot]: ...
-
-    def prepare(self) -> None: ...
-
-    def emit(self, grads: dict[int, Array]) -> list[tuple[Slot, Array]]: ...
+__all__ = ["Step", "compile_step"]
 
 
 class Step:
@@ -45,22 +51,18 @@ class Step:
         optimizer: StepOptimizer,
         backend: str | Backend | None = None,
         device: str | None = None,
-        max_grad_norm: float | None = None,
-        keep_grads: bool = False,
+        settings: Settings | None = None,
         seed: int = 0,
         options: Options | None = None,
     ) -> None:
-        if max_grad_norm is not None and not max_grad_norm > 0:
-            raise DataError(f"max_grad_norm is {max_grad_norm}, expected a number above 0.")
+        self._settings = settings or Settings()
+        self._settings.check(optimizer)
         self._fn = fn
-        self._optimizer = optimizer
-        self._max_grad_norm = max_grad_norm
-        self._keep_grads = keep_grads
+        self._updater = Updater(optimizer, self._settings)
         self._rng = np.random.default_rng(seed)
-        self._grads: list[Slot] = []
-        self._grad_of: dict[int, Slot] = {}
-        self._runner = Runner(self._trace, backend, device, True, options)
-        self._singles = Singles()
+        self._runner = Runner(self._trace_update, backend, device, True, options)
+        self._adding = Runner(self._trace_adding, self._runner.backend, None, True, options)
+        self._singles, self._adding_singles = Singles(), Singles()
         if not optimizer.parameters():
             raise GradientError("the optimizer has no parameters to train.")
         self._floating = optimizer.parameters()[0].dtype
@@ -76,11 +78,16 @@ class Step:
 
     @property
     def grads(self) -> list[NDArray[Any]]:
-        """With keep_grads: the last step's gradients, one for each parameter (before clipping)."""
-        return [slot.value for slot in self._grads]
+        """With keep_grads: the last update's gradients, one a parameter (before clipping)."""
+        return self._updater.grads
+
+    @property
+    def pending(self) -> int:
+        """With accumulate: batches whose gradients wait for the next update."""
+        return self._updater.pending
 
     def __call__(self, *batch: ArrayLike) -> Any:
-        """Run one step on one batch.
+        """Run one step on one batch; with accumulate, every so many calls update.
 
         Args:
             *batch: arrays of equal first size, in the order of fn's arguments. Float arrays are
@@ -91,17 +98,32 @@ class Step:
         """
         key = key_of(batch)
         with self._runner.lock:
-            single = self._singles.find(key)
-            if single is not None:
-                self._runner.last = single.ready
+            final = self._next_is_final()
+            singles = self._singles if final else self._adding_singles
+            single = singles.find(key)
+            if single is None:
+                return self._first_call(batch, key, final)
+            self._runner.last = single.ready
+            if self._settings.plain:
                 return single(batch)[0][0]
-            data = self._data(batch)
-            size = len(data[0])
-            one = np.zeros((1, 2), np.int64)
-            loss = self._execute(data, np.arange(size), one, [size], finite=False)[0]
-            if self._runner.last is not None:
-                self._singles.add(key, self._runner.last, self.backend, data)
-            return loss
+            self._require_own_weights()
+            with self._scheduled(int(final)):
+                return single(batch)[0][0]
+
+    def _first_call(
+        self, batch: Sequence[ArrayLike], key: tuple[Any, ...] | None, final: bool
+    ) -> Any:
+        data = checked_data(batch, self._floating)
+        size = len(data[0])
+        loss = self._execute(data, np.arange(size), Batches.one(size, final), finite=False)[0]
+        if self._runner.last is not None:
+            singles = self._singles if final else self._adding_singles
+            singles.add(key, self._runner.last, self.backend, data)
+        return loss
+
+    def _next_is_final(self) -> bool:
+        accumulate = self._settings.accumulate
+        return accumulate == 1 or self._updater.pending + 1 >= accumulate
 
     def run(
         self,
@@ -113,6 +135,7 @@ class Step:
         drop_last: bool = False,
         order: ArrayLike | None = None,
         progress: Callable[[int, int], None] | None = None,
+        flush: bool = True,
     ) -> NDArray[Any]:
         """Run whole epochs on resident data, without Python between steps.
 
@@ -124,29 +147,34 @@ class Step:
             seed: of the order; default continues the step's own stream.
             order: int array of sample indices to use for one epoch instead; overrides `shuffle`.
             progress: called after each epoch with (epochs done, epochs).
+            flush: with accumulate, update at the end of each epoch with the batches that have
+                come together, be they fewer. Else they wait for the next epoch, run or call.
 
         Returns:
-            The loss of every step, in order.
+            The loss of every batch, in order.
 
         Raises:
             DataError: empty data, NaN or infinity, indices out of range, labels out of range.
         """
-        arrays = self._data(data)
-        orders = self._orders(len(arrays[0]), epochs, shuffle, seed, order)
-        size = len(orders[0])
-        _require_count("batch_size", batch_size)
+        arrays = checked_data(data, self._floating)
+        rng = self._rng if seed is None else np.random.default_rng(seed)
+        indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
+        size = len(indices[0])
+        require_count("batch_size", batch_size)
         if batch_size > size:
             raise DataError(f"batch_size is {batch_size}, but there are only {size} samples.")
-        tail = 0 if drop_last else size % batch_size
-        epoch = _epoch_schedule(size, batch_size, tail)
-        sizes = [batch_size, tail] if tail else [batch_size]
+
+        def batches(count: int) -> Batches:
+            steps = size // batch_size if drop_last else -(-size // batch_size)
+            each = self._settings.accumulate
+            final = updates_after(steps, count, each, self._updater.pending, flush)
+            return epoch_batches(size, batch_size, drop_last, count, final)
+
         if progress is None:
-            starts = [np.array([0, i * size]) for i in range(epochs)]
-            steps = np.concatenate([epoch + start for start in starts])
-            return self._execute(arrays, np.concatenate(orders), steps, sizes)
+            return self._execute(arrays, np.concatenate(indices), batches(epochs))
         losses = []
-        for i, indices in enumerate(orders):
-            losses.append(self._execute(arrays, indices, epoch, sizes, checked=i > 0))
+        for i, chosen in enumerate(indices):
+            losses.append(self._execute(arrays, chosen, batches(1), checked=i > 0))
             progress(i + 1, epochs)
         return np.concatenate(losses)
 
@@ -165,150 +193,99 @@ class Step:
         Args:
             *batch: arrays, or anything with `shape` and `dtype`.
         """
-        return self._ready([ArrayType(tuple(b.shape), np.dtype(b.dtype)) for b in batch]).program
-
-    def _ready(self, types: Sequence[ArrayType]) -> Ready:
-        return self._runner.get(tuple(types))
+        types = tuple(ArrayType(tuple(b.shape), np.dtype(b.dtype)) for b in batch)
+        with self._runner.lock:
+            if self._settings.accumulate > 1:
+                self._adding.get(types)
+            return self._runner.get(types).program
 
     def _execute(
         self,
         data: list[ConcreteArray],
         order: NDArray[np.int64],
-        schedule: NDArray[np.int64],
-        sizes: list[int],
+        batches: Batches,
         finite: bool = True,
         checked: bool = False,
     ) -> NDArray[Any]:
-        """Run a schedule whose programs take batches of `sizes`; returns the losses.
+        """Run batches; returns their losses.
 
         `finite`: refuse NaN and infinity. `checked`: the data were checked before.
         """
         with self._runner.lock:
-            readies = [
-                self._ready([ArrayType((size, *a.shape[1:]), a.dtype) for a in data])
-                for size in sizes
-            ]
+            self._require_own_weights()
+            kinds, which = batches.kinds()
+            readies = [self._ready(data, size, final) for size, final in kinds]
             self._runner.last = readies[0]
             program = readies[0].program
-            losses = np.empty(len(schedule), program.output_types[0][1])
-            feed = Feed(
-                data,
-                np.ascontiguousarray(order, np.int64),
-                [[losses]] * len(sizes),
-                None if checked else lambda: _check(program, data, finite),
-                finite,
-            )
-            self._runner.backend.run([r.loaded for r in readies], schedule, feed)
+            losses = np.empty(len(which), program.output_types[0][1])
+            schedule = np.stack([which, batches.starts], axis=1)
+            order = np.ascontiguousarray(order, np.int64)
+            loaded = [r.loaded for r in readies]
+            for start, stop in self._segments(batches):
+                check = None if checked or start else lambda: check_values(program, data, finite)
+                feed = Feed(data, order, [[losses[start:stop]]] * len(loaded), check, finite)
+                with self._scheduled(int(batches.final[start:stop].sum())):
+                    self.backend.run(loaded, schedule[start:stop], feed)
             return losses
 
-    def _data(self, data: Sequence[ArrayLike]) -> list[ConcreteArray]:
-        if not data:
-            raise DataError("no data: pass the arrays that the step's function takes.")
-        arrays = [as_input(a, f"argument {i}", self._floating) for i, a in enumerate(data)]
-        for i, array in enumerate(arrays):
-            if array.ndim == 0 or len(array) == 0:
-                raise DataError(f"argument {i} is empty: {describe(array)}.")
-            if len(array) != len(arrays[0]):
-                raise ShapeError(
-                    f"argument {i} has {len(array)} samples, argument 0 has {len(arrays[0])}."
-                )
-        return arrays
+    def state_dict(self) -> dict[str, Any]:
+        """What the step itself remembers: {"accumulated", "rng"}, nested numbers and arrays.
 
-    def _orders(
-        self, samples: int, epochs: int, shuffle: bool, seed: int | None, order: ArrayLike | None
-    ) -> list[NDArray[np.int64]]:
-        _require_count("epochs", epochs)
-        if order is not None:
-            indices = np.asarray(order)
-            if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
-                raise DataError("order must be a one-dimensional, non-empty integer array.")
-            if indices.min() < 0 or indices.max() >= samples:
-                raise DataError(
-                    f"order holds indices from {indices.min()} to {indices.max()}; expected 0 to "
-                    f"{samples - 1}."
-                )
-            return [indices.astype(np.int64)] * epochs
-        if not shuffle:
-            return [np.arange(samples)] * epochs
-        rng = self._rng if seed is None else np.random.default_rng(seed)
-        return [rng.permutation(samples) for _ in range(epochs)]
+        "accumulated" is what waits for the next update, "rng" the state of the stream that orders
+        are drawn from. Parameters, optimiser, schedule and averages have states of their own.
+        """
+        return {"accumulated": self._updater.state_dict(), "rng": self._rng.bit_generator.state}
 
-    def _trace(self, types: tuple[ArrayType, ...]) -> tuple[Graph, Any]:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state; if it raises, nothing has changed.
+
+        Raises:
+            DataError, ShapeError: gradients that are not those of this step's parameters.
+        """
+        rng = np.random.default_rng()
+        rng.bit_generator.state = state_dict["rng"]
+        self._updater.load_state_dict(state_dict["accumulated"])
+        self._rng = rng
+
+    def _ready(self, data: Sequence[ConcreteArray], size: int, final: bool) -> Ready:
+        types = tuple(ArrayType((size, *a.shape[1:]), a.dtype) for a in data)
+        return (self._runner if final else self._adding).get(types)
+
+    def _segments(self, batches: Batches) -> Iterator[tuple[int, int]]:
+        """Runs of steps with no more updates than the schedule looks ahead."""
+        scheduler = self._settings.scheduler
+        if scheduler is None:
+            return batches.segments(None)
+        scheduler.require(scheduler.last_epoch + int(batches.final.sum()))
+        return batches.segments(scheduler.table.capacity)
+
+    def _scheduled(self, updates: int) -> AbstractContextManager[None]:
+        """While open, a run may make so many updates, with the schedule's rates for each."""
+        scheduler = self._settings.scheduler
+        return nullcontext() if scheduler is None else scheduler.table.moving(updates)
+
+    def _require_own_weights(self) -> None:
+        ema = self._settings.ema
+        if ema is not None and ema.applied:
+            raise DataError(
+                "the parameters hold their averages: leave `with ema.apply():` before training."
+            )
+
+    def _trace_update(self, types: tuple[ArrayType, ...]) -> tuple[Graph, Any]:
+        return self._trace(types, final=True)
+
+    def _trace_adding(self, types: tuple[ArrayType, ...]) -> tuple[Graph, Any]:
+        return self._trace(types, final=False)
+
+    def _trace(self, types: tuple[ArrayType, ...], final: bool) -> tuple[Graph, Any]:
         graph, _ = trace(self._fn, list(types))
         if len(graph.outputs) != 1:
             raise GradientError(
                 f"the step's function returned {len(graph.outputs)} arrays; expected the loss."
             )
         with tracing(graph):
-            self._append_update(graph, graph.outputs[0])
+            self._updater.append(graph, graph.outputs[0], types[0].shape[0], final)
         return graph, None
-
-    def _append_update(self, graph: Graph, loss: Node) -> None:
-        params = list(self._optimizer.parameters())
-        pack("params", params)
-        self._optimizer.prepare()
-        found = gradients(graph, loss, [graph.slot(p) for p in params])
-        lost = [p.name for p, g in zip(params, found) if g is None]
-        if lost:
-            raise GradientError(
-                f"these parameters do not reach the loss: {', '.join(lost)}. Use them in the "
-                "loss, or leave them out of the optimizer."
-            )
-        grads = [Array(graph, g) for g in found if g is not None]
-        if self._keep_grads or self._max_grad_norm is not None:
-            self._keep(graph, params, grads)
-        if self._max_grad_norm is not None:
-            grads = clip_by_global_norm(grads, self._max_grad_norm)
-        for slot, value in self._optimizer.emit({id(p): g for p, g in zip(params, grads)}):
-            graph.writes.append((slot, graph.lift(value)))
-
-    def _keep(self, graph: Graph, params: Sequence[Slot], grads: Sequence[Array]) -> None:
-        new = [p for p in params if id(p) not in self._grad_of]
-        self._grad_of.update(zip(map(id, new), siblings("grads", new), strict=True))
-        self._grads = [self._grad_of[id(p)] for p in params]
-        graph.writes += [(slot, g.node) for slot, g in zip(self._grads, grads)]
-
-
-def clip_by_global_norm(grads: Sequence[Array], max_norm: float) -> list[Array]:
-    """Scale gradients so that their joint Euclidean norm is at most `max_norm`.
-
-    The factor is min(1, max_norm / (norm + 1e-6)), as in torch.nn.utils.clip_grad_norm_ (Pascanu et
-    al., "On the difficulty of training recurrent neural networks", 2013).
-    """
-    total = ops.sum(ops.square(grads[0]))
-    for g in grads[1:]:
-        total = total + ops.sum(ops.square(g)).astype(total.dtype)
-    factor = ops.minimum(max_norm / (ops.sqrt(total) + 1e-6), 1.0)
-    return [g * factor.astype(g.dtype) for g in grads]
-
-
-def _epoch_schedule(size: int, batch_size: int, tail: int) -> NDArray[np.int64]:
-    """Rows (which program, position in the order) of one epoch."""
-    full = size // batch_size
-    schedule = np.zeros((full + bool(tail), 2), np.int64)
-    schedule[:, 1] = np.arange(len(schedule)) * batch_size
-    if tail:
-        schedule[-1, 0] = 1
-    return schedule
-
-
-def _require_count(name: str, value: object) -> None:
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise DataError(f"{name} is {value!r}, expected an integer of at least 1.")
-
-
-def _check(program: Program, data: Sequence[ConcreteArray], finite: bool) -> None:
-    """Raise if the data of a run are not what they must be; says which, where and why."""
-    check_indices(program, data)
-    if finite:
-        for i, array in enumerate(data):
-            _check_finite(array, i)
-
-
-def _check_finite(array: ConcreteArray, position: int) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise DataError(f"argument {position} holds {array[where]} at index {where}.")
 
 
 def compile_step(
@@ -318,7 +295,11 @@ def compile_step(
     backend: str | Backend | None = None,
     device: str | None = None,
     max_grad_norm: float | None = None,
+    max_grad_value: float | None = None,
     keep_grads: bool = False,
+    accumulate: int = 1,
+    scheduler: StepScheduler | None = None,
+    ema: StepAverage | None = None,
     seed: int = 0,
     options: Options | None = None,
 ) -> Step:
@@ -331,11 +312,22 @@ def compile_step(
         backend: "numba", "numpy" or an instance; default from GPUBP_BACKEND, else the best.
         device: "cpu"; default from GPUBP_DEVICE.
         max_grad_norm: clip the gradients' global norm. Gradients are kept in a buffer then.
-        keep_grads: keep the gradients of the last step in `step.grads`.
+        max_grad_value: clip each element of the gradients to [-max_grad_value, max_grad_value],
+            before the norm.
+        keep_grads: keep the gradients of the last update in `step.grads`.
+        accumulate: update once for so many batches, with the mean gradient of all their samples:
+            for a loss that is a mean, what one batch of all these samples would give.
+        scheduler: a schedule of `gpubp.optim.lr_scheduler` for this optimiser, which moves on by
+            one after each update, inside the program: do not call its `step` as well.
+        ema: an average of the weights (`gpubp.optim.EMA`), moved on after each update.
         seed: of the order in which `run` shuffles.
         options: for tests: switch fusion or memory reuse off.
 
     Returns:
         The step: call it with one batch, or `run` whole epochs.
+
+    Raises:
+        DataError: an argument out of its range, or a scheduler of another optimiser.
     """
-    return Step(fn, optimizer, backend, device, max_grad_norm, keep_grads, seed, options)
+    settings = Settings(max_grad_norm, max_grad_value, keep_grads, accumulate, scheduler, ema)
+    return Step(fn, optimizer, backend, device, settings, seed, options)

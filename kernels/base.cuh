@@ -33,6 +33,12 @@ __device__ __forceinline__ T* moving(u64 table, int slot, u64 offset) {
   return reinterpret_cast<T*>(reinterpret_cast<const u64*>(table)[slot] + offset);
 }
 
+// Elements that are loaded and stored as one.
+template <class T, int N>
+struct __align__(sizeof(T) * N) Vector {
+  T at[N];
+};
+
 __device__ __forceinline__ i64 thread_number() {
   return static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
 }

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tolerances import assert_close, assert_same
 
-from gpubp import ops
+import gpubp as gp
+from gpubp import nn, ops, optim
+from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.errors import DTypeError, GradientError, ShapeError, TraceError
 from gpubp.grad import grad
 from gpubp.trace import evaluate_graph, trace
@@ -80,3 +83,38 @@ def test_misuse() -> None:
     one = ops.custom_op("one_of_two", lambda a, b: a, vjp=lambda g, y, a, b: (g,))
     with pytest.raises(GradientError, match="1 cotangents for 2 inputs"):
         grad(lambda a: ops.sum(one(a, a)))(np.ones(2))
+
+
+@pytest.mark.parametrize("backend", ["numpy", 1, 3])
+def test_an_op_that_raises_stops_the_run_at_its_step(backend: str | int) -> None:
+    """The weights are those of the steps before, on any number of workers."""
+    calls: list[int] = []
+
+    def forward(x: NDArray[Any]) -> NDArray[Any]:
+        calls.append(1)
+        if len(calls) == 3:
+            raise ValueError("the third call")
+        return x * 2
+
+    op = gp.custom_op("raises_third", forward, vjp=lambda g, y, x: (g * 2.0,))
+    X = np.linspace(-1, 1, 192, dtype=np.float32).reshape(48, 4)
+
+    def train(steps: int) -> NDArray[Any]:
+        calls.clear()
+        gp.manual_seed(0)
+        layer = nn.Linear(4, 4)
+        target = NumbaBackend(workers=backend) if isinstance(backend, int) else backend
+        step = gp.compile_step(
+            lambda x: ops.mean(ops.square(op(layer(x)))),
+            optim.SGD(layer.parameters(), lr=0.1),
+            backend=target,
+        )
+        if steps < 3:
+            step.run(X[: 8 * steps], batch_size=8, shuffle=False)
+        else:
+            with pytest.raises(ValueError, match="the third call"):
+                step.run(X, batch_size=8, shuffle=False)
+            assert len(calls) == 3
+        return layer.weight.numpy()
+
+    assert_same(train(6), train(2))

@@ -271,4 +271,4 @@ def test_losses_refuse_what_does_not_fit(loss, given, target, error, message):
 def test_cross_entropy_of_equal_logits_is_log_of_classes():
     labels = np.array([0, 1, 2, 0])
     np.testing.assert_allclose(nn.CrossEntropyLoss()(LOGITS, labels), np.log(3), rtol=1e-6)
-    assert nn.CrossEntropyLoss("none")(LOGITS, labels).shape == (4,)
+    assert nn.CrossEntropyLoss(reduction="none")(LOGITS, labels).shape == (4,)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from classifier import bank_labels, classifier_step, digits, mlp
+from tolerances import ORACLE
 
 from gpubp import nn, ops, optim
+from gpubp.backends.numpy import NumpyBackend
 from gpubp.core import ArrayType, Graph, tracing
 from gpubp.errors import DataError, ShapeError, UnknownNameError
 from gpubp.step import compile_step
@@ -43,6 +46,25 @@ def _emitted(optimizer):
         (lambda p: optim.Adam(p, betas=(1.0, 0.9)), r"two numbers in \[0, 1\)"),
         (lambda p: optim.Adam(p, betas=(0.9, -0.1)), r"two numbers in \[0, 1\)"),
         (lambda p: optim.Adam(p, weight_decay=-1.0), "weight_decay is -1.0"),
+        (lambda p: optim.Adam(p, betas=0.9), "betas are 0.9"),
+        (lambda p: optim.Adam(p, lr="fast"), "lr is 'fast', expected a number"),
+        (lambda p: optim.AdamW(p, weight_decay=-1.0), "AdamW: weight_decay is -1.0"),
+        (lambda p: optim.Adagrad(p, lr_decay=-0.5), "lr_decay is -0.5"),
+        (lambda p: optim.Adagrad(p, initial_accumulator_value=-1.0), "accumulator_value is -1.0"),
+        (lambda p: optim.Adadelta(p, rho=1.1), r"rho is 1.1, expected a number in \[0, 1\]"),
+        (lambda p: optim.Adadelta(p, eps=-1.0), "eps is -1.0"),
+        (lambda p: optim.RMSprop(p, momentum=-1.0), "RMSprop: momentum is -1.0"),
+        (lambda p: optim.RMSprop(p, alpha=-1.0), "alpha is -1.0"),
+        (lambda p: optim.Adamax(p, betas=(0.9, 1.0)), "Adamax: betas are"),
+        (lambda p: optim.NAdam(p, momentum_decay=-0.2), "momentum_decay is -0.2"),
+        (lambda p: optim.RAdam(p, betas=(0.9,)), "RAdam: betas are"),
+        (lambda p: optim.Lion(p, lr=-1.0), "Lion: lr is -1.0"),
+        (lambda p: optim.Rprop(p, etas=(1.0, 0.5)), "etas are"),
+        (lambda p: optim.Rprop(p, step_sizes=(1.0, 0.5)), "step_sizes are"),
+        (lambda p: optim.ASGD(p, lambd=-1.0), "lambd is -1.0"),
+        (lambda p: optim.SGD(p, dampening=float("nan")), "dampening is nan"),
+        (lambda p: optim.Adam(p, lr=float("inf")), "lr is inf"),
+        (lambda p: optim.SGD(p).load_state_dict({"groups": []}), "has no 'state'"),
         (lambda p: optim.SGD([]), "no parameters"),
         (lambda p: optim.SGD(p + p), "p0 was given twice"),
         (lambda p: optim.SGD([{"params": p}, {"params": p}]), "p0 was given twice"),
@@ -210,10 +232,9 @@ def test_a_loaded_empty_state_clears_the_moments():
     ("change", "error", "message"),
     [
         (lambda s: s["param_groups"].append({"params": []}), DataError, "groups of sizes"),
-        (lambda s: s["param_groups"][0].update(amsgrad=True), DataError, "amsgrad=True"),
+        (lambda s: s["param_groups"][0].update(capturable=True), DataError, "capturable=True"),
         (lambda s: s["param_groups"][0].update(lr=-1.0), DataError, "lr is -1.0"),
         (lambda s: s["state"][0].update(exp_avg=np.ones(7)), ShapeError, r"p0: .*\(7,\)"),
-        (lambda s: s["state"][0].update(step=np.float32(9)), DataError, "numbers of steps"),
         (lambda s: s["state"][0].update(max=np.ones(2)), UnknownNameError, "'max'"),
     ],
 )
@@ -235,15 +256,38 @@ def test_a_state_that_does_not_fit_changes_nothing(change, error, message):
 def test_state_of_torch_with_options_that_are_off_is_taken():
     params = _params((2,))
     state = optim.Adam(params).state_dict()
-    state["param_groups"][0].update(amsgrad=False, foreach=None, fused=None, betas=[0.5, 0.9])
+    state["param_groups"][0].update(foreach=None, fused=None, betas=[0.5, 0.9])
     optimizer = optim.Adam(params)
     optimizer.load_state_dict(state)
     assert optimizer.param_groups[0]["betas"] == (0.5, 0.9)
 
 
-def test_types_of_updates_equal_types_of_slots():
+OPTIMIZERS = [n for n in optim.__all__ if n not in ("EMA", "Optimizer", "ParamGroup")]
+OPTIMIZERS.remove("lr_scheduler")
+# Options that switch on everything that an optimiser has.
+FULL = {
+    "SGD": {"momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1},
+    "Adam": {"amsgrad": True, "weight_decay": 0.1},
+    "RMSprop": {"momentum": 0.9, "centered": True, "weight_decay": 0.1},
+    "Adagrad": {"lr_decay": 0.1, "initial_accumulator_value": 0.1, "weight_decay": 0.1},
+    "NAdam": {"weight_decay": 0.1, "decoupled_weight_decay": True},
+    "RAdam": {"weight_decay": 0.1, "decoupled_weight_decay": True},
+    "Lion": {"weight_decay": 0.1},
+}
+
+
+def _full(name, params, **more):
+    return getattr(optim, name)(params, **{**FULL.get(name, {}), **more})
+
+
+@pytest.mark.parametrize("number", [float, np.float64, np.float32])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_types_of_updates_equal_types_of_slots(name, number):
     params = [nn.Parameter(np.ones(2, d), name=d) for d in ("float32", "float64")]
-    optimizer = optim.Adam(params)
+    optimizer = _full(name, params, lr=number(0.5))
+    for key, value in optimizer.param_groups[0].items():
+        if isinstance(value, float):
+            optimizer.param_groups[0][key] = number(value)
     pack("params", params)
     optimizer.prepare()
     graph = Graph()
@@ -251,3 +295,130 @@ def test_types_of_updates_equal_types_of_slots():
         grads = {id(p): ops.multiply(p, 2.0) for p in params}
         for slot, value in optimizer.emit(grads):
             assert ArrayType(value.shape, value.dtype) == ArrayType(slot.shape, slot.dtype)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_state_round_trips_and_training_goes_on_exactly(name):
+    params = _params((2,), (3,))
+    optimizer = _full(name, params)
+    step = _step(optimizer, params)
+    for _ in range(4):
+        step(BATCH)
+    saved, weights = optimizer.state_dict(), [p.numpy() for p in params]
+    for _ in range(3):
+        step(BATCH)
+    expected = [p.numpy() for p in params]
+    fresh_params = _params((2,), (3,))
+    fresh = getattr(optim, name)(fresh_params)
+    fresh.load_state_dict(saved)
+    _assert_states_equal(fresh.state_dict(), saved)
+    for target, target_params in ((fresh, fresh_params), (optimizer, params)):
+        target.load_state_dict(saved)
+        for p, w in zip(target_params, weights, strict=True):
+            p.value = w
+        again = _step(target, target_params)
+        for _ in range(3):
+            again(BATCH)
+        for p, e in zip(target_params, expected, strict=True):
+            np.testing.assert_array_equal(p.value, e)
+
+
+def _assert_states_equal(found, wanted):
+    assert found["param_groups"] == wanted["param_groups"]
+    assert found["state"].keys() == wanted["state"].keys()
+    for i, arrays in wanted["state"].items():
+        assert found["state"][i].keys() == arrays.keys()
+        for key, array in arrays.items():
+            np.testing.assert_array_equal(found["state"][i][key], array)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_no_learning_rate_is_frozen(name):
+    """A rate of 0 between runs of one program moves nothing; the same rate moves again."""
+    params = _params((2,), (3,))
+    optimizer = getattr(optim, name)(params, lr=0.01)
+    step = _step(optimizer, params)
+    before = [p.numpy() for p in params]
+    step.run(BATCH, batch_size=2, epochs=2)
+    assert all((p.value != b).any() for p, b in zip(params, before, strict=True))
+    if name == "Rprop":  # lr is its first step size only
+        return
+    if name == "ASGD":  # eta, made from lr at the end of a step, is the rate of the next one
+        optimizer.param_groups[0]["lr"] = 0.0
+        step(BATCH)
+    middle = [p.numpy() for p in params]
+    optimizer.param_groups[0]["lr"] = 0.0
+    step.run(BATCH, batch_size=4)
+    for p, m in zip(params, middle, strict=True):
+        np.testing.assert_array_equal(p.value, m)
+    optimizer.param_groups[0]["lr"] = 0.01
+    step.run(BATCH, batch_size=2)
+    assert all((p.value != m).any() for p, m in zip(params, middle, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_fused_updates_are_the_references(name, dtype):
+    """Products large enough for many tiles, updated in their epilogues; no NaN on the way."""
+    x, y = digits(dtype)
+    results = []
+    for backend in ("numba", NumpyBackend(debug_nans=True)):
+        model = mlp(dtype=dtype)
+        step = classifier_step(lambda p: _full(name, p, lr=1e-3), model, backend=backend)
+        losses = [step(x, y) for _ in range(3)]
+        updates = [p for p in step.program.parts if "params" in bank_labels(p, step.program)]
+        assert {p.kernel for p in updates} <= {"matmul", "reduce"}
+        results.append([np.array(losses), *model.state_dict().values()])
+    for fused, plain in zip(*results, strict=True):
+        # As whole models: a weight whose gradient is nearly 0 is moved by its rounding alone.
+        assert np.abs(fused - plain).max() <= ORACLE[dtype] * np.abs(plain).max()
+
+
+def test_lion_is_its_papers():
+    rng = np.random.default_rng(0)
+    X, t = rng.normal(size=(50, 1)), rng.normal(size=(50, 3))
+    w = nn.Parameter(rng.normal(size=(1, 3)))
+    value, m = w.numpy(), np.zeros((1, 3))
+    optimizer = optim.Lion([w], lr=0.01, betas=(0.8, 0.95), weight_decay=0.1)
+    step = compile_step(lambda x, y: ops.mean(ops.square(x @ w - y)), optimizer, backend="numpy")
+    for i in range(50):
+        batch = slice(i, i + 1)
+        step(X[batch], t[batch])
+        g = X[batch].T @ (2.0 * (X[batch] @ value - t[batch]) / 3.0)
+        direction = np.sign(0.8 * m + 0.2 * g)
+        value = value - 0.01 * (direction + 0.1 * value)
+        m = 0.95 * m + 0.05 * g
+    np.testing.assert_allclose(w.value, value, rtol=1e-12)
+
+
+def test_counts_are_kept_by_parameter():
+    params = _params((2,), (3,))
+    optimizer = optim.Adam(params, lr=0.1)
+    step = _step(optimizer, params)
+    step(BATCH)
+    params[1].requires_grad = False
+    step(BATCH)
+    step(BATCH)
+    params[1].requires_grad = True
+    step(BATCH)
+    saved = optimizer.state_dict()
+    assert [float(saved["state"][i]["step"]) for i in (0, 1)] == [4.0, 2.0]
+    assert int(optimizer.step_count.value) == 4
+    other = optim.Adam(_params((2,), (3,)))
+    other.load_state_dict(saved)
+    _assert_states_equal(other.state_dict(), saved)
+    optimizer.load_state_dict(optim.Adam(_params((2,), (3,))).state_dict())
+    assert optimizer.state_dict()["state"] == {}
+
+
+def test_a_program_of_other_counts_is_not_used_again():
+    """Freezing and thawing parts the counts: the program from before would write one for both."""
+    params = _params((2,), (3,))
+    optimizer = optim.Adam(params, lr=0.1)
+    step = _step(optimizer, params)
+    for frozen in (False, True, False, True, False):
+        params[1].requires_grad = not frozen
+        step(BATCH)
+        step(BATCH)
+    saved = optimizer.state_dict()["state"]
+    assert [float(saved[i]["step"]) for i in (0, 1)] == [10.0, 6.0]

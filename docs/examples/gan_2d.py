@@ -7,6 +7,7 @@ import numpy as np
 
 import gpubp as gp
 from gpubp import nn, ops, optim
+from gpubp.optim import lr_scheduler
 
 BATCH, STEPS = 128, 1000
 MEAN, STD = np.array([1.5, -1.0]), np.array([0.6, 0.3])
@@ -34,18 +35,19 @@ def generator_loss(noise):
     return ops.mean(ops.softplus(-critic(generator(noise))))
 
 
-# Each step updates its own optimizer's parameters and reads the other network's live ones.
-betas = (0.5, 0.9)
-critic_optimizer = optim.Adam(critic.parameters(), lr=1e-2, betas=betas)
-generator_optimizer = optim.Adam(generator.parameters(), lr=2e-3, betas=betas)
-train_critic = gp.compile_step(critic_loss, critic_optimizer)
-train_generator = gp.compile_step(generator_loss, generator_optimizer)
+def step_of(loss, network, lr):
+    """A step that updates one network and reads the live parameters of the other."""
+    optimizer = optim.Adam(network.parameters(), lr=lr, betas=(0.5, 0.9))
+    # The two chase each other round the solution; a shrinking rate lets them settle.
+    shrinking = lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=STEPS)
+    return gp.compile_step(loss, optimizer, scheduler=shrinking)
+
+
+train_critic = step_of(critic_loss, critic, lr=1e-2)
+train_generator = step_of(generator_loss, generator, lr=2e-3)
 
 rng = np.random.default_rng(0)
-for i in range(STEPS):
-    # The two chase each other round the solution; shrinking steps let them settle.
-    critic_optimizer.param_groups[0]["lr"] = 1e-2 * (1 - i / STEPS)
-    generator_optimizer.param_groups[0]["lr"] = 2e-3 * (1 - i / STEPS)
+for _ in range(STEPS):
     real = (MEAN + STD * rng.normal(size=(BATCH, 2))).astype(np.float32)
     train_critic(real, rng.normal(size=(BATCH, 2)))
     train_generator(rng.normal(size=(BATCH, 2)))

@@ -90,6 +90,15 @@ class Backend(ABC):
     def probe(cls) -> Probe:
         """Can it be used here? Must be quick and must not raise."""
 
+    @classmethod
+    def on_device(cls, number: int) -> Backend:
+        """An instance for one of several devices of its kind.
+
+        Raises:
+            BackendError: there is no such device.
+        """
+        return cls()
+
     @abstractmethod
     def load(self, program: Program) -> Any:
         """Allocate what the program needs beside its banks and return what `run` takes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 from gpubp.nn.module import Module
@@ -11,15 +11,19 @@ from gpubp.nn.module import Module
 class Sequential(Module):
     """Modules applied one after the other: `Sequential(Linear(4, 8), ReLU(), Linear(8, 1))`.
 
-    Sub-modules are named "0", "1", ..., as in torch.
+    Sub-modules are named "0", "1", ..., as in torch; or by the keys of a dict, if one is given.
     """
 
-    def __init__(self, *modules: Module) -> None:
+    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
         super().__init__()
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            for name, named in modules[0].items():
+                self.add_module(name, named)
+            return
         for module in modules:
             self.append(module)
 
-    def append(self, module: Module) -> Sequential:
+    def append(self, module: Any) -> Sequential:
         """Add a module at the end; returns self.
 
         Raises:

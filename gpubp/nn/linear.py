@@ -1,10 +1,11 @@
-"""The affine layer."""
+"""Layers that multiply by a weight."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from gpubp import ops
+from gpubp.core import describe
 from gpubp.errors import ShapeError
 from gpubp.nn.init import fan_in_bound, uniform
 from gpubp.nn.module import Module
@@ -61,4 +62,71 @@ class Linear(Module):
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}"
+        )
+
+
+class Bilinear(Module):
+    """y_k = x1^T W_k x2 + b_k.
+
+    Weight and bias start uniform in +-1/sqrt(in1_features), as in torch.
+
+    Args:
+        in1_features: size of the last axis of x1; at least 1.
+        in2_features: size of the last axis of x2; at least 1.
+        out_features: size of the last axis of y; at least 1.
+        bias: whether to add b.
+        dtype: float32 or float64.
+
+    Attributes:
+        weight: shape (out_features, in1_features, in2_features).
+        bias: shape (out_features,), or None.
+
+    Raises:
+        ShapeError: a size is below 1.
+    """
+
+    def __init__(
+        self,
+        in1_features: int,
+        in2_features: int,
+        out_features: int,
+        bias: bool = True,
+        dtype: Any = "float32",
+    ) -> None:
+        super().__init__()
+        shape = (out_features, in1_features, in2_features)
+        if min(shape) < 1:
+            raise ShapeError(f"Bilinear needs sizes of at least 1, got (out, in1, in2) {shape}.")
+        self.in1_features = in1_features
+        self.in2_features = in2_features
+        self.out_features = out_features
+        bound = fan_in_bound(in1_features)
+        self.weight = Parameter(uniform(shape, bound, dtype))
+        self.bias: Parameter | None = (
+            Parameter(uniform((out_features,), bound, dtype)) if bias else None
+        )
+
+    def forward(self, x1: Any, x2: Any) -> Any:
+        """Map (..., in1_features) and (..., in2_features) to (..., out_features).
+
+        Raises:
+            ShapeError: other sizes, or leading axes that differ.
+        """
+        wanted = (self.in1_features, self.in2_features)
+        if (*x1.shape[-1:], *x2.shape[-1:]) != wanted or x1.shape[:-1] != x2.shape[:-1]:
+            raise ShapeError(
+                f"{self.weight.name}: got x1 {describe(x1)} and x2 {describe(x2)}, expected "
+                f"(..., {wanted[0]}) and (..., {wanted[1]}) with equal leading axes."
+            )
+        # (in1, out * in2): one matrix product for all outputs.
+        table = ops.reshape(ops.transpose(self.weight, (1, 0, 2)), (wanted[0], -1))
+        rows = ops.reshape(ops.matmul(x1, table), (*x1.shape[:-1], self.out_features, wanted[1]))
+        y = ops.sum(ops.multiply(rows, ops.expand_dims(x2, -2)), -1)
+        return y if self.bias is None else ops.add(y, self.bias)
+
+    def extra_repr(self) -> str:
+        """The sizes, as torch shows them."""
+        return (
+            f"in1_features={self.in1_features}, in2_features={self.in2_features}, "
+            f"out_features={self.out_features}, bias={self.bias is not None}"
         )

@@ -10,14 +10,14 @@ Holds in between: an array that is registered twice is listed once, under its fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.core import assume
-from gpubp.errors import ShapeError, UnknownNameError
+from gpubp.errors import ShapeError, UnknownNameError, unknown_name
 from gpubp.nn.parameter import Buffer, Parameter
 
 ModuleT = TypeVar("ModuleT", bound="Module")
@@ -85,7 +85,8 @@ class Module:
         if any(name in table for table in self._tables()):
             raise TypeError(
                 f"{type(self).__name__}.{name} is registered; got {type(value).__name__}, expected "
-                f"a Parameter, Buffer, Module or None. To change its value, write {name}.value."
+                f"a Parameter, Buffer, Module or None. To change its value, write {name}.value; "
+                f"in forward(), call gp.ops.assign(self.{name}, value)."
             )
         return None
 
@@ -117,9 +118,56 @@ class Module:
         setattr(self, name, buffer)
         return buffer
 
+    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+        """Add a parameter, also found as the attribute `name`; None keeps the name for later."""
+        if parameter is not None and not isinstance(parameter, Parameter):
+            raise TypeError(
+                f"{name}: got {type(parameter).__name__}, expected a Parameter or None."
+            )
+        self._parameters.setdefault(name, None)
+        setattr(self, name, parameter)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Add a sub-module, also found as the attribute `name`.
+
+        Raises:
+            TypeError: it is not a Module.
+            ValueError: the name is empty or has a dot, which separates names in state dicts.
+        """
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"{name}: got {type(module).__name__}, expected a Module or None.")
+        if not name or "." in name:
+            raise ValueError(f"a module cannot be named {name!r}: expected a name without dots.")
+        self._modules.setdefault(name, None)
+        setattr(self, name, module)
+
+    register_module = add_module
+
     def children(self) -> Iterator[Module]:
         """The direct sub-modules."""
-        return (module for module in self._modules.values() if module is not None)
+        return (module for _, module in self.named_children())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """(name, module) for the direct sub-modules."""
+        return ((name, module) for name, module in self._modules.items() if module is not None)
+
+    def get_submodule(self, target: str) -> Module:
+        """The module of a dotted name, as `named_modules` gives them; "" is this one.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
+        known = dict(self.named_modules())
+        if target not in known:
+            raise unknown_name("module", target, known)
+        return known[target]
+
+    def apply(self: ModuleT, fn: Callable[[Module], Any]) -> ModuleT:
+        """Call `fn` on every sub-module, inner ones first, and on this one; returns self."""
+        for module in self.children():
+            module.apply(fn)
+        fn(self)
+        return self
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """(dotted name, module) for this module and all below it, each once."""
@@ -160,6 +208,10 @@ class Module:
         """(dotted name, buffer), each once."""
         return self._named_slots("_buffers")
 
+    def buffers(self) -> Iterator[Buffer]:
+        """All buffers of this module and those below it."""
+        return (buffer for _, buffer in self.named_buffers())
+
     def train(self: ModuleT, mode: bool = True) -> ModuleT:
         """Set train mode (or eval mode) here and below; returns self."""
         for module in self.modules():
@@ -169,6 +221,12 @@ class Module:
     def eval(self: ModuleT) -> ModuleT:
         """Set eval mode here and below; returns self."""
         return self.train(False)
+
+    def requires_grad_(self: ModuleT, requires_grad: bool = True) -> ModuleT:
+        """Freeze (False) or train (True) all parameters here and below; returns self."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies of all parameters and buffers, by dotted name."""

@@ -58,7 +58,7 @@ class Parameter(Buffer):
 
     Args:
         value: the initial value, of a float dtype; copied.
-        requires_grad: False freezes it: optimisers leave it as it is.
+        requires_grad: False freezes it: steps compute no gradient of it and leave it as it is.
         name: shown in reports; a module that registers the parameter replaces it.
         dtype: default is the dtype of `value`.
 
@@ -80,3 +80,11 @@ class Parameter(Buffer):
                 "Pass dtype='float32', or use a Buffer."
             )
         self.requires_grad = requires_grad
+
+    def requires_grad_(self, requires_grad: bool = True) -> Parameter:
+        """Freeze (False) or train (True) it from the next step on; returns self.
+
+        Steps that know it are traced again.
+        """
+        self.requires_grad = bool(requires_grad)
+        return self

@@ -1,4 +1,4 @@
-"""Adam (Kingma & Ba, ICLR 2015, arXiv:1412.6980), in torch's form."""
+"""Adam (Kingma & Ba, ICLR 2015, arXiv:1412.6980) and AdamW, in torch's form."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from gpubp import ops
 from gpubp.core import Array
 from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
-from gpubp.optim.base import Optimizer, Update, require, scalar
+from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
+from gpubp.optim.rules import average, decayed, require_betas, require_not_negative, scalar
+from gpubp.optim.state import Cohort
 
 
 class Adam(Optimizer):
@@ -28,13 +30,15 @@ class Adam(Optimizer):
         betas: decay of the moments, each in [0, 1).
         eps: at least 0.
         weight_decay: L2 penalty, at least 0.
+        amsgrad: divide by the largest v so far (Reddi, Kale & Kumar, ICLR 2018).
         maximize: ascend instead.
+        decoupled_weight_decay: shrink the weights themselves, as AdamW.
 
     Raises:
         DataError: an option out of its range.
     """
 
-    state_names = ("exp_avg", "exp_avg_sq")
+    state_names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
     def __init__(
         self,
@@ -43,61 +47,96 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
         *,
         maximize: bool = False,
+        decoupled_weight_decay: bool = False,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": tuple(betas),
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "maximize": maximize,
-            },
-        )
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+            "decoupled_weight_decay": decoupled_weight_decay,
+        }
+        super().__init__(params, defaults)
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Raise DataError if an option is out of its range."""
-        for name in ("lr", "eps", "weight_decay"):
-            value = options[name]
-            require(value >= 0.0, f"Adam: {name} is {value}, expected at least 0.")
-        betas = options["betas"]
-        require(
-            len(betas) == 2 and all(0.0 <= beta < 1.0 for beta in betas),
-            f"Adam: betas are {betas}, expected two numbers in [0, 1).",
-        )
+        require_not_negative(self, options, "lr", "eps", "weight_decay")
+        require_betas(self, options["betas"])
 
     def used_state(self, group: ParamGroup) -> tuple[str, ...]:
-        """Both moments, always."""
-        return self.state_names
+        """Both moments, and the largest second one where amsgrad needs it."""
+        return self.state_names if group["amsgrad"] else self.state_names[:2]
 
     def counts_steps(self) -> bool:
         """Always: the bias corrections depend on it."""
         return True
 
     def emit_group(
-        self, group: ParamGroup, grads: list[tuple[Parameter, Array]], new_count: Array | None
+        self, group: ParamGroup, grads: list[tuple[Parameter, Array]], cohort: Cohort
     ) -> Update:
         """Append the update of one group."""
-        beta1, beta2 = group["betas"]
-        step_size, bias2_sqrt = _corrections(group, new_count)
+        bias1, bias2 = corrections(group, cohort)
+        step_size, bias2_sqrt = ops.divide(group.lr, bias1), ops.sqrt(bias2)
         updates: Update = []
         for param, grad in grads:
             first = self.state_of("exp_avg", param)
             second = self.state_of("exp_avg_sq", param)
-            m = update.ema(first, grad, beta1)
-            v = update.ema_square(second, grad, beta2)
+            m = average(first, grad, group.momentum, param)
+            v = update.ema_square(second, grad, group["betas"][1])
+            updates += [(first, m), (second, v)]
+            if group["amsgrad"]:
+                largest = self.state_of("max_exp_avg_sq", param)
+                v = ops.maximum(largest, v)
+                updates.append((largest, v))
             scalars = scalar(step_size, param), scalar(bias2_sqrt, param)
-            new = update.adam(param, m, v, *scalars, group["eps"])
-            updates += [(first, m), (second, v), (param, new)]
+            start = decayed(group, param, group["decoupled_weight_decay"])
+            updates.append((param, update.adam(start, m, v, *scalars, group["eps"])))
         return updates
 
 
-def _corrections(group: ParamGroup, count: Any) -> tuple[Any, Any]:
-    """(lr / (1 - beta1^t), sqrt(1 - beta2^t)) as float64 scalars."""
-    beta1, beta2 = group["betas"]
-    t = ops.astype(count, np.float64)
-    bias1 = ops.subtract(1.0, ops.power(beta1, t))
-    bias2 = ops.subtract(1.0, ops.power(beta2, t))
-    return ops.divide(group.lr, bias1), ops.sqrt(bias2)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019, arXiv:1711.05101).
+
+    w <- w (1 - lr weight_decay) before Adam's step, whose gradient holds no penalty.
+
+    Args:
+        params, lr, betas, eps, amsgrad, maximize: as of Adam.
+        weight_decay: at least 0.
+
+    Raises:
+        DataError: an option out of its range.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            maximize=maximize,
+            decoupled_weight_decay=True,
+        )
+
+
+def corrections(group: ParamGroup, cohort: Cohort) -> tuple[Any, Any]:
+    """(1 - beta1^t, 1 - beta2^t) as float64 scalars, t counting this step."""
+    t = ops.astype(cohort.next(), np.float64)
+    bias1 = ops.subtract(1.0, ops.power(group.momentum, t))
+    return bias1, ops.subtract(1.0, ops.power(group["betas"][1], t))

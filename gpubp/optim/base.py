@@ -3,13 +3,14 @@
 Comes in: parameters, options, and (inside a trace) one gradient for each parameter. Goes out:
 (slot, new value) pairs that the step's program writes at its end.
 
-Holds in between: numbers that change from step to step (learning rates, the step count) live in
+Holds in between: numbers that change from step to step (learning rates, step counts) live in
 slots and are read by the program, so a compiled step never freezes them; every other option is
 baked into the trace, and changing one makes the step trace again.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp import ops
 from gpubp.core import Array, assume
 from gpubp.errors import DataError, ShapeError, UnknownNameError, unknown_name
 from gpubp.nn.parameter import Parameter
-from gpubp.optim.group import ParamGroup, Params, as_groups, checked_params
-from gpubp.store import Slot, siblings
+from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params, plain
+from gpubp.optim.rules import adjusted
+from gpubp.optim.state import Arrays, Cohort, Cohorts, Past
+from gpubp.store import Slot
 
 Update = list[tuple[Slot, Array]]
 
@@ -36,7 +38,6 @@ class Optimizer(ABC):
 
     Attributes:
         param_groups: as in torch; `param_groups[0]["lr"] = 0.01` takes effect at the next step.
-        step_count: int64 scalar slot: steps taken, by optimisers that need to know.
 
     Raises:
         DataError: no parameters, one of them twice, or an option out of its range.
@@ -45,15 +46,17 @@ class Optimizer(ABC):
     """
 
     state_names: tuple[str, ...] = ()
+    scalar_names: tuple[str, ...] = ()
     saves_step = True
+    saves_initial = False
+    decouples = False
 
     def __init__(self, params: Params, defaults: Mapping[str, Any]) -> None:
         self.defaults = dict(defaults)
         self.param_groups: list[ParamGroup] = []
-        self.step_count = Slot("t", 0, np.int64)
-        self._state: dict[str, dict[int, Slot]] = {}
-        self._pending: dict[str, dict[int, NDArray[Any]]] = {}
         self._version = 0
+        self._arrays = Arrays()
+        self._cohorts = Cohorts(self._changed)
         for group in as_groups(params):
             self.add_param_group(group)
         if not self.param_groups or not any(g.params for g in self.param_groups):
@@ -76,15 +79,26 @@ class Optimizer(ABC):
 
     @abstractmethod
     def emit_group(
-        self, group: ParamGroup, grads: list[tuple[Parameter, Array]], new_count: Array | None
+        self, group: ParamGroup, grads: list[tuple[Parameter, Array]], cohort: Cohort
     ) -> Update:
-        """Append the update of one group's parameters to the trace.
+        """Append the update of parameters of one group to the trace.
 
         Args:
             group: the options.
-            grads: the gradient of each trained parameter; sign and weight decay are done.
-            new_count: the step count after this step, int64 scalar; None if steps do not count.
+            grads: the gradient of each trained parameter; sign and coupled weight decay are done.
+            cohort: the steps that they have taken: `cohort.count` before this one, `cohort.next()`
+                with it.
         """
+
+    def initial(self, name: str, group: ParamGroup) -> float:
+        """What a state array or scalar starts from."""
+        return 0.0
+
+    @property
+    def step_count(self) -> Slot:
+        """int64 scalar slot: steps taken by the parameters that have taken the most, if counted."""
+        found: Slot = max(self._cohorts, key=lambda cohort: int(cohort.count.value)).count
+        return found
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters with options of their own.
@@ -93,36 +107,47 @@ class Optimizer(ABC):
             group: "params" (a parameter or an iterable of them) and options.
         """
         params = checked_params(group.get("params", ()))
-        extra = [key for key in group if key != "params" and key not in self.defaults]
+        known = {"params", *self.defaults, *NOTES}
+        extra = [key for key in group if key not in known]
         if extra:
             raise unknown_name(f"option of {type(self).__name__}", extra[0], self.defaults)
-        known = {id(p) for g in self.param_groups for p in g.params}
-        twice = [p.name for p in params if id(p) in known or params.count(p) > 1]
+        mine = {id(p) for g in self.param_groups for p in g.params}
+        twice = [p.name for p in params if id(p) in mine or params.count(p) > 1]
         if twice:
             raise DataError(f"parameter {twice[0]} was given twice; give each to one group, once.")
         options = {key: group.get(key, value) for key, value in self.defaults.items()}
-        self.param_groups.append(ParamGroup(params, options, self.check, self._changed))
+        made = ParamGroup(params, options, self._check, self._changed)
+        made.update({key: group[key] for key in NOTES if key in group})
+        self.param_groups.append(made)
+        if params:
+            past = (0, tuple((name, self.initial(name, made)) for name in self.scalar_names))
+            self._cohorts.add(params, len(self.param_groups) if self.scalar_names else 0, past)
         self._changed()
+
+    def _check(self, options: Mapping[str, Any]) -> None:
+        for name, value in options.items():
+            if isinstance(value, (str, bytes)) or value is None or getattr(value, "shape", ()):
+                raise DataError(f"{type(self).__name__}: {name} is {value!r}, expected a number.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise DataError(f"{type(self).__name__}: {name} is {value}, expected a finite one.")
+        self.check(options)
 
     def parameters(self) -> list[Parameter]:
         """All parameters with requires_grad, group by group."""
-        assume(self._facts)
+        assume(self._trained)
         return [p for group in self.param_groups for p in group.params if p.requires_grad]
 
     def prepare(self) -> None:
         """Create the state arrays, once the parameters have their banks. May be called again."""
-        names: dict[str, list[Parameter]] = {}
+        self._cohorts.split()
+        wanted: dict[str, list[tuple[Parameter, float]]] = {}
         for group in self.param_groups:
             for name in self.used_state(group):
-                known = self._state.setdefault(name, {})
-                new = [p for p in group.params if p.requires_grad and id(p) not in known]
-                names.setdefault(name, []).extend(new)
-        for name, params in names.items():
-            for param, slot in zip(params, siblings(name, params), strict=True):
-                self._state[name][id(param)] = slot
-                saved = self._pending.get(name, {}).pop(id(param), None)
-                if saved is not None:
-                    slot.value = saved
+                fill = self.initial(name, group)
+                found = [(p, fill) for p in group.params if p.requires_grad]
+                wanted.setdefault(name, []).extend(found)
+        for name, params in wanted.items():
+            self._arrays.make(name, [p for p, _ in params], [fill for _, fill in params])
 
     def emit(self, grads: Mapping[int, Array]) -> Update:
         """Append the update to the trace.
@@ -131,29 +156,32 @@ class Optimizer(ABC):
             grads: the traced gradient for each id(parameter).
 
         Returns:
-            (slot, new value) for each parameter in `grads`, its state, and the step count.
+            (slot, new value) for each parameter in `grads`, its state, and the step counts.
         """
         assume(self._facts)
         updates: Update = []
-        new_count = None
         if self.counts_steps():
-            new_count = ops.add(self.step_count, 1)
-            updates.append((self.step_count, new_count))
+            trained = [c for c in self._cohorts if any(id(p) in grads for p in c.members)]
+            updates += [(cohort.count, cohort.next()) for cohort in trained]
         for group in self.param_groups:
-            found = [(p, _adjusted(group, p, grads[id(p)])) for p in group.params if id(p) in grads]
-            updates += self.emit_group(group, found, new_count)
+            for cohort in self._cohorts:
+                mine = [p for p in group.params if id(p) in grads and p in cohort]
+                if mine:
+                    decoupled = self.decouples or group.get("decoupled_weight_decay", False)
+                    found = [(p, adjusted(group, p, grads[id(p)], decoupled)) for p in mine]
+                    updates += self.emit_group(group, found, cohort)
         return updates
 
     def state_of(self, name: str, param: Parameter) -> Slot:
         """The state array `name` that belongs to `param`; exists after `prepare`."""
-        return self._state[name][id(param)]
+        return self._arrays.of(name, param)
 
     def state_dict(self) -> dict[str, Any]:
         """State and options, laid out as torch.optim's, with NumPy arrays (copies).
 
         Returns:
             {"state": {i: {name: array}}, "param_groups": [{..., "params": [i, ...]}]}, where i
-            counts the parameters group by group. Before the first step "state" is empty.
+            counts the parameters group by group. Parameters without a step have no state.
         """
         state: dict[int, dict[str, NDArray[Any]]] = {}
         groups = []
@@ -170,18 +198,19 @@ class Optimizer(ABC):
         return {"state": state, "param_groups": groups}
 
     def _saved_state(self, group: ParamGroup, param: Parameter) -> dict[str, NDArray[Any]]:
+        steps, scalars = self._cohorts.of(param).past
+        if self.counts_steps() and not steps and not self.saves_initial:
+            return {}
         found: dict[str, NDArray[Any]] = {}
-        if self.counts_steps() and not self.step_count.value:
-            return found
         for name in self.used_state(group):
-            slot = self._state.get(name, {}).get(id(param))
-            pending = self._pending.get(name, {}).get(id(param))
-            if slot is not None:
-                found[name] = slot.value.copy()
-            elif pending is not None:
-                found[name] = pending.copy()
+            value = self._arrays.value(name, param)
+            if value is None and self.saves_initial:
+                value = np.full(param.shape, self.initial(name, group), param.dtype)
+            if value is not None:
+                found[name] = value
         if found and self.saves_step:
-            found = {"step": np.array(self.step_count.value, np.float32), **found}
+            numbers = {name: np.array(value) for name, value in scalars}
+            found = {"step": np.array(steps, np.float32), **numbers, **found}
         return found
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -194,10 +223,13 @@ class Optimizer(ABC):
                 only torch has (foreach, fused, ...) are passed over if they are off.
 
         Raises:
-            DataError: other groups, parameters that differ in the number of steps, an option of
-                torch's that is on and not supported here.
+            DataError: other groups, or an option of torch's that is on and not supported here.
             ShapeError: an array's shape is not its parameter's.
+            UnknownNameError: a state that this optimiser does not have.
         """
+        for key in ("state", "param_groups"):
+            if key not in state_dict:
+                raise DataError(f"not the state of an optimizer: it has no {key!r}.")
         groups = state_dict["param_groups"]
         mine = [len(g.params) for g in self.param_groups]
         given = [len(g["params"]) for g in groups]
@@ -206,45 +238,41 @@ class Optimizer(ABC):
                 f"the state has parameter groups of sizes {given}, this optimizer has {mine}."
             )
         options = [self._known_options(group) for group in groups]
-        saved, steps = self._read_state(groups, state_dict["state"])
+        saved, pasts = self._read_state(groups, state_dict["state"])
         for group, new in zip(self.param_groups, options, strict=True):
-            self.check({**group, **new})
+            self._check({**group, **new})
         for group, new in zip(self.param_groups, options, strict=True):
             group.replace(new)
-        self.step_count.value = np.int64(steps)
-        self._restore(saved)
+        self._cohorts.restore(pasts)
+        group_of = {id(p): group for group in self.param_groups for p in group.params}
+        self._arrays.restore(saved, lambda name, key: self.initial(name, group_of[key]))
 
     def _known_options(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        on = [k for k, v in group.items() if k not in self.defaults and k != "params" and v]
+        known = {*self.defaults, *NOTES}
+        on = [k for k, v in group.items() if k not in known and k != "params" and v]
         if on:
             raise DataError(
                 f"{type(self).__name__} does not support the option {on[0]}={group[on[0]]}."
             )
-        return {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in group.items()
-            if key in self.defaults
-        }
+        return {key: plain(value) for key, value in group.items() if key in known}
 
     def _read_state(
         self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Mapping[str, Any]]
-    ) -> tuple[dict[str, dict[int, NDArray[Any]]], int]:
+    ) -> tuple[dict[str, dict[int, NDArray[Any]]], dict[int, Past]]:
         saved: dict[str, dict[int, NDArray[Any]]] = {}
-        steps: set[int] = set()
+        pasts: dict[int, Past] = {}
         for mine, theirs in zip(self.param_groups, groups, strict=True):
             for param, key in zip(mine.params, theirs["params"], strict=True):
-                for name, value in dict(state.get(key, {})).items():
-                    if name == "step":
-                        steps.add(int(value))
-                    elif value is not None:
-                        array = self._checked_state(name, param, value)
-                        saved.setdefault(name, {})[id(param)] = array
-        if len(steps) > 1:
-            raise DataError(
-                f"the parameters took different numbers of steps ({sorted(steps)}); gpubp counts "
-                "the steps of an optimizer as one."
-            )
-        return saved, steps.pop() if steps else int(any(saved.values()))
+                given = {k: v for k, v in dict(state.get(key, {})).items() if v is not None}
+                steps = int(given.pop("step", int(bool(given))))
+                scalars = tuple(
+                    (name, float(given.pop(name, self.initial(name, mine))))
+                    for name in self.scalar_names
+                )
+                pasts[id(param)] = steps, scalars
+                for name, value in given.items():
+                    saved.setdefault(name, {})[id(param)] = self._checked_state(name, param, value)
+        return saved, pasts
 
     def _checked_state(self, name: str, param: Parameter, value: Any) -> NDArray[Any]:
         if name not in self.state_names:
@@ -256,37 +284,16 @@ class Optimizer(ABC):
             )
         return array
 
-    def _restore(self, saved: dict[str, dict[int, NDArray[Any]]]) -> None:
-        for name, slots in self._state.items():
-            for key, slot in slots.items():
-                slot.value = saved.get(name, {}).pop(key, np.zeros(slot.shape, slot.dtype))
-        self._pending = saved
-
     def _changed(self) -> None:
         self._version += 1
 
-    def _facts(self) -> tuple[Any, ...]:
-        """What a trace of this optimiser depends on."""
-        return self._version, [p.requires_grad for g in self.param_groups for p in g.params]
+    def _trained(self) -> list[bool]:
+        return [p.requires_grad for group in self.param_groups for p in group.params]
+
+    def _facts(self) -> int:
+        """What a trace of this optimiser depends on, beside which parameters are trained."""
+        return self._version
 
     def __repr__(self) -> str:
         groups = ", ".join(map(repr, self.param_groups))
         return f"{type(self).__name__}({groups})"
-
-
-def scalar(value: Any, like: Parameter) -> Any:
-    """A float64 scalar cast to a parameter's dtype."""
-    return ops.astype(value, like.dtype)
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise DataError with `message` unless `condition`."""
-    if not condition:
-        raise DataError(message)
-
-
-def _adjusted(group: ParamGroup, param: Parameter, grad: Array) -> Any:
-    """The gradient to descend: sign first, then L2 weight decay g + wd w, in torch's order."""
-    signed = ops.negative(grad) if group["maximize"] else grad
-    decay = group["weight_decay"]
-    return ops.add(signed, ops.multiply(param, decay)) if decay else signed

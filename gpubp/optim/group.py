@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.errors import unknown_name
+from gpubp.errors import DataError, unknown_name
 from gpubp.nn.parameter import Parameter
 from gpubp.store import Slot
 
 Params = Iterable[Parameter] | Iterable[Mapping[str, Any]]
+
+# What learning-rate schedules keep in a group, under torch's names; no update reads them.
+NOTES = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")
 
 
 class ParamGroup(MutableMapping[str, Any]):
@@ -31,47 +34,113 @@ class ParamGroup(MutableMapping[str, Any]):
         check: Callable[[Mapping[str, Any]], None],
         changed: Callable[[], None],
     ) -> None:
+        options = {key: plain(value) for key, value in options.items()}
         check(options)
         self.params = list(params)
         self.lr = Slot("lr", float(options["lr"]), np.float64)
         self._options = {key: value for key, value in options.items() if key != "lr"}
+        self._notes: dict[str, float] = {}
+        self._moving: Slot | None = None
         self._check = check
         self._changed = changed
+
+    @property
+    def momentum(self) -> Any:
+        """The momentum, or the first of the betas: a number, or a slot if a schedule moves it."""
+        if self._moving is not None:
+            return self._moving
+        return self._options["betas"][0] if "betas" in self._options else self._options["momentum"]
+
+    def move_momentum(self) -> Slot:
+        """Keep the momentum in a slot from now on, which programs read at every step.
+
+        Raises:
+            DataError: the optimiser has neither a momentum nor betas.
+        """
+        if self._moving is None:
+            if "betas" not in self._options and "momentum" not in self._options:
+                raise DataError(
+                    "the optimizer has neither momentum nor betas to cycle; pass "
+                    "cycle_momentum=False."
+                )
+            self._moving = Slot("momentum", float(self.momentum), np.float64)
+            self._changed()
+        return self._moving
+
+    @property
+    def has_momentum(self) -> bool:
+        """The momentum is not 0, or a schedule moves it."""
+        return self._moving is not None or bool(self.momentum)
 
     def __getitem__(self, key: str) -> Any:
         if key == "params":
             return self.params
-        return float(self.lr.value) if key == "lr" else self._options[key]
+        if key == "lr":
+            return float(self.lr.value)
+        if key in self._notes:
+            return self._notes[key]
+        value = self._options[key]
+        if self._moving is None or key not in ("momentum", "betas"):
+            return value
+        moved = float(self._moving.value)
+        return (moved, *value[1:]) if key == "betas" else moved
 
     def __setitem__(self, key: str, value: Any) -> None:
+        if key in NOTES:
+            self._notes[key] = float(value)
+            return
         if key not in self or key == "params":
             raise unknown_name("option", key, [k for k in self if k != "params"])
+        value = plain(value)
         self._check({**self, key: value})
-        if key == "lr":
+        self._set(key, value)
+
+    def _set(self, key: str, value: Any) -> None:
+        if key in NOTES:
+            self._notes[key] = float(value)
+        elif key == "lr":
             self.lr.value = np.float64(value)
-        elif self._options[key] != value:
+        elif self._moving is not None and key in ("momentum", "betas"):
+            self._moving.value = np.float64(value[0] if key == "betas" else value)
+            if key == "betas":
+                self._store(key, (self._options[key][0], *value[1:]))
+        else:
+            self._store(key, value)
+
+    def _store(self, key: str, value: Any) -> None:
+        if self._options[key] != value:
             self._options[key] = value
             self._changed()
 
     def replace(self, options: Mapping[str, Any]) -> None:
         """Set several options that are valid together, and not always one by one."""
+        options = {key: plain(value) for key, value in options.items()}
         self._check({**self, **options})
-        self._options.update({key: value for key, value in options.items() if key != "lr"})
-        self.lr.value = np.float64(options.get("lr", self["lr"]))
-        self._changed()
+        for key, value in options.items():
+            self._set(key, value)
 
     def __delitem__(self, key: str) -> None:
         raise TypeError("options of a parameter group cannot be deleted.")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("params", "lr", *self._options))
+        return iter(("params", "lr", *self._options, *self._notes))
 
     def __len__(self) -> int:
-        return 2 + len(self._options)
+        return 2 + len(self._options) + len(self._notes)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in self.items() if k != "params")
         return f"ParamGroup({len(self.params)} parameters, {shown})"
+
+
+def plain(value: Any) -> Any:
+    """Python's own numbers for NumPy's (and torch's scalars), tuples for lists.
+
+    A Python number takes the dtype of the arrays it meets; a NumPy number would widen them.
+    """
+    if isinstance(value, (list, tuple)):
+        return tuple(map(plain, value))
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def as_groups(params: Params) -> list[Mapping[str, Any]]:

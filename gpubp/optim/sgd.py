@@ -9,8 +9,10 @@ from gpubp import ops
 from gpubp.core import Array
 from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
-from gpubp.optim.base import Optimizer, Update, require, scalar
+from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
+from gpubp.optim.rules import accumulated, factor, require, require_not_negative, scalar
+from gpubp.optim.state import Cohort
 
 
 class SGD(Optimizer):
@@ -61,9 +63,7 @@ class SGD(Optimizer):
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Raise DataError if an option is out of its range."""
-        for name in ("lr", "momentum", "weight_decay"):
-            value = options[name]
-            require(value >= 0.0, f"SGD: {name} is {value}, expected at least 0.")
+        require_not_negative(self, options, "lr", "momentum", "weight_decay")
         plain = options["momentum"] <= 0.0 or options["dampening"] != 0.0
         require(
             not (options["nesterov"] and plain),
@@ -73,32 +73,35 @@ class SGD(Optimizer):
 
     def used_state(self, group: ParamGroup) -> tuple[str, ...]:
         """A momentum buffer, where there is momentum."""
-        return self.state_names if group["momentum"] else ()
+        return self.state_names if group.has_momentum else ()
 
     def counts_steps(self) -> bool:
         """Only dampening needs it: the first gradient enters the buffer undampened."""
-        return any(g["momentum"] and g["dampening"] for g in self.param_groups)
+        return any(g.has_momentum and g["dampening"] for g in self.param_groups)
 
     def emit_group(
-        self, group: ParamGroup, grads: list[tuple[Parameter, Array]], new_count: Array | None
+        self, group: ParamGroup, grads: list[tuple[Parameter, Array]], cohort: Cohort
     ) -> Update:
         """Append the update of one group."""
         updates: Update = []
         for param, grad in grads:
             direction = grad
-            if group["momentum"]:
+            if group.has_momentum:
                 buffer = self.state_of("momentum_buffer", param)
-                average = self._average(group, buffer, grad)
-                updates.append((buffer, average))
-                direction = average
+                new = self._average(group, buffer, grad, param, cohort)
+                updates.append((buffer, new))
+                direction = new
                 if group["nesterov"]:
-                    direction = ops.add(grad, ops.multiply(average, group["momentum"]))
+                    momentum = factor(group.momentum, param)
+                    direction = ops.add(grad, ops.multiply(new, momentum))
             updates.append((param, update.sgd(param, direction, scalar(group.lr, param))))
         return updates
 
-    def _average(self, group: ParamGroup, buffer: Any, grad: Array) -> Any:
+    def _average(
+        self, group: ParamGroup, buffer: Any, grad: Array, param: Parameter, cohort: Cohort
+    ) -> Any:
         # A buffer of zeros gives b = g at the first step by itself, unless dampening shrinks it.
-        damped = update.momentum(buffer, grad, group["momentum"], group["dampening"])
+        damped = accumulated(buffer, grad, group.momentum, param, group["dampening"])
         if not group["dampening"]:
             return damped
-        return ops.where(ops.equal(self.step_count, 0), grad, damped)
+        return ops.where(ops.equal(cohort.count, 0), grad, damped)

@@ -177,7 +177,7 @@ class Trainer:
         targets = as_input(y, names[1], self._floating)
         check_pair(data, targets, names)
         if isinstance(self.loss_fn, CrossEntropyLoss) and targets.dtype.kind == "i":
-            graph, _ = trace(self.model, [ArrayType((1, *data.shape[1:]), data.dtype)])
+            graph, _ = trace(self.model, [ArrayType((2, *data.shape[1:]), data.dtype)])
             check_labels(targets, graph.outputs[0].shape[-1], names[1])
         return data, targets
 

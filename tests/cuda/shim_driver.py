@@ -19,7 +19,7 @@ from typing import Any
 from numpy.typing import NDArray
 from shim_build import built, runtime
 
-from gpubp.backends.cupy.driver import Dim
+from gpubp.backends.cupy.driver import DeviceMemoryError, Dim
 from gpubp.errors import BackendError, unknown_name
 
 ORDERS = ("forward", "reverse", "random")
@@ -78,12 +78,17 @@ class ShimMemory:
     def __init__(self, driver: ShimDriver, nbytes: int) -> None:
         self._driver = driver
         self.nbytes = nbytes
+        if nbytes > driver.free_bytes():
+            free = driver.free_bytes()
+            raise DeviceMemoryError(f"{nbytes:,} bytes were asked for, {free:,} are free.")
         self.address: int = runtime().gp_allocate(nbytes, id(driver)) or 0
         if not self.address:
             raise BackendError(f"cannot allocate {nbytes} bytes")
+        driver.used += nbytes
 
     def __del__(self) -> None:
         if getattr(self, "address", 0):
+            self._driver.used -= self.nbytes
             with _lock:
                 damage = runtime().gp_free(self.address)
             if damage:
@@ -130,6 +135,7 @@ class ShimDriver:
         architecture: which GPU's limits hold, and what generated sources are made for.
         processors: as many streaming multiprocessors as are claimed.
         seconds: of processor time that a launch may take; more is an error.
+        memory: bytes that the device has.
 
     Attributes:
         launched: how often each kernel was launched, replays included.
@@ -145,6 +151,7 @@ class ShimDriver:
         architecture: str = "sm_80",
         processors: int = 4,
         seconds: float = 60.0,
+        memory: int = 1 << 40,
     ) -> None:
         if order not in ORDERS:
             raise unknown_name("order", order, ORDERS)
@@ -152,6 +159,7 @@ class ShimDriver:
             raise unknown_name("architecture", architecture, MOST_SHARED)
         self.order, self.seed, self.seconds = order, seed, seconds
         self.architecture, self.processors = architecture, processors
+        self.memory, self.used = memory, 0
         self.launched: Counter[str] = Counter()
         self.late_errors: list[BackendError] = []
         self._recorded: list[Callable[[], None]] | None = None
@@ -161,6 +169,10 @@ class ShimDriver:
         self._not_while_recording("allocate")
         with _lock:
             return ShimMemory(self, nbytes)
+
+    def free_bytes(self) -> int:
+        """What is left of the device's memory."""
+        return self.memory - self.used
 
     def upload(self, target: int, array: NDArray[Any]) -> None:
         """Copy a C-contiguous host array to a device address."""

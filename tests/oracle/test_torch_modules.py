@@ -159,7 +159,10 @@ def _loss_cases() -> dict[str, tuple[Any, Any, Any, Any]]:
     for reduction in ("mean", "sum", "none"):
         pair = nn.MSELoss(reduction), torch.nn.MSELoss(reduction=reduction)
         cases[f"mse {reduction}"] = (*pair, rng.normal(size=(9, 4)), rng.normal(size=(9, 4)))
-        pair = nn.CrossEntropyLoss(reduction), torch.nn.CrossEntropyLoss(reduction=reduction)
+        pair = (
+            nn.CrossEntropyLoss(reduction=reduction),
+            torch.nn.CrossEntropyLoss(reduction=reduction),
+        )
         logits = 20.0 * rng.normal(size=(9, 5))
         cases[f"cross entropy {reduction}"] = (*pair, logits, rng.integers(0, 5, 9))
     return cases

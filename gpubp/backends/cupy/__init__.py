@@ -9,8 +9,10 @@ generator's counter live on the device and advance there.
 from __future__ import annotations
 
 import importlib.util
+import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,13 @@ from gpubp.backends.base import Backend, Feed, Probe
 from gpubp.backends.cupy.driver import Driver
 from gpubp.backends.cupy.loaded import RUN_WORDS, Kernels, Loaded
 from gpubp.backends.cupy.memory import Staging
-from gpubp.errors import DataError
+from gpubp.errors import BackendError, DataError, unknown_name
 from gpubp.program import Program
+from gpubp.store import Bank
 
 STEPS_A_GRAPH = 16  # recorded together, for long runs
 RECORD_FROM = 8  # steps in a run that are worth a recording
+PRECISIONS = {"float32": 0, "tf32": 80, "bf16": 80, "float16": 80}  # and the least architecture
 _PROBLEMS = {
     1: "a class label is out of range: labels must be 0 to (number of classes - 1).",
     2: "an index is out of range of the axis it indexes.",
@@ -38,21 +42,36 @@ class CupyBackend(Backend):
     Args:
         device: number of the GPU.
         driver: instead of a GPU; see `driver.Driver`.
+        precision: what float32 matrix products are computed in: "float32", or on tensor cores with
+            float32 sums "tf32", "bf16" or "float16". Arrays stay float32, weights included, so
+            these lose precision in the factors of products only. Default is GPUBP_PRECISION, else
+            "float32".
+
+    Raises:
+        UnknownNameError: another precision.
+        BackendError: no such GPU, or one without the tensor cores for it.
     """
 
     name = "cupy"
 
-    def __init__(self, device: int = 0, driver: Driver | None = None) -> None:
+    def __init__(
+        self, device: int = 0, driver: Driver | None = None, precision: str | None = None
+    ) -> None:
         if driver is None:
             from gpubp.backends.cupy.device import CupyDriver
 
             driver = CupyDriver(device)
         self.driver = driver
+        self.precision = _checked_precision(precision, driver)
         self._kernels = Kernels(driver)
         self._run = driver.allocate(8 * RUN_WORDS)
         self._staging = Staging(driver)
         self._results = Staging(driver)
         self._lock = threading.RLock()  # one stream, one run block
+
+    @classmethod
+    def on_device(cls, number: int) -> CupyBackend:
+        return cls(number)
 
     @classmethod
     def probe(cls) -> Probe:
@@ -65,7 +84,41 @@ class CupyBackend(Backend):
 
     def load(self, program: Program) -> Loaded:
         with self._lock:
-            return Loaded(program, self.driver, self._kernels, self._run.address)
+            return Loaded(program, self.driver, self._kernels, self._run.address, self.precision)
+
+    def profile(self, loaded: Loaded, feed: Feed, repeats: int = 50) -> list[float]:
+        """Seconds that each part of a program takes on the device, when it runs alone again and
+        again; parameters and state are as before afterwards.
+
+        Args:
+            loaded: from `load`.
+            feed: arrays for one step.
+            repeats: runs of each part; the shortest of five times is divided by it.
+
+        Returns:
+            One number for each part of the program.
+        """
+        banks = [b.payload for b in loaded.program.buffers if isinstance(b.payload, Bank)]
+        saved = [bank.data.copy() for bank in banks]
+        with self._lock:
+            self._prepare([loaded], np.zeros((1, 2), np.int64), feed)
+            loaded.step()
+            self.driver.synchronize()
+            times = [self._timed(works, repeats) for works in loaded.parts]
+        for bank, before in zip(banks, saved, strict=True):
+            bank.data[...] = before
+        return times
+
+    def _timed(self, works: Sequence[Callable[[], None]], repeats: int) -> float:
+        found = []
+        for _ in range(5):
+            start = time.perf_counter()
+            for _ in range(repeats):
+                for work in works:
+                    work()
+            self.driver.synchronize()
+            found.append((time.perf_counter() - start) / repeats)
+        return min(found)
 
     def run(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed) -> None:
         if feed.check is not None:
@@ -133,3 +186,16 @@ class CupyBackend(Backend):
         self.driver.download(self._run.address, words)
         if words[3]:
             raise DataError(_PROBLEMS[int(words[3])])
+
+
+def _checked_precision(precision: str | None, driver: Driver) -> str:
+    found = precision or os.environ.get("GPUBP_PRECISION") or "float32"
+    if found not in PRECISIONS:
+        raise unknown_name("precision", found, PRECISIONS)
+    needed = PRECISIONS[found]
+    if int(driver.architecture.removeprefix("sm_")) < needed:
+        raise BackendError(
+            f"precision {found!r} needs a GPU of compute capability {needed / 10}, and "
+            f'{driver.name} is {driver.architecture}. Use "float32".'
+        )
+    return found

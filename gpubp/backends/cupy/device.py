@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.cupy.driver import Dim, Kernels, Memory
+from gpubp.backends.cupy.driver import DeviceMemoryError, Dim, Kernels, Memory
 from gpubp.errors import BackendError
 from gpubp.store import address_of
 
@@ -94,13 +94,17 @@ class CupyDriver:
             try:
                 memory = self._cupy.cuda.alloc(max(nbytes, 1))
             except self._cupy.cuda.memory.OutOfMemoryError as err:
-                free, total = self._cupy.cuda.runtime.memGetInfo()
-                raise BackendError(
-                    f"{self.name} has not enough memory: {nbytes:,} bytes were asked for, {free:,} "
-                    f"of {total:,} are free. Use a smaller batch or a smaller model."
+                raise DeviceMemoryError(
+                    f"{self.name} has not enough memory: {nbytes:,} bytes were asked for, "
+                    f"{self.free_bytes():,} are free."
                 ) from err
             memory.memset_async(0, nbytes, self._stream)
         return _Block(memory, nbytes)
+
+    def free_bytes(self) -> int:
+        with self._device:
+            free: int = self._cupy.cuda.runtime.memGetInfo()[0]
+            return free + int(self._cupy.get_default_memory_pool().free_bytes())
 
     def upload(self, target: int, array: NDArray[Any]) -> None:
         self._copy(target, address_of(array), array.nbytes, "HostToDevice")

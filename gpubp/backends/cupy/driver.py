@@ -17,7 +17,13 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from gpubp.errors import BackendError
+
 Dim = tuple[int, int, int]
+
+
+class DeviceMemoryError(BackendError):
+    """The device has not enough memory."""
 
 
 class Memory(Protocol):
@@ -57,8 +63,12 @@ class Driver(Protocol):
         """Zeroed memory.
 
         Raises:
-            BackendError: there is not enough; says how much is free.
+            DeviceMemoryError: there is not enough.
         """
+        ...
+
+    def free_bytes(self) -> int:
+        """Memory that `allocate` could still give."""
         ...
 
     def upload(self, target: int, array: NDArray[Any]) -> None:
@@ -66,7 +76,7 @@ class Driver(Protocol):
         ...
 
     def download(self, source: int, array: NDArray[Any]) -> None:
-        """Copy from a device address into a C-contiguous host array; the data are there on return."""
+        """Copy from a device address into a C-contiguous host array; done on return."""
         ...
 
     def compile(self, source: str) -> Kernels:

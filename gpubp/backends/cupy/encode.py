@@ -7,7 +7,8 @@ that has nothing to do gives none.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from gpubp.backends.cupy.encode_matmul import matmul
 from gpubp.backends.cupy.encode_reduce import reduce
@@ -21,11 +22,12 @@ from gpubp.backends.cupy.launch import (
     source,
     threads_of,
 )
-from gpubp.backends.cupy.writer import Index, Writer, chain, ctype_of, operands_of
+from gpubp.backends.cupy.writer import Index, VectorIndex, Writer, chain, ctype_of, operands_of
 from gpubp.errors import BackendError
 from gpubp.layout import c_strides
 from gpubp.program import Operand, Part
 
+VECTOR_BYTES = 16
 _UNITS = {16: "int4", 8: "gp::i64", 4: "int", 1: "char"}
 _WALK = "for (gp::i64 i = gp::thread_number(); i < {n}; i += gp::thread_count()) {{"
 
@@ -48,13 +50,62 @@ def _elementwise(part: Part, context: Context) -> list[Launch]:
     writer = Writer(part, context.locate, context.table)
     positions = range(len(part.body))
     shape = part.body[-1].shape
-    index = Index(writer, "", shape, operands_of(part, positions), "i")
+    operands = operands_of(part, positions)
+    index = Index(writer, "", shape, operands, "i")
     n = writer.params.add("n", threads_of(shape))
-    lines = chain(writer, positions, index, "i", {})
-    body = [*writer.pointers, _WALK.format(n=n), *[f"  {line}" for line in lines], "}"]
-    text = source(HEADERS, writer.params, [("kernel", THREADS, body)])
-    grid = (blocks_for(threads_of(shape)), 1, 1)
+    lanes = _vector(part, context, index, operands)
+    if lanes > 1:
+        body = _by_vectors(writer, positions, index, operands, lanes, n)
+    else:
+        lines = chain(writer, positions, index, "i", {})
+        body = [_WALK.format(n=n), *[f"  {line}" for line in lines], "}"]
+    text = source(HEADERS, writer.params, [("kernel", THREADS, [*writer.pointers, *body])])
+    grid = (blocks_for(-(-threads_of(shape) // lanes)), 1, 1)
     return [Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)]
+
+
+def _vector(part: Part, context: Context, index: Index, operands: list[Operand]) -> int:
+    """Elements that one thread takes at a time: 16 bytes of each array, or 1."""
+    walked = [o for o in operands if index.strides(o) != (0,)]
+    sizes = {o.dtype.itemsize for o in walked}
+    if len(sizes) != 1 or sizes & {1, 2} or any(index.strides(o) != (1,) for o in walked):
+        return 1
+    size = sizes.pop()
+    for operand in walked:
+        start, entry = context.locate(operand.buffer)
+        if entry is not None or (start + operand.offset * size) % VECTOR_BYTES:
+            return 1
+    return VECTOR_BYTES // size
+
+
+def _by_vectors(
+    writer: Writer,
+    positions: Sequence[int],
+    index: Index,
+    operands: list[Operand],
+    lanes: int,
+    n: str,
+) -> list[str]:
+    """Whole vectors first, then what is left, element by element."""
+    whole = f"({n} / {lanes})"
+    single = chain(writer, positions, index, "i", {})
+    vectors = VectorIndex(writer, index, operands, lanes)
+    inner = chain(writer, positions, vectors, "i", {})
+    return [
+        _WALK.format(n=whole).replace(" i ", " g ").replace("i <", "g <").replace("i +=", "g +="),
+        *[f"  {line}" for line in vectors.loads],
+        "  #pragma unroll",
+        f"  for (int j = 0; j < {lanes}; ++j) {{",
+        f"    const gp::i64 i = g * {lanes} + j;",
+        *[f"    {line}" for line in inner],
+        "  }",
+        *[f"  {line}" for line in vectors.stores],
+        "}",
+        f"for (gp::i64 i = {whole} * {lanes} + gp::thread_number(); i < {n}; "
+        "i += gp::thread_count()) {",
+        *[f"  {line}" for line in single],
+        "}",
+    ]
 
 
 def _lanes(columns: int) -> int:
@@ -260,6 +311,20 @@ def _unslice(part: Part, context: Context) -> list[Launch]:
     return [*launches, simple(writer, part, "base", body, threads_of(operand.shape))]
 
 
+def _custom(part: Part, context: Context) -> list[Launch]:
+    """A user's function, called for each element of the result."""
+    compute = part.body[0]
+    writer = Writer(part, context.locate, context.table)
+    out = part.outputs[0][1]
+    n = writer.params.add("n", threads_of(out.shape))
+    arrays = [writer.pointer(part.inputs[i]) for i in compute.args] + [writer.pointer(out, True)]
+    for name in sorted(compute.attrs):
+        arrays.append(writer.params.add(f"attr_{name}", float(compute.attrs[name]), "double"))
+    call = f"  ::{compute.spec.name}(i, {', '.join(arrays)});"
+    launch = simple(writer, part, "functors", [_WALK.format(n=n), call, "}"], threads_of(out.shape))
+    return [replace(launch, source=f"{compute.spec.cuda}\n{launch.source}")]
+
+
 _ENCODERS: dict[str, Callable[[Part, Context], list[Launch]]] = {
     "elementwise": _elementwise,
     "scalar": _elementwise,
@@ -273,4 +338,5 @@ _ENCODERS: dict[str, Callable[[Part, Context], list[Launch]]] = {
     "scatter_add": _scatter_add,
     "concat": _concat,
     "unslice": _unslice,
+    "custom": _custom,
 }

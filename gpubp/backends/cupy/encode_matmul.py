@@ -7,36 +7,55 @@ from dataclasses import dataclass
 
 from gpubp.backends.cupy.launch import HEADERS, THREADS, Context, Launch, source
 from gpubp.backends.cupy.writer import Index, Writer, chain, ctype_of, operands_of
+from gpubp.errors import BackendError
 from gpubp.layout import matrix_batch_stride
 from gpubp.program import Operand, Part
 
-# Tiles (rows and columns of C, columns of A a slice, sums a thread), the largest first. Whether
-# there are enough of them decides; where they are few, k is split.
-_TILES = ((128, 128, 8, 8, 8), (64, 64, 16, 4, 4), (32, 32, 16, 2, 2))
+# Tiles, the largest first: rows and columns of C, k of a slice, then the sums of a thread (for
+# tensor cores, of a warp) along both. Whether there are enough of them decides; where they are
+# few, k is split.
+_Tile = tuple[int, int, int, int, int]
+_TILES: tuple[_Tile, ...] = ((128, 128, 8, 8, 8), (64, 64, 16, 4, 4), (32, 32, 16, 2, 2))
+_TENSOR_TILES: tuple[_Tile, ...] = ((128, 128, 32, 64, 32), (64, 64, 32, 32, 32))
+_TYPES = {"tf32": "gp::Tf32", "bf16": "gp::Bf16", "float16": "gp::Fp16"}
 MIN_CHUNK = 256  # of k
 MAX_CHUNKS = 64
+MAX_GRID = 65535  # along y and z
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a product is shared: the tile, tiles along rows and columns, pieces of k."""
+    """How a product is shared: the tile, tiles along rows and columns, pieces of k.
 
-    tile: tuple[int, int, int, int, int]
+    `type`: the class of tensor.cuh that A and B are rounded to; "" for none.
+    """
+
+    tile: _Tile
     rows: int
     columns: int
     chunks: int
     chunk: int
+    type: str
 
     @property
     def threads(self) -> int:
         bm, bn, _, tm, tn = self.tile
-        return (bm // tm) * (bn // tn)
+        return (bm // tm) * (bn // tn) * (32 if self.type else 1)
+
+    def call(self, dtype: str, flags: str) -> str:
+        """The function with its template's arguments."""
+        bm, bn, bk, tm, tn = self.tile
+        if self.type:
+            return f"gp::gemm_tensor<{self.type}, {bm}, {bn}, {tm}, {tn}, {flags}>"
+        return f"gp::gemm<{dtype}, {bm}, {bn}, {bk}, {tm}, {tn}, {flags}>"
 
 
-def plan(batches: int, m: int, n: int, k: int, itemsize: int, processors: int) -> Plan:
+def plan(
+    batches: int, m: int, n: int, k: int, itemsize: int, processors: int, precision: str = "float32"
+) -> Plan:
     """The largest tile that keeps every multiprocessor busy, else the smallest and pieces of k."""
-    tiles = _TILES[itemsize > 4 :]
-    for tile in tiles:
+    kind = _TYPES.get(precision, "") if itemsize == 4 else ""
+    for tile in _TENSOR_TILES if kind else _TILES[itemsize > 4 :]:
         rows, columns = -(-m // tile[0]), -(-n // tile[1])
         if batches * rows * columns >= processors:
             break
@@ -44,41 +63,47 @@ def plan(batches: int, m: int, n: int, k: int, itemsize: int, processors: int) -
     chunks = max(1, min(2 * processors // blocks, k // MIN_CHUNK, MAX_CHUNKS))
     step = tile[2]
     chunk = max(step, -(-k // chunks // step) * step)
-    return Plan(tile, rows, columns, max(1, -(-k // chunk)), chunk)
+    return Plan(tile, rows, columns, max(1, -(-k // chunk)), chunk, kind)
 
 
 def matmul(part: Part, context: Context) -> list[Launch]:
-    """The launches of a part built around a matrix product."""
+    """The launches of a part built around a matrix product.
+
+    Raises:
+        BackendError: it has more matrices, or wider ones, than a launch can number.
+    """
     assert part.anchor is not None
     compute = part.body[part.anchor]
     a, b = (part.inputs[i] for i in compute.args)
     *batch, m, n = compute.shape
-    k, batches = a.shape[-1], math.prod(batch)
-    found = plan(batches, m, n, k, compute.dtype.itemsize, context.processors)
+    k, batches, size = a.shape[-1], math.prod(batch), compute.dtype.itemsize
+    found = plan(batches, m, n, k, size, context.processors, context.precision)
+    grid = (found.rows, found.columns, batches * found.chunks)
+    if max(grid[1:]) > MAX_GRID:
+        raise BackendError(f"{part.name}: a product of {compute.shape} has too many tiles.")
     writer = Writer(part, context.locate, context.table)
     dtype = ctype_of(compute.dtype)
     names = (("m", m), ("n", n), ("k", k), ("chunk", found.chunk), ("chunks", found.chunks))
     for name, number in names:
         writer.params.add(name, number)
     lines = _matrices(writer, a, b, tuple(batch))
-    after = _after(writer, part)
-    finish = [f"auto finish = [&](gp::i64 batch, gp::i64 row, gp::i64 column, {dtype} total) {{",
-              *[f"  {line}" for line in after], "};"]  # fmt: skip
+    finish = [
+        f"auto finish = [&](gp::i64 batch, gp::i64 row, gp::i64 column, {dtype} total) {{",
+        *[f"  {line}" for line in _after(writer, part)],
+        "};",
+    ]
     lines += _split_store(writer, context, dtype, batches * m * n, found)
     flags = ", ".join("true" if o.strides[d] == 1 else "false" for o, d in ((a, -1), (b, -2)))
-    tile = ", ".join(map(str, found.tile))
     lines += [
-        f"gp::gemm<{dtype}, {tile}, {flags}>(a, b, p.m, p.n, k0, gp::least(k0 + p.chunk, p.k),",
-        "  blockIdx.y, blockIdx.x, store);",
+        f"{found.call(dtype, flags)}(",
+        "  a, b, p.m, p.n, k0, gp::least(k0 + p.chunk, p.k), blockIdx.x, blockIdx.y, store);",
     ]
-    body = [*writer.pointers, *finish, *lines]
-    kernels = [("kernel", found.threads, body)]
+    kernels = [("kernel", found.threads, [*writer.pointers, *finish, *lines])]
     if found.chunks > 1:
         kernels.append(("kernel_finish", THREADS, [*writer.pointers, *finish, *_join(dtype)]))
         writer.params.add("count", batches * m * n)
-    text = source([*HEADERS, "gemm"], writer.params, kernels)
-    params = writer.params.pack()
-    grid = (found.columns, found.rows, batches * found.chunks)
+    headers = [*HEADERS, "tensor" if found.type else "gemm"]
+    text, params = source(headers, writer.params, kernels), writer.params.pack()
     launches = [Launch(text, "kernel", grid, (found.threads, 1, 1), params, part.name)]
     if found.chunks > 1:
         grid = (-(-batches * m * n // THREADS), 1, 1)
@@ -121,7 +146,7 @@ def _after(writer: Writer, part: Part) -> list[str]:
     lines = chain(writer, positions, index, whole, {made: "total"})
     target = dict(part.outputs).get(made)
     if target is not None:
-        lines.append(f"{writer.pointer(target, True)}[{index.place(target)}] = total;")
+        lines.append(index.write(target, "total"))
     return lines
 
 

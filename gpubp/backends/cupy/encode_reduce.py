@@ -1,4 +1,4 @@
-"""Reductions: what is computed before and after, how threads share the axis, and partial results."""
+"""Reductions: what is computed before and after, how threads share the axis, partial results."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _finish(writer: Writer, part: Part) -> list[str]:
     lines = chain(writer, after, index, "q", known)
     if made in outputs:
         target = outputs[made]
-        lines.append(f"{writer.pointer(target, True)}[{index.place(target)}] = total;")
+        lines.append(index.write(target, "total"))
     return [
         f"auto finish = [&](gp::i64 q, {ctype_of(compute.dtype)} total) {{",
         *[f"  {line}" for line in lines],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gpubp.backends.cupy.driver import Dim
 from gpubp.backends.cupy.writer import Locate, Params, Writer
@@ -46,7 +46,8 @@ class Context:
         resident: number of the buffer that stands for the first resident input.
         order: number of the buffer that stands for the index order at the step's position.
         processors: multiprocessors of the device.
-        workspace: called with bytes, returns an address; shared by all kernels, which run in turn.
+        workspace: room for partial results; shared by all kernels, which run in turn.
+        precision: what float32 matrix products are computed in: see `CupyBackend`.
     """
 
     locate: Locate
@@ -56,6 +57,7 @@ class Context:
     order: int
     processors: int
     workspace: Workspace
+    precision: str = "float32"
 
 
 @dataclass
@@ -64,7 +66,6 @@ class Workspace:
 
     nbytes: int = 0
     address: int = 0
-    users: list[tuple[int, str]] = field(default_factory=list)
 
     def need(self, nbytes: int) -> int:
         """Ask for room; returns the address as known now."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.cupy.driver import Driver, Memory
+from gpubp.backends.cupy.driver import DeviceMemoryError, Driver, Memory
 from gpubp.backends.cupy.encode import encode
 from gpubp.backends.cupy.launch import Context, Launch, Workspace
 from gpubp.backends.cupy.memory import copy_of
@@ -38,18 +38,28 @@ class Loaded:
         parts: for each part of the program, the names of its launches.
     """
 
-    def __init__(self, program: Program, driver: Driver, kernels: Kernels, run: int) -> None:
+    def __init__(
+        self,
+        program: Program,
+        driver: Driver,
+        kernels: Kernels,
+        run: int,
+        precision: str = "float32",
+    ) -> None:
         self.program = program
         self._driver = driver
         self._residents = len(program.input_types) if program.batched else 0
         self._order = len(program.buffers) + self._residents
         self._rows = [i for i, b in enumerate(program.buffers) if b.kind == "output"]
         self._tables = driver.allocate(8 * (self._order + 1 + 3 * len(self._rows)))
-        self._allocate()
+        try:
+            self._allocate()
+        except DeviceMemoryError as err:
+            raise DeviceMemoryError(f"{err} {_needs(program, driver)}") from err
         self._run = run
-        self.recordable = all(p.kernel != "custom" for p in program.parts)
+        self.recordable = not any(_on_host(p) for p in program.parts)
         self._begin = self._bound(begin_step(self._begin_numbers()), kernels)
-        self.parts = self._encode(kernels)
+        self.parts = self._encode(kernels, precision)
         self.replay: dict[int, Work] = {}
 
     def _allocate(self) -> None:
@@ -79,7 +89,7 @@ class Loaded:
         rows = table + 8 * (self._order + 1)
         return [self._run, table, rows, len(self._rows), self._order]
 
-    def _encode(self, kernels: Kernels) -> list[list[Work]]:
+    def _encode(self, kernels: Kernels, precision: str) -> list[list[Work]]:
         room = Workspace()
         context = Context(
             self._locate,
@@ -89,9 +99,10 @@ class Loaded:
             self._order,
             self._driver.processors,
             room,
+            precision,
         )
         for part in self.program.parts:  # once to learn how much room all of them need
-            if part.kernel != "custom":
+            if not _on_host(part):
                 encode(part, context)
         if room.nbytes:
             memory = self._driver.allocate(room.nbytes)
@@ -100,7 +111,7 @@ class Loaded:
         return [self._work(part, context, kernels) for part in self.program.parts]
 
     def _work(self, part: Part, context: Context, kernels: Kernels) -> list[Work]:
-        if part.kernel == "custom":
+        if _on_host(part):
             return [lambda: self._call_custom(part)]
         return [self._bound(launch, kernels) for launch in encode(part, context)]
 
@@ -131,7 +142,7 @@ class Loaded:
         return out
 
     def prepare(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """Before a run: addresses of the inputs and of the first step's outputs; banks up to date."""
+        """Before a run: addresses of inputs and of the first step's outputs; banks up to date."""
         buffers = self.program.buffers
         table = np.zeros(self._order + 1, np.int64)
         for i, buffer in enumerate(buffers):
@@ -156,6 +167,28 @@ class Loaded:
                     work()
             except BackendError as err:
                 raise BackendError(f"{err} It happened in {part.name!r}.") from err
+
+
+def _needs(program: Program, driver: Driver) -> str:
+    """What needs how much, and what would fit."""
+    sizes = dict.fromkeys(("bank", "arena", "const"), 0)
+    for buffer in program.buffers:
+        if buffer.kind in sizes:
+            sizes[buffer.kind] += buffer.nbytes
+    text = (
+        f"The program needs {sizes['bank']:,} bytes for parameters and state, {sizes['arena']:,} "
+        f"for the activations of a step and {sizes['const']:,} for constants"
+    )
+    free = driver.free_bytes() - sizes["const"]
+    if program.batched and 0 < free < sizes["arena"]:
+        fits = program.batch_size * free // sizes["arena"]
+        return f"{text}; a batch of about {fits} samples instead of {program.batch_size} would fit."
+    return f"{text}. Use a smaller batch or a smaller model."
+
+
+def _on_host(part: Part) -> bool:
+    """A user's op without CUDA source."""
+    return part.kernel == "custom" and part.body[0].spec.cuda is None
 
 
 class Kernels:

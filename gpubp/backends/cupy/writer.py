@@ -47,11 +47,12 @@ class Params:
     """The fields of a kernel's one argument: 8 bytes each."""
 
     def __init__(self) -> None:
-        self._fields: list[tuple[str, str, float]] = []
+        self._fields: dict[str, tuple[str, float]] = {}
 
     def add(self, name: str, value: float, ctype: str = "gp::i64") -> str:
-        """A field; returns the expression that reads it."""
-        self._fields.append((ctype, name, value))
+        """A field, once for each name; returns the expression that reads it."""
+        known = self._fields.setdefault(name, (ctype, value))
+        assert known == (ctype, value) or known[1] != known[1], f"two values of {name}"
         return f"p.{name}"
 
     def __len__(self) -> int:
@@ -59,14 +60,14 @@ class Params:
 
     def text(self) -> str:
         """The definition of the struct."""
-        lines = [f"  {ctype} {name};" for ctype, name, _ in self._fields]
+        lines = [f"  {ctype} {name};" for name, (ctype, _) in self._fields.items()]
         return "\n".join(["struct Params {", *lines, "};"])
 
     def pack(self) -> bytes:
         """The numbers, as the struct lays them out."""
         codes = {"gp::i64": "q", "gp::u64": "Q", "double": "d"}
-        form = "<" + "".join(codes[ctype] for ctype, _, _ in self._fields)
-        return struct.pack(form, *[value for _, _, value in self._fields])
+        form = "<" + "".join(codes[ctype] for ctype, _ in self._fields.values())
+        return struct.pack(form, *[value for _, value in self._fields.values()])
 
 
 def ctype_of(dtype: object) -> str:
@@ -176,6 +177,18 @@ class Index:
             rest = f"({rest}) / {size}"
         return [*lines, f"const gp::i64 {self._prefix}i0 = {rest};"]
 
+    def strides(self, operand: Operand) -> tuple[int, ...]:
+        """The operand's strides along the axes that are walked."""
+        return self._strides[_key(operand)]
+
+    def read(self, operand: Operand) -> str:
+        """The element, as an expression."""
+        return f"{self._writer.pointer(operand)}[{self.place(operand)}]"
+
+    def write(self, operand: Operand, value: str) -> str:
+        """The statement that stores the element."""
+        return f"{self._writer.pointer(operand, True)}[{self.place(operand)}] = {value};"
+
     def place(self, operand: Operand) -> str:
         """The element's position, counted from the operand's first."""
         terms = []
@@ -187,6 +200,42 @@ class Index:
                 step = self._writer.params.add(f"{self._prefix}step{number}_{d}", stride)
                 terms.append(f"{name} * {step}")
         return " + ".join(terms) or "0"
+
+
+class VectorIndex:
+    """Elements `j` of vectors `g` of arrays that are walked straight; see `Index`.
+
+    Attributes:
+        loads, stores: statements before and after the loop over j.
+    """
+
+    lines: Sequence[str] = ()
+
+    def __init__(
+        self, writer: Writer, index: Index, operands: Sequence[Operand], lanes: int
+    ) -> None:
+        self._writer, self._index, self._lanes = writer, index, lanes
+        self.loads: list[str] = []
+        self.stores: list[str] = []
+
+    def read(self, operand: Operand) -> str:
+        """The element; its vector is loaded once."""
+        pointer = self._writer.pointer(operand)
+        if self._index.strides(operand) == (0,):
+            return f"{pointer}[0]"
+        kind = f"gp::Vector<{ctype_of(operand.dtype)}, {self._lanes}>"
+        load = f"const {kind} v_{pointer} = reinterpret_cast<const {kind}*>({pointer})[g];"
+        if load not in self.loads:
+            self.loads.append(load)
+        return f"v_{pointer}.at[j]"
+
+    def write(self, operand: Operand, value: str) -> str:
+        """Keep the element; its vector is stored after the loop."""
+        pointer = self._writer.pointer(operand, True)
+        kind = f"gp::Vector<{ctype_of(operand.dtype)}, {self._lanes}>"
+        self.loads.append(f"{kind} v_{pointer};")
+        self.stores.append(f"reinterpret_cast<{kind}*>({pointer})[g] = v_{pointer};")
+        return f"v_{pointer}.at[j] = {value};"
 
 
 def _key(operand: Operand) -> tuple[object, ...]:
@@ -201,7 +250,11 @@ def _broadcast(operand: Operand, shape: Shape) -> tuple[int, ...]:
 
 
 def chain(
-    writer: Writer, positions: Sequence[int], index: Index, whole: str, known: dict[int, str]
+    writer: Writer,
+    positions: Sequence[int],
+    index: Index | VectorIndex,
+    whole: str,
+    known: dict[int, str],
 ) -> list[str]:
     """Lines that compute some elementwise ops of the body at one position, and store results.
 
@@ -223,8 +276,7 @@ def chain(
             if a not in known and compute.spec.kind is not Kind.RANDOM:
                 operand = part.inputs[a]
                 known[a] = f"x{a}"
-                read = f"{writer.pointer(operand)}[{index.place(operand)}]"
-                lines.append(f"const {ctype_of(operand.dtype)} x{a} = {read};")
+                lines.append(f"const {ctype_of(operand.dtype)} x{a} = {index.read(operand)};")
             args.append(known.get(a, ""))
         call = _call(writer, i, compute, args, whole)
         lines.append(f"const {ctype_of(compute.dtype)} x{made} = {call};")
@@ -232,8 +284,7 @@ def chain(
     for i in positions:
         made = len(part.inputs) + i
         if made in outputs:
-            target = outputs[made]
-            lines.append(f"{writer.pointer(target, True)}[{index.place(target)}] = x{made};")
+            lines.append(index.write(outputs[made], f"x{made}"))
     return lines
 
 

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from gpubp.backends.base import Backend, Feed, Probe, Roof
 from gpubp.backends.numba_cpu import words
-from gpubp.backends.numba_cpu.job import Job, Loaded, checks_of
+from gpubp.backends.numba_cpu.custom import RAISED
+from gpubp.backends.numba_cpu.job import STATUS, Job, Loaded, checks_of
 from gpubp.backends.numba_cpu.objects import addresses
 from gpubp.backends.numba_cpu.pool import (
     MAX_MEASURED_FLOPS,
@@ -120,7 +121,7 @@ class NumbaBackend(Backend):
             if Bank.mirrored:
                 loaded.touch()
             loop(*arguments)
-            if shared[16] or loaded.customs:
+            if shared[STATUS]:
                 _finish(job, programs, feed)
 
         return step
@@ -208,11 +209,13 @@ class NumbaBackend(Backend):
 
 def _finish(job: Job, loaded: Sequence[Loaded], feed: Feed) -> None:
     """Raise what went wrong in a run."""
-    status, job.shared[16] = job.status, 0
+    status = job.status
+    job.clear()
     if status == _REFUSED and feed.check is not None:
         feed.check()
+    if status == RAISED:
+        for target in loaded:
+            for call in target.customs:
+                call.raise_error()
     if status:
         raise DataError(_PROBLEMS[status])
-    for target in loaded:
-        for call in target.customs:
-            call.raise_error()

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from gpubp.core import evaluate
 from gpubp.program import Operand, Part
 
-_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int64)
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+RAISED = 3  # the status of a call that raised
 
 
 class CustomCall:
@@ -27,7 +28,7 @@ class CustomCall:
         self._function = _CALLBACK(self._call)
         self.address = ctypes.cast(self._function, ctypes.c_void_p).value or 0
 
-    def _call(self, bases: int) -> None:
+    def _call(self, bases: int) -> int:
         try:
             compute = self._part.body[0]
             args = [self._view(self._part.inputs[i], bases) for i in compute.args]
@@ -36,6 +37,8 @@ class CustomCall:
                 self._view(operand, bases)[...] = result
         except BaseException as err:
             self._error = self._error or err
+            return RAISED
+        return 0
 
     def _view(self, operand: Operand, bases: int) -> NDArray[Any]:
         size = operand.dtype.itemsize

@@ -105,7 +105,7 @@ def _plan(code: list[int], shape: _Shape, a: Operand, b: Operand, chained: bool)
         8 * words.TILE_PARAMS,
         min(rows, m) * n * size if code[words.MM_C_SCRATCH] else 0,
         k * copied * size if pack else 0,
-        strips * k * words.A_PITCH * size if pack_a else 0,
+        strips * k * tile_rows() * size if pack_a else 0,
     )
     ends = [0]
     for part in sizes:

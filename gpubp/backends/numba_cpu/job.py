@@ -18,6 +18,7 @@ from gpubp.program import Program
 from gpubp.store import Bank, address_of, aligned_zeros, round_up
 
 SPINS = 2000
+STATUS = 18  # word of `Job.shared`; the two before it are for the workers
 
 
 class Loaded:
@@ -142,7 +143,7 @@ class Job:
     ) -> None:
         programs = np.array(tables, np.int64)
         looked_at = np.array(checks, np.int64).reshape(-1, 4)
-        self.shared = aligned_zeros(32, np.int64)  # the barrier; the status, on a line of its own
+        self.shared = aligned_zeros(32, np.int64)  # the barrier; statuses, on a line of their own
         self._keep = keep, programs, schedule, looked_at
         start = address_of(self.shared)
         self.context = np.array(
@@ -172,7 +173,11 @@ class Job:
     @property
     def status(self) -> int:
         """What the kernels reported: 0 if all is well."""
-        return int(self.shared[16])
+        return int(self.shared[STATUS])
+
+    def clear(self) -> None:
+        """Forget what was reported."""
+        self.shared[16:] = 0
 
 
 def checks_of(programs: Sequence[Program], feed: Feed) -> list[tuple[int, int, int, int]]:

@@ -90,7 +90,7 @@ MM_EPILOGUE = 34  # position in EPILOGUES
 MM_BIAS = 35  # buffer (-1: none), byte offset
 MM_STATE = 37  # twice: buffer (-1: none), byte offset
 MM_NUMBERS = 41  # seven times: buffer (-1: none, the number is static), byte offset, static bits
-A_PITCH = 8  # elements from one k to the next in a copied strip of A; no strip has more rows
+A_COPIED = 8  # elements of A that are copied at once; no strip has more rows
 MM_WORDS = MM_NUMBERS + 3 * TILE_MAX_NUMBERS
 
 # Reduction over the middle of (outer, red, inner).

@@ -1,8 +1,8 @@
 """The run loop: each worker enters once and runs all steps, meeting the others at barriers.
 
 Context words: 0 the step to stop before, 1 schedule, 2 program table, 3 barrier (count,
-generation), 4 status, 5 workers, 6 spins before a worker lets others have its core, 7 number of
-checks, 8 checks, 9 first step.
+generation), 4 statuses (of even phases, of odd phases, of the run), 5 workers, 6 spins before a
+worker lets others have its core, 7 number of checks, 8 checks, 9 first step.
 A check, 4 words: what (`words.CHECK_*`), address, elements, limit. All are done before any work.
 Program table, a row of 9 words each: 0 records, 1 their number, 2 buffers, 3 first address table
 (one a worker, of `buffers` words), 4 the order's address, 5 number of outputs, 6 list of outputs
@@ -54,22 +54,33 @@ def share(rows, worker, workers):
 
 
 @njit(error_model="numpy")
-def run_step(table, bases, scratch, context, worker, workers):
-    meeting, spins = load_i64(context, 3), load_i64(context, 6)
+def run_step(table, bases, scratch, context, worker, workers, phase):
+    """Returns the phase that comes next, or -1: all workers must stop.
+
+    A phase ends at a barrier. A worker that has met a problem notes it under the phase's parity,
+    and all look there after the barrier: the word is written again two barriers later, when all
+    have looked. So all stop at the same place.
+    """
+    meeting, statuses, spins = load_i64(context, 3), load_i64(context, 4), load_i64(context, 6)
     record = load_i64(table, 0)
+    failed = np.int64(0)
     for _ in range(load_i64(table, 1)):
         if load_i64(record, words.RECORD_SYNC) == 1:
             barrier(meeting, workers, spins)
+            if load_i64(statuses, phase & 1) != 0:
+                return np.int64(-1)
+            phase += 1
         row0, row1 = share(load_i64(record, words.RECORD_ROWS), worker, workers)
-        if row0 < row1:
+        if row0 < row1 and failed == 0:
             kernel = load_i64(record, words.RECORD_KERNEL)
             code = load_i64(record, words.RECORD_CODE)
-            status = low.call_kernel(kernel, code, bases, row0, row1, 0, scratch)
-            if status != 0:
-                store_i64(load_i64(context, 4), 0, status)
+            failed = low.call_kernel(kernel, code, bases, row0, row1, 0, scratch)
+            if failed != 0:
+                store_i64(statuses, phase & 1, failed)
+                store_i64(statuses, 2, failed)
         record += 8 * words.RECORD_WORDS
     barrier(meeting, workers, spins)
-    return 0
+    return np.int64(-1) if load_i64(statuses, phase & 1) != 0 else phase + 1
 
 
 @njit(error_model="numpy")
@@ -107,10 +118,11 @@ def accepted(context):
 def loop(context, worker, _unused0, _unused1, _unused2, _unused3):
     """Run the whole schedule as one of the workers; status -1: the inputs are refused."""
     if not accepted(context):
-        store_i64(load_i64(context, 4), 0, -1)
+        store_i64(load_i64(context, 4), 2, -1)
         return 0
     workers = load_i64(context, 5)
     schedule = load_i64(context, 1)
+    phase = np.int64(0)
     for step in range(load_i64(context, 9), load_i64(context, 0)):
         table = load_i64(context, 2) + load_i64(schedule, 2 * step) * (8 * TABLE_WORDS)
         buffers = load_i64(table, 2)
@@ -123,5 +135,7 @@ def loop(context, worker, _unused0, _unused1, _unused2, _unused3):
             store_i64(bases, load_i64(output, 0), address)
             output += 24
         scratch = load_i64(table, 8) + worker * load_i64(table, 7)
-        run_step(table, bases, scratch, context, worker, workers)
+        phase = run_step(table, bases, scratch, context, worker, workers, phase)
+        if phase < 0:
+            return 0
     return 0

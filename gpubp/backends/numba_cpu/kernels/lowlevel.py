@@ -210,14 +210,13 @@ def call_tile(_typing: Any, function: Any, params: Any, a: Any, b: Any, c: Any, 
 
 @intrinsic
 def call_python(_typing: Any, function: Any, part: Any) -> Any:
-    """Call a C function `void (int64)`: how user-defined ops get back to Python."""
+    """Call a C function `int64 (int64)`: how user-defined ops get back to Python."""
 
-    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [I64])
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1]])
-        return context.get_dummy_value()
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(I64, [I64])
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1]])
 
-    return types.void(types.int64, types.int64), codegen
+    return types.int64(types.int64, types.int64), codegen
 
 
 def _declared(module: Any, name: str, kind: Any) -> Any:

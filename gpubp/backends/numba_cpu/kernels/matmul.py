@@ -29,9 +29,9 @@ def make_matmul(kind: Any) -> Any:
     width = lanes(kind)
     panel = 2 * width
     most = tile_rows()
-    pitch = words.A_PITCH
+    pitch, copied = tile_rows(), words.A_COPIED
     transpose, copy = make_transpose(kind), make_copy(kind, 2, width)
-    copy_pitch = make_copy(kind, max(pitch // width, 1), min(width, pitch))
+    copy_strip = make_copy(kind, max(copied // width, 1), min(width, copied))
     kinds = words.TILE_KINDS
 
     @njit(error_model="numpy")
@@ -65,9 +65,10 @@ def make_matmul(kind: Any) -> Any:
         """Copy some rows of A, all of k, to (k, pitch)."""
         done = 0
         if ar == size:
-            # Whole vectors, which may read past the strip: not past the last row of memory.
+            # Whole vectors, which may read and write past these rows: but not past the last k, and
+            # what they write there the next k overwrites.
             for p in range(k - 1):
-                copy_pitch(a + p * ac, out + p * (pitch * size))
+                copy_strip(a + p * ac, out + p * (pitch * size))
             done = k - 1
         for p in range(done, k):
             for i in range(rows):

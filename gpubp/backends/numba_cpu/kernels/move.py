@@ -122,9 +122,10 @@ def unslice(code, bases, row0, row1, tile, scratch):
 
 @njit(error_model="numpy")
 def custom(code, bases, row0, row1, tile, scratch):
-    """Code: address of a C function `void (int64)`; it gets the address of the table of buffers."""
-    low.call_python(load_i64(code, 0), bases)
-    return 0
+    """Code: address of a C function `int64 (int64)` that takes the address of the table of buffers
+    and gives the status.
+    """
+    return low.call_python(load_i64(code, 0), bases)
 
 
 def make_scatter_add(kind: Any) -> Any:

@@ -1,0 +1,185 @@
+"""A table of a model's modules: output shapes, parameters, arithmetic.
+
+Comes in: a model and the shape of its input. Goes out: a `Summary`, which prints. The model is
+traced once, without numbers; its state does not change.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpubp import tree
+from gpubp.core import Array, ArrayType, Kind, Node, Shape, active_graph, checked_dtype
+from gpubp.errors import ShapeError, TraceError
+from gpubp.nn.module import Module
+from gpubp.trace import trace
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One module.
+
+    Attributes:
+        name: dotted; "" for the model itself.
+        kind: the name of its class.
+        depth: how deep in the tree.
+        shapes: of its outputs, at its last call; none if it was not called.
+        parameters: how many numbers it and those below it have, trained and frozen.
+        flops: arithmetic of its calls, those below it included.
+    """
+
+    name: str
+    kind: str
+    depth: int
+    shapes: tuple[Shape, ...]
+    parameters: int
+    flops: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summary` found; `print` it.
+
+    Attributes:
+        rows: one for the model and for each module below it.
+        parameters: numbers in all parameters.
+        trained: those of them that are not frozen.
+        buffers: numbers in all buffers.
+        flops: arithmetic of one forward pass on the given input.
+    """
+
+    rows: tuple[SummaryRow, ...]
+    parameters: int
+    trained: int
+    buffers: int
+    flops: float
+
+    def __str__(self) -> str:
+        header = ("module", "output shape", "parameters", "FLOPs")
+        cells = [header, *[_cells(row) for row in self.rows]]
+        widths = [max(len(line[i]) for line in cells) for i in range(4)]
+        lines = [
+            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}".rstrip()
+            for a, b, c, d in cells
+        ]
+        rule = "-" * max(map(len, lines))
+        frozen = self.parameters - self.trained
+        total = f"parameters: {self.parameters:,} ({self.trained:,} trained, {frozen:,} frozen)"
+        state = f"; state: {self.buffers:,}" if self.buffers else ""
+        return "\n".join([lines[0], rule, *lines[1:], rule, f"{total}{state}"])
+
+
+def _cells(row: SummaryRow) -> tuple[str, str, str, str]:
+    label = row.name.rpartition(".")[2]
+    name = f"{label} ({row.kind})" if label else row.kind
+    shapes = " ".join(str(list(shape)) for shape in row.shapes) or "not called"
+    return "  " * row.depth + name, shapes, f"{row.parameters:,}", f"{row.flops:,.0f}"
+
+
+def summary(
+    model: Module,
+    input_shape: Sequence[int] | Sequence[Sequence[int]],
+    dtype: Any = None,
+) -> Summary:
+    """Trace a model and list its modules.
+
+    Args:
+        model: the model, in the mode to show.
+        input_shape: of the input, the batch included: (32, 64); or one shape for each input.
+        dtype: of the inputs; default is that of the first parameter. "int64" for indices.
+
+    Returns:
+        The table: `print(summary(model, (32, 64)))`.
+
+    Raises:
+        ShapeError: the model does not take this shape.
+        TraceError: called inside a traced function.
+    """
+    if active_graph() is not None:
+        raise TraceError("summary() traces the model: call it outside of traced functions.")
+    calls: dict[int, _Call] = {}
+    with _observed(model, calls):
+        graph, _ = trace(model, [ArrayType(s, _dtype(model, dtype)) for s in _shapes(input_shape)])
+    rows = tuple(
+        _row(name, module, calls.get(id(module), _Call())) for name, module in model.named_modules()
+    )
+    every = list(model.parameters())
+    return Summary(
+        rows,
+        sum(p.size for p in every),
+        sum(p.size for p in every if p.requires_grad),
+        sum(b.size for b in model.buffers()),
+        sum(flops_of(n) for n in graph.nodes),
+    )
+
+
+@dataclass
+class _Call:
+    shapes: tuple[Shape, ...] = ()
+    flops: float = 0.0
+
+
+def _row(name: str, module: Module, call: _Call) -> SummaryRow:
+    depth = name.count(".") + bool(name)
+    size = sum(p.size for p in module.parameters())
+    return SummaryRow(name, type(module).__name__, depth, call.shapes, size, call.flops)
+
+
+def _shapes(given: Sequence[Any]) -> list[Shape]:
+    several = len(given) > 0 and all(isinstance(part, Sequence) for part in given)
+    shapes = [tuple(s) for s in given] if several else [tuple(given)]
+    if not all(isinstance(n, (int, np.integer)) and n >= 0 for s in shapes for n in s):
+        raise ShapeError(f"summary: expected a shape of whole numbers, or several, got {given!r}.")
+    return shapes
+
+
+def _dtype(model: Module, given: Any) -> np.dtype[Any]:
+    first = next(model.parameters(), None)
+    return checked_dtype(given or ("float32" if first is None else first.dtype))
+
+
+@contextmanager
+def _observed(model: Module, calls: dict[int, _Call]) -> Iterator[None]:
+    """Note each module's calls while the model is traced: an attribute hides its `forward`."""
+    hidden = [(module, module.__dict__.get("forward")) for module in model.modules()]
+    for module, _ in hidden:
+        module.__dict__["forward"] = _noting(module, module.forward, calls)
+    try:
+        yield
+    finally:
+        for module, own in hidden:
+            del module.__dict__["forward"]
+            if own is not None:
+                module.__dict__["forward"] = own
+
+
+def _noting(module: Module, forward: Any, calls: dict[int, _Call]) -> Any:
+    @functools.wraps(forward)
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        graph = active_graph()
+        assert graph is not None
+        start = len(graph.nodes)
+        out = forward(*args, **kwargs)
+        call = calls.setdefault(id(module), _Call())
+        leaves, _ = tree.flatten(out)
+        call.shapes = tuple(tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Array))
+        call.flops += sum(flops_of(n) for n in graph.nodes[start:])
+        return out
+
+    return noted
+
+
+def flops_of(node: Node) -> float:
+    """Arithmetic of one op: 2 M K N of a product, else by the larger of output and inputs."""
+    if node.spec.kind is Kind.MATMUL:
+        return 2.0 * math.prod(node.shape) * node.inputs[0].shape[-1]
+    if node.is_leaf or node.spec.kind is Kind.VIEW:
+        return 0.0
+    return node.spec.flops * max([node.size, *[n.size for n in node.inputs]])

@@ -1,0 +1,293 @@
+"""Schedules that go up and down, and move the momentum the other way: Smith, "Cyclical learning
+rates", WACV 2017, arXiv:1506.01186, and Smith & Topin, "Super-convergence", arXiv:1708.07120.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gpubp.errors import DataError, unknown_name
+from gpubp.optim.base import Optimizer
+from gpubp.optim.lr_scheduler.base import (
+    LRScheduler,
+    checked_optimizer,
+    for_groups,
+    require_count,
+)
+
+_STRATEGIES = ("cos", "linear")
+_MODES = ("triangular", "triangular2", "exp_range")
+
+
+class _Cycle(LRScheduler):
+    """Base: momentum (or the first of the betas) between two bounds, in slots."""
+
+    base_momentums: Sequence[float] = ()
+    max_momentums: Sequence[float] = ()
+
+    def _cycle_between(
+        self, optimizer: Optimizer, base: Any, largest: Any, last_epoch: int
+    ) -> None:
+        self.base_momentums = for_groups("base_momentum", base, optimizer)
+        self.max_momentums = for_groups("max_momentum", largest, optimizer)
+        for group, low, high in zip(
+            optimizer.param_groups, self.base_momentums, self.max_momentums
+        ):
+            group.move_momentum()
+            for momentum in (low, high) if last_epoch == -1 else ():
+                _set_momentum(group, momentum)
+            group.update({"max_momentum": high, "base_momentum": low})
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As of every schedule.
+
+        Raises:
+            DataError: one cycles the momentum and the other does not.
+        """
+        cycles = bool(state_dict.get("cycle_momentum", self.cycle_momentum))
+        if cycles != self.cycle_momentum:
+            raise DataError(
+                f"the state has cycle_momentum={cycles}, this schedule has {self.cycle_momentum}."
+            )
+        super().load_state_dict(state_dict)
+
+    def optional_state(self) -> tuple[str, ...]:
+        return ("use_beta1", "_scale_fn_custom", "base_momentums", "max_momentums")
+
+
+class OneCycleLR(_Cycle):
+    """From max_lr / div_factor up to max_lr, and down to that over final_div_factor.
+
+    Meant to take one epoch an update: `compile_step(..., scheduler=...)`.
+
+    Args:
+        optimizer: whose groups it moves; with cycle_momentum it needs a momentum or betas.
+        max_lr: the largest learning rate; a number, or one for each group.
+        total_steps: of the cycle, at least 1.
+        epochs, steps_per_epoch: their product, instead of total_steps.
+        pct_start: share of the cycle that goes up, in [0, 1].
+        anneal_strategy: "cos" or "linear".
+        cycle_momentum: move the momentum from max_momentum to base_momentum and back.
+        base_momentum, max_momentum: its bounds; numbers, or one for each group.
+        div_factor: max_lr over the first learning rate.
+        final_div_factor: the first learning rate over the last one.
+        three_phase: down to the first learning rate as fast as up, and from there to the last one.
+        last_epoch: -1 to start.
+
+    Raises:
+        DataError: no length, or an argument out of its range; `step` raises it at the end.
+    """
+
+    settings = ("total_steps", "cycle_momentum", "phase_ends", "_anneal_func_type")
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float | Sequence[float],
+        total_steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: float | Sequence[float] = 0.85,
+        max_momentum: float | Sequence[float] = 0.95,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+        last_epoch: int = -1,
+    ) -> None:
+        checked_optimizer(optimizer)
+        self.total_steps = self._length(total_steps, epochs, steps_per_epoch)
+        if not 0.0 <= pct_start <= 1.0:
+            raise DataError(f"OneCycleLR: pct_start is {pct_start}, expected one in [0, 1].")
+        if anneal_strategy not in _STRATEGIES:
+            raise unknown_name("anneal_strategy", anneal_strategy, _STRATEGIES)
+        self._anneal_func_type = anneal_strategy
+        self.phase_ends = _phase_ends(self.total_steps, pct_start, three_phase)
+        peaks = for_groups("max_lr", max_lr, optimizer)
+        self.cycle_momentum = cycle_momentum
+        if cycle_momentum:
+            self._cycle_between(optimizer, base_momentum, max_momentum, last_epoch)
+        if last_epoch == -1:
+            for group, lr in zip(optimizer.param_groups, peaks):
+                first = lr / div_factor
+                group.update(
+                    {"initial_lr": first, "max_lr": lr, "min_lr": first / final_div_factor}
+                )
+        super().__init__(optimizer, last_epoch)
+
+    def _length(self, total: int | None, epochs: int | None, each: int | None) -> int:
+        if total is not None:
+            require_count(self, "total_steps", total)
+            return total
+        if epochs is None or each is None:
+            raise DataError("OneCycleLR: pass total_steps, or epochs and steps_per_epoch.")
+        require_count(self, "epochs", epochs)
+        require_count(self, "steps_per_epoch", each)
+        return epochs * each
+
+    def require(self, epoch: int) -> None:
+        """Raise DataError if the cycle ends before."""
+        if epoch > self.total_steps:
+            raise DataError(
+                f"OneCycleLR: step {epoch} was asked for, but the cycle has {self.total_steps} "
+                "steps. Pass a larger total_steps."
+            )
+
+    def _phase(self, epoch: int) -> tuple[int, float]:
+        """(which phase, how much of it is done)."""
+        self.require(epoch)
+        start = 0.0
+        for i, end in enumerate(self.phase_ends):
+            if epoch <= end or i == len(self.phase_ends) - 1:
+                return i, (epoch - start) / (end - start) if end != start else 1.0
+            start = end
+        raise AssertionError
+
+    def _anneal(self, start: float, end: float, done: float) -> float:
+        if self._anneal_func_type == "linear":
+            return (end - start) * done + start
+        return end + (start - end) / 2.0 * (math.cos(math.pi * done) + 1.0)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As of every schedule; torch keeps the ends of the phases as "_schedule_phases"."""
+        state = dict(state_dict)
+        phases = state.pop("_schedule_phases", None)
+        if phases is not None:
+            state["phase_ends"] = [phase["end_step"] for phase in phases]
+        super().load_state_dict(state)
+
+    def lr_at(self, epoch: int, group: int) -> float:
+        phase, done = self._phase(epoch)
+        notes = self.optimizer.param_groups[group]
+        points = ["initial_lr", "max_lr", "initial_lr", "min_lr"]
+        if len(self.phase_ends) == 2:
+            points = ["initial_lr", "max_lr", "min_lr"]
+        return self._anneal(notes[points[phase]], notes[points[phase + 1]], done)
+
+    def momentum_at(self, epoch: int, group: int) -> float:
+        phase, done = self._phase(epoch)
+        notes = self.optimizer.param_groups[group]
+        points = ["max_momentum", "base_momentum", "max_momentum", "max_momentum"]
+        return self._anneal(notes[points[phase]], notes[points[phase + 1]], done)
+
+
+class CyclicLR(_Cycle):
+    """Between base_lr and max_lr, again and again.
+
+    Args:
+        optimizer: whose groups it moves; with cycle_momentum it needs a momentum or betas.
+        base_lr, max_lr: the bounds; numbers, or one for each group.
+        step_size_up: epochs of the way up, above 0.
+        step_size_down: epochs of the way down; default step_size_up.
+        mode: "triangular", "triangular2" (half the height each cycle) or "exp_range" (height
+            gamma^t).
+        gamma: for "exp_range".
+        scale_fn: the height of a cycle instead of `mode`, a function of what scale_mode says.
+        scale_mode: "cycle" (counted from 1) or "iterations" (epochs).
+        cycle_momentum: move the momentum from max_momentum to base_momentum and back.
+        base_momentum, max_momentum: its bounds; numbers, or one for each group.
+        last_epoch: -1 to start.
+
+    Raises:
+        UnknownNameError: an unknown mode.
+        DataError: an argument out of its range.
+    """
+
+    settings = (
+        "total_size",
+        "step_ratio",
+        "max_lrs",
+        "mode",
+        "gamma",
+        "scale_mode",
+        "cycle_momentum",
+        "base_momentums",
+        "max_momentums",
+    )
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        base_lr: float | Sequence[float],
+        max_lr: float | Sequence[float],
+        step_size_up: int = 2000,
+        step_size_down: int | None = None,
+        mode: str = "triangular",
+        gamma: float = 1.0,
+        scale_fn: Callable[[float], float] | None = None,
+        scale_mode: str = "cycle",
+        cycle_momentum: bool = True,
+        base_momentum: float | Sequence[float] = 0.8,
+        max_momentum: float | Sequence[float] = 0.9,
+        last_epoch: int = -1,
+    ) -> None:
+        checked_optimizer(optimizer)
+        if scale_fn is None and mode not in _MODES:
+            raise unknown_name("mode of CyclicLR", mode, _MODES)
+        if scale_mode not in ("cycle", "iterations"):
+            raise unknown_name("scale_mode", scale_mode, ("cycle", "iterations"))
+        up, down = float(step_size_up), float(step_size_down or step_size_up)
+        if not (up > 0 and down > 0):
+            raise DataError(f"CyclicLR: step sizes are {up} and {down}, expected above 0.")
+        self.total_size, self.step_ratio = up + down, up / (up + down)
+        self.mode, self.gamma = mode, gamma
+        self._scale_fn = scale_fn
+        by_epoch = scale_fn is None and mode == "exp_range"
+        self.scale_mode = "iterations" if by_epoch else scale_mode if scale_fn else "cycle"
+        lows = for_groups("base_lr", base_lr, optimizer)
+        self.max_lrs = for_groups("max_lr", max_lr, optimizer)
+        self.cycle_momentum = cycle_momentum
+        if cycle_momentum:
+            self._cycle_between(optimizer, base_momentum, max_momentum, last_epoch)
+        if last_epoch == -1:
+            for group, lr in zip(optimizer.param_groups, lows):
+                group["lr"] = lr
+        self._lows = lows
+        super().__init__(optimizer, last_epoch)
+        self.base_lrs = lows
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As of every schedule."""
+        super().load_state_dict(state_dict)
+        self._lows = self.base_lrs
+
+    def _height(self, epoch: int) -> float:
+        """How far up between the bounds, in units of their distance."""
+        cycle = math.floor(1 + epoch / self.total_size)
+        x = 1.0 + epoch / self.total_size - cycle
+        up = x / self.step_ratio if x <= self.step_ratio else (x - 1.0) / (self.step_ratio - 1.0)
+        return up * self._scale(cycle if self.scale_mode == "cycle" else epoch)
+
+    def _scale(self, position: int) -> float:
+        if self._scale_fn is not None:
+            return float(self._scale_fn(position))
+        if self.mode == "exp_range":
+            return float(self.gamma**position)
+        return 1.0 if self.mode == "triangular" else 0.5 ** (position - 1)
+
+    def lr_at(self, epoch: int, group: int) -> float:
+        low = self._lows[group]
+        return low + (self.max_lrs[group] - low) * self._height(epoch)
+
+    def momentum_at(self, epoch: int, group: int) -> float:
+        high = self.max_momentums[group]
+        return high - (high - self.base_momentums[group]) * self._height(epoch)
+
+
+def _phase_ends(total: int, share: float, three_phase: bool) -> list[float]:
+    """The last step of each phase."""
+    if three_phase:
+        return [share * total - 1.0, 2.0 * share * total - 2.0, total - 1.0]
+    return [share * total - 1.0, total - 1.0]
+
+
+def _set_momentum(group: Any, momentum: float) -> None:
+    """Set it, after the optimiser's own check of its range."""
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    else:
+        group["momentum"] = momentum

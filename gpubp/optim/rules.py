@@ -1,0 +1,83 @@
+"""What update rules share: scalars in the parameter's dtype, decay, averages, checks of options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gpubp import ops
+from gpubp.core import Array
+from gpubp.errors import DataError
+from gpubp.nn.parameter import Parameter
+from gpubp.ops import update
+from gpubp.optim.group import ParamGroup
+from gpubp.store import Slot
+
+
+def scalar(value: Any, like: Parameter) -> Any:
+    """A float64 scalar cast to a parameter's dtype."""
+    return ops.astype(value, like.dtype)
+
+
+def factor(value: Any, like: Parameter) -> Any:
+    """A number as it is, a slot as a scalar of a parameter's dtype."""
+    return scalar(value, like) if isinstance(value, Slot) else value
+
+
+def adjusted(group: ParamGroup, param: Parameter, grad: Array, decoupled: bool) -> Any:
+    """The gradient to descend: sign first, then L2 weight decay g + wd w, in torch's order."""
+    signed = ops.negative(grad) if group["maximize"] else grad
+    decay = 0.0 if decoupled else group.get("weight_decay", 0.0)
+    return ops.add(signed, ops.multiply(param, decay)) if decay else signed
+
+
+def decayed(group: ParamGroup, param: Parameter, decoupled: bool = True) -> Any:
+    """w (1 - lr wd) if weight decay is on and decoupled (Loshchilov & Hutter, ICLR 2019), else w.
+
+    It shrinks the weights themselves, beside the gradient step and by the learning rate alone.
+    """
+    if not group["weight_decay"] or not decoupled:
+        return param
+    kept = ops.subtract(1.0, ops.multiply(group.lr, group["weight_decay"]))
+    return ops.multiply(param, scalar(kept, param))
+
+
+def average(m: Any, g: Any, decay: Any, like: Parameter) -> Any:
+    """decay m + (1 - decay) g, where decay is a number or a slot."""
+    if not isinstance(decay, Slot):
+        return update.ema(m, g, decay)
+    rest = scalar(ops.subtract(1.0, decay), like)
+    return ops.add(ops.multiply(m, scalar(decay, like)), ops.multiply(g, rest))
+
+
+def accumulated(buffer: Any, g: Any, momentum: Any, like: Parameter, dampening: float = 0.0) -> Any:
+    """momentum b + (1 - dampening) g, where momentum is a number or a slot."""
+    if not isinstance(momentum, Slot):
+        return update.momentum(buffer, g, momentum, dampening)
+    new = ops.multiply(g, 1.0 - dampening) if dampening else g
+    return ops.add(ops.multiply(buffer, scalar(momentum, like)), new)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise DataError with `message` unless `condition`."""
+    if not condition:
+        raise DataError(message)
+
+
+def require_not_negative(optimizer: object, options: Mapping[str, Any], *names: str) -> None:
+    """Raise DataError unless the named options are at least 0."""
+    for name in names:
+        value = options[name]
+        require(
+            value >= 0.0, f"{type(optimizer).__name__}: {name} is {value}, expected at least 0."
+        )
+
+
+def require_betas(optimizer: object, betas: Any) -> None:
+    """Raise DataError unless these are two numbers in [0, 1)."""
+    require(
+        isinstance(betas, (tuple, list))
+        and len(betas) == 2
+        and all(0.0 <= beta < 1.0 for beta in betas),
+        f"{type(optimizer).__name__}: betas are {betas}, expected two numbers in [0, 1).",
+    )

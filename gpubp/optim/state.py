@@ -1,0 +1,152 @@
+"""What an optimiser remembers: arrays beside the parameters, and the steps each has taken.
+
+Comes in: parameters, as they are added to groups, frozen and thawed. Goes out: slots that the
+step's program reads and writes.
+
+Holds in between: every parameter is in exactly one cohort, and the trained parameters of a cohort
+have taken the same number of steps. So one scalar count serves many parameters, and a parameter
+that is thawed later starts from its own first step, as in torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp import ops
+from gpubp.nn.parameter import Parameter
+from gpubp.store import Slot, siblings
+
+# Steps taken, and scalar state by name.
+Past = tuple[int, tuple[tuple[str, float], ...]]
+
+
+class Cohort:
+    """Parameters that have taken the same steps.
+
+    Attributes:
+        members: the parameters.
+        key: cohorts with different keys are never one.
+        count: int64 scalar slot: steps taken.
+        scalars: float64 scalar slots by name: state that the members share.
+    """
+
+    def __init__(self, members: Iterable[Parameter], key: int, past: Past) -> None:
+        self.members = list(members)
+        self.key = key
+        self.count = Slot("t", past[0], np.int64)
+        self.scalars = {name: Slot(name, value, np.float64) for name, value in past[1]}
+
+    def next(self) -> Any:
+        """The step count after this step: a traced int64 scalar."""
+        return ops.add(self.count, 1)
+
+    @property
+    def past(self) -> Past:
+        """Steps taken and scalar state, as numbers."""
+        scalars = tuple((name, float(slot.value)) for name, slot in self.scalars.items())
+        return int(self.count.value), scalars
+
+    def set_past(self, past: Past) -> None:
+        """Overwrite steps and scalar state; programs see it at their next step."""
+        self.count.value = np.int64(past[0])
+        for name, value in past[1]:
+            self.scalars[name].value = np.float64(value)
+
+    def __contains__(self, param: Parameter) -> bool:
+        return any(p is param for p in self.members)
+
+
+class Cohorts:
+    """All cohorts of an optimiser.
+
+    Args:
+        changed: called when a parameter moves to another cohort: programs are stale then.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._all: list[Cohort] = []
+        self._changed = changed
+
+    def __iter__(self) -> Any:
+        return iter(self._all)
+
+    def of(self, param: Parameter) -> Cohort:
+        """The cohort of a parameter."""
+        return next(c for c in self._all if param in c)
+
+    def add(self, params: Sequence[Parameter], key: int, past: Past) -> None:
+        """New parameters join a cohort that has the same past, or make one."""
+        for cohort in self._all:
+            if cohort.key == key and cohort.past == past:
+                cohort.members += params
+                return
+        self._all.append(Cohort(params, key, past))
+
+    def split(self) -> None:
+        """Part trained from frozen parameters: their counts differ from now on."""
+        for cohort in list(self._all):
+            frozen = [p for p in cohort.members if not p.requires_grad]
+            if frozen and len(frozen) < len(cohort.members):
+                cohort.members = [p for p in cohort.members if p.requires_grad]
+                self._all.append(Cohort(frozen, cohort.key, cohort.past))
+                self._changed()
+
+    def restore(self, pasts: Mapping[int, Past]) -> None:
+        """Take over steps and scalar state, by id(parameter)."""
+        for cohort in self._all:
+            found = {pasts[id(p)] for p in cohort.members}
+            if len(found) > 1:
+                self._rebuild(pasts)
+                return
+        for cohort in self._all:
+            if cohort.members:
+                cohort.set_past(pasts[id(cohort.members[0])])
+
+    def _rebuild(self, pasts: Mapping[int, Past]) -> None:
+        members = [(p, c.key) for c in self._all for p in c.members]
+        self._all = []
+        for param, key in members:
+            self.add([param], key, pasts[id(param)])
+        self._changed()
+
+
+class Arrays:
+    """State arrays: `of(name, param)` has the parameter's shape, and its offset in its bank."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, dict[int, Slot]] = {}
+        self._waiting: dict[str, dict[int, NDArray[Any]]] = {}
+
+    def of(self, name: str, param: Parameter) -> Slot:
+        """The slot, which exists after `make`."""
+        return self._slots[name][id(param)]
+
+    def value(self, name: str, param: Parameter) -> NDArray[Any] | None:
+        """A copy of the live or restored value, if there is one."""
+        slot = self._slots.get(name, {}).get(id(param))
+        found = self._waiting.get(name, {}).get(id(param)) if slot is None else slot.value
+        return None if found is None else found.copy()
+
+    def make(self, name: str, params: Sequence[Parameter], fills: Sequence[float]) -> None:
+        """Create the arrays of those parameters that have none, once they have their banks."""
+        known = self._slots.setdefault(name, {})
+        new = [(p, fill) for p, fill in zip(params, fills, strict=True) if id(p) not in known]
+        made = siblings(name, [p for p, _ in new])
+        for (param, fill), slot in zip(new, made, strict=True):
+            saved = self._waiting.get(name, {}).pop(id(param), None)
+            slot.value = np.full(slot.shape, fill, slot.dtype) if saved is None else saved
+            known[id(param)] = slot
+
+    def restore(
+        self, saved: dict[str, dict[int, NDArray[Any]]], fill: Callable[[str, int], float]
+    ) -> None:
+        """Overwrite all arrays, by name and id(parameter); what is not in `saved` starts anew."""
+        for name, slots in self._slots.items():
+            for key, slot in slots.items():
+                start = np.full(slot.shape, fill(name, key), slot.dtype)
+                slot.value = saved.get(name, {}).pop(key, start)
+        self._waiting = saved
