@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.backends.base import Backend
 from gpubp.core import ConcreteArray, describe
+from gpubp.device_array import DeviceArray
 from gpubp.errors import DataError, ShapeError
 from gpubp.program import Program
 from gpubp.runner import as_input, check_indices
@@ -100,8 +102,10 @@ def updates_after(
     return np.concatenate([first, np.tile(rest, epochs - 1)])
 
 
-def checked_data(data: Sequence[ArrayLike], floating: np.dtype[Any]) -> list[ConcreteArray]:
-    """The arrays of a run: of supported dtypes and equal, positive length.
+def checked_data(
+    data: Sequence[ArrayLike], floating: np.dtype[Any], backend: Backend
+) -> list[ConcreteArray]:
+    """The arrays of a run, as `backend` reads them: of supported dtypes and equal, positive length.
 
     Raises:
         DataError: there are none, or one is empty.
@@ -109,7 +113,7 @@ def checked_data(data: Sequence[ArrayLike], floating: np.dtype[Any]) -> list[Con
     """
     if not data:
         raise DataError("no data: pass the arrays that the step's function takes.")
-    arrays = [as_input(a, f"argument {i}", floating) for i, a in enumerate(data)]
+    arrays = [as_input(a, f"argument {i}", floating, backend) for i, a in enumerate(data)]
     for i, array in enumerate(arrays):
         if array.ndim == 0 or len(array) == 0:
             raise DataError(f"argument {i} is empty: {describe(array)}.")
@@ -157,6 +161,8 @@ def check_values(program: Program, data: Sequence[ConcreteArray], finite: bool) 
 
 
 def _check_finite(array: ConcreteArray, position: int) -> None:
+    if isinstance(array, DeviceArray):
+        return
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise DataError(f"argument {position} holds {array[where]} at index {where}.")

@@ -115,7 +115,7 @@ class Step:
     def _first_call(
         self, batch: Sequence[ArrayLike], key: tuple[Any, ...] | None, final: bool
     ) -> Any:
-        data = checked_data(batch, self._floating)
+        data = checked_data(batch, self._floating, self.backend)
         size = len(data[0])
         loss = self._execute(data, np.arange(size), Batches.one(size, final), finite=False)[0]
         if self._runner.last is not None:
@@ -158,7 +158,7 @@ class Step:
         Raises:
             DataError: empty data, NaN or infinity, indices out of range, labels out of range.
         """
-        arrays = checked_data(data, self._floating)
+        arrays = checked_data(data, self._floating, self.backend)
         rng = self._rng if seed is None else np.random.default_rng(seed)
         indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
         size = len(indices[0])

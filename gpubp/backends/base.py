@@ -86,10 +86,12 @@ class Backend(ABC):
     Attributes:
         name: as in the registry.
         precision: what float32 matrix products are computed in.
+        reads_device_arrays: inputs may be `DeviceArray`s.
     """
 
     name: str
     precision: str = "float32"
+    reads_device_arrays: bool = False
 
     @classmethod
     @abstractmethod
