@@ -44,6 +44,8 @@ class Batches:
     def kinds(self) -> tuple[list[tuple[int, bool]], NDArray[np.int64]]:
         """The distinct (size, final), updates first, and which of them each step is."""
         sizes = list(dict.fromkeys((int(self.sizes[0]), int(self.sizes[-1]))))
+        if len(sizes) == 1 and self.final.all():
+            return [(sizes[0], True)], np.zeros(len(self.starts), np.int64)
         code = 2 * (self.sizes != sizes[0]) + ~self.final
         found = np.flatnonzero(np.bincount(code, minlength=4))
         found = found[np.argsort(found % 2, kind="stable")]
@@ -72,12 +74,16 @@ def epoch_batches(
         epochs: how many.
         update_after: for each step, as `Batches.final`.
     """
-    starts = np.arange(0, samples, batch_size)
-    sizes = np.minimum(batch_size, samples - starts)
-    if drop_last:
-        starts, sizes = starts[sizes == batch_size], sizes[sizes == batch_size]
-    offsets = np.repeat(np.arange(epochs) * samples, len(starts))
-    return Batches(np.tile(starts, epochs) + offsets, np.tile(sizes, epochs), update_after)
+    steps, tail = divmod(samples, batch_size)
+    steps += bool(tail) and not drop_last
+    starts = np.arange(steps) * batch_size
+    sizes = np.full(steps, batch_size)
+    if tail and not drop_last:
+        sizes[-1] = tail
+    if epochs > 1:
+        starts = (np.arange(epochs)[:, np.newaxis] * samples + starts).ravel()
+        sizes = np.tile(sizes, epochs)
+    return Batches(starts, sizes, update_after)
 
 
 def updates_after(

@@ -109,7 +109,7 @@ class Step:
             if self._settings.plain:
                 return single(batch)[0][0]
             self._require_own_weights()
-            with self._scheduled(int(final)):
+            with self._scheduled(np.full(1, final)):
                 return single(batch)[0][0]
 
     def _first_call(
@@ -220,13 +220,14 @@ class Step:
             self._runner.last = readies[0]
             program = readies[0].program
             losses = np.empty(len(which), program.output_types[0][1])
-            schedule = np.stack([which, batches.starts], axis=1)
+            schedule = np.empty((len(which), 2), np.int64)
+            schedule[:, 0], schedule[:, 1] = which, batches.starts
             order = np.ascontiguousarray(order, np.int64)
             loaded = [r.loaded for r in readies]
             for start, stop in self._segments(batches):
                 check = None if checked or start else lambda: check_values(program, data, finite)
                 feed = Feed(data, order, [[losses[start:stop]]] * len(loaded), check, finite)
-                with self._scheduled(int(batches.final[start:stop].sum())):
+                with self._scheduled(batches.final[start:stop]):
                     self.backend.run(loaded, schedule[start:stop], feed)
             return losses
 
@@ -261,10 +262,10 @@ class Step:
         scheduler.require(scheduler.last_epoch + int(batches.final.sum()))
         return batches.segments(scheduler.table.capacity)
 
-    def _scheduled(self, updates: int) -> AbstractContextManager[None]:
-        """While open, a run may make so many updates, with the schedule's rates for each."""
+    def _scheduled(self, final: NDArray[np.bool_]) -> AbstractContextManager[None]:
+        """While open, a run may make these updates, with the schedule's rates for each."""
         scheduler = self._settings.scheduler
-        return nullcontext() if scheduler is None else scheduler.table.moving(updates)
+        return nullcontext() if scheduler is None else scheduler.table.moving(int(final.sum()))
 
     def _require_own_weights(self) -> None:
         ema = self._settings.ema
