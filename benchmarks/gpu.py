@@ -27,7 +27,7 @@ from common.rows import OPTIMIZERS, TABLE, Row, Task, find_row
 
 import gpubp as gp
 from gpubp.bench import BenchmarkError, check_options, main
-from gpubp.errors import unknown_name
+from gpubp.errors import UnknownNameError, unknown_name
 
 # Losses of one epoch, relative to the largest: rounding, grown by the updates of the epoch.
 TOLERANCES = {"float32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
@@ -92,8 +92,11 @@ def find(name: str) -> Row:
         UnknownNameError: no such row or precision.
     """
     plain, _, precision = name.partition("@")
-    row = LARGE[plain] if plain in LARGE else find_row(plain)
-    if not precision:
+    try:
+        row = LARGE[plain] if plain in LARGE else find_row(plain)
+    except UnknownNameError as error:
+        raise unknown_name("row", plain, [*TABLE, *LARGE, "64-100-10/200"]) from error
+    if "@" not in name:
         return row
     if precision not in TOLERANCES:
         raise unknown_name("precision", precision, TOLERANCES)

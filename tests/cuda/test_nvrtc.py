@@ -5,7 +5,7 @@ from __future__ import annotations
 import nvrtc
 import pytest
 from launching import kernel
-from sources import all_sources
+from sources import sources_for
 
 from gpubp.errors import BackendError
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or
 
 @pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
 def test_every_kernel_fits_its_registers(architecture):
-    found = nvrtc.compile_all(all_sources(), architecture)
+    found = nvrtc.compile_all(sources_for(architecture), architecture)
     assert found
     lines = nvrtc.complaints(found, nvrtc.read_table()[architecture])
     advice = "after a change that is meant: python tests/cuda/nvrtc.py"
@@ -24,8 +24,8 @@ def test_every_kernel_fits_its_registers(architecture):
 def test_every_source_has_a_kernel_in_the_table():
     table = nvrtc.read_table()
     assert table.keys() == set(nvrtc.ARCHITECTURES)
-    for kernels in table.values():
-        assert {name.split("/")[0] for name in kernels} == all_sources().keys()
+    for architecture, kernels in table.items():
+        assert {name.split("/")[0] for name in kernels} == sources_for(architecture).keys()
 
 
 def test_a_stack_frame_is_seen():
@@ -66,6 +66,10 @@ def test_complaints_are_made_of_jumps_and_of_names():
         "a/k: not in the table",
         "b/k: in the table, but gone",
     ]
+    sine = {"op sin float32 0/k": nvrtc.Usage(40, 32, 0, 0)}
+    assert nvrtc.complaints(sine, {"op sin float32 0/k": 40}) == []
+    straight = {"op sin float32 0/k": usage}
+    assert "any more" in nvrtc.complaints(straight, {"op sin float32 0/k": 40})[0]
     spilled = {"a/k": nvrtc.Usage(40, 8, 4, 4)}
     assert len(nvrtc.complaints(spilled, {"a/k": 40})) == 1
 
