@@ -19,6 +19,7 @@ BENCHMARKS = {
     "train_step": "training steps beside JAX, PyTorch and scikit-learn",
     "kernels": "matrix products, activations, updates and barriers",
     "startup": "from the start of the process to trained digits",
+    "gpu": "training steps on a GPU, beside PyTorch and JAX",
 }
 
 

@@ -76,6 +76,7 @@ class OpSpec:
         vjp: (cotangent, output, *inputs, **attrs) -> one cotangent (or None) for each input, all
             traced arrays; None where the op has no gradient.
         flops: arithmetic per output element, for reports (matmul and reductions count by size).
+        cuda: of a custom op: CUDA source of its function, if the user gave one.
     """
 
     name: str
@@ -84,6 +85,7 @@ class OpSpec:
     reference: Callable[..., Any]
     vjp: Callable[..., Sequence[Array | None]] | None = None
     flops: float = 1.0
+    cuda: str | None = None
 
     def __repr__(self) -> str:
         return f"OpSpec({self.name})"

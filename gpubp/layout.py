@@ -119,6 +119,14 @@ def matrix_batch_stride(shape: Shape, strides: tuple[int, ...], batch: Shape) ->
     return steps[0] if len(dims) == 1 else None
 
 
+def split_axes(shape: Shape, axes: tuple[int, ...]) -> tuple[int, int, int]:
+    """(outer, reduced, inner) sizes of a reduction over neighbouring axes."""
+    if not axes:
+        return math.prod(shape), 1, 1
+    first, after = axes[0], axes[-1] + 1
+    return math.prod(shape[:first]), math.prod(shape[first:after]), math.prod(shape[after:])
+
+
 _CONTIGUOUS_KINDS = (Kind.ROWWISE, Kind.MOVE, Kind.CUSTOM, Kind.REDUCE)
 
 

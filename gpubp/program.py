@@ -130,6 +130,15 @@ class Part:
         """Bytes read and written if each operand crosses memory once."""
         return sum(o.unique_bytes for o, _ in self.operands())
 
+    def ancestors(self, position: int) -> list[int]:
+        """Positions of the ops that an op of the body depends on, in order."""
+        base = len(self.inputs)
+        found = {position}
+        for i in range(position, -1, -1):
+            if i in found:
+                found.update(a - base for a in self.body[i].args if a >= base)
+        return sorted(found - {position})
+
     def type_of(self, value: int) -> tuple[Shape, np.dtype[Any]]:
         """Shape and dtype of a numbered value."""
         if value < len(self.inputs):

@@ -11,7 +11,7 @@ array; offsets in a bank are multiples of 64 bytes, and the padding between slot
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,27 +21,58 @@ from gpubp.errors import ShapeError
 ALIGN_BYTES = 64
 
 
+class Mirror(Protocol):
+    """A bank's copy on a device."""
+
+    def touch(self) -> None:
+        """Bring the host's copy up to date; from now on the host may write into it."""
+        ...
+
+
 class Bank:
     """A flat buffer of one dtype that holds many slots.
 
     Attributes:
         label: what the bank holds ("params", "exp_avg", "scalars", ...).
-        data: shape (size,), C-contiguous, 64-byte aligned.
         slots: the slots packed here, in the order of their offsets.
+        mirror: the copy on a device, if a device backend has one; it may be newer.
+        mirrored: some bank has a mirror.
     """
+
+    mirrored: ClassVar[bool] = False
 
     def __init__(self, label: str, dtype: np.dtype[Any], size: int) -> None:
         self.label = label
-        self.data = aligned_zeros(size, dtype)
+        self._data = aligned_zeros(size, dtype)
         self.slots: list[Slot] = []
+        self.mirror: Mirror | None = None
+
+    @property
+    def data(self) -> NDArray[Any]:
+        """Shape (size,), C-contiguous, 64-byte aligned; up to date, and may be written into."""
+        self.touch()
+        return self._data
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.data.dtype
+        return self._data.dtype
 
     @property
     def size(self) -> int:
-        return int(self.data.size)
+        return int(self._data.size)
+
+    def touch(self) -> None:
+        """The host is about to read or write: fetch what a device has computed."""
+        if self.mirror is not None:
+            self.mirror.touch()
+
+    def attach(self, mirror: Mirror | None) -> NDArray[Any]:
+        """Let `mirror` hold the bank's copy on a device from now on; returns the host's array."""
+        if self.mirror is not None and self.mirror is not mirror:
+            self.mirror.touch()
+        self.mirror = mirror
+        Bank.mirrored = Bank.mirrored or mirror is not None
+        return self._data
 
     def __repr__(self) -> str:
         return f"Bank({self.label}, {self.dtype}, size={self.size}, slots={len(self.slots)})"
@@ -74,7 +105,13 @@ class Slot:
 
     @property
     def value(self) -> NDArray[Any]:
-        """The live array: writing into it is seen by every program."""
+        """The live array: writing into it is seen by every program.
+
+        Where a device backend runs, get it again after each run: an array from before is the host's
+        copy as it was then.
+        """
+        if self.bank is not None:
+            self.bank.touch()
         return self._value
 
     @value.setter
@@ -84,7 +121,7 @@ class Slot:
             raise ShapeError(
                 f"{self.name}: got a value of shape {array.shape}, expected {self.shape}."
             )
-        self._value[...] = array
+        self.value[...] = array
 
     def place(self, bank: Bank, offset: int) -> None:
         """Move the value into `bank` at `offset` (elements); from now on it is a view of it."""

@@ -25,7 +25,7 @@ def common(monkeypatch):
 
 
 def test_the_checkout_of_the_working_directory_comes_first(tmp_path):
-    for name in ("train_step", "kernels", "startup"):
+    for name in ("train_step", "kernels", "startup", "gpu"):
         (tmp_path / "benchmarks").mkdir(exist_ok=True)
         (tmp_path / "benchmarks" / f"{name}.py").touch()
     below = tmp_path / "docs" / "deep"

@@ -39,6 +39,10 @@ class Case(ABC):
         """What must be equal for all contenders; empty if there is nothing to compare."""
         return np.zeros(0)
 
+    def device_seconds(self) -> float | None:
+        """Run once; seconds between two events on the GPU's stream, None where nobody can tell."""
+        return None
+
 
 def turn(case: Case) -> float:
     """Time a case once: an untimed call unless calls are long, then at least MIN_SECONDS of calls.
@@ -65,6 +69,13 @@ def turn(case: Case) -> float:
     if result is not None and not np.isfinite(np.asarray(result)).all():
         raise FloatingPointError("a loss is not finite")
     return total / (calls * case.units)
+
+
+def device_turn(case: Case) -> float | None:
+    """Seconds for each unit by the GPU's clock; None if the case cannot tell."""
+    case.reset()
+    seconds = case.device_seconds()
+    return None if seconds is None else seconds / case.units
 
 
 def _timed(case: Case) -> tuple[float, Any]:

@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any, BinaryIO
 
-from common.case import Case, NotSupportedError, turn
+from common.case import Case, NotSupportedError, device_turn, turn
 
 _cases: dict[str, Case] = {}
 
@@ -45,6 +45,7 @@ _COMMANDS = {
     "check": lambda key: _cases[key].check(),
     "warm": _warm,
     "turn": lambda key: turn(_cases[key]),
+    "device": lambda key: device_turn(_cases[key]),
     "versions": lambda module: importlib.import_module(module).versions(),
     "clear": _cases.clear,
 }

@@ -29,18 +29,27 @@ class LeftOutError(Exception):
     """A contender that does not take part; the message says why."""
 
 
-def environment(threads: int | None) -> dict[str, str]:
+_ON_CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+_ON_GPU = {
+    "GPUBP_BACKEND": "cupy",
+    "GPUBP_BENCH_DEVICE": "cuda",
+    # Contenders share the GPU's memory.
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+
+
+def environment(threads: int | None, gpu: bool = False) -> dict[str, str]:
     """A child's environment.
 
     Args:
         threads: for every library that can be told; None leaves them their defaults.
+        gpu: the networks run on the GPU everywhere, else on the processor.
     """
     benchmarks = Path(__file__).resolve().parents[1]
     package = Path(gpubp.__file__).resolve().parents[1]
     paths = [str(benchmarks), str(package), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     found = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths)))
-    # The networks run on the processor everywhere.
-    found |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    found |= _ON_GPU if gpu else _ON_CPU
     if threads is not None:
         found |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
     if threads == 1:
@@ -53,18 +62,20 @@ class Child:
 
     Args:
         name: for messages.
-        threads: how many threads and processors it gets.
+        threads: how many threads and processors it gets; None: as many as there are.
+        gpu: whether the networks run on the GPU.
     """
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str, threads: int | None, gpu: bool = False) -> None:
         self.name = name
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "common.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment(threads),
+            env=environment(threads, gpu),
         )
-        self.ask("bind", threads)
+        if threads is not None:
+            self.ask("bind", threads)
 
     def ask(self, command: str, *arguments: Any) -> Any:
         """Send a request and wait for its answer.

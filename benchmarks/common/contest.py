@@ -60,6 +60,7 @@ class Outcome:
     """Of one contest: by contender's name, in the order in which they were given."""
 
     spreads: dict[str, Spread] = field(default_factory=dict)
+    device: dict[str, Spread] = field(default_factory=dict)  # by the GPU's clock
     differences: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -69,12 +70,16 @@ class Arena:
 
     Args:
         contenders: the first is the reference that the others are compared with.
-        threads: for each child.
+        threads: for each child; None: as many as there are processors.
+        gpu: the networks run on the GPU, and its own clock is asked, too.
     """
 
-    def __init__(self, contenders: Sequence[Contender], threads: int) -> None:
+    def __init__(
+        self, contenders: Sequence[Contender], threads: int | None, gpu: bool = False
+    ) -> None:
         self._contenders = contenders
         self.threads = threads
+        self._gpu = gpu
         self._children: dict[str, Child] = {}
         self._stack = ExitStack()
         self.versions: dict[str, str] = {}
@@ -95,7 +100,7 @@ class Arena:
     def _start(self, contender: Contender) -> None:
         if contender.peer in self._children or contender.peer in self.absent:
             return
-        child = self._stack.enter_context(Child(contender.peer, self.threads))
+        child = self._stack.enter_context(Child(contender.peer, self.threads, self._gpu))
         try:
             self.versions |= child.ask("versions", contender.module)
         except LeftOutError as reason:
@@ -129,15 +134,20 @@ class Arena:
         contenders = self._contenders if contenders is None else contenders
         ready = self._prepare(contenders, task, tolerance, outcome)
         seconds: dict[str, list[float]] = {c.name: [] for c in ready}
+        device: dict[str, list[float | None]] = {c.name: [] for c in ready}
         for _ in range(repeats):
             for contender in ready:
                 time.sleep(PAUSE_SECONDS)
                 child = self._children[contender.peer]
                 seconds[contender.name].append(child.ask("turn", contender.name))
+                if self._gpu:
+                    device[contender.name].append(child.ask("device", contender.name))
                 advance()
         for child in self._children.values():
             child.ask("clear")
         outcome.spreads = {name: Spread.of(values) for name, values in seconds.items()}
+        told = {name: [v for v in values if v is not None] for name, values in device.items()}
+        outcome.device = {name: Spread.of(values) for name, values in told.items() if values}
         return outcome
 
     def _prepare(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from common.contest import Contender
 from gpubp.errors import unknown_name
 
@@ -16,29 +18,41 @@ PEERS = {
     "torch": ("torch-eager", "torch-fused", "torch-compile"),
     "sklearn": ("sklearn",),
 }
-INSTALL = {"jax": "jax", "torch": "torch", "sklearn": "scikit-learn"}
+ON_GPU = {
+    "jax": ("jax-scan", "jax-step"),
+    "torch": (
+        *("torch-eager", "torch-fused", "torch-compile", "torch-reduce-overhead"),
+        *("torch-max-autotune", "torch-graph"),
+    ),
+}
+GPU_ROOF = tuple(
+    Contender(name, "roof", "common.peers_gpu_roof", compared=False)
+    for name in ("gemm-float32", "gemm-tf32", "gemm-bf16", "copy")
+)
+INSTALL = {"jax": "jax", "torch": "torch", "roof": "torch", "sklearn": "scikit-learn"}
 
 
-def choose(text: str) -> list[Contender]:
+def choose(text: str, peers: Mapping[str, tuple[str, ...]] = PEERS) -> list[Contender]:
     """Contenders beside gpubp.
 
     Args:
         text: "all", "none", or names of peers ("jax") and of their variants ("jax-scan"), with
             commas.
+        peers: who there is.
 
     Raises:
         UnknownNameError: a name that is none of these.
     """
     if text == "none":
         return []
-    asked = list(PEERS) if text == "all" else text.split(",")
-    known = [*PEERS, *(v for variants in PEERS.values() for v in variants)]
+    asked = list(peers) if text == "all" else text.split(",")
+    known = [*peers, *(v for variants in peers.values() for v in variants)]
     for name in asked:
         if name not in known:
             raise unknown_name("peer", name, ["all", "none", *known])
     return [
         Contender(variant, peer, f"common.peers_{peer}")
-        for peer, variants in PEERS.items()
+        for peer, variants in peers.items()
         for variant in variants
         if peer in asked or variant in asked
     ]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpubp as gp
-from common.case import Case
+from common.case import Case, NotSupportedError
 from common.rows import Row, Task, check_order, make_data, make_order, make_weights
 from gpubp import nn, optim
 
@@ -22,6 +22,8 @@ class GpubpCase(Case):
     """The model, its step, and how to put both back to the start."""
 
     def __init__(self, task: Task) -> None:
+        if task.row.precision != "float32":
+            raise NotSupportedError(f"gpubp cannot train in {task.row.precision} yet")
         self._row = task.row
         self.units = task.row.steps
         self._X, self._y = make_data(task.row)
@@ -54,6 +56,20 @@ class GpubpCase(Case):
         """The losses of one epoch in the order of the data."""
         self.reset()
         return self._run(check_order(self._row))
+
+    def device_seconds(self) -> float | None:
+        """By events on the backend's own stream; None on a CPU."""
+        driver = getattr(self._step.backend, "driver", None)
+        if driver is None:
+            return None
+        import cupy
+
+        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
+        start.record(driver._stream)
+        self.run()
+        stop.record(driver._stream)
+        stop.synchronize()
+        return float(cupy.cuda.get_elapsed_time(start, stop)) * 1e-3
 
     def _run(self, order: NDArray[np.int64]) -> NDArray[Any]:
         return self._step.run(self._X, self._y, batch_size=self._row.batch, order=order)

@@ -25,12 +25,13 @@ _ACTIVATIONS: dict[str, Any] = {
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
-def _loss(params: Any, x: Any, y: Any, activation: str) -> Any:
+def _loss(params: Any, x: Any, y: Any, activation: str, dtype: Any) -> Any:
     for i, (W, b) in enumerate(params):
         if i:
             x = _ACTIVATIONS[activation](x)
-        x = x @ W + b
-    picked = jnp.take_along_axis(jax.nn.log_softmax(x), y[:, None], axis=1)
+        x = x.astype(dtype) @ W.astype(dtype) + b.astype(dtype)
+    logits = x.astype(jnp.float32)
+    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)
     return -jnp.mean(picked)
 
 
@@ -60,7 +61,11 @@ class JaxCase(Case):
         self._order = self._batches(make_order(task.row))
         self._adam = task.optimizer == "adam"
         update = partial(_adam if self._adam else _sgd, lr=task.lr)
-        gradient = jax.value_and_grad(partial(_loss, activation=task.row.activation))
+        dtype = jnp.bfloat16 if task.row.precision == "bf16" else jnp.float32
+        gradient = jax.value_and_grad(partial(_loss, activation=task.row.activation, dtype=dtype))
+        if jax.default_backend() == "gpu":
+            exact = "tensorfloat32" if task.row.precision == "tf32" else "highest"
+            jax.config.update("jax_default_matmul_precision", exact)
 
         def step(carry: Any, X: Any, y: Any, index: Any) -> tuple[Any, Any]:
             params, state = carry

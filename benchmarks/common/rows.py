@@ -20,7 +20,7 @@ LEARNING_RATES = {"sgd": 0.05, "adam": 1e-3}
 
 @dataclass(frozen=True)
 class Row:
-    """A network and how it is trained: cross-entropy, float32.
+    """A network and how it is trained: with cross-entropy.
 
     Attributes:
         name: in tables.
@@ -30,6 +30,7 @@ class Row:
         epochs: in one timed call.
         activation: between the layers.
         data: "random", or "digits" for the bundled images.
+        precision: "float32", or on a GPU "tf32" or "bf16" (with float32 weights).
     """
 
     name: str
@@ -39,6 +40,7 @@ class Row:
     epochs: int = 4
     activation: str = "relu"
     data: str = "random"
+    precision: str = "float32"
 
     @property
     def samples(self) -> int:

@@ -12,8 +12,9 @@ from gpubp.errors import BackendError, unknown_name
 _REGISTRY = (
     ("numba", "gpubp.backends.numba_cpu", "NumbaBackend", "cpu"),
     ("numpy", "gpubp.backends.numpy", "NumpyBackend", "cpu"),
+    ("cupy", "gpubp.backends.cupy", "CupyBackend", "cuda"),
 )
-_instances: dict[str, Backend] = {}
+_instances: dict[tuple[str, int], Backend] = {}  # by name and number of the device
 
 
 def names() -> list[str]:
@@ -38,28 +39,39 @@ def default_backend_name(device: str | None = None) -> str:
     """The backend used when none is asked for.
 
     Args:
-        device: "cpu", or None/"auto" for GPUBP_DEVICE and then any.
+        device: "cpu", "cuda", "cuda:N", or None/"auto" for GPUBP_DEVICE and then any.
 
     Returns:
         GPUBP_BACKEND if set, else the first available one for the device.
+
+    Raises:
+        BackendError: none can be used there; says why.
     """
-    device = _device(device)
+    kind, number = _device(device)
     asked = os.environ.get("GPUBP_BACKEND")
     if asked and asked != "auto":
         _class_of(asked)
         return asked
+    reasons = []
     for name, _, _, home in _REGISTRY:
-        if device in ("auto", home) and (name in _instances or _class_of(name).probe().available):
-            return name
-    raise BackendError(f"no backend can run on device {device!r}; see gpubp.backends().")
+        if kind in ("auto", home):
+            if (name, number) in _instances:
+                return name
+            probe = _class_of(name).probe()
+            if probe.available:
+                return name
+            reasons.append(f"{name}: {probe.reason}")
+    raise BackendError(f"no backend can run on device {kind!r}. {' '.join(reasons)}")
 
 
-def _device(device: str | None) -> str:
+def _device(device: str | None) -> tuple[str, int]:
+    """Kind and number of a device."""
     chosen = device if device not in (None, "auto") else os.environ.get("GPUBP_DEVICE", "auto")
+    kind, colon, number = str(chosen).partition(":")
     known = ["auto", *sorted({home for *_, home in _REGISTRY})]
-    if chosen not in known:
-        raise unknown_name("device", chosen, known)
-    return str(chosen)
+    if kind not in known or (colon and (kind != "cuda" or not number.isdecimal())):
+        raise unknown_name("device", str(chosen), [*known, "cuda:0"])
+    return kind, int(number or 0)
 
 
 def get_backend(backend: str | Backend | None = None, device: str | None = None) -> Backend:
@@ -67,10 +79,10 @@ def get_backend(backend: str | Backend | None = None, device: str | None = None)
 
     Args:
         backend: a name, an instance, or None/"auto".
-        device: "cpu" or None/"auto".
+        device: "cpu", "cuda", "cuda:N" or None/"auto".
 
     Returns:
-        An instance, shared by all callers of one name.
+        An instance, shared by all callers of one name and device.
 
     Raises:
         UnknownNameError: no such backend or device.
@@ -80,13 +92,17 @@ def get_backend(backend: str | Backend | None = None, device: str | None = None)
         return backend
     name = default_backend_name(device) if backend in (None, "auto") else str(backend)
     cls = _class_of(name)
-    _device(device)
-    if name not in _instances:
+    kind, number = _device(device)
+    home = next(home for known, *_, home in _REGISTRY if known == name)
+    if backend not in (None, "auto") and device not in (None, "auto") and kind != home:
+        raise BackendError(f"backend {name!r} runs on {home}, but device {device!r} was asked for.")
+    key = (name, number if home == kind else 0)
+    if key not in _instances:
         probe = cls.probe()
         if not probe.available:
             raise BackendError(f"backend {name!r} was asked for but cannot be used: {probe.reason}")
-        _instances[name] = cls()
-    return _instances[name]
+        _instances[key] = cls.on_device(key[1])
+    return _instances[key]
 
 
 __all__ = ["Backend", "Feed", "Probe", "backends", "default_backend_name", "get_backend", "names"]

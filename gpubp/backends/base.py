@@ -81,14 +81,31 @@ class Roof:
 
 
 class Backend(ABC):
-    """Runs programs. Subclasses hold no state of any one model."""
+    """Runs programs. Subclasses hold no state of any one model.
+
+    Attributes:
+        name: as in the registry.
+        precision: what float32 matrix products are computed in.
+        reads_device_arrays: inputs may be `DeviceArray`s.
+    """
 
     name: str
+    precision: str = "float32"
+    reads_device_arrays: bool = False
 
     @classmethod
     @abstractmethod
     def probe(cls) -> Probe:
         """Can it be used here? Must be quick and must not raise."""
+
+    @classmethod
+    def on_device(cls, number: int) -> Backend:
+        """An instance for one of several devices of its kind.
+
+        Raises:
+            BackendError: there is no such device.
+        """
+        return cls()
 
     @abstractmethod
     def load(self, program: Program) -> Any:

@@ -42,7 +42,9 @@ class Loaded:
     def bind(self, feed: Feed, outputs: Sequence[NDArray[Any]], step: int) -> None:
         """Point input and output buffers at the arrays of this step."""
         for i, buffer in enumerate(self.program.buffers):
-            if buffer.kind == "input":
+            if isinstance(buffer.payload, Bank):
+                buffer.payload.touch()
+            elif buffer.kind == "input":
                 self.memory[i] = feed.inputs[buffer.position].reshape(-1)
             elif buffer.kind == "output":
                 self.memory[i] = outputs[buffer.position][step : step + 1].reshape(-1)

@@ -2,7 +2,7 @@
 
 Comes in: a function on NumPy arrays and, if wanted, its vjp and its shape rule. Goes out: a
 function that works like those of `gp.ops`, on concrete arrays and in a trace. A program runs such
-an op by calling back into Python, on one worker.
+an op by calling back into Python, on one worker; on a GPU by the CUDA source, if there is one.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def custom_op(
     forward: Callable[..., Any],
     vjp: Callable[..., Any] | None = None,
     infer: _Infer | None = None,
+    cuda: str | None = None,
 ) -> Callable[..., Any]:
     """An op of your own.
 
@@ -45,6 +46,11 @@ def custom_op(
             of `gp.ops`, so that it can be traced. Without it the op has no gradient.
         infer: (*types, **attrs) -> (shape, dtype) of the result; types have `shape` and `dtype`.
             By default the result is like the first input.
+        cuda: CUDA C++ that defines `__device__ void NAME(long long i, const T* x, ..., T* y)`, NAME
+            being the op's name: writes element i of the result y, given all inputs, which lie in C
+            order; static attributes follow as doubles, in the order of their names. T is the C type
+            of each array's dtype (bool, int, long long, float, double), or a template's parameter.
+            Without it a GPU run goes through the host's memory and `forward` at each step.
 
     Returns:
         A function of arrays and keyword attributes (hashable: numbers, strings, tuples).
@@ -54,9 +60,12 @@ def custom_op(
     """
     if name in SPECS:
         raise ValueError(f"custom_op: {name!r} is the name of a built-in op; choose another.")
+    if cuda is not None and not name.isidentifier():
+        raise ValueError(f"custom_op: {name!r} cannot be the name of a CUDA function.")
     shape_rule = _shape_rule(name, infer)
     rule = None if vjp is None else _gradient_rule(name, vjp)
-    spec = OpSpec(name, Kind.CUSTOM, shape_rule, _checked(name, forward, shape_rule), rule)
+    reference = _checked(name, forward, shape_rule)
+    spec = OpSpec(name, Kind.CUSTOM, shape_rule, reference, rule, cuda=cuda)
 
     def call(*arrays: Any, **attrs: Any) -> Any:
         _require_hashable(name, attrs)

@@ -118,6 +118,8 @@ class NumbaBackend(Backend):
         loop, shared, programs = self._loop, job.shared, [loaded]
 
         def step() -> None:
+            if Bank.mirrored:
+                loaded.touch()
             loop(*arguments)
             if shared[STATUS]:
                 _finish(job, programs, feed)

@@ -12,7 +12,7 @@ from gpubp.backends.numba_cpu.encode_matmul import encode_matmul
 from gpubp.backends.numba_cpu.opcodes import DTYPE_CODES
 from gpubp.errors import BackendError
 from gpubp.fuse import arithmetic
-from gpubp.layout import c_strides
+from gpubp.layout import c_strides, split_axes
 from gpubp.program import Operand, Part
 
 CROSS_BYTES = 16384
@@ -95,7 +95,7 @@ def _reduce(part: Part) -> EncodedPart:
     dtype = in_dtype.name if in_dtype.kind == "f" else "int64"
     outer, red, inner = split_axes(shape, compute.attrs["axis"])
     made = len(part.inputs) + part.anchor
-    before = _ancestors(part, part.anchor)
+    before = part.ancestors(part.anchor)
     after = [i for i in range(len(part.body)) if i != part.anchor and i not in before]
     stored = next((o for v, o in part.outputs if v == made), None)
     code = [0] * words.RED_WORDS
@@ -126,25 +126,6 @@ def _reduce(part: Part) -> EncodedPart:
         code += chain.words
         largest = max(largest, chain.scratch)
     return EncodedPart(f"reduce_{dtype}", code, scratch + largest, needs)
-
-
-def _ancestors(part: Part, position: int) -> list[int]:
-    """Positions of the ops that an op of the body depends on, in order."""
-    base = len(part.inputs)
-    found = {position}
-    for i in range(position, -1, -1):
-        if i in found:
-            found.update(a - base for a in part.body[i].args if a >= base)
-    return sorted(found - {position})
-
-
-def split_axes(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, int, int]:
-    """(outer, red, inner) sizes of a reduction over neighbouring axes."""
-    if not axes:
-        return math.prod(shape), 1, 1
-    first, last = axes[0], axes[-1]
-    red = math.prod(shape[first : last + 1])
-    return math.prod(shape[:first]), red, math.prod(shape[last + 1 :])
 
 
 def _rowwise(part: Part) -> EncodedPart:

@@ -86,6 +86,12 @@ class Loaded:
         self._fixed = address_of(self.records), len(self.records), self.row
         self.scratch = aligned_zeros(0, np.uint8)
 
+    def touch(self) -> None:
+        """Fetch what a device has computed into the banks."""
+        for buffer in self.program.buffers if Bank.mirrored else ():
+            if isinstance(buffer.payload, Bank):
+                buffer.payload.touch()
+
     def table(
         self, feed: Feed, outputs: Sequence[NDArray[Any]], workers: int
     ) -> tuple[list[int], list[NDArray[Any]]]:
@@ -93,6 +99,7 @@ class Loaded:
         if self.scratch.size < self.scratch_bytes * workers:
             self.scratch = aligned_zeros(self.scratch_bytes * workers, np.uint8)
         buffers = self.program.buffers
+        self.touch()
         inputs = [address_of(a) for a in feed.inputs]
         bases = np.tile(self._addresses, (workers, 1))
         for i, buffer in enumerate(buffers):

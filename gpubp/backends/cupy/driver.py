@@ -1,0 +1,108 @@
+"""What the CUDA backend needs of a device: memory, compiled kernels, launches, recorded launches.
+
+Comes in: CUDA C++ source, addresses, parameter blocks. Goes out: work done in order on one stream.
+`CupyDriver` (in `device.py`) is a GPU. The tests have another one, which builds the same sources
+with g++ and runs them on the CPU, so everything above this line is the same code in both.
+
+The convention for kernels, which both rely on: a kernel is `extern "C" __global__ void name(const
+Params p)` with one trivially copyable struct by value, and the line `GP_KERNEL(name, Params)`
+follows it (empty for CUDA; an entry point for the tests' build). Addresses in `Params` are device
+addresses. Headers are found in `gpubp.kernels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from gpubp.errors import BackendError
+
+Dim = tuple[int, int, int]
+
+
+class DeviceMemoryError(BackendError):
+    """The device has not enough memory."""
+
+
+class Memory(Protocol):
+    """Device memory; freed when the object is."""
+
+    @property
+    def address(self) -> int:
+        """Of its first byte: a multiple of 256."""
+        ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+class Kernels(Protocol):
+    """The kernels of one compiled source."""
+
+    def get(self, name: str) -> Any:
+        """A kernel by its name, for `Driver.launch`."""
+        ...
+
+
+class Driver(Protocol):
+    """One device and one stream on it.
+
+    Attributes:
+        name: for messages, such as "NVIDIA H100".
+        architecture: what kernels are compiled for, such as "sm_90".
+        processors: streaming multiprocessors.
+    """
+
+    name: str
+    architecture: str
+    processors: int
+
+    def allocate(self, nbytes: int) -> Memory:
+        """Zeroed memory.
+
+        Raises:
+            DeviceMemoryError: there is not enough.
+        """
+        ...
+
+    def free_bytes(self) -> int:
+        """Memory that `allocate` could still give."""
+        ...
+
+    def upload(self, target: int, array: NDArray[Any]) -> None:
+        """Copy a C-contiguous host array to a device address, in stream order."""
+        ...
+
+    def download(self, source: int, array: NDArray[Any]) -> None:
+        """Copy from a device address into a C-contiguous host array; done on return."""
+        ...
+
+    def compile(self, source: str) -> Kernels:
+        """Compile a source, or find it in the cache.
+
+        Raises:
+            BackendError: the compiler's messages.
+        """
+        ...
+
+    def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
+        """Start a kernel, in stream order. `shared`: bytes of dynamic shared memory."""
+        ...
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record what `work` launches, without running it; the result runs it all again."""
+        ...
+
+    def wait_for(self, stream: int) -> None:
+        """Let what comes next wait for the work on another stream, given by its handle."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until all work is done.
+
+        Raises:
+            BackendError: a kernel failed.
+        """
+        ...

@@ -1,0 +1,105 @@
+"""One kernel launch as data, and what encoders share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpubp.backends.cupy.driver import Dim
+from gpubp.backends.cupy.writer import Locate, Params, Writer
+from gpubp.program import Part
+
+THREADS = 256
+MAX_BLOCKS = 1 << 16  # kernels that walk their elements in steps of the grid need no more
+HEADERS = ("functors", "random")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch.
+
+    Attributes:
+        source: the text of the CUDA source.
+        kernel: the kernel's name in it.
+        grid, block: sizes.
+        params: the kernel's argument.
+        part: whose work it is, for errors and reports.
+    """
+
+    source: str
+    kernel: str
+    grid: Dim
+    block: Dim
+    params: bytes
+    part: str
+
+
+@dataclass
+class Context:
+    """What encoders need to know of the program's memory and device.
+
+    Attributes:
+        locate: finds buffers; see `writer.Locate`.
+        table: address of the program's table of moving addresses.
+        status: address of the word that kernels set when they meet a bad label or index.
+        resident: number of the buffer that stands for the first resident input.
+        order: number of the buffer that stands for the index order at the step's position.
+        processors: multiprocessors of the device.
+        workspace: room for partial results; shared by all kernels, which run in turn.
+        precision: what float32 matrix products are computed in: see `CupyBackend`.
+    """
+
+    locate: Locate
+    table: int
+    status: int
+    resident: int
+    order: int
+    processors: int
+    workspace: Workspace
+    precision: str = "float32"
+
+
+@dataclass
+class Workspace:
+    """Memory for partial results; its address is known when all kernels are encoded."""
+
+    nbytes: int = 0
+    address: int = 0
+
+    def need(self, nbytes: int) -> int:
+        """Ask for room; returns the address as known now."""
+        self.nbytes = max(self.nbytes, nbytes)
+        return self.address
+
+
+def blocks_for(threads: int, per_block: int = THREADS) -> int:
+    """Blocks that give each of `threads` a thread, up to MAX_BLOCKS."""
+    return max(1, min(MAX_BLOCKS, -(-threads // per_block)))
+
+
+def source(
+    headers: Sequence[str], params: Params, kernels: Sequence[tuple[str, int, list[str]]]
+) -> str:
+    """A whole source: includes, the parameters, kernels of (name, threads a block, body)."""
+    lines = [f'#include "{name}.cuh"' for name in headers]
+    lines += ["", params.text(), ""]
+    for name, threads, body in kernels:
+        lines.append(
+            f'extern "C" __global__ void __launch_bounds__({threads}) {name}(const Params p) {{'
+        )
+        lines += [f"  {line}" for line in body]
+        lines += ["}", f"GP_KERNEL({name}, Params)", ""]
+    return "\n".join(lines)
+
+
+def simple(writer: Writer, part: Part, header: str, body: list[str], threads: int) -> Launch:
+    """One kernel over `threads` elements, whose body walks them by `thread_number()`."""
+    text = source([header], writer.params, [("kernel", THREADS, [*writer.pointers, *body])])
+    grid = (blocks_for(threads), 1, 1)
+    return Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)
+
+
+def threads_of(shape: Sequence[int]) -> int:
+    """Elements of a shape."""
+    return math.prod(shape)

@@ -1,0 +1,206 @@
+"""A program on a device: its memory, its kernels in order, and the tables they read.
+
+Comes in: a program. Goes out: a list of work for each step, which a run launches or replays.
+
+Holds in between: what moves between steps or runs stands in `table` (an address for each input,
+output, resident array, and the index order's place); everything else is an address that the
+kernels' parameters keep. Nothing in a recorded launch changes with the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.backends.cupy.driver import DeviceMemoryError, Driver, Memory
+from gpubp.backends.cupy.encode import encode
+from gpubp.backends.cupy.launch import Context, Launch, Workspace
+from gpubp.backends.cupy.memory import copy_of
+from gpubp.backends.cupy.sources import begin_step, expand
+from gpubp.core import evaluate
+from gpubp.errors import BackendError
+from gpubp.program import Operand, Part, Program
+from gpubp.store import Bank
+
+RUN_WORDS = 4  # step, schedule, order, status
+Work = Callable[[], None]
+
+
+class Loaded:
+    """An encoded program with memory of its own.
+
+    Attributes:
+        program: what was loaded.
+        recordable: its launches may be recorded; not so if it calls Python functions.
+        parts: for each part of the program, the names of its launches.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        driver: Driver,
+        kernels: Kernels,
+        run: int,
+        precision: str = "float32",
+    ) -> None:
+        self.program = program
+        self._driver = driver
+        self._residents = len(program.input_types) if program.batched else 0
+        self._order = len(program.buffers) + self._residents
+        self._rows = [i for i, b in enumerate(program.buffers) if b.kind == "output"]
+        self._tables = driver.allocate(8 * (self._order + 1 + 3 * len(self._rows)))
+        try:
+            self._allocate()
+        except DeviceMemoryError as err:
+            raise DeviceMemoryError(f"{err} {_needs(program, driver)}") from err
+        self._run = run
+        self.recordable = not any(_on_host(p) for p in program.parts)
+        self._begin = self._bound(begin_step(self._begin_numbers()), kernels)
+        self.parts = self._encode(kernels, precision)
+        self.replay: dict[int, Work] = {}
+
+    def _allocate(self) -> None:
+        self._fixed: dict[int, int] = {}
+        self._keep: list[Memory] = []
+        self._banks: list[tuple[int, Bank]] = []
+        written = {o.buffer for p in self.program.parts for _, o in p.outputs}
+        self._written = written
+        for i, buffer in enumerate(self.program.buffers):
+            if isinstance(buffer.payload, Bank):
+                self._banks.append((i, buffer.payload))
+                self._fixed[i] = copy_of(buffer.payload, self._driver).memory.address
+            elif buffer.kind in ("arena", "const"):
+                memory = self._driver.allocate(max(buffer.nbytes, 1))
+                if buffer.kind == "const":
+                    self._driver.upload(memory.address, np.asarray(buffer.payload))
+                self._keep.append(memory)
+                self._fixed[i] = memory.address
+
+    def _locate(self, buffer: int) -> tuple[int, int | None]:
+        if buffer in self._fixed:
+            return self._fixed[buffer], None
+        return 0, buffer
+
+    def _begin_numbers(self) -> list[int]:
+        table = self._tables.address
+        rows = table + 8 * (self._order + 1)
+        return [self._run, table, rows, len(self._rows), self._order]
+
+    def _encode(self, kernels: Kernels, precision: str) -> list[list[Work]]:
+        room = Workspace()
+        context = Context(
+            self._locate,
+            self._tables.address,
+            self._run + 8 * 3,
+            len(self.program.buffers),
+            self._order,
+            self._driver.processors,
+            room,
+            precision,
+        )
+        for part in self.program.parts:  # once to learn how much room all of them need
+            if not _on_host(part):
+                encode(part, context)
+        if room.nbytes:
+            memory = self._driver.allocate(room.nbytes)
+            self._keep.append(memory)
+            room.address = memory.address
+        return [self._work(part, context, kernels) for part in self.program.parts]
+
+    def _work(self, part: Part, context: Context, kernels: Kernels) -> list[Work]:
+        if _on_host(part):
+            return [lambda: self._call_custom(part)]
+        return [self._bound(launch, kernels) for launch in encode(part, context)]
+
+    def _bound(self, launch: Launch, kernels: Kernels) -> Work:
+        kernel = kernels.get(launch.source, launch.kernel)
+        start = self._driver.launch
+        return lambda: start(kernel, launch.grid, launch.block, 0, launch.params)
+
+    def _call_custom(self, part: Part) -> None:
+        """Run a user's NumPy function on the host: there and back through the host's memory."""
+        compute = part.body[0]
+        args = [self._fetch(part.inputs[i]) for i in compute.args]
+        result = evaluate(compute.spec, args, compute.attrs)
+        for _, operand in part.outputs:
+            self._driver.upload(self._place(operand), np.ascontiguousarray(result))
+
+    def _place(self, operand: Operand) -> int:
+        start, entry = self._locate(operand.buffer)
+        if entry is not None:
+            word = np.zeros(1, np.int64)
+            self._driver.download(self._tables.address + 8 * entry, word)
+            start = int(word[0])
+        return start + operand.offset * operand.dtype.itemsize
+
+    def _fetch(self, operand: Operand) -> NDArray[Any]:
+        out = np.empty(operand.shape, operand.dtype)
+        self._driver.download(self._place(operand), out)
+        return out
+
+    def prepare(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """Before a run: addresses of inputs and of the first step's outputs; banks up to date."""
+        buffers = self.program.buffers
+        table = np.zeros(self._order + 1, np.int64)
+        for i, buffer in enumerate(buffers):
+            if buffer.kind == "input":
+                table[i] = inputs[buffer.position]
+        table[len(buffers) : len(buffers) + self._residents] = inputs[: self._residents]
+        rows = [(i, outputs[buffers[i].position], buffers[i].nbytes) for i in self._rows]
+        words = np.concatenate([table, np.array(rows, np.int64).reshape(-1)])
+        self._driver.upload(self._tables.address, words)
+        for i, bank in self._banks:
+            copy = copy_of(bank, self._driver)
+            if copy.memory.address != self._fixed[i]:
+                raise BackendError("a program's parameters were moved to another device.")
+            copy.prepare(i in self._written)
+
+    def step(self) -> None:
+        """Launch all kernels of one step."""
+        self._begin()
+        for part, works in zip(self.program.parts, self.parts, strict=True):
+            try:
+                for work in works:
+                    work()
+            except BackendError as err:
+                raise BackendError(f"{err} It happened in {part.name!r}.") from err
+
+
+def _needs(program: Program, driver: Driver) -> str:
+    """What needs how much, and what would fit."""
+    sizes = dict.fromkeys(("bank", "arena", "const"), 0)
+    for buffer in program.buffers:
+        if buffer.kind in sizes:
+            sizes[buffer.kind] += buffer.nbytes
+    text = (
+        f"The program needs {sizes['bank']:,} bytes for parameters and state, {sizes['arena']:,} "
+        f"for the activations of a step and {sizes['const']:,} for constants"
+    )
+    free = driver.free_bytes() - sizes["const"]
+    if program.batched and 0 < free < sizes["arena"]:
+        fits = program.batch_size * free // sizes["arena"]
+        return f"{text}; a batch of about {fits} samples instead of {program.batch_size} would fit."
+    return f"{text}. Use a smaller batch or a smaller model."
+
+
+def _on_host(part: Part) -> bool:
+    """A user's op without CUDA source."""
+    return part.kernel == "custom" and part.body[0].spec.cuda is None
+
+
+class Kernels:
+    """Compiled kernels of one device, by their source."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._known: dict[str, Any] = {}
+
+    def get(self, source: str, name: str) -> Any:
+        """A kernel; compiled if it was not before."""
+        found = self._known.get(source)
+        if found is None:
+            found = self._known[source] = self._driver.compile(expand(source))
+        return found.get(name)

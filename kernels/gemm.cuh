@@ -1,0 +1,114 @@
+// Matrix products with what follows them: C (m, n) = A (m, k) B (k, n), any strides, any sizes.
+//
+// A block makes a tile of BM x BN of C from slices of BK columns of A and rows of B in shared
+// memory; a thread keeps TM x TN sums in registers while the next slice is on its way from memory.
+// What follows (bias and activation, an activation's gradient, an update rule) is `store`, called
+// with each finished sum. Every sum is added up in order of k by one thread. Where C has few tiles
+// and k is long, blockIdx.z takes a chunk of k each, `store` keeps partial sums, and
+// `finish_chunks` adds those in order: so results depend on sizes and device alone.
+#pragma once
+
+#include "base.cuh"
+
+namespace gp {
+
+// One operand: `line` and `step` are the strides, in elements, along C's own axis and along k.
+template <class T>
+struct Matrix {
+  const T* data;
+  i64 line, step;
+};
+
+// Threads of a block copy a slice of BX lines by BK steps into registers, zero outside the matrix.
+// ALONG_K: neighbours in memory are neighbours in k, so neighbouring threads walk k.
+template <class T, int BX, int BK, int THREADS, bool ALONG_K>
+struct Slice {
+  static const int COUNT = BX * BK / THREADS;
+  static const int PITCH = BX + (ALONG_K ? 1 : 0);  // odd where threads write down a column
+  T kept[COUNT];
+
+  __device__ __forceinline__ static int line_of(int e) { return ALONG_K ? e / BK : e % BX; }
+  __device__ __forceinline__ static int step_of(int e) { return ALONG_K ? e % BK : e / BX; }
+
+  __device__ __forceinline__ void load(const Matrix<T>& x, i64 line0, i64 lines, i64 k0, i64 k1) {
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j) {
+      const int e = threadIdx.x + j * THREADS;
+      const i64 line = line0 + line_of(e), k = k0 + step_of(e);
+      kept[j] = line < lines && k < k1 ? x.data[line * x.line + k * x.step] : T(0);
+    }
+  }
+
+  __device__ __forceinline__ void store(T* shared) const {
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j) {
+      const int e = threadIdx.x + j * THREADS;
+      shared[step_of(e) * PITCH + line_of(e)] = kept[j];
+    }
+  }
+};
+
+// Rows from tile_m * BM and columns from tile_n * BN of C, over k0 <= k < k1.
+// `store(row, column, sum)` is called once for each element inside C.
+// Launch: (BM / TM) * (BN / TN) threads.
+template <class T, int BM, int BN, int BK, int TM, int TN, bool A_ALONG_K, bool B_ALONG_K,
+          class Store>
+__device__ __forceinline__ void gemm(const Matrix<T>& a, const Matrix<T>& b, i64 m, i64 n, i64 k0,
+                                     i64 k1, i64 tile_m, i64 tile_n, Store store) {
+  const int THREADS = (BM / TM) * (BN / TN);
+  typedef Slice<T, BM, BK, THREADS, A_ALONG_K> SliceA;
+  typedef Slice<T, BN, BK, THREADS, B_ALONG_K> SliceB;
+  __shared__ T held_a[2][BK * SliceA::PITCH];
+  __shared__ T held_b[2][BK * SliceB::PITCH];
+  const int x = threadIdx.x % (BN / TN), y = threadIdx.x / (BN / TN);
+  const i64 row0 = tile_m * BM, column0 = tile_n * BN;
+  T sums[TM][TN];
+#pragma unroll
+  for (int i = 0; i < TM; ++i)
+#pragma unroll
+    for (int j = 0; j < TN; ++j) sums[i][j] = T(0);
+  SliceA next_a;
+  SliceB next_b;
+  next_a.load(a, row0, m, k0, k1);
+  next_b.load(b, column0, n, k0, k1);
+  int now = 0;
+  for (i64 k = k0; k < k1; k += BK) {
+    next_a.store(held_a[now]);
+    next_b.store(held_b[now]);
+    __syncthreads();
+    if (k + BK < k1) {
+      next_a.load(a, row0, m, k + BK, k1);
+      next_b.load(b, column0, n, k + BK, k1);
+    }
+#pragma unroll
+    for (int p = 0; p < BK; ++p) {
+      T u[TM], v[TN];
+#pragma unroll
+      for (int i = 0; i < TM; ++i) u[i] = held_a[now][p * SliceA::PITCH + i * (BM / TM) + y];
+#pragma unroll
+      for (int j = 0; j < TN; ++j) v[j] = held_b[now][p * SliceB::PITCH + j * (BN / TN) + x];
+#pragma unroll
+      for (int i = 0; i < TM; ++i)
+#pragma unroll
+        for (int j = 0; j < TN; ++j) sums[i][j] += u[i] * v[j];
+    }
+    now = 1 - now;
+  }
+#pragma unroll
+  for (int i = 0; i < TM; ++i)
+#pragma unroll
+    for (int j = 0; j < TN; ++j) {
+      const i64 row = row0 + i * (BM / TM) + y, column = column0 + j * (BN / TN) + x;
+      if (row < m && column < n) store(row, column, sums[i][j]);
+    }
+}
+
+// The sum of `chunks` partial sums, `pitch` elements apart, in order.
+template <class T>
+__device__ __forceinline__ T finish_chunks(const T* partial, i64 chunks, i64 pitch) {
+  T sum = partial[0];
+  for (i64 c = 1; c < chunks; ++c) sum += partial[c * pitch];
+  return sum;
+}
+
+}  // namespace gp

@@ -1,0 +1,96 @@
+// Ops along the last axis of (rows, columns): softmax, log-softmax, softmax cross-entropy.
+//
+// W threads share a row (W: a power of two up to 256, which is the block); rows are independent.
+// Overwrites its outputs. Any sizes. Launch: 256 threads, 256 / W rows a block.
+#pragma once
+
+#include "functors.cuh"
+
+namespace gp {
+
+const int ROW_THREADS = 256;
+
+struct Larger {
+  template <class T>
+  __device__ __forceinline__ static T of(T a, T b) {
+    return maximum(a, b);
+  }
+};
+struct Plus {
+  template <class T>
+  __device__ __forceinline__ static T of(T a, T b) {
+    return a + b;
+  }
+};
+
+// Joins one value of each of the W threads of a row; all of them get the result. Every thread of
+// the block must call it.
+template <int W, class Op, class T>
+__device__ __forceinline__ T join(T mine) {
+  __shared__ T held[ROW_THREADS];
+  if (W == 1) return mine;
+  const int at = threadIdx.x % W;
+  __syncthreads();
+  held[threadIdx.x] = mine;
+  for (int half = W / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (at < half) held[threadIdx.x] = Op::of(held[threadIdx.x], held[threadIdx.x + half]);
+  }
+  __syncthreads();
+  return held[threadIdx.x - at];
+}
+
+// The row's largest element, and the sum of exp(x - largest).
+template <int W, class T>
+__device__ __forceinline__ void row_scale(const T* x, i64 columns, bool inside, T* top, T* total) {
+  const int at = threadIdx.x % W;
+  T largest = inside && at < columns ? x[at] : -static_cast<T>(infinity());
+  if (inside)
+    for (i64 j = at + W; j < columns; j += W) largest = maximum(largest, x[j]);
+  *top = join<W, Larger>(largest);
+  T sum = T(0);
+  if (inside)
+    for (i64 j = at; j < columns; j += W) sum += m_exp(x[j] - *top);
+  *total = join<W, Plus>(sum);
+}
+
+template <class T, int W, bool LOG>
+__device__ __forceinline__ void softmax(i64 rows, i64 columns, const T* x, T* y) {
+  const i64 row = static_cast<i64>(blockIdx.x) * (ROW_THREADS / W) + threadIdx.x / W;
+  const bool inside = row < rows;
+  T top, total;
+  row_scale<W>(x + row * columns, columns, inside, &top, &total);
+  if (!inside) return;
+  const T shift = LOG ? m_log(total) : T(0);
+  for (i64 j = threadIdx.x % W; j < columns; j += W) {
+    const T z = x[row * columns + j] - top;
+    y[row * columns + j] = LOG ? z - shift : m_exp(z) / total;
+  }
+}
+
+// loss[row] = log(sum(exp(x))) - x[label], and dx = (softmax(x) - onehot(label)) * dloss[row].
+// `loss` or `dx` may be null. `dloss_step`: 0 if one number serves all rows. A label out of range
+// sets `status` to 1 and leaves a NaN loss and a zero gradient.
+template <class T, class Label, int W>
+__device__ __forceinline__ void cross_entropy(i64 rows, i64 columns, const T* x, const Label* labels,
+                                              const T* dloss, i64 dloss_step, T* loss, T* dx,
+                                              int* status) {
+  const i64 row = static_cast<i64>(blockIdx.x) * (ROW_THREADS / W) + threadIdx.x / W;
+  const bool inside = row < rows;
+  x += row * columns;
+  T top, total;
+  row_scale<W>(x, columns, inside, &top, &total);
+  if (!inside) return;
+  const i64 label = labels[row];
+  const bool valid = label >= 0 && label < columns;
+  const int at = threadIdx.x % W;
+  if (!valid && at == 0) atomicMax(status, 1);
+  if (loss != nullptr && at == 0)
+    loss[row] = valid ? m_log(total) - (x[label] - top) : static_cast<T>(not_a_number());
+  if (dx == nullptr) return;
+  const T scale = valid ? dloss[row * dloss_step] : T(0);
+  for (i64 j = at; j < columns; j += W)
+    dx[row * columns + j] = (m_exp(x[j] - top) / total - (j == label ? T(1) : T(0))) * scale;
+}
+
+}  // namespace gp

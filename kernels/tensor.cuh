@@ -1,0 +1,204 @@
+// Matrix products on tensor cores: C (m, n) = A (m, k) B (k, n), float32 in memory.
+//
+// A and B are rounded to a shorter type on their way to shared memory, products are exact, sums are
+// float32: what PyTorch calls TF32 matmul, and autocast for bf16 and fp16 (with the weights, the
+// activations and the gradients kept in float32). The tile, the chunks of k and `store` are as in
+// gemm.cuh. The instruction is m16n8k16 (16-bit types) or m16n8k8 (TF32): PTX ISA, "Matrix fragments
+// for mma.m16n8k16" and "for mma.m16n8k8", which in words of 32 bits are the same.
+//
+// Without a GPU the same sums are made element by element from the same shared memory, so all but
+// the instruction and its fragments' layout is tested there.
+#pragma once
+
+#include "gemm.cuh"
+
+namespace gp {
+
+#ifdef __CUDA_ARCH__
+#define GP_MMA(shape, type)                                                                 \
+  asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 "              \
+               "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                      \
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                             \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+#else
+#define GP_MMA(shape, type)
+#endif
+
+// A type: `round` to it, the `value` back, how many lie in a word, one instruction.
+struct Tf32 {
+  typedef u32 Kept;
+  static const int IN_WORD = 1;
+  // To nearest, ties away from zero, as cvt.rna.tf32.f32: 10 bits of fraction.
+  __device__ __forceinline__ static Kept round(float x) {
+    const u32 bits = __float_as_uint(x);
+    return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u;
+  }
+  __device__ __forceinline__ static float value(u32 word, int) { return __uint_as_float(word); }
+  __device__ __forceinline__ static void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    GP_MMA("m16n8k8", "tf32");
+  }
+};
+
+struct Bf16 {
+  typedef unsigned short Kept;
+  static const int IN_WORD = 2;
+  // To nearest, ties to even.
+  __device__ __forceinline__ static Kept round(float x) {
+    const u32 bits = __float_as_uint(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<Kept>(bits >> 16 | 0x40u);  // NaN
+    return static_cast<Kept>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+  }
+  __device__ __forceinline__ static float value(u32 word, int half) {
+    return __uint_as_float(half ? word & 0xffff0000u : word << 16);
+  }
+  __device__ __forceinline__ static void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    GP_MMA("m16n8k16", "bf16");
+  }
+};
+
+struct Fp16 {
+  typedef unsigned short Kept;
+  static const int IN_WORD = 2;
+  // To nearest, ties to even; what is too large becomes infinity.
+  __device__ __forceinline__ static Kept round(float x) {
+#ifdef __CUDA_ARCH__
+    Kept out;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out) : "f"(x));
+    return out;
+#else
+    const u32 bits = __float_as_uint(x), sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+    if (size > 0x7f800000u) return static_cast<Kept>(0x7fffu);            // NaN
+    if (size >= 0x477ff000u) return static_cast<Kept>(sign | 0x7c00u);    // 65520 and more
+    if (size < 0x38800000u) {                                             // below 2^-14
+      // Adding 0.5 rounds the number to a multiple of 2^-24, its last bit there.
+      const float moved = __uint_as_float(size) + 0.5f;
+      return static_cast<Kept>(sign | (__float_as_uint(moved) - 0x3f000000u));
+    }
+    return static_cast<Kept>(sign | (size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13);
+#endif
+  }
+  __device__ __forceinline__ static float value(u32 word, int half) {
+    const u32 bits = half ? word >> 16 : word & 0xffffu;
+    const u32 sign = (bits & 0x8000u) << 16, size = bits & 0x7fffu;
+    if (size >= 0x7c00u) return __uint_as_float(sign | 0x7f800000u | size << 13);
+    const float whole = __uint_as_float(size << 13);  // with the smaller type's exponent
+    return __uint_as_float(sign | __float_as_uint(whole * 5.192296858534828e33f));  // 2^112
+  }
+  __device__ __forceinline__ static void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    GP_MMA("m16n8k16", "f16");
+  }
+};
+#undef GP_MMA
+
+const int SLICE_WORDS = 16;               // of k, in shared memory
+const int SLICE_PITCH = SLICE_WORDS + 4;  // so that the 32 words of a fragment are in 32 banks
+
+// Threads of a block copy a slice of BX lines into registers, and rounded to shared memory.
+template <class Type, int BX, int THREADS, bool ALONG_K>
+struct RoundedSlice {
+  static const int BK = SLICE_WORDS * Type::IN_WORD;
+  static const int COUNT = BX * BK / THREADS;
+  float kept[COUNT];
+
+  __device__ __forceinline__ static int line_of(int e) { return ALONG_K ? e / BK : e % BX; }
+  __device__ __forceinline__ static int step_of(int e) { return ALONG_K ? e % BK : e / BX; }
+
+  __device__ __forceinline__ void load(const Matrix<float>& x, i64 line0, i64 lines, i64 k0,
+                                       i64 k1) {
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j) {
+      const int e = threadIdx.x + j * THREADS;
+      const i64 line = line0 + line_of(e), k = k0 + step_of(e);
+      kept[j] = line < lines && k < k1 ? x.data[line * x.line + k * x.step] : 0.0f;
+    }
+  }
+
+  __device__ __forceinline__ void store(u32* shared) const {
+    typename Type::Kept* at = reinterpret_cast<typename Type::Kept*>(shared);
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j) {
+      const int e = threadIdx.x + j * THREADS;
+      at[line_of(e) * (SLICE_PITCH * Type::IN_WORD) + step_of(e)] = Type::round(kept[j]);
+    }
+  }
+};
+
+// One instruction's worth: 16 rows from `a`, 8 columns from `b`, 8 words of k; adds to `c`.
+// A thread's sums are at rows g, g + 8 and columns 2 t, 2 t + 1 (g = lane / 4, t = lane % 4).
+template <class Type>
+__device__ __forceinline__ void multiply(float (&c)[4], const u32* a, const u32* b) {
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#ifdef __CUDA_ARCH__
+  const u32 left[4] = {a[g * SLICE_PITCH + t], a[(g + 8) * SLICE_PITCH + t],
+                       a[g * SLICE_PITCH + t + 4], a[(g + 8) * SLICE_PITCH + t + 4]};
+  const u32 right[2] = {b[g * SLICE_PITCH + t], b[g * SLICE_PITCH + t + 4]};
+  Type::mma(c, left, right);
+#else
+  for (int i = 0; i < 4; ++i) {
+    const u32* row = a + (g + i / 2 * 8) * SLICE_PITCH;
+    const u32* column = b + (2 * t + i % 2) * SLICE_PITCH;
+    for (int w = 0; w < 8; ++w)
+      for (int h = 0; h < Type::IN_WORD; ++h)
+        c[i] += Type::value(row[w], h) * Type::value(column[w], h);
+  }
+#endif
+}
+
+// As `gemm` in gemm.cuh. A warp makes WM x WN sums. Launch: 32 (BM / WM) (BN / WN) threads.
+template <class Type, int BM, int BN, int WM, int WN, bool A_ALONG_K, bool B_ALONG_K, class Store>
+__device__ __forceinline__ void gemm_tensor(const Matrix<float>& a, const Matrix<float>& b, i64 m,
+                                            i64 n, i64 k0, i64 k1, i64 tile_m, i64 tile_n,
+                                            Store store) {
+  const int THREADS = 32 * (BM / WM) * (BN / WN);
+  typedef RoundedSlice<Type, BM, THREADS, A_ALONG_K> SliceA;
+  typedef RoundedSlice<Type, BN, THREADS, B_ALONG_K> SliceB;
+  const int BK = SliceA::BK;
+  __shared__ u32 held_a[2][BM * SLICE_PITCH];
+  __shared__ u32 held_b[2][BN * SLICE_PITCH];
+  const int warp = threadIdx.x / 32;
+  const int row_of_warp = warp % (BM / WM) * WM, column_of_warp = warp / (BM / WM) * WN;
+  const i64 row0 = tile_m * BM, column0 = tile_n * BN;
+  float sums[WM / 16][WN / 8][4];
+#pragma unroll
+  for (int i = 0; i < WM / 16; ++i)
+#pragma unroll
+    for (int j = 0; j < WN / 8; ++j)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) sums[i][j][e] = 0.0f;
+  SliceA next_a;
+  SliceB next_b;
+  next_a.load(a, row0, m, k0, k1);
+  next_b.load(b, column0, n, k0, k1);
+  int now = 0;
+  for (i64 k = k0; k < k1; k += BK) {
+    next_a.store(held_a[now]);
+    next_b.store(held_b[now]);
+    __syncthreads();
+    if (k + BK < k1) {
+      next_a.load(a, row0, m, k + BK, k1);
+      next_b.load(b, column0, n, k + BK, k1);
+    }
+#pragma unroll
+    for (int word = 0; word < SLICE_WORDS; word += 8)
+#pragma unroll
+      for (int i = 0; i < WM / 16; ++i)
+#pragma unroll
+        for (int j = 0; j < WN / 8; ++j)
+          multiply<Type>(sums[i][j], held_a[now] + (row_of_warp + 16 * i) * SLICE_PITCH + word,
+                         held_b[now] + (column_of_warp + 8 * j) * SLICE_PITCH + word);
+    now = 1 - now;
+  }
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+  for (int i = 0; i < WM / 16; ++i)
+#pragma unroll
+    for (int j = 0; j < WN / 8; ++j)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const i64 row = row0 + row_of_warp + 16 * i + g + e / 2 * 8;
+        const i64 column = column0 + column_of_warp + 8 * j + 2 * t + e % 2;
+        if (row < m && column < n) store(row, column, sums[i][j][e]);
+      }
+}
+
+}  // namespace gp

@@ -1,0 +1,191 @@
+"""Compiles CUDA sources with NVRTC for real GPUs, without one, and reads what ptxas says of them.
+
+Comes in: a source and an architecture. Goes out: for each kernel its registers, stack frame and
+spills. `python tests/cuda/nvrtc.py` compiles everything and writes the table of registers that
+`test_nvrtc.py` compares with.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpubp.backends.cupy.device import OPTIONS
+from gpubp.errors import BackendError
+
+HERE = Path(__file__).resolve().parent
+TABLE = HERE / "registers.json"
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
+# CUDA's own sine and cosine reduce large arguments with an array in local memory: these sources may
+# have a stack frame of so many bytes. One that has none any more is a complaint.
+FRAME = 40
+FRAMES = ("op sin float32 0", "op sin float64 0", "op cos float32 0", "op cos float64 0")
+# More than this above the table is a jump; compilers of one minor version differ by less.
+SLACK = 4
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What ptxas says of a kernel: registers of a thread; bytes of stack and of spills."""
+
+    registers: int
+    stack: int
+    spill_stores: int
+    spill_loads: int
+
+
+def missing() -> str:
+    """Why NVRTC cannot be used; empty if it can."""
+    install = 'pip install "gpubp[cuda-check]"'
+    try:
+        found = importlib.util.find_spec("cuda.bindings.nvrtc") is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        return f"needs NVRTC and its Python bindings: {install}"
+    try:
+        _check(_bindings().nvrtcVersion())
+    except (ImportError, RuntimeError, BackendError) as error:
+        return f"NVRTC cannot be loaded ({error}): {install}"
+    return "" if include_folder() else f"needs CUDA's headers: {install}"
+
+
+def include_folder() -> Path | None:
+    """Where the packages put CUDA's headers (cuda_fp16.h)."""
+    spec = importlib.util.find_spec("nvidia")
+    for place in (spec and spec.submodule_search_locations) or ():
+        for header in Path(place).glob("cu1*/include/cuda_fp16.h"):
+            return header.parent
+    return None
+
+
+def compile_source(source: str, architecture: str) -> dict[str, Usage]:
+    """Compile to machine code.
+
+    Returns:
+        Kernel's name -> what it uses.
+
+    Raises:
+        BackendError: the compiler's messages.
+    """
+    nvrtc = _bindings()
+    (program,) = _check(nvrtc.nvrtcCreateProgram(source.encode(), b"source.cu", 0, [], []))
+    options = [
+        *(*OPTIONS, "--ptxas-options=-v", f"--gpu-architecture={architecture}"),
+        f"--include-path={include_folder()}",
+    ]
+    try:
+        result = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
+        log = _log(program)
+        if int(result[0]) != 0:
+            raise BackendError(f"NVRTC refuses the source for {architecture}:\n{log}")
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+    return parse(log)
+
+
+def parse(log: str) -> dict[str, Usage]:
+    """Read ptxas's messages; functions that are called count for the kernel before them."""
+    found: dict[str, Usage] = {}
+    kernel = ""
+    worst = (0, 0, 0)
+    for line in log.splitlines():
+        if entry := re.search(r"Compiling entry function '(\w+)'", line):
+            kernel, worst = entry[1], (0, 0, 0)
+        elif frame := re.search(
+            r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line
+        ):
+            worst = tuple(map(max, worst, map(int, frame.groups())))  # type: ignore[assignment]
+        elif used := re.search(r"Used (\d+) registers", line):
+            found[kernel] = Usage(int(used[1]), *worst)
+    return found
+
+
+def compile_all(sources: Mapping[str, str], architecture: str) -> dict[str, Usage]:
+    """Compile many sources; `source/kernel` -> what it uses."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        results = pool.map(lambda text: compile_source(text, architecture), sources.values())
+        return {
+            f"{name}/{kernel}": usage
+            for name, found in zip(sources, results)
+            for kernel, usage in found.items()
+        }
+
+
+def read_table() -> dict[str, dict[str, int]]:
+    """Architecture -> `source/kernel` -> registers."""
+    table: dict[str, dict[str, int]] = json.loads(TABLE.read_text())
+    return table
+
+
+def complaints(found: Mapping[str, Usage], table: Mapping[str, int]) -> list[str]:
+    """What is wrong with the kernels of one architecture, a line each."""
+    lines = []
+    for name, usage in found.items():
+        frame = FRAME if name.split("/")[0] in FRAMES else 0
+        if usage.stack > frame or usage.spill_stores or usage.spill_loads:
+            lines.append(f"{name}: {usage}: spills or has a stack frame")
+        if frame and not usage.stack:
+            lines.append(f"{name}: has no stack frame any more; take it out of FRAMES")
+    lines += [
+        f"{name}: {usage.registers} registers, {table[name]} in the table"
+        for name, usage in found.items()
+        if name in table and usage.registers > table[name] + SLACK
+    ]
+    lines += [f"{name}: not in the table" for name in found.keys() - table.keys()]
+    return lines + [f"{name}: in the table, but gone" for name in table.keys() - found.keys()]
+
+
+def write_table(sources_for: Callable[[str], Mapping[str, str]]) -> None:
+    """Compile everything, and write what it uses."""
+    table = {}
+    for architecture in ARCHITECTURES:
+        found = compile_all(sources_for(architecture), architecture)
+        table[architecture] = {name: usage.registers for name, usage in sorted(found.items())}
+    handle, temporary = tempfile.mkstemp(dir=HERE, suffix=".tmp")
+    with os.fdopen(handle, "w") as file:
+        file.write(json.dumps(table, indent=1) + "\n")
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, TABLE)
+
+
+def _bindings() -> Any:
+    from cuda.bindings import nvrtc
+
+    return nvrtc
+
+
+def _check(result: tuple[Any, ...]) -> tuple[Any, ...]:
+    error, *values = result
+    if int(error) != 0:
+        raise BackendError(f"NVRTC: {error}")
+    return tuple(values)
+
+
+def _log(program: Any) -> str:
+    nvrtc = _bindings()
+    (size,) = _check(nvrtc.nvrtcGetProgramLogSize(program))
+    log = b" " * size
+    _check(nvrtc.nvrtcGetProgramLog(program, log))
+    return log.rstrip(b"\0").decode()
+
+
+if __name__ == "__main__":
+    sys.path.append(str(HERE.parent))
+    from sources import sources_for
+
+    reason = missing()
+    if reason:
+        sys.exit(f"error: {reason}")
+    write_table(sources_for)
+    print(f"wrote {TABLE}")

@@ -1,0 +1,43 @@
+"""The CUDA backend on the shim, with every input and output in memory of its own.
+
+The backend puts the arrays of a run side by side; apart from each other the ends of each are
+watched, and what one kernel reads or writes too far is seen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shim_driver import ShimDriver
+
+from gpubp.backends.cupy import CupyBackend
+from gpubp.backends.cupy.driver import Driver, Memory
+from gpubp.backends.cupy.memory import Staging
+
+
+class ApartStaging(Staging):
+    """Gives each array memory of exactly its size, until the next run."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(driver)
+        self._pieces: list[Memory] = []
+
+    def place(self, sizes: list[int]) -> list[int]:
+        self._pieces = [self._driver.allocate(n) for n in sizes]
+        return [piece.address for piece in self._pieces]
+
+
+def shim_backend(
+    order: str = "forward", *, driver: ShimDriver | None = None, **options: Any
+) -> CupyBackend:
+    """A backend on a new device.
+
+    Args:
+        order: of threads and blocks.
+        driver: instead of a new one.
+        **options: for `ShimDriver`.
+    """
+    device = driver or ShimDriver(order, **{"seed": 1, **options})
+    backend = CupyBackend(driver=device)
+    backend._staging, backend._results = ApartStaging(device), ApartStaging(device)
+    return backend

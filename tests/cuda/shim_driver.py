@@ -1,0 +1,293 @@
+"""A device for the tests: CUDA sources built with g++ and run on the CPU, thread by thread.
+
+Comes in: what `gpubp.backends.cupy.driver.Driver` says. Goes out: the same work as on a GPU, or a
+`KernelError` that names kernel, block and thread. In between: every launch is done when it returns;
+threads run in the order asked for, shared memory starts as NaN, and every allocation is watched
+(see `shim/gp_memory.h`). What a GPU would refuse (too many threads, an upload while launches are
+recorded) is refused here, too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from shim_build import built, runtime
+
+from gpubp.backends.cupy.driver import DeviceMemoryError, Dim
+from gpubp.errors import BackendError, unknown_name
+
+ORDERS = ("forward", "reverse", "random")
+
+# Bytes of dynamic shared memory that a block may have when it asks for them, after the CUDA C++
+# Programming Guide, "Technical Specifications per Compute Capability".
+MOST_SHARED = {"sm_75": 64 << 10, "sm_80": 163 << 10, "sm_90": 227 << 10}
+MOST_THREADS, MOST_BLOCKS = (1024, 1024, 64), (2**31 - 1, 65535, 65535)
+MOST_PARAMS = 4096
+
+_lock = threading.RLock()  # the runtime's state is one for the process
+
+
+class KernelError(BackendError):
+    """A kernel did what it must not do.
+
+    Attributes:
+        kernel: its name.
+        block: index of the block; None if no block was running.
+        thread: index of the thread in it; None if it was no single thread's doing.
+        reason: in words.
+    """
+
+    def __init__(self, kernel: str, block: Dim | None, thread: Dim | None, reason: str) -> None:
+        self.kernel, self.block, self.thread, self.reason = kernel, block, thread, reason
+        where = f", block {block}" * (block is not None) + f", thread {thread}" * bool(thread)
+        super().__init__(f"kernel {kernel}{where}: {reason}")
+
+
+class _Failure(ctypes.Structure):
+    _fields_ = (
+        ("has_thread", ctypes.c_int),
+        ("block", ctypes.c_uint * 3),
+        ("thread", ctypes.c_uint * 3),
+        ("text", ctypes.c_char * 400),
+    )
+
+
+class _Entry(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("params_size", ctypes.c_size_t),
+        ("run", ctypes.c_void_p),
+        ("shared", ctypes.c_void_p),
+    )
+
+
+class ShimMemory:
+    """Watched memory; freed with the object, and checked then.
+
+    Attributes:
+        address: of its first byte.
+        nbytes: the size that was asked for.
+    """
+
+    def __init__(self, driver: ShimDriver, nbytes: int) -> None:
+        self._driver = driver
+        self.nbytes = nbytes
+        if nbytes > driver.free_bytes():
+            free = driver.free_bytes()
+            raise DeviceMemoryError(f"{nbytes:,} bytes were asked for, {free:,} are free.")
+        self.address: int = runtime().gp_allocate(nbytes, id(driver)) or 0
+        if not self.address:
+            raise BackendError(f"cannot allocate {nbytes} bytes")
+        driver.used += nbytes
+
+    def __del__(self) -> None:
+        if getattr(self, "address", 0):
+            self._driver.used -= self.nbytes
+            with _lock:
+                damage = runtime().gp_free(self.address)
+            if damage:
+                self._driver.late_errors.append(_damaged(damage, self.nbytes))
+
+
+class ShimKernel:
+    """One kernel: its name, and its entry for the runtime."""
+
+    def __init__(self, name: str, entry: _Entry) -> None:
+        self.name = name
+        self.entry = entry
+
+
+class ShimKernels:
+    """The kernels of one source, built and loaded.
+
+    Attributes:
+        path: of the library; the source lies beside it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._library = ctypes.CDLL(str(path))
+
+    def get(self, name: str) -> ShimKernel:
+        """A kernel by its name.
+
+        Raises:
+            BackendError: the source has none of this name, or no GP_KERNEL line for it.
+        """
+        try:
+            return ShimKernel(name, _Entry.in_dll(self._library, f"gp_kernel_{name}"))
+        except ValueError as error:
+            raise BackendError(f"no GP_KERNEL({name}, ...) in {self.path.stem}.cu") from error
+
+
+class ShimDriver:
+    """A `Driver` on the CPU.
+
+    Args:
+        order: in which threads, and blocks, run: "forward", "reverse" or "random".
+        seed: of the random order.
+        architecture: which GPU's limits hold, and what generated sources are made for.
+        processors: as many streaming multiprocessors as are claimed.
+        seconds: of processor time that a launch may take; more is an error.
+        memory: bytes that the device has.
+
+    Attributes:
+        launched: how often each kernel was launched, replays included.
+        late_errors: damage that was found when memory was freed; raised by what comes next.
+    """
+
+    name = "CPU (test shim)"
+
+    def __init__(
+        self,
+        order: str = "forward",
+        seed: int = 0,
+        architecture: str = "sm_80",
+        processors: int = 4,
+        seconds: float = 60.0,
+        memory: int = 1 << 40,
+    ) -> None:
+        if order not in ORDERS:
+            raise unknown_name("order", order, ORDERS)
+        if architecture not in MOST_SHARED:
+            raise unknown_name("architecture", architecture, MOST_SHARED)
+        self.order, self.seed, self.seconds = order, seed, seconds
+        self.architecture, self.processors = architecture, processors
+        self.memory, self.used = memory, 0
+        self.waited_for: list[int] = []
+        self.launched: Counter[str] = Counter()
+        self.late_errors: list[BackendError] = []
+        self._recorded: list[Callable[[], None]] | None = None
+
+    def allocate(self, nbytes: int) -> ShimMemory:
+        """Zeroed memory with watched ends."""
+        self._not_while_recording("allocate")
+        with _lock:
+            return ShimMemory(self, nbytes)
+
+    def free_bytes(self) -> int:
+        """What is left of the device's memory."""
+        return self.memory - self.used
+
+    def upload(self, target: int, array: NDArray[Any]) -> None:
+        """Copy a C-contiguous host array to a device address."""
+        self._not_while_recording("upload")
+        self._check_copy(target, array)
+        ctypes.memmove(target, array.ctypes.data, array.nbytes)
+
+    def download(self, source: int, array: NDArray[Any]) -> None:
+        """Copy from a device address into a C-contiguous host array."""
+        self.synchronize()
+        self._check_copy(source, array)
+        ctypes.memmove(array.ctypes.data, source, array.nbytes)
+
+    def compile(self, source: str) -> ShimKernels:
+        """Build a source with g++, or find it in the cache.
+
+        Raises:
+            BackendError: the compiler's messages.
+        """
+        runtime()
+        return ShimKernels(built(source))
+
+    def launch(self, kernel: ShimKernel, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
+        """Run a kernel, or record it.
+
+        Raises:
+            KernelError: the launch is one that a GPU refuses, or a thread did something wrong.
+        """
+        self._check_launch(kernel, grid, block, shared, params)
+        copied = bytes(params)
+        if self._recorded is not None:
+            self._recorded.append(lambda: self._run(kernel, grid, block, shared, copied))
+        else:
+            self._run(kernel, grid, block, shared, copied)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record what `work` launches; the result launches it all, parameters as they were then."""
+        self._not_while_recording("record")
+        self._recorded = recorded = []
+        try:
+            work()
+        finally:
+            self._recorded = None
+
+        def replay() -> None:
+            self._not_while_recording("replay")
+            for launch in recorded:
+                launch()
+
+        return replay
+
+    def wait_for(self, stream: int) -> None:
+        """Everything is done at once here; the streams that were waited for are noted."""
+        self.waited_for.append(stream)
+
+    def synchronize(self) -> None:
+        """Raise what was found late; all launches have been done."""
+        self._not_while_recording("synchronize")
+        self._check_memory("a copy or kernel before this call")
+        if self.late_errors:
+            raise self.late_errors.pop(0)
+
+    def _run(self, kernel: ShimKernel, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
+        self.launched[kernel.name] += 1
+        failure = _Failure()
+        three = ctypes.c_uint * 3
+        with _lock:
+            code = runtime().gp_run(
+                *(ctypes.byref(kernel.entry), three(*grid), three(*block), shared, params),
+                *(ORDERS.index(self.order), self.seed, self.seconds, ctypes.byref(failure)),
+            )
+        if code == 2:
+            raise BackendError("no memory for shared memory, or no timer")
+        if code:
+            x, y, z = failure.thread
+            thread = (x, y, z) if failure.has_thread else None
+            bx, by, bz = failure.block
+            raise KernelError(kernel.name, (bx, by, bz), thread, failure.text.decode())
+        self._check_memory(kernel.name)
+
+    def _check_memory(self, kernel: str) -> None:
+        size = ctypes.c_size_t()
+        with _lock:
+            damage = runtime().gp_check(id(self), ctypes.byref(size))
+        if damage:
+            raise KernelError(kernel, None, None, str(_damaged(damage, size.value)))
+
+    def _check_launch(
+        self, kernel: ShimKernel, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
+        def refuse(reason: str) -> None:
+            raise KernelError(kernel.name, None, None, f"cannot be launched: {reason}")
+
+        for what, sizes, most in (("grid", grid, MOST_BLOCKS), ("block", block, MOST_THREADS)):
+            if len(sizes) != 3 or not all(1 <= n <= m for n, m in zip(sizes, most)):
+                refuse(f"the {what} is {sizes}, expected 1 to {most}")
+        if block[0] * block[1] * block[2] > MOST_THREADS[0]:
+            refuse(f"{block} are more than {MOST_THREADS[0]} threads in a block")
+        if not 0 <= shared <= MOST_SHARED[self.architecture]:
+            refuse(f"{shared} bytes of shared memory, {self.architecture} has {MOST_SHARED}")
+        if len(params) != kernel.entry.params_size or len(params) > MOST_PARAMS:
+            expected = kernel.entry.params_size
+            refuse(f"{len(params)} bytes of parameters, expected {expected}, at most {MOST_PARAMS}")
+
+    def _check_copy(self, address: int, array: NDArray[Any]) -> None:
+        if not array.flags.c_contiguous:
+            raise BackendError("only C-contiguous arrays are copied")
+        if not runtime().gp_holds(address, array.nbytes):
+            raise BackendError(f"{array.nbytes} bytes at {address:#x} are not in one allocation")
+
+    def _not_while_recording(self, what: str) -> None:
+        if self._recorded is not None:
+            raise BackendError(f"{what} while launches are recorded: a GPU refuses that")
+
+
+def _damaged(damage: bytes, nbytes: int) -> BackendError:
+    return BackendError(f"wrote {damage.decode()} an allocation of {nbytes} bytes")

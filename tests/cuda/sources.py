@@ -1,0 +1,178 @@
+"""The CUDA sources that the backend generates for a selection of programs, with a name for each.
+
+The selection has every kernel header, every op, every tile and layout of a product, every plan of a
+reduction, and whole training steps. A device that only collects stands in for the GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from classifier import OPTIMIZERS, classifier_step, digits, mlp
+from numpy.typing import NDArray
+from products import FORWARD, operands
+from specs import ROWS, Case, cases
+
+import gpubp as gp
+from gpubp import nn, ops
+from gpubp.backends.cupy import PRECISIONS, CupyBackend
+from gpubp.backends.cupy.driver import Dim
+from gpubp.core import bind
+
+OPTIONS = gp.Options(verify=False)
+LOW = tuple(p for p in PRECISIONS if p != "float32")  # on tensor cores, from sm_80 on
+
+
+class _Piece:
+    def __init__(self, address: int, nbytes: int) -> None:
+        self.address, self.nbytes = address, nbytes
+
+
+class CollectingDriver:
+    """A `Driver` that keeps sources and does nothing else.
+
+    Attributes:
+        sources: in the order in which they were compiled.
+    """
+
+    name, architecture = "nothing", "sm_80"
+
+    def __init__(self, processors: int = 132) -> None:
+        self.processors = processors
+        self.sources: list[str] = []
+        self._next = 1 << 20
+
+    def allocate(self, nbytes: int) -> _Piece:
+        self._next += -(-max(nbytes, 1) // 256) * 256
+        return _Piece(self._next, nbytes)
+
+    def free_bytes(self) -> int:
+        return 1 << 40
+
+    def upload(self, target: int, array: NDArray[Any]) -> None:
+        pass
+
+    def download(self, source: int, array: NDArray[Any]) -> None:
+        array[...] = 0
+
+    def compile(self, source: str) -> CollectingDriver:
+        self.sources.append(source)
+        return self
+
+    def get(self, name: str) -> str:
+        return name
+
+    def launch(self, kernel: str, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
+        pass
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        return lambda: None
+
+    def synchronize(self) -> None:
+        pass
+
+
+Work = Callable[[CupyBackend], Any]
+
+
+def _op(case: Case) -> Work:
+    op = partial(bind, case.row.spec, **case.attrs)
+    return lambda backend: gp.compile(op, backend=backend, options=OPTIONS)(*case.args())
+
+
+def _ops() -> dict[str, Work]:
+    """Each op on its largest shapes with every attribute; more shapes where operands differ."""
+    found = {}
+    for name, row in ROWS.items():
+        shapes = max(row.shapes, key=lambda s: sum(int(np.prod(one)) for one in s))
+        for dtype in row.dtypes if name in ("add", "where", "sum", "max") else row.dtypes[-2:]:
+            for i, attrs in enumerate(row.attrs(shapes)[:3]):
+                found[f"op {name} {dtype} {i}"] = _op(Case(row, shapes, dtype, attrs))
+    for i, case in enumerate(cases(ROWS["add"])):
+        if case.dtype == "float32":
+            found[f"broadcast {i}"] = _op(case)
+    return found
+
+
+def _reduction(name: str, shape: tuple[int, ...], axis: int | None) -> Work:
+    def work(backend: CupyBackend) -> None:
+        gp.compile(lambda x: getattr(ops, name)(x, axis) * 2, backend=backend, options=OPTIONS)(
+            np.zeros(shape, np.float32)
+        )
+
+    return work
+
+
+def _product(layout: str, dtype: str, precision: str, size: int) -> Work:
+    def product(a: Any, b: Any) -> Any:
+        return (a.T if layout[0] == "t" else a) @ (b.T if layout[1] == "t" else b)
+
+    def work(backend: CupyBackend) -> None:
+        backend.precision = precision
+        a = np.zeros((size, size), dtype)
+        gp.compile(product, backend=backend, options=OPTIONS)(a, a)
+
+    return work
+
+
+def _epilogue(name: str, size: int) -> Work:
+    args = operands(size, size, size)
+    return lambda backend: gp.compile(FORWARD[name], backend=backend, options=OPTIONS)(*args)
+
+
+def _training(optimizer: str, activation: Any = nn.ReLU, precision: str = "float32") -> Work:
+    def work(backend: CupyBackend) -> None:
+        backend.precision = precision
+        step = classifier_step(OPTIMIZERS[optimizer], mlp(activation), backend=backend)
+        x, y = digits(samples=320)
+        step.run(x, y, batch_size=32)
+
+    return work
+
+
+def _programs() -> dict[str, Work]:
+    found = {f"training {name}": _training(name) for name in OPTIMIZERS}
+    for activation in (nn.Tanh, nn.GELU):
+        found[f"training {activation.__name__}"] = _training("adam", activation)
+    for name in ("sum", "max", "argmin"):
+        for shape, axis in (((9000,), None), ((300, 70), 0), ((300, 70), 1), ((4, 9), 0)):
+            found[f"reduce {name} {shape} {axis}"] = _reduction(name, shape, axis)
+    # On 132 processors these sizes take each of the tiles, and the first one pieces of k.
+    for size in (300, 600, 1000, 2000):
+        for layout in ("nn", "nt", "tn"):
+            found[f"product {layout} {size}"] = _product(layout, "float32", "float32", size)
+        found[f"product float64 {size}"] = _product("nn", "float64", "float32", size)
+    for precision in LOW:
+        for layout in ("nn", "nt", "tn"):
+            for size in (300, 2000):
+                work = _product(layout, "float32", precision, size)
+                found[f"tensor {precision} {layout} {size}"] = work
+        found[f"tensor {precision} training"] = _training("adam", precision=precision)
+    found |= {f"epilogue {name}": _epilogue(name, 300) for name in FORWARD}
+    return found
+
+
+@cache
+def all_sources() -> dict[str, str]:
+    """Name -> text; no text twice."""
+    named: dict[str, str] = {}
+    seen: set[str] = set()
+    with np.errstate(all="ignore"):
+        for name, work in (_programs() | _ops()).items():
+            driver = CollectingDriver()
+            work(CupyBackend(driver=driver))
+            new = [s for s in driver.sources if s not in seen]
+            seen.update(new)
+            named |= {f"{name} {i}" if i else name: source for i, source in enumerate(new)}
+    return named
+
+
+def sources_for(architecture: str) -> dict[str, str]:
+    """Those that an architecture can run: tensor cores of these types came with sm_80."""
+    found = all_sources()
+    if architecture != "sm_75":
+        return found
+    return {name: text for name, text in found.items() if not name.startswith("tensor")}

@@ -1,0 +1,78 @@
+"""Every CUDA source compiles for real GPUs: no spills, no stack frame, no jump in registers."""
+
+from __future__ import annotations
+
+import nvrtc
+import pytest
+from launching import kernel
+from sources import sources_for
+
+from gpubp.errors import BackendError
+
+pytestmark = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
+
+
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
+def test_every_kernel_fits_its_registers(architecture):
+    found = nvrtc.compile_all(sources_for(architecture), architecture)
+    assert found
+    lines = nvrtc.complaints(found, nvrtc.read_table()[architecture])
+    advice = "after a change that is meant: python tests/cuda/nvrtc.py"
+    assert not lines, "\n".join([*lines, advice])
+
+
+def test_every_source_has_a_kernel_in_the_table():
+    table = nvrtc.read_table()
+    assert table.keys() == set(nvrtc.ARCHITECTURES)
+    for architecture, kernels in table.items():
+        assert {name.split("/")[0] for name in kernels} == sources_for(architecture).keys()
+
+
+def test_a_stack_frame_is_seen():
+    source = kernel(
+        "float *x; int n;",
+        "float held[64]; for (int i = 0; i < 64; ++i) held[i] = p.x[i];\n"
+        "p.x[0] = held[p.n] + held[p.n / 2];",
+    )
+    found = nvrtc.compile_all({"frame": _for_cuda(source)}, "sm_80")
+    assert found["frame/k"].stack >= 256
+    assert nvrtc.complaints(found, {"frame/k": 255})[0].endswith("spills or has a stack frame")
+
+
+def test_spills_are_seen():
+    source = kernel(
+        "float *x;",
+        "float held[96];\n#pragma unroll\nfor (int i = 0; i < 96; ++i) held[i] = p.x[i * 7];\n"
+        "__syncthreads();\n#pragma unroll\nfor (int i = 0; i < 96; ++i) p.x[i * 5] = held[i];",
+    ).replace("void k", "void __launch_bounds__(1024) k")
+    usage = nvrtc.compile_source(_for_cuda(source), "sm_80")["k"]
+    assert usage.registers <= 64
+    assert usage.spill_stores > 0
+    assert usage.spill_loads > 0
+
+
+def test_what_does_not_compile_says_why():
+    with pytest.raises(BackendError, match=r"(?s)for sm_90.*nonsense"):
+        nvrtc.compile_source("nonsense", "sm_90")
+
+
+def test_complaints_are_made_of_jumps_and_of_names():
+    usage = nvrtc.Usage(40, 0, 0, 0)
+    found = {"a/k": usage}
+    assert nvrtc.complaints(found, {"a/k": 36}) == []
+    assert nvrtc.complaints(found, {"a/k": 60}) == []
+    assert nvrtc.complaints(found, {"a/k": 35}) == ["a/k: 40 registers, 35 in the table"]
+    assert nvrtc.complaints(found, {"b/k": 40}) == [
+        "a/k: not in the table",
+        "b/k: in the table, but gone",
+    ]
+    sine = {"op sin float32 0/k": nvrtc.Usage(40, 32, 0, 0)}
+    assert nvrtc.complaints(sine, {"op sin float32 0/k": 40}) == []
+    straight = {"op sin float32 0/k": usage}
+    assert "any more" in nvrtc.complaints(straight, {"op sin float32 0/k": 40})[0]
+    spilled = {"a/k": nvrtc.Usage(40, 8, 4, 4)}
+    assert len(nvrtc.complaints(spilled, {"a/k": 40})) == 1
+
+
+def _for_cuda(source: str) -> str:
+    return "#define GP_KERNEL(name, Params)\n" + source

@@ -1,0 +1,130 @@
+"""Products in TF32, bf16 and float16: rounding as it should be, exact products, float32 sums.
+
+What runs here is everything but the tensor cores' instruction; see `kernels/tensor.cuh`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import shim_build
+from classifier import OPTIMIZERS, classifier_step, digits, mlp
+from numpy.typing import NDArray
+from shim_backend import shim_backend
+from tolerances import assert_product, assert_same
+
+import gpubp as gp
+from gpubp.backends.cupy import PRECISIONS
+from gpubp.errors import BackendError, UnknownNameError
+
+pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
+LOW = [p for p in PRECISIONS if p != "float32"]
+BITS = {"tf32": 10, "bf16": 7}  # of fraction
+
+
+def rounded(x: NDArray[np.float32], precision: str) -> NDArray[np.float32]:
+    """The reference: by NumPy for float16, else by arithmetic in float64."""
+    with np.errstate(all="ignore"):
+        if precision == "float16":
+            return x.astype(np.float16).astype(np.float32)
+        exponent = np.maximum(np.frexp(x.astype(np.float64))[1] - 1, -126)
+        unit = np.ldexp(1.0, exponent - BITS[precision])
+        scaled = x.astype(np.float64) / unit
+        if precision == "tf32":  # ties away from zero
+            whole = np.copysign(np.floor(np.abs(scaled) + 0.5), scaled)
+        else:
+            whole = np.rint(scaled)
+        return np.where(np.isfinite(x), whole * unit, x).astype(np.float32)
+
+
+def _numbers() -> NDArray[np.float32]:
+    """Of every size, random and close to ties, with the special ones."""
+    rng = np.random.default_rng(0)
+    random = rng.standard_normal(3000) * np.exp2(rng.integers(-30, 20, 3000))
+    bits = rng.integers(0x38000000, 0x47800000, 3000, dtype=np.uint32)
+    ties = np.concatenate([bits & 0xFFFFE000 | 0x1000, bits & 0xFFFF0000 | 0x8000])
+    special = [
+        0.0,
+        -0.0,
+        np.inf,
+        -np.inf,
+        np.nan,
+        65504,
+        65519.9,
+        65520,
+        1e30,
+        2**-24,
+        2**-25,
+        2e-8,
+    ]
+    near = ties.astype(np.uint32).view(np.float32)
+    return np.concatenate([random, near, -near, special]).astype(np.float32)
+
+
+def _backend(precision: str, order: str = "random", processors: int = 4) -> Any:
+    target = shim_backend(order, processors=processors)
+    target.precision = precision
+    return target
+
+
+@pytest.mark.parametrize("precision", LOW)
+def test_rounding(precision: str) -> None:
+    x = _numbers()
+    out = gp.compile(lambda a, b: a @ b, backend=_backend(precision))(
+        x[:, None], np.ones((1, 1), "f")
+    )
+    expected = rounded(x, precision)
+    assert_same(np.isnan(out[:, 0]), np.isnan(expected))
+    kept = ~np.isnan(expected)
+    assert_same(out[kept, 0] + np.float32(0), expected[kept] + np.float32(0))
+    assert (expected[kept] != x[kept]).mean() > 0.5, "else nothing was rounded"
+
+
+@pytest.mark.parametrize("processors", [1, 132])
+@pytest.mark.parametrize("layout", ["nn", "nt", "tn"])
+@pytest.mark.parametrize("precision", LOW)
+def test_products(precision: str, layout: str, processors: int) -> None:
+    def product(a: Any, b: Any) -> Any:
+        return (a.T if layout[0] == "t" else a) @ (b.T if layout[1] == "t" else b)
+
+    compiled = gp.compile(product, backend=_backend(precision, processors=processors))
+    rng = np.random.default_rng(1)
+    for m, n, k in ((1, 1, 1), (17, 9, 33), (64, 64, 32), (65, 130, 31), (129, 70, 600), (3, 5, 0)):
+        a, b = (rng.standard_normal(s).astype(np.float32) for s in ((m, k), (k, n)))
+        given = (a.T.copy() if layout[0] == "t" else a, b.T.copy() if layout[1] == "t" else b)
+        exact = (rounded(a, precision), rounded(b, precision))
+        assert_product(compiled(*given), *exact, f"{(m, n, k)}")
+
+
+@pytest.mark.parametrize("precision", LOW)
+def test_float64_is_not_touched(precision: str) -> None:
+    a = np.random.default_rng(2).standard_normal((20, 30))
+    out = gp.compile(lambda x: x @ x.T, backend=_backend(precision))(a)
+    assert_product(out, a, a.T)
+
+
+@pytest.mark.parametrize("precision", LOW)
+def test_training_follows_float32(precision: str) -> None:
+    x, y = digits(samples=320)
+
+    def losses(target: Any) -> Any:
+        return classifier_step(OPTIMIZERS["adam"], mlp(), backend=target).run(
+            x, y, batch_size=32, epochs=2, shuffle=False
+        )
+
+    expected, found = losses("numpy"), losses(_backend(precision))
+    unit = {"tf32": 2.0**-11, "float16": 2.0**-11, "bf16": 2.0**-8}[precision]
+    assert 0 < np.abs(found - expected).max() < 8 * unit
+
+
+def test_precisions_that_are_none() -> None:
+    from shim_driver import ShimDriver
+
+    from gpubp.backends.cupy import CupyBackend
+
+    with pytest.raises(UnknownNameError, match="bf16"):
+        CupyBackend(driver=ShimDriver(), precision="bf-16")
+    with pytest.raises(BackendError, match="compute capability 8"):
+        CupyBackend(driver=ShimDriver(architecture="sm_75"), precision="tf32")

@@ -1,0 +1,256 @@
+"""Seeded faults in the CUDA backend: each must make a check fail that the healthy code passes.
+
+A fault is a change of text in the sources on their way to the compiler, or of the host's code. The
+checks are small forms of those in the other files here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import shim_build
+from classifier import OPTIMIZERS, classifier_step, digits
+from launching import kernel, launch
+from products import operands
+from shim_backend import shim_backend
+from shim_build import KERNELS
+from shim_driver import ORDERS, ShimDriver, ShimKernels
+from test_programs_on_shim import _scheduled, agree, trained
+from tolerances import assert_close, assert_product, assert_same
+
+import gpubp as gp
+from gpubp import ops
+from gpubp.backends.cupy import CupyBackend
+from gpubp.backends.cupy.memory import BankCopy
+from gpubp.backends.cupy.sources import expand
+from gpubp.errors import BackendError
+
+pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
+
+Check = Callable[[CupyBackend], None]
+CAUGHT = (AssertionError, BackendError)
+
+
+class FaultyDriver(ShimDriver):
+    """Changes one text in every source that has it.
+
+    Attributes:
+        changed: how many sources had it.
+    """
+
+    def __init__(self, old: str, new: str, order: str = "forward", **options: Any) -> None:
+        super().__init__(order, **options)
+        self._old, self._new = old, new
+        self.changed = 0
+
+    def compile(self, source: str) -> ShimKernels:
+        self.changed += self._old in source
+        return super().compile(source.replace(self._old, self._new))
+
+
+def _product(backend: CupyBackend) -> None:
+    a, b, *_ = operands(33, 65, 50)
+    assert_product(gp.compile(ops.matmul, backend=backend)(a, b), a, b)
+
+
+def _long_product(backend: CupyBackend) -> None:
+    a, b, *_ = operands(5, 7, 3000)
+    assert_product(gp.compile(ops.matmul, backend=backend)(a, b), a, b)
+
+
+def _sum(backend: CupyBackend) -> None:
+    x = np.random.default_rng(0).normal(size=(3, 100))
+    assert_close(gp.compile(lambda x: ops.sum(x, 1), backend=backend)(x), x.sum(1))
+
+
+def _long_sum(backend: CupyBackend) -> None:
+    x = np.random.default_rng(0).uniform(1, 2, size=9000)
+    found = gp.compile(lambda x: ops.sum(x), backend=backend)(x)
+    np.testing.assert_allclose(found, x.sum(), rtol=1e-12)
+
+
+def _softmax(backend: CupyBackend) -> None:
+    x = np.random.default_rng(0).normal(size=(5, 30))
+    expected = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    assert_close(gp.compile(ops.softmax, backend=backend)(x), expected)
+
+
+def _two_joins(backend: CupyBackend) -> None:
+    """Two joins by one op in turn, which share their memory."""
+    source = expand('#include "rowwise.cuh"\n') + kernel(
+        "float *x;",
+        "float v = p.x[threadIdx.x];\n"
+        "float first = gp::join<32, gp::Plus>(v), second = gp::join<32, gp::Plus>(2.0f * v);\n"
+        "p.x[threadIdx.x] = 1000.0f * first + second;",
+    )
+    x = np.arange(256, dtype=np.float32)
+    (found,) = launch(backend.driver, source, (x,), 1, 256)
+    assert_same(found, 1002 * np.repeat(x.reshape(8, 32).sum(1), 32))
+
+
+def _two_outputs(backend: CupyBackend) -> None:
+    x = np.arange(6.0)
+    found = gp.compile(lambda x: (x + 1.0, ops.sum(x), x * 2.0), backend=backend)(x)
+    for actual, expected in zip(found, (x + 1, x.sum(), x * 2), strict=True):
+        assert_close(actual, expected)
+
+
+def _chain(backend: CupyBackend) -> None:
+    for n in (255, 256, 257):
+        x = np.random.default_rng(0).normal(size=n).astype(np.float32)
+        assert_close(gp.compile(lambda x: x * x + 1.0, backend=backend)(x), x * x + np.float32(1))
+
+
+def _training(backend: CupyBackend) -> None:
+    expected = trained(OPTIMIZERS["adam"], "numpy")
+    agree(trained(OPTIMIZERS["adam"], backend), expected, "float32")
+
+
+# What is changed, into what, what must notice, and how many processors the device claims.
+FAULTS: dict[str, tuple[str, str, Check, int]] = {
+    "product without its barrier": (
+        *("next_b.store(held_b[now]);\n    __syncthreads();", "next_b.store(held_b[now]);"),
+        *(_product, 1),
+    ),
+    "product that stores one column too many": (
+        *("if (row < m && column < n) store", "if (row < m && column <= n) store"),
+        *(_product, 1),
+    ),
+    "product that stores one row too many": (
+        *("if (row < m && column < n) store", "if (row <= m && column < n) store"),
+        *(_product, 1),
+    ),
+    "product that reads one step of k too many": (
+        *("line < lines && k < k1 ?", "line < lines && k <= k1 ?"),
+        *(_long_product, 132),
+    ),
+    "product right for one piece of k only": (
+        *("for (i64 c = 1; c < chunks; ++c) sum +=", "for (i64 c = 1; c < 1; ++c) sum +="),
+        *(_long_product, 132),
+    ),
+    "reduction without its barrier": (
+        *("    __syncthreads();\n    if (y < half) held", "    if (y < half) held"),
+        *(_sum, 1),
+    ),
+    "reduction right for one block only": (
+        *("for (i64 c = 1; c < chunks; ++c) all =", "for (i64 c = 1; c < 1; ++c) all ="),
+        *(_long_sum, 132),
+    ),
+    "row without the barrier between two reductions": (
+        *(
+            "const int at = threadIdx.x % W;\n  __syncthreads();\n",
+            "const int at = threadIdx.x % W;",
+        ),
+        *(_two_joins, 1),
+    ),
+    "row without the barrier before it reads the result": (
+        *("__syncthreads();\n  return held[", "return held["),
+        *(_softmax, 1),
+    ),
+    "chain with an off-by-one tail": (
+        *("for (gp::i64 i = gp::thread_number(); i < p.n;",),
+        *("for (gp::i64 i = gp::thread_number(); i <= p.n;", _chain, 1),
+    ),
+    "step number that stands still": ("run[0] = step + 1;", "run[0] = step;", _training, 1),
+    "step that starts before all have read its number": (
+        *("rows[3 * i + 2];\n  __syncthreads();", "rows[3 * i + 2];"),
+        *(_two_outputs, 1),
+    ),
+    "bias correction of Adam left out": (
+        *("m_sqrt(v) / bias2_sqrt + T(eps)", "m_sqrt(v) + T(eps)", _training, 1),
+    ),
+    "batch that takes its rows in the order of the data": (
+        *("data[order[i / width] * width", "data[i / width * width", _training, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_in_a_kernel_is_caught(name: str) -> None:
+    old, new, check, processors = FAULTS[name]
+    healthy = FaultyDriver(old, old, "random", processors=processors)
+    check(shim_backend(driver=healthy))
+    assert healthy.changed, "the check does not even build what is changed"
+    assert any(_fails(old, new, check, processors, order) for order in ORDERS)
+
+
+def test_every_barrier_is_needed() -> None:
+    """One barrier after another is taken out of the headers; some order must show each."""
+    checks: dict[str, tuple[tuple[Check, int], ...]] = {
+        "gemm.cuh": ((_product, 1), (_long_product, 132)),
+        "reduce.cuh": ((_sum, 1), (_long_sum, 132)),
+        "rowwise.cuh": ((_softmax, 1), (_two_joins, 1)),
+    }
+    found = {p.name for p in KERNELS.glob("*.cuh") if "__syncthreads();" in p.read_text()}
+    assert found == checks.keys()
+    for name, each in checks.items():
+        text = (KERNELS / name).read_text().replace("#pragma once\n", "")
+        pieces = text.split("__syncthreads();")
+        for i in range(1, len(pieces)):
+            without = "__syncthreads();".join(pieces[:i]) + "__syncthreads();".join(pieces[i:])
+            assert any(
+                _fails(_included(text), _included(without), *c, o) for c in each for o in ORDERS
+            ), f"barrier {i} of {name} is not missed"
+
+
+def _fails(old: str, new: str, check: Check, processors: int, order: str) -> bool:
+    driver = FaultyDriver(old, new, order, processors=processors)
+    try:
+        check(shim_backend(driver=driver))
+    except CAUGHT:
+        return True
+    assert driver.changed
+    return False
+
+
+def _included(header: str) -> str:
+    """A header's text as it stands in an expanded source: after its own includes."""
+    return header[header.index("namespace gp {") :]
+
+
+def test_a_frozen_learning_rate_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change on the host that never reaches the device again."""
+    expected = _scheduled("numpy")
+    agree(_scheduled(shim_backend()), expected, "float64")
+
+    def touch(self: BankCopy) -> None:
+        if self.newer:
+            self._driver.download(self.memory.address, self._host)
+            self.newer = False
+
+    monkeypatch.setattr(BankCopy, "touch", touch)
+    with pytest.raises(AssertionError, match="losses"):
+        agree(_scheduled(shim_backend()), expected, "float64")
+
+
+def test_a_grid_that_is_one_block_short_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a softmax are shared out to blocks; the last one is forgotten."""
+    launch = ShimDriver.launch
+
+    def short(self: ShimDriver, kernel: Any, grid: Any, *rest: Any) -> None:
+        launch(self, kernel, (max(1, grid[0] - 1), *grid[1:]), *rest)
+
+    x = np.random.default_rng(0).normal(size=(300, 30))
+
+    def check() -> None:
+        expected = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+        assert_close(gp.compile(ops.softmax, backend=shim_backend())(x), expected)
+
+    check()
+    monkeypatch.setattr(ShimDriver, "launch", short)
+    with pytest.raises(AssertionError):
+        check()
+
+
+def test_an_input_of_the_first_run_that_stays_is_caught() -> None:
+    """Addresses of inputs that are baked into a recording would show here: other data each run."""
+    x, y = digits(samples=320)
+    found = []
+    for backend in (shim_backend(), "numpy"):
+        step = classifier_step(OPTIMIZERS["sgd"], backend=backend)
+        runs = [step.run(x * s, y, batch_size=32, seed=i) for i, s in enumerate((1, -1, 0.5))]
+        found.append(np.concatenate(runs))
+    np.testing.assert_allclose(*found, rtol=1e-4)
