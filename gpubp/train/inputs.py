@@ -135,7 +135,8 @@ def _converted(value: Any, name: str, floating: np.dtype[Any]) -> NDArray[Any]:
             raise DTypeError(f"{name} has dtype {value.dtype}; expected numbers.")
         mapped: NDArray[Any] = value
         return mapped
-    return as_input(value, name, floating)
+    converted: NDArray[Any] = as_input(value, name, floating)
+    return converted
 
 
 def _check_classes(trainer: Trainer, X: NDArray[Any], y: NDArray[Any], name: str) -> None:
