@@ -16,6 +16,7 @@ from gpubp.function import compile_function as compile
 from gpubp.grad import grad, value_and_grad, vjp
 from gpubp.ops.custom import custom_op
 from gpubp.ops.random import Generator, manual_seed
+from gpubp.scaling import LossScale
 from gpubp.step import Step, compile_step
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "Array",
     "Generator",
+    "LossScale",
     "Options",
     "Step",
     "Trainer",

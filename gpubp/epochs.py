@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.backends.base import Backend
 from gpubp.core import ConcreteArray, describe
+from gpubp.device_array import DeviceArray
 from gpubp.errors import DataError, ShapeError
 from gpubp.program import Program
 from gpubp.runner import as_input, check_indices
@@ -42,6 +44,8 @@ class Batches:
     def kinds(self) -> tuple[list[tuple[int, bool]], NDArray[np.int64]]:
         """The distinct (size, final), updates first, and which of them each step is."""
         sizes = list(dict.fromkeys((int(self.sizes[0]), int(self.sizes[-1]))))
+        if len(sizes) == 1 and self.final.all():
+            return [(sizes[0], True)], np.zeros(len(self.starts), np.int64)
         code = 2 * (self.sizes != sizes[0]) + ~self.final
         found = np.flatnonzero(np.bincount(code, minlength=4))
         found = found[np.argsort(found % 2, kind="stable")]
@@ -70,12 +74,16 @@ def epoch_batches(
         epochs: how many.
         update_after: for each step, as `Batches.final`.
     """
-    starts = np.arange(0, samples, batch_size)
-    sizes = np.minimum(batch_size, samples - starts)
-    if drop_last:
-        starts, sizes = starts[sizes == batch_size], sizes[sizes == batch_size]
-    offsets = np.repeat(np.arange(epochs) * samples, len(starts))
-    return Batches(np.tile(starts, epochs) + offsets, np.tile(sizes, epochs), update_after)
+    steps, tail = divmod(samples, batch_size)
+    steps += bool(tail) and not drop_last
+    starts = np.arange(steps) * batch_size
+    sizes = np.full(steps, batch_size)
+    if tail and not drop_last:
+        sizes[-1] = tail
+    if epochs > 1:
+        starts = (np.arange(epochs)[:, np.newaxis] * samples + starts).ravel()
+        sizes = np.tile(sizes, epochs)
+    return Batches(starts, sizes, update_after)
 
 
 def updates_after(
@@ -100,8 +108,10 @@ def updates_after(
     return np.concatenate([first, np.tile(rest, epochs - 1)])
 
 
-def checked_data(data: Sequence[ArrayLike], floating: np.dtype[Any]) -> list[ConcreteArray]:
-    """The arrays of a run: of supported dtypes and equal, positive length.
+def checked_data(
+    data: Sequence[ArrayLike], floating: np.dtype[Any], backend: Backend
+) -> list[ConcreteArray]:
+    """The arrays of a run, as `backend` reads them: of supported dtypes and equal, positive length.
 
     Raises:
         DataError: there are none, or one is empty.
@@ -109,7 +119,7 @@ def checked_data(data: Sequence[ArrayLike], floating: np.dtype[Any]) -> list[Con
     """
     if not data:
         raise DataError("no data: pass the arrays that the step's function takes.")
-    arrays = [as_input(a, f"argument {i}", floating) for i, a in enumerate(data)]
+    arrays = [as_input(a, f"argument {i}", floating, backend) for i, a in enumerate(data)]
     for i, array in enumerate(arrays):
         if array.ndim == 0 or len(array) == 0:
             raise DataError(f"argument {i} is empty: {describe(array)}.")
@@ -157,6 +167,8 @@ def check_values(program: Program, data: Sequence[ConcreteArray], finite: bool) 
 
 
 def _check_finite(array: ConcreteArray, position: int) -> None:
+    if isinstance(array, DeviceArray):
+        return
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise DataError(f"argument {position} holds {array[where]} at index {where}.")

@@ -63,14 +63,15 @@ class CompiledFunction:
 
     def _run(self, args: tuple[Any, ...], key: tuple[Any, ...] | None) -> Any:
         leaves, self._structure = tree.flatten(list(args))
-        arrays = [as_input(leaf, f"argument {i}") for i, leaf in enumerate(leaves)]
+        backend = self._runner.backend
+        arrays = [as_input(x, f"argument {i}", None, backend) for i, x in enumerate(leaves)]
         types = tuple(ArrayType(a.shape, a.dtype) for a in arrays)
         ready = self._runner.get(types, repr(self._structure))
         program = ready.program
         outputs = [np.empty((1, *shape), dtype) for shape, dtype in program.output_types]
         feed = Feed(arrays, _NO_ORDER, [outputs], lambda: check_indices(program, arrays))
-        self._runner.backend.run([ready.loaded], _ONE_STEP, feed)
-        self._singles.add(key, ready, self._runner.backend, arrays)
+        backend.run([ready.loaded], _ONE_STEP, feed)
+        self._singles.add(key, ready, backend, arrays)
         return tree.unflatten(ready.structure, [o[0] for o in outputs])
 
     def report(self, profile: bool = False) -> str:

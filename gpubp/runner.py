@@ -14,7 +14,8 @@ from gpubp.backends import get_backend
 from gpubp.backends.base import Backend
 from gpubp.compile import Options, compile_graph
 from gpubp.core import DTYPES, Array, ArrayType, ConcreteArray, Graph, concrete
-from gpubp.errors import DTypeError, IndexRangeError, TraceError
+from gpubp.device_array import DeviceArray, as_device_array, on_device
+from gpubp.errors import DataError, DTypeError, IndexRangeError, TraceError
 from gpubp.program import Program
 from gpubp.store import pack
 
@@ -77,6 +78,8 @@ def check_indices(program: Program, arrays: Sequence[ConcreteArray]) -> None:
     """
     for position, limit in program.index_limits.items():
         array = arrays[position]
+        if isinstance(array, DeviceArray):
+            continue  # the kernel looks at each
         if array.size and (array.min() < 0 or array.max() >= limit):
             where = tuple(int(i) for i in np.argwhere((array < 0) | (array >= limit))[0])
             raise IndexRangeError(
@@ -85,16 +88,36 @@ def check_indices(program: Program, arrays: Sequence[ConcreteArray]) -> None:
             )
 
 
-def as_input(value: Any, name: str, floating: np.dtype[Any] | None = None) -> ConcreteArray:
+def as_input(
+    value: Any,
+    name: str,
+    floating: np.dtype[Any] | None = None,
+    backend: Backend | None = None,
+) -> Any:
     """A C-contiguous array of a supported dtype.
 
     Args:
         value: anything array-like.
         name: for errors.
         floating: convert float arrays to this dtype.
+        backend: that will read it.
+
+    Returns:
+        A NumPy array, or a DeviceArray for an array on a GPU.
+
+    Raises:
+        DTypeError: not numbers.
+        DataError: it is on a GPU, and the backend reads the host's memory.
     """
     if isinstance(value, Array):
         raise TraceError(f"{name} is a traced array: call compiled functions outside of traces.")
+    if on_device(value):
+        if backend is None or not backend.reads_device_arrays:
+            raise DataError(
+                f"{name} is on a GPU, but the data are read by the CPU here. Pass device='cuda', "
+                "or copy the array with .get()."
+            )
+        return as_device_array(value, name, floating)
     array: NDArray[Any] = concrete(value)
     if array.dtype.kind == "f":
         target = floating or (array.dtype if array.dtype in DTYPES else np.dtype(np.float32))

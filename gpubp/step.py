@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.backends import get_backend
 from gpubp.backends.base import Backend, Feed
 from gpubp.compile import Options
 from gpubp.core import ArrayType, ConcreteArray, Graph, tracing
@@ -24,6 +25,7 @@ from gpubp.errors import DataError, GradientError
 from gpubp.program import Program
 from gpubp.report import report
 from gpubp.runner import Ready, Runner
+from gpubp.scaling import LossScale, as_loss_scale
 from gpubp.single import Singles, key_of
 from gpubp.trace import trace
 from gpubp.updating import (
@@ -107,13 +109,13 @@ class Step:
             if self._settings.plain:
                 return single(batch)[0][0]
             self._require_own_weights()
-            with self._scheduled(int(final)):
+            with self._scheduled(np.full(1, final)):
                 return single(batch)[0][0]
 
     def _first_call(
         self, batch: Sequence[ArrayLike], key: tuple[Any, ...] | None, final: bool
     ) -> Any:
-        data = checked_data(batch, self._floating)
+        data = checked_data(batch, self._floating, self.backend)
         size = len(data[0])
         loss = self._execute(data, np.arange(size), Batches.one(size, final), finite=False)[0]
         if self._runner.last is not None:
@@ -156,7 +158,7 @@ class Step:
         Raises:
             DataError: empty data, NaN or infinity, indices out of range, labels out of range.
         """
-        arrays = checked_data(data, self._floating)
+        arrays = checked_data(data, self._floating, self.backend)
         rng = self._rng if seed is None else np.random.default_rng(seed)
         indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
         size = len(indices[0])
@@ -218,13 +220,14 @@ class Step:
             self._runner.last = readies[0]
             program = readies[0].program
             losses = np.empty(len(which), program.output_types[0][1])
-            schedule = np.stack([which, batches.starts], axis=1)
+            schedule = np.empty((len(which), 2), np.int64)
+            schedule[:, 0], schedule[:, 1] = which, batches.starts
             order = np.ascontiguousarray(order, np.int64)
             loaded = [r.loaded for r in readies]
             for start, stop in self._segments(batches):
                 check = None if checked or start else lambda: check_values(program, data, finite)
                 feed = Feed(data, order, [[losses[start:stop]]] * len(loaded), check, finite)
-                with self._scheduled(int(batches.final[start:stop].sum())):
+                with self._scheduled(batches.final[start:stop]):
                     self.backend.run(loaded, schedule[start:stop], feed)
             return losses
 
@@ -259,10 +262,10 @@ class Step:
         scheduler.require(scheduler.last_epoch + int(batches.final.sum()))
         return batches.segments(scheduler.table.capacity)
 
-    def _scheduled(self, updates: int) -> AbstractContextManager[None]:
-        """While open, a run may make so many updates, with the schedule's rates for each."""
+    def _scheduled(self, final: NDArray[np.bool_]) -> AbstractContextManager[None]:
+        """While open, a run may make these updates, with the schedule's rates for each."""
         scheduler = self._settings.scheduler
-        return nullcontext() if scheduler is None else scheduler.table.moving(updates)
+        return nullcontext() if scheduler is None else scheduler.table.moving(int(final.sum()))
 
     def _require_own_weights(self) -> None:
         ema = self._settings.ema
@@ -300,6 +303,7 @@ def compile_step(
     accumulate: int = 1,
     scheduler: StepScheduler | None = None,
     ema: StepAverage | None = None,
+    loss_scale: LossScale | str | float | None = None,
     seed: int = 0,
     options: Options | None = None,
 ) -> Step:
@@ -320,6 +324,9 @@ def compile_step(
         scheduler: a schedule of `gpubp.optim.lr_scheduler` for this optimiser, which moves on by
             one after each update, inside the program: do not call its `step` as well.
         ema: an average of the weights (`gpubp.optim.EMA`), moved on after each update.
+        loss_scale: "dynamic", a number, or a `gp.LossScale`: gradients are taken of the scaled loss
+            and scaled back; an update with one that is not finite is skipped as a whole. Default is
+            "dynamic" where products are computed in float16, else none.
         seed: of the order in which `run` shuffles.
         options: for tests: switch fusion or memory reuse off.
 
@@ -329,5 +336,11 @@ def compile_step(
     Raises:
         DataError: an argument out of its range, or a scheduler of another optimiser.
     """
-    settings = Settings(max_grad_norm, max_grad_value, keep_grads, accumulate, scheduler, ema)
-    return Step(fn, optimizer, backend, device, settings, seed, options)
+    target = get_backend(backend, device)
+    if loss_scale is None and target.precision == "float16":
+        loss_scale = "dynamic"
+    scale = as_loss_scale(loss_scale)
+    settings = Settings(
+        max_grad_norm, max_grad_value, keep_grads, accumulate, scheduler, ema, scale
+    )
+    return Step(fn, optimizer, target, None, settings, seed, options)

@@ -22,6 +22,7 @@ from gpubp import ops
 from gpubp.core import Array, Graph, Node
 from gpubp.errors import DataError, GradientError, ShapeError
 from gpubp.grad import gradients
+from gpubp.scaling import LossScale
 from gpubp.store import Slot, pack, siblings
 
 Writes = list[tuple[Slot, Array]]
@@ -82,6 +83,7 @@ class Settings:
     accumulate: int = 1
     scheduler: StepScheduler | None = None
     ema: StepAverage | None = None
+    loss_scale: LossScale | None = None
 
     @property
     def plain(self) -> bool:
@@ -95,6 +97,10 @@ class Settings:
             if value is not None and not value > 0:
                 raise DataError(f"{name} is {value}, expected a number above 0.")
         require_count("accumulate", self.accumulate)
+        if self.loss_scale is not None and self.accumulate > 1:
+            raise DataError(
+                "loss_scale and accumulate cannot be used together yet: leave one of them out."
+            )
         if self.scheduler is None:
             return
         if not hasattr(self.scheduler, "table"):
@@ -183,6 +189,10 @@ class Updater:
         """
         params = list(self.optimizer.parameters())
         pack("params", params)
+        scale = self.settings.loss_scale
+        if scale is not None:
+            pack("loss_scale", [scale.scale, scale.good, scale.skipped])
+            loss = graph.lift(scale.scaled(Array(graph, loss)))
         grads = self._gradients(graph, loss, params)
         if self.settings.accumulate > 1:
             grads = self._accumulated(graph, params, grads, samples, final)
@@ -219,8 +229,10 @@ class Updater:
         return [ops.divide(s, ops.astype(total, s.dtype)) for s in sums]
 
     def _update(self, graph: Graph, params: Sequence[Slot], grads: list[Array]) -> None:
-        settings = self.settings
+        settings, finite = self.settings, None
         self.optimizer.prepare()
+        if settings.loss_scale is not None:
+            grads, finite = settings.loss_scale.unscaled(grads)
         if settings.keep_grads or settings.max_grad_norm is not None:
             self._grads = _beside("grads", params, self._grad_of)
             graph.writes += [(slot, g.node) for slot, g in zip(self._grads, grads)]
@@ -233,6 +245,9 @@ class Updater:
             writes = writes + settings.ema.emit({id(slot): value for slot, value in writes})
         if settings.scheduler is not None:
             writes = writes + settings.scheduler.table.emit()
+        if settings.loss_scale is not None and finite is not None:
+            writes = [(slot, ops.where(finite, value, slot)) for slot, value in writes]
+            writes += settings.loss_scale.emit(finite)
         graph.writes += [(slot, graph.lift(value)) for slot, value in writes]
 
 

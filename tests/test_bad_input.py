@@ -126,7 +126,7 @@ def test_norms_to_clip_to(norm: float) -> None:
 
 
 def test_unknown_backends_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    near = ("'numbaa'", "Did you mean 'numba'?", "Known: numba, numpy")
+    near = ("'numbaa'", "Did you mean 'numba'?", "Known: cupy, numba, numpy")
     _assert_raises(UnknownNameError, near, lambda: gp.compile(ops.sin, backend="numbaa"))
     device = ("device 'gpu0'", "Known: auto, cpu")
     _assert_raises(UnknownNameError, device, lambda: gp.compile(ops.sin, device="gpu0"))

@@ -114,6 +114,18 @@ def test_only_updates_move_the_optimizer():
     assert (w.value != before).all()
 
 
+def test_every_batch_moves_the_state_of_modules():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    loss_fn = nn.MSELoss()
+    step = compile_step(lambda x, y: loss_fn(model(x), y), optimizer, accumulate=3)
+    before = model[1].running_mean.numpy()
+    step(X[:8].astype(np.float32), Y[:8].astype(np.float32))
+    assert (model[1].running_mean.value != before).all()
+    step.run(X, Y, batch_size=5)
+    assert int(model[1].num_batches_tracked.value) == 6
+
+
 def test_a_changed_option_reaches_both_programs():
     w, optimizer, step = _model(accumulate=2)
     step(X[:5], Y[:5])

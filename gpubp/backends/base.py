@@ -81,9 +81,17 @@ class Roof:
 
 
 class Backend(ABC):
-    """Runs programs. Subclasses hold no state of any one model."""
+    """Runs programs. Subclasses hold no state of any one model.
+
+    Attributes:
+        name: as in the registry.
+        precision: what float32 matrix products are computed in.
+        reads_device_arrays: inputs may be `DeviceArray`s.
+    """
 
     name: str
+    precision: str = "float32"
+    reads_device_arrays: bool = False
 
     @classmethod
     @abstractmethod

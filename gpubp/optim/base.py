@@ -126,7 +126,8 @@ class Optimizer(ABC):
 
     def _check(self, options: Mapping[str, Any]) -> None:
         for name, value in options.items():
-            if isinstance(value, (str, bytes)) or value is None or getattr(value, "shape", ()):
+            array = hasattr(value, "ndim") and not isinstance(value, np.generic)
+            if isinstance(value, (str, bytes)) or value is None or array:
                 raise DataError(f"{type(self).__name__}: {name} is {value!r}, expected a number.")
             if isinstance(value, float) and not math.isfinite(value):
                 raise DataError(f"{type(self).__name__}: {name} is {value}, expected a finite one.")

@@ -160,6 +160,7 @@ class ShimDriver:
         self.order, self.seed, self.seconds = order, seed, seconds
         self.architecture, self.processors = architecture, processors
         self.memory, self.used = memory, 0
+        self.waited_for: list[int] = []
         self.launched: Counter[str] = Counter()
         self.late_errors: list[BackendError] = []
         self._recorded: list[Callable[[], None]] | None = None
@@ -223,6 +224,10 @@ class ShimDriver:
                 launch()
 
         return replay
+
+    def wait_for(self, stream: int) -> None:
+        """Everything is done at once here; the streams that were waited for are noted."""
+        self.waited_for.append(stream)
 
     def synchronize(self) -> None:
         """Raise what was found late; all launches have been done."""

@@ -22,6 +22,7 @@ from gpubp.backends.base import Backend, Feed, Probe
 from gpubp.backends.cupy.driver import Driver
 from gpubp.backends.cupy.loaded import RUN_WORDS, Kernels, Loaded
 from gpubp.backends.cupy.memory import Staging
+from gpubp.device_array import DeviceArray
 from gpubp.errors import BackendError, DataError, unknown_name
 from gpubp.program import Program
 from gpubp.store import Bank
@@ -53,6 +54,7 @@ class CupyBackend(Backend):
     """
 
     name = "cupy"
+    reads_device_arrays = True
 
     def __init__(
         self, device: int = 0, driver: Driver | None = None, precision: str | None = None
@@ -140,8 +142,11 @@ class CupyBackend(Backend):
     ) -> list[tuple[int, NDArray[Any]]]:
         """Upload what the run reads; returns where its outputs will be."""
         steps = np.ascontiguousarray(schedule, np.int64)
-        arrays = [np.ascontiguousarray(a) for a in feed.inputs]
-        *inputs, order, listed = self._staging.upload([*arrays, feed.order, steps])
+        host = [a for a in feed.inputs if not isinstance(a, DeviceArray)]
+        *uploaded, order, listed = self._staging.upload([*host, feed.order, steps])
+        at = iter(uploaded)
+        inputs = [self._address(a) if isinstance(a, DeviceArray) else next(at)
+                  for a in feed.inputs]  # fmt: skip
         self.driver.upload(self._run.address, np.array([0, listed, order, 0], np.int64))
         flat = [a for outputs in feed.outputs for a in outputs]
         distinct = list({id(a): a for a in flat}.values())
@@ -150,6 +155,12 @@ class CupyBackend(Backend):
         for target, outputs in zip(loaded, feed.outputs, strict=True):
             target.prepare(inputs, [place_of[id(a)] for a in outputs])
         return list(zip(places, distinct, strict=True))
+
+    def _address(self, array: DeviceArray) -> int:
+        """Where an array of the user's is, once the work that was queued on it is done."""
+        if array.stream is not None:
+            self.driver.wait_for(array.stream)
+        return array.address
 
     def _steps(self, loaded: Loaded, count: int) -> None:
         """Run `count` steps of one program."""

@@ -163,6 +163,13 @@ class CupyDriver:
 
         return replay
 
+    def wait_for(self, stream: int) -> None:
+        with self._device:
+            event = self._cupy.cuda.Event(disable_timing=True)
+            # 1 and 2 name the default streams in the array interface; CuPy's handles are 0 and 2.
+            event.record(self._cupy.cuda.ExternalStream(0 if stream == 1 else stream))
+            self._stream.wait_event(event)
+
     def synchronize(self) -> None:
         try:
             self._stream.synchronize()

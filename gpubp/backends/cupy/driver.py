@@ -95,6 +95,10 @@ class Driver(Protocol):
         """Record what `work` launches, without running it; the result runs it all again."""
         ...
 
+    def wait_for(self, stream: int) -> None:
+        """Let what comes next wait for the work on another stream, given by its handle."""
+        ...
+
     def synchronize(self) -> None:
         """Wait until all work is done.
 
