@@ -6,8 +6,8 @@
 // gemm.cuh. The instruction is m16n8k16 (16-bit types) or m16n8k8 (TF32): PTX ISA, "Matrix fragments
 // for mma.m16n8k16" and "for mma.m16n8k8", which in words of 32 bits are the same.
 //
-// Without a GPU the same sums are made element by element from the same shared memory, so all but
-// the instruction and its fragments' layout is tested there.
+// Without a GPU the same sums are made element by element from the same shared memory, or, slowly,
+// from the instruction's registers by an emulation of it (GP_MMA_EMULATED).
 #pragma once
 
 #include "gemm.cuh"
@@ -20,6 +20,8 @@ namespace gp {
                "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                      \
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                             \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+#elif defined(GP_MMA_EMULATED)  // by the tests' build, with the same registers
+#define GP_MMA(shape, type) gp_mma(shape, type, c, a, b)
 #else
 #define GP_MMA(shape, type)
 #endif
@@ -128,7 +130,7 @@ struct RoundedSlice {
 template <class Type>
 __device__ __forceinline__ void multiply(float (&c)[4], const u32* a, const u32* b) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#ifdef __CUDA_ARCH__
+#if defined(__CUDA_ARCH__) || defined(GP_MMA_EMULATED)
   const u32 left[4] = {a[g * SLICE_PITCH + t], a[(g + 8) * SLICE_PITCH + t],
                        a[g * SLICE_PITCH + t + 4], a[(g + 8) * SLICE_PITCH + t + 4]};
   const u32 right[2] = {b[g * SLICE_PITCH + t], b[g * SLICE_PITCH + t + 4]};
