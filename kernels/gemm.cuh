@@ -20,31 +20,40 @@ struct Matrix {
 };
 
 // Threads of a block copy a slice of BX lines by BK steps into registers, zero outside the matrix.
-// ALONG_K: neighbours in memory are neighbours in k, so neighbouring threads walk k.
+// ALONG_K: neighbours in memory are neighbours in k, so neighbouring threads walk k. A thread's
+// elements are APART from each other along one axis, so one pointer walks them.
 template <class T, int BX, int BK, int THREADS, bool ALONG_K>
 struct Slice {
   static const int COUNT = BX * BK / THREADS;
+  static const int APART = ALONG_K ? THREADS / BK : THREADS / BX;
   static const int PITCH = BX + (ALONG_K ? 1 : 0);  // odd where threads write down a column
   T kept[COUNT];
 
-  __device__ __forceinline__ static int line_of(int e) { return ALONG_K ? e / BK : e % BX; }
-  __device__ __forceinline__ static int step_of(int e) { return ALONG_K ? e % BK : e / BX; }
+  __device__ __forceinline__ static int line() {
+    return ALONG_K ? threadIdx.x / BK : threadIdx.x % BX;
+  }
+  __device__ __forceinline__ static int step() {
+    return ALONG_K ? threadIdx.x % BK : threadIdx.x / BX;
+  }
 
-  __device__ __forceinline__ void load(const Matrix<T>& x, i64 line0, i64 lines, i64 k0, i64 k1) {
+  // `lines`, `steps`: what is left of the matrix from here.
+  __device__ __forceinline__ void load(const Matrix<T>& x, i64 line0, i64 lines, i64 k0, i64 steps) {
+    const T* at = x.data + (line0 + line()) * x.line + (k0 + step()) * x.step;
+    const i64 next = APART * (ALONG_K ? x.line : x.step);
+    const bool fixed_inside = ALONG_K ? step() < steps : line() < lines;
+    const int here = ALONG_K ? line() : step();
+    const int end = static_cast<int>(least(ALONG_K ? lines : steps, static_cast<i64>(BX + BK)));
 #pragma unroll
     for (int j = 0; j < COUNT; ++j) {
-      const int e = threadIdx.x + j * THREADS;
-      const i64 line = line0 + line_of(e), k = k0 + step_of(e);
-      kept[j] = line < lines && k < k1 ? x.data[line * x.line + k * x.step] : T(0);
+      kept[j] = fixed_inside && here + j * APART < end ? *at : T(0);
+      at += next;
     }
   }
 
   __device__ __forceinline__ void store(T* shared) const {
+    T* at = shared + step() * PITCH + line();
 #pragma unroll
-    for (int j = 0; j < COUNT; ++j) {
-      const int e = threadIdx.x + j * THREADS;
-      shared[step_of(e) * PITCH + line_of(e)] = kept[j];
-    }
+    for (int j = 0; j < COUNT; ++j) at[j * APART * (ALONG_K ? 1 : PITCH)] = kept[j];
   }
 };
 
@@ -69,16 +78,16 @@ __device__ __forceinline__ void gemm(const Matrix<T>& a, const Matrix<T>& b, i64
     for (int j = 0; j < TN; ++j) sums[i][j] = T(0);
   SliceA next_a;
   SliceB next_b;
-  next_a.load(a, row0, m, k0, k1);
-  next_b.load(b, column0, n, k0, k1);
+  next_a.load(a, row0, m - row0, k0, k1 - k0);
+  next_b.load(b, column0, n - column0, k0, k1 - k0);
   int now = 0;
   for (i64 k = k0; k < k1; k += BK) {
     next_a.store(held_a[now]);
     next_b.store(held_b[now]);
     __syncthreads();
     if (k + BK < k1) {
-      next_a.load(a, row0, m, k + BK, k1);
-      next_b.load(b, column0, n, k + BK, k1);
+      next_a.load(a, row0, m - row0, k + BK, k1 - k - BK);
+      next_b.load(b, column0, n - column0, k + BK, k1 - k - BK);
     }
 #pragma unroll
     for (int p = 0; p < BK; ++p) {

@@ -6,8 +6,8 @@
 // gemm.cuh. The instruction is m16n8k16 (16-bit types) or m16n8k8 (TF32): PTX ISA, "Matrix fragments
 // for mma.m16n8k16" and "for mma.m16n8k8", which in words of 32 bits are the same.
 //
-// Without a GPU the same sums are made element by element from the same shared memory, so all but
-// the instruction and its fragments' layout is tested there.
+// Without a GPU the same sums are made element by element from the same shared memory, or, slowly,
+// from the instruction's registers by an emulation of it (GP_MMA_EMULATED).
 #pragma once
 
 #include "gemm.cuh"
@@ -20,6 +20,8 @@ namespace gp {
                "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                      \
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                             \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+#elif defined(GP_MMA_EMULATED)  // by the tests' build, with the same registers
+#define GP_MMA(shape, type) gp_mma(shape, type, c, a, b)
 #else
 #define GP_MMA(shape, type)
 #endif
@@ -93,54 +95,84 @@ struct Fp16 {
 const int SLICE_WORDS = 16;               // of k, in shared memory
 const int SLICE_PITCH = SLICE_WORDS + 4;  // so that the 32 words of a fragment are in 32 banks
 
-// Threads of a block copy a slice of BX lines into registers, and rounded to shared memory.
+// Threads of a block copy a slice of BX lines into registers, and rounded to shared memory. A thread's
+// elements are COUNT steps apart along one axis, so one pointer walks them.
 template <class Type, int BX, int THREADS, bool ALONG_K>
 struct RoundedSlice {
   static const int BK = SLICE_WORDS * Type::IN_WORD;
   static const int COUNT = BX * BK / THREADS;
+  static const int APART = ALONG_K ? THREADS / BK : THREADS / BX;
   float kept[COUNT];
 
-  __device__ __forceinline__ static int line_of(int e) { return ALONG_K ? e / BK : e % BX; }
-  __device__ __forceinline__ static int step_of(int e) { return ALONG_K ? e % BK : e / BX; }
+  __device__ __forceinline__ static int line() {
+    return ALONG_K ? threadIdx.x / BK : threadIdx.x % BX;
+  }
+  __device__ __forceinline__ static int step() {
+    return ALONG_K ? threadIdx.x % BK : threadIdx.x / BX;
+  }
 
+  // `lines`, `steps`: what is left of the matrix from here.
   __device__ __forceinline__ void load(const Matrix<float>& x, i64 line0, i64 lines, i64 k0,
-                                       i64 k1) {
+                                       i64 steps) {
+    const float* at = x.data + (line0 + line()) * x.line + (k0 + step()) * x.step;
+    const i64 next = APART * (ALONG_K ? x.line : x.step);
+    const bool fixed_inside = ALONG_K ? step() < steps : line() < lines;
+    const int here = ALONG_K ? line() : step();
+    const int end = static_cast<int>(least(ALONG_K ? lines : steps, static_cast<i64>(BX + BK)));
 #pragma unroll
     for (int j = 0; j < COUNT; ++j) {
-      const int e = threadIdx.x + j * THREADS;
-      const i64 line = line0 + line_of(e), k = k0 + step_of(e);
-      kept[j] = line < lines && k < k1 ? x.data[line * x.line + k * x.step] : 0.0f;
+      kept[j] = fixed_inside && here + j * APART < end ? *at : 0.0f;
+      at += next;
     }
   }
 
   __device__ __forceinline__ void store(u32* shared) const {
-    typename Type::Kept* at = reinterpret_cast<typename Type::Kept*>(shared);
+    const int pitch = SLICE_PITCH * Type::IN_WORD;
+    typename Type::Kept* at =
+        reinterpret_cast<typename Type::Kept*>(shared) + line() * pitch + step();
 #pragma unroll
-    for (int j = 0; j < COUNT; ++j) {
-      const int e = threadIdx.x + j * THREADS;
-      at[line_of(e) * (SLICE_PITCH * Type::IN_WORD) + step_of(e)] = Type::round(kept[j]);
-    }
+    for (int j = 0; j < COUNT; ++j) at[j * APART * (ALONG_K ? pitch : 1)] = Type::round(kept[j]);
   }
 };
 
-// One instruction's worth: 16 rows from `a`, 8 columns from `b`, 8 words of k; adds to `c`.
-// A thread's sums are at rows g, g + 8 and columns 2 t, 2 t + 1 (g = lane / 4, t = lane % 4).
-template <class Type>
-__device__ __forceinline__ void multiply(float (&c)[4], const u32* a, const u32* b) {
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#ifdef __CUDA_ARCH__
-  const u32 left[4] = {a[g * SLICE_PITCH + t], a[(g + 8) * SLICE_PITCH + t],
-                       a[g * SLICE_PITCH + t + 4], a[(g + 8) * SLICE_PITCH + t + 4]};
-  const u32 right[2] = {b[g * SLICE_PITCH + t], b[g * SLICE_PITCH + t + 4]};
-  Type::mma(c, left, right);
-#else
-  for (int i = 0; i < 4; ++i) {
-    const u32* row = a + (g + i / 2 * 8) * SLICE_PITCH;
-    const u32* column = b + (2 * t + i % 2) * SLICE_PITCH;
-    for (int w = 0; w < 8; ++w)
-      for (int h = 0; h < Type::IN_WORD; ++h)
-        c[i] += Type::value(row[w], h) * Type::value(column[w], h);
+// A thread's words of 16 rows of A, and of 8 columns of B, over 8 words of k. In both, g = lane / 4
+// numbers the line and t = lane % 4 the word.
+__device__ __forceinline__ void left_fragment(u32 (&out)[4], const u32* a) {
+  a += threadIdx.x % 32 / 4 * SLICE_PITCH + threadIdx.x % 4;
+  out[0] = a[0], out[1] = a[8 * SLICE_PITCH], out[2] = a[4], out[3] = a[8 * SLICE_PITCH + 4];
+}
+__device__ __forceinline__ void right_fragment(u32 (&out)[2], const u32* b) {
+  b += threadIdx.x % 32 / 4 * SLICE_PITCH + threadIdx.x % 4;
+  out[0] = b[0], out[1] = b[4];
+}
+
+// Adds to a warp's sums what 8 words of k give: WM rows from `a`, WN columns from `b`.
+// A thread's four sums of 16 x 8 are at rows g, g + 8 and columns 2 t, 2 t + 1.
+template <class Type, int WM, int WN>
+__device__ __forceinline__ void multiply(float (&sums)[WM / 16][WN / 8][4], const u32* a,
+                                         const u32* b) {
+#if defined(__CUDA_ARCH__) || defined(GP_MMA_EMULATED)
+  u32 right[WN / 8][2];
+#pragma unroll
+  for (int j = 0; j < WN / 8; ++j) right_fragment(right[j], b + 8 * j * SLICE_PITCH);
+#pragma unroll
+  for (int i = 0; i < WM / 16; ++i) {
+    u32 left[4];
+    left_fragment(left, a + 16 * i * SLICE_PITCH);
+#pragma unroll
+    for (int j = 0; j < WN / 8; ++j) Type::mma(sums[i][j], left, right[j]);
   }
+#else
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  for (int i = 0; i < WM / 16; ++i)
+    for (int j = 0; j < WN / 8; ++j)
+      for (int e = 0; e < 4; ++e) {
+        const u32* row = a + (16 * i + g + e / 2 * 8) * SLICE_PITCH;
+        const u32* column = b + (8 * j + 2 * t + e % 2) * SLICE_PITCH;
+        for (int w = 0; w < 8; ++w)
+          for (int h = 0; h < Type::IN_WORD; ++h)
+            sums[i][j][e] += Type::value(row[w], h) * Type::value(column[w], h);
+      }
 #endif
 }
 
@@ -167,25 +199,21 @@ __device__ __forceinline__ void gemm_tensor(const Matrix<float>& a, const Matrix
       for (int e = 0; e < 4; ++e) sums[i][j][e] = 0.0f;
   SliceA next_a;
   SliceB next_b;
-  next_a.load(a, row0, m, k0, k1);
-  next_b.load(b, column0, n, k0, k1);
+  next_a.load(a, row0, m - row0, k0, k1 - k0);
+  next_b.load(b, column0, n - column0, k0, k1 - k0);
   int now = 0;
   for (i64 k = k0; k < k1; k += BK) {
     next_a.store(held_a[now]);
     next_b.store(held_b[now]);
     __syncthreads();
     if (k + BK < k1) {
-      next_a.load(a, row0, m, k + BK, k1);
-      next_b.load(b, column0, n, k + BK, k1);
+      next_a.load(a, row0, m - row0, k + BK, k1 - k - BK);
+      next_b.load(b, column0, n - column0, k + BK, k1 - k - BK);
     }
-#pragma unroll
+#pragma unroll 1
     for (int word = 0; word < SLICE_WORDS; word += 8)
-#pragma unroll
-      for (int i = 0; i < WM / 16; ++i)
-#pragma unroll
-        for (int j = 0; j < WN / 8; ++j)
-          multiply<Type>(sums[i][j], held_a[now] + (row_of_warp + 16 * i) * SLICE_PITCH + word,
-                         held_b[now] + (column_of_warp + 8 * j) * SLICE_PITCH + word);
+      multiply<Type, WM, WN>(sums, held_a[now] + row_of_warp * SLICE_PITCH + word,
+                             held_b[now] + column_of_warp * SLICE_PITCH + word);
     now = 1 - now;
   }
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpubp as gp
-from common.case import Case, NotSupportedError
+from common.case import Case
 from common.rows import Row, Task, check_order, make_data, make_order, make_weights
 from gpubp import nn, optim
 
@@ -22,8 +22,6 @@ class GpubpCase(Case):
     """The model, its step, and how to put both back to the start."""
 
     def __init__(self, task: Task) -> None:
-        if task.row.precision != "float32":
-            raise NotSupportedError(f"gpubp cannot train in {task.row.precision} yet")
         self._row = task.row
         self.units = task.row.steps
         self._X, self._y = make_data(task.row)
@@ -32,7 +30,9 @@ class GpubpCase(Case):
         self._model = make_model(task.row)
         self._optimizer = _OPTIMIZERS[task.optimizer](self._model.parameters(), lr=task.lr)
         loss_fn = nn.CrossEntropyLoss()
-        self._step = gp.compile_step(lambda x, t: loss_fn(self._model(x), t), self._optimizer)
+        self._step = gp.compile_step(
+            lambda x, t: loss_fn(self._model(x), t), self._optimizer, backend=_backend(task.row)
+        )
         batch = task.row.batch
         self._step.prepare(self._X[:batch], self._y[:batch])
 
@@ -93,6 +93,15 @@ def make_model(row: Row) -> nn.Sequential:
             model.append(_ACTIVATIONS[row.activation]())
         model.append(nn.Linear(inputs, outputs))
     return model
+
+
+def _backend(row: Row) -> Any:
+    """The one that the environment names; on a GPU, in the row's precision."""
+    if row.precision == "float32":
+        return None
+    from gpubp.backends.cupy import CupyBackend
+
+    return CupyBackend(precision=row.precision)
 
 
 def build(variant: str, task: Task) -> Case:

@@ -71,7 +71,7 @@ def test_complaints_are_made_of_jumps_and_of_names():
     straight = {"op sin float32 0/k": usage}
     assert "any more" in nvrtc.complaints(straight, {"op sin float32 0/k": 40})[0]
     spilled = {"a/k": nvrtc.Usage(40, 8, 4, 4)}
-    assert len(nvrtc.complaints(spilled, {"a/k": 40})) == 1
+    assert "spills" in nvrtc.complaints(spilled, {"a/k": 40})[0]
 
 
 def _for_cuda(source: str) -> str:

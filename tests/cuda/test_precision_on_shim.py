@@ -13,6 +13,7 @@ import shim_build
 from classifier import OPTIMIZERS, classifier_step, digits, mlp
 from numpy.typing import NDArray
 from shim_backend import shim_backend
+from shim_driver import ShimDriver, ShimKernels
 from tolerances import assert_product, assert_same
 
 import gpubp as gp
@@ -98,6 +99,51 @@ def test_products(precision: str, layout: str, processors: int) -> None:
         assert_product(compiled(*given), *exact, f"{(m, n, k)}")
 
 
+class EmulatedDriver(ShimDriver):
+    """Builds sources with the tensor cores' instruction emulated, register by register."""
+
+    def compile(self, source: str) -> ShimKernels:
+        return super().compile(f'#define GP_MMA_EMULATED\n#include "gp_mma.h"\n{source}')
+
+
+@pytest.mark.parametrize("processors", [1, 132])
+@pytest.mark.parametrize("precision", LOW)
+def test_the_instructions_registers_hold_what_they_should(precision: str, processors: int) -> None:
+    """The same bits as without the instruction, whose fragments are laid out as PTX has them."""
+    found = []
+    for kind in (EmulatedDriver, ShimDriver):
+        target = shim_backend(driver=kind("random", processors=processors))
+        target.precision = precision
+        compiled = gp.compile(lambda a, b: a @ b, backend=target)
+        sizes = ((65, 130, 70), (17, 9, 33))
+        rng = np.random.default_rng(3)
+        pairs = [
+            (rng.standard_normal((m, k)).astype("f"), rng.standard_normal((k, n)).astype("f"))
+            for m, n, k in sizes
+        ]
+        found.append([compiled(a, b) for a, b in pairs])
+    for emulated, plain in zip(*found):
+        assert_same(emulated, plain)
+
+
+@pytest.mark.parametrize("old", ["a[8 * SLICE_PITCH + 4]", "b[4]"])
+def test_a_register_with_another_element_is_caught(old: str) -> None:
+    changed = []
+
+    class Wrong(EmulatedDriver):
+        def compile(self, source: str) -> ShimKernels:
+            changed.append(source.count(old))
+            return super().compile(source.replace(old, old.replace("4]", "5]")))
+
+    target = shim_backend(driver=Wrong())
+    target.precision = "bf16"
+    a = np.random.default_rng(4).standard_normal((33, 40)).astype("f")
+    out = gp.compile(lambda a: a @ a.T, backend=target)(a)
+    assert sum(changed) == 1
+    with pytest.raises(AssertionError):
+        assert_product(out, rounded(a, "bf16"), rounded(a, "bf16").T)
+
+
 @pytest.mark.parametrize("precision", LOW)
 def test_float64_is_not_touched(precision: str) -> None:
     a = np.random.default_rng(2).standard_normal((20, 30))
@@ -120,8 +166,6 @@ def test_training_follows_float32(precision: str) -> None:
 
 
 def test_precisions_that_are_none() -> None:
-    from shim_driver import ShimDriver
-
     from gpubp.backends.cupy import CupyBackend
 
     with pytest.raises(UnknownNameError, match="bf16"):
