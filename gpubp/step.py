@@ -122,7 +122,8 @@ class Step:
             epochs: passes over the data.
             shuffle: a new random order each epoch.
             seed: of the order; default continues the step's own stream.
-            order: int array of sample indices to use for one epoch instead; overrides `shuffle`.
+            order: int array of sample indices to use for one epoch instead, or of one row of them
+                for each epoch (then `epochs` is their number); overrides `shuffle`.
             progress: called after each epoch with (epochs done, epochs).
 
         Returns:
@@ -141,13 +142,13 @@ class Step:
         epoch = _epoch_schedule(size, batch_size, tail)
         sizes = [batch_size, tail] if tail else [batch_size]
         if progress is None:
-            starts = [np.array([0, i * size]) for i in range(epochs)]
+            starts = [np.array([0, i * size]) for i in range(len(orders))]
             steps = np.concatenate([epoch + start for start in starts])
             return self._execute(arrays, np.concatenate(orders), steps, sizes)
         losses = []
         for i, indices in enumerate(orders):
             losses.append(self._execute(arrays, indices, epoch, sizes, checked=i > 0))
-            progress(i + 1, epochs)
+            progress(i + 1, len(orders))
         return np.concatenate(losses)
 
     def report(self, profile: bool = False) -> str:
@@ -220,13 +221,17 @@ class Step:
         _require_count("epochs", epochs)
         if order is not None:
             indices = np.asarray(order)
-            if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
-                raise DataError("order must be a one-dimensional, non-empty integer array.")
+            if indices.ndim not in (1, 2) or indices.size == 0 or indices.dtype.kind not in "iu":
+                raise DataError(
+                    "order must be a non-empty integer array: of one epoch, or a row for each."
+                )
             if indices.min() < 0 or indices.max() >= samples:
                 raise DataError(
                     f"order holds indices from {indices.min()} to {indices.max()}; expected 0 to "
                     f"{samples - 1}."
                 )
+            if indices.ndim == 2:
+                return list(indices.astype(np.int64, copy=False))
             return [indices.astype(np.int64)] * epochs
         if not shuffle:
             return [np.arange(samples)] * epochs
