@@ -8,6 +8,7 @@ each architecture once.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -126,5 +127,12 @@ class Pool:
         with self._lock:
             self._idle.clear()
 
+    def start_anew(self) -> None:
+        """Be empty and unlocked: a forked child may find the lock held by a thread it has not."""
+        self._lock = threading.Lock()
+        self._idle = OrderedDict()
+
 
 pool = Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=pool.start_anew)

@@ -5,6 +5,7 @@ Worker processes (joblib) keep a count of their own.
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 
@@ -38,6 +39,16 @@ class Count:
 
 _counts: dict[Kind, Count] = {}
 _lock = threading.Lock()
+
+
+def _unlock() -> None:
+    """In a forked child another thread of the parent may have the lock."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 def note(kind: Kind, seconds: float) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -370,3 +373,25 @@ def test_fits_in_several_threads_at_once():
             together = list(threads.map(fit, range(8)))
         for seed, model in enumerate(together):
             same(model, fit(seed))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_child_can_fit_whoever_held_the_locks():
+    from gpubp.sklearn.engine import pool
+
+    model = fitted(MLPClassifier((4,), max_iter=5, random_state=0))
+    with pool._lock, log._lock:
+        child = os.fork()
+        if child == 0:
+            again = fitted(MLPClassifier((4,), max_iter=5, random_state=0))
+            os._exit(0 if np.array_equal(again.coefs_[0], model.coefs_[0]) else 1)
+    for _ in range(600):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        pytest.fail("the child waits for a lock")
+    assert os.waitstatus_to_exitcode(status) == 0
