@@ -145,13 +145,17 @@ def orders(
     require_count("epochs", epochs)
     if order is not None:
         indices = np.asarray(order)
-        if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
-            raise DataError("order must be a one-dimensional, non-empty integer array.")
+        if indices.ndim not in (1, 2) or indices.size == 0 or indices.dtype.kind not in "iu":
+            raise DataError(
+                "order must be a non-empty integer array: of one epoch, or a row for each."
+            )
         if indices.min() < 0 or indices.max() >= samples:
             raise DataError(
                 f"order holds indices from {indices.min()} to {indices.max()}; expected 0 to "
                 f"{samples - 1}."
             )
+        if indices.ndim == 2:
+            return list(indices.astype(np.int64, copy=False))
         return [indices.astype(np.int64)] * epochs
     if not shuffle:
         return [np.arange(samples)] * epochs

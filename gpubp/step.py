@@ -149,7 +149,8 @@ class Step:
             epochs: passes over the data.
             shuffle: a new random order each epoch.
             seed: of the order; default continues the step's own stream.
-            order: int array of sample indices to use for one epoch instead; overrides `shuffle`.
+            order: int array of sample indices to use for one epoch instead, or of one row of them
+                for each epoch (then `epochs` is their number); overrides `shuffle`.
             progress: called after each epoch with (epochs done, epochs).
             flush: with accumulate, update at the end of each epoch with the batches that have
                 come together, be they fewer. Else they wait for the next epoch, run or call.
@@ -176,11 +177,13 @@ class Step:
             return epoch_batches(size, batch_size, drop_last, count, final)
 
         if progress is None:
-            return self._execute(arrays, np.concatenate(indices), batches(epochs), checked=checked)
+            return self._execute(
+                arrays, np.concatenate(indices), batches(len(indices)), checked=checked
+            )
         losses = []
         for i, chosen in enumerate(indices):
             losses.append(self._execute(arrays, chosen, batches(1), checked=checked or i > 0))
-            progress(i + 1, epochs)
+            progress(i + 1, len(indices))
         return np.concatenate(losses)
 
     def report(self, profile: bool = False) -> str:

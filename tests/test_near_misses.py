@@ -147,7 +147,7 @@ UPDATES: dict[str, Callable[[Any], Any]] = {
     "crossed": Crossed,
     "sgd, weight decay": lambda p: optim.SGD(p, lr=0.1, weight_decay=0.01),
     "momentum, weight decay": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
-    "adam, weight decay": lambda p: optim.Adam(p, lr=0.01, weight_decay=0.01),
+    "adam, decay, maximize": lambda p: optim.Adam(p, 0.01, weight_decay=0.01, maximize=True),
     "nesterov": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
     "dampening": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.2),
     "maximize": lambda p: optim.SGD(p, lr=0.1, maximize=True),

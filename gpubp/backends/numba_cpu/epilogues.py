@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gpubp.backends.numba_cpu import words
 from gpubp.program import Compute, Operand, Part
@@ -172,14 +172,31 @@ def _momentum(view: _View) -> Epilogue | None:
 
 
 def _adam(view: _View) -> Epilogue | None:
-    first, second, update = view.rest
+    return _adam_of(view, 0, view.product)
+
+
+def _adam_decay(view: _View) -> Epilogue | None:
+    """Adam on the gradient plus a multiple of the weights (an L2 penalty)."""
+    scaled, total = view.rest[:2]
+    weights = view.rest[4].args[0]
+    factors = [a for a in scaled.args if a != weights]
+    if len(factors) != 1 or sorted(total.args) != sorted((view.product, view.value(0))):
+        return None
+    found, decay = _adam_of(view, 2, view.value(1)), view.scalar(factors[0])
+    if found is None or decay is None:
+        return None
+    return replace(found, name="adam_decay", numbers=[*found.numbers, decay])
+
+
+def _adam_of(view: _View, start: int, gradient: int) -> Epilogue | None:
+    """Adam's three ops from the `start`-th after the product on, applied to `gradient`."""
+    first, second, update = view.rest[start:]
     w, m, v, size, root = update.args
-    places = view.in_place(
-        [first.args[0], second.args[0], w], [view.value(0), view.value(1), view.value(2)]
-    )
+    news = [view.value(start + i) for i in range(3)]
+    places = view.in_place([first.args[0], second.args[0], w], news)
     scalars = [s for s in (view.scalar(size), view.scalar(root)) if s is not None]
-    plain = first.args[1] == second.args[1] == view.product
-    if not plain or (m, v) != (view.value(0), view.value(1)):
+    plain = first.args[1] == second.args[1] == gradient
+    if not plain or (m, v) != (news[0], news[1]):
         return None
     if places is None or len(scalars) != 2:
         return None
@@ -195,4 +212,5 @@ _MATCHES: dict[tuple[str, ...], Callable[[_View], Epilogue | None]] = {
     ("sgd_update",): _sgd,
     ("momentum_update", "sgd_update"): _momentum,
     ("ema", "ema_square", "adam_update"): _adam,
+    ("multiply", "add", "ema", "ema_square", "adam_update"): _adam_decay,
 }

@@ -57,6 +57,7 @@ OUTPUT_WORDS = 5
 # Register tiles, see `kernels.microkernel`: what follows the product, and the parameters.
 # Those from "bias_sigmoid" on are there for float32 only.
 EPILOGUES: tuple[str, ...] = ("plain", "bias", "bias_relu", "relu_grad", "sgd", "momentum", "adam")
+EPILOGUES += ("adam_decay",)
 EPILOGUES += ("bias_sigmoid", "bias_tanh", "bias_gelu", "sigmoid_grad", "tanh_grad", "gelu_grad")
 TILE_WHOLE, TILE_TWO, TILE_ONE = 0, 1, 2  # two vectors; two, the second partly there; one, partly
 TILE_KINDS = 3
@@ -65,8 +66,8 @@ TILE_COLUMNS = 5  # lanes of the last vector
 TILE_BIAS = 6  # address of a row as long as C's
 TILE_STATE = 7  # two words: distance in bytes from C to arrays laid out as C
 TILE_NUMBERS = 9  # scalars of the tile's own type, a word each
-TILE_MAX_NUMBERS = 7
-TILE_PARAMS = 16
+TILE_MAX_NUMBERS = 8
+TILE_PARAMS = TILE_NUMBERS + TILE_MAX_NUMBERS
 
 
 def epilogues(dtype: str) -> tuple[str, ...]:
@@ -89,7 +90,8 @@ MM_TILES = 33  # address of the table of tiles
 MM_EPILOGUE = 34  # position in EPILOGUES
 MM_BIAS = 35  # buffer (-1: none), byte offset
 MM_STATE = 37  # twice: buffer (-1: none), byte offset
-MM_NUMBERS = 41  # seven times: buffer (-1: none, the number is static), byte offset, static bits
+# TILE_MAX_NUMBERS times: buffer (-1: none, the number is static), byte offset, static bits
+MM_NUMBERS = 41
 A_COPIED = 8  # elements of A that are copied at once; no strip has more rows
 MM_WORDS = MM_NUMBERS + 3 * TILE_MAX_NUMBERS
 

@@ -327,7 +327,7 @@ class _Tile:
 
 Emitter = Callable[[_Tile, list[Spot]], None]
 # What epilogues read beside the product: its own place, and how many arrays laid out as it.
-_FETCHED = {"sgd": (True, 0), "momentum": (True, 1), "adam": (True, 2)}
+_FETCHED = {"sgd": (True, 0), "momentum": (True, 1), "adam": (True, 2), "adam_decay": (True, 2)}
 _FETCHED |= {f"{name}_grad": (False, 1) for name in ("relu", "sigmoid", "tanh", "gelu")}
 
 
@@ -436,26 +436,31 @@ def _momentum(tile: _Tile, spots: list[Spot]) -> None:
         tile.store(tile.fma(rate, average, old), spot.address, spot.vector)
 
 
-def _adam(tile: _Tile, spots: list[Spot]) -> None:
-    """M <- p M + q C, V <- r V + s C^2, W <- W - size root M / (sqrt(V) + eps root).
+def _adam(decays: bool) -> Emitter:
+    """M <- p M + q G, V <- r V + s G^2, W <- W - size root M / (sqrt(V) + eps root).
 
-    That is W - size M / (sqrt(V) / root + eps) with one division.
+    That is W - size M / (sqrt(V) / root + eps) with one division. G is C, or C + decay W.
     """
-    builder = tile.builder
-    size, root, p, q, r, s, eps = (tile.number(words.TILE_NUMBERS + i) for i in range(7))
-    scale = builder.fneg(builder.fmul(size, root))
-    shift = builder.fmul(eps, root)
-    first, second = (tile.word(words.TILE_STATE + i) for i in (0, 1))
-    for spot in spots:
-        m_at, v_at = (builder.add(spot.address, d) for d in (first, second))
-        m = _blend(tile, tile.load(m_at, spot.vector), p, spot.value, q)
-        square = builder.fmul(spot.value, spot.value)
-        v = _blend(tile, tile.load(v_at, spot.vector), r, square, s)
-        tile.store(m, m_at, spot.vector)
-        tile.store(v, v_at, spot.vector)
-        step = builder.fdiv(m, builder.fadd(tile.sqrt(v), shift))
-        old = tile.load(spot.address, spot.vector)
-        tile.store(tile.fma(scale, step, old), spot.address, spot.vector)
+
+    def emit(tile: _Tile, spots: list[Spot]) -> None:
+        builder = tile.builder
+        size, root, p, q, r, s, eps = (tile.number(words.TILE_NUMBERS + i) for i in range(7))
+        decay = tile.number(words.TILE_NUMBERS + 7) if decays else None
+        scale = builder.fneg(builder.fmul(size, root))
+        shift = builder.fmul(eps, root)
+        first, second = (tile.word(words.TILE_STATE + i) for i in (0, 1))
+        for spot in spots:
+            m_at, v_at = (builder.add(spot.address, d) for d in (first, second))
+            old = tile.load(spot.address, spot.vector)
+            g = spot.value if decay is None else tile.fma(decay, old, spot.value)
+            m = _blend(tile, tile.load(m_at, spot.vector), p, g, q)
+            v = _blend(tile, tile.load(v_at, spot.vector), r, builder.fmul(g, g), s)
+            tile.store(m, m_at, spot.vector)
+            tile.store(v, v_at, spot.vector)
+            step = builder.fdiv(m, builder.fadd(tile.sqrt(v), shift))
+            tile.store(tile.fma(scale, step, old), spot.address, spot.vector)
+
+    return emit
 
 
 def _blend(tile: _Tile, a: Any, p: Any, b: Any, q: Any) -> Any:
@@ -469,7 +474,8 @@ _EMITTERS: dict[str, Emitter] = {
     "relu_grad": _gradient(_relu_grad),
     "sgd": _sgd,
     "momentum": _momentum,
-    "adam": _adam,
+    "adam": _adam(decays=False),
+    "adam_decay": _adam(decays=True),
     "bias_sigmoid": _bias_then(lambda tile, x: tile.math.sigmoid(x)),
     "bias_tanh": _bias_then(lambda tile, x: tile.math.tanh(x)),
     "bias_gelu": _bias_then(lambda tile, x: tile.math.gelu(x), keeps=True),

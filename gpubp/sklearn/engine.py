@@ -1,0 +1,138 @@
+"""The compiled training step behind an estimator, kept for the next fit of the same kind.
+
+Comes in: an estimator's weights, scikit-learn's optimiser object, arrays. Goes out: the same,
+trained, and the loss of every step. Estimators never hold an engine, so their pickles are plain
+arrays; an engine is borrowed for one fit, and idle ones wait in a small pool: a grid search traces
+each architecture once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp import ops
+from gpubp.ops.random import Generator
+from gpubp.sklearn.network import Network, data_loss, forward, penalty
+from gpubp.sklearn.rules import RULES, RuleOptions
+from gpubp.step import Step
+from gpubp.store import Slot
+
+MAX_IDLE = 8
+MAX_BATCH_SIZES = 16  # programs of one engine; then it is not kept
+
+Arrays = Sequence[NDArray[Any]]
+Key = tuple[Network, RuleOptions, str | None, str | None]
+
+
+class Engine:
+    """A step over slots of its own.
+
+    Args:
+        network: the architecture.
+        rule: the update.
+        backend, device: as for `gp.compile_step`.
+    """
+
+    def __init__(
+        self, network: Network, rule: RuleOptions, backend: str | None, device: str | None
+    ) -> None:
+        self.network = network
+        dtype = np.dtype(network.dtype)
+        self.coefs = [
+            Slot(f"coefs_[{i}]", np.zeros(shape), dtype) for i, shape in enumerate(network.shapes)
+        ]
+        self.intercepts = [
+            Slot(f"intercepts_[{i}]", np.zeros(shape[1]), dtype)
+            for i, shape in enumerate(network.shapes)
+        ]
+        self.alpha = Slot("alpha", 0.0, np.float64)
+        self.generator = Generator(0)
+        self.rule = RULES[rule.name](rule, self.coefs, self.intercepts, lambda: self._shrink)
+        self.step = Step(self._loss, self.rule, backend, device)
+        self._shrink: Any = None
+        self.sizes: set[int] = set()
+
+    def _loss(self, X: Any, y: Any, weights: Any = None) -> Any:
+        network = self.network
+        generator = self.generator if network.dropout else None
+        z = forward(network, X, self.coefs, self.intercepts, generator)
+        loss, share = data_loss(network, z, y, weights)
+        if not network.penalized:
+            return loss
+        alpha = ops.astype(self.alpha, z.dtype)
+        self._shrink = ops.multiply(alpha, share)
+        # The rule adds the penalty's gradient: it knows the weights when it updates them.
+        size = ops.stop_gradient(penalty(self.coefs))
+        return ops.add(loss, ops.multiply(size, ops.multiply(self._shrink, 0.5)))
+
+    def load(self, coefs: Arrays, intercepts: Arrays, optimizer: Any, batch: Arrays) -> None:
+        """Take over weights and state; `batch`: arrays as they will come, to compile for."""
+        self.step.prepare(*batch)
+        for slot, value in zip([*self.coefs, *self.intercepts], [*coefs, *intercepts], strict=True):
+            slot.value = value
+        self.rule.load(optimizer)
+
+    def save(self, coefs: Arrays, intercepts: Arrays) -> None:
+        """Write the weights into the estimator's own arrays."""
+        for slot, value in zip([*self.coefs, *self.intercepts], [*coefs, *intercepts], strict=True):
+            value[...] = slot.value
+
+    def run(self, data: Arrays, orders: NDArray[np.int64], batch_size: int) -> NDArray[Any]:
+        """Train one epoch for each row of `orders`; returns the losses, (epochs, steps)."""
+        self.sizes.update((batch_size, orders.shape[1] % batch_size))
+        losses = self.step.run(*data, batch_size=batch_size, order=orders)
+        return losses.reshape(len(orders), -1)
+
+
+class Pool:
+    """Idle engines by key, the least recently used given up first."""
+
+    def __init__(self) -> None:
+        self._idle: OrderedDict[Key, list[Engine]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def borrow(self, key: Key) -> Iterator[Engine]:
+        """An engine for one fit; nobody else has it meanwhile."""
+        with self._lock:
+            waiting = self._idle.get(key)
+            engine = waiting.pop() if waiting else None
+        if engine is None:
+            engine = Engine(*key)
+        yield engine  # not given back if the fit fails
+        if len(engine.sizes) <= MAX_BATCH_SIZES:
+            self._give_back(key, engine)
+
+    def _give_back(self, key: Key, engine: Engine) -> None:
+        with self._lock:
+            self._idle.setdefault(key, []).append(engine)
+            self._idle.move_to_end(key)
+            while sum(map(len, self._idle.values())) > MAX_IDLE:
+                oldest = next(iter(self._idle))
+                if self._idle[oldest]:
+                    self._idle[oldest].pop(0)
+                if not self._idle[oldest]:
+                    del self._idle[oldest]
+
+    def clear(self) -> None:
+        """Forget all idle engines."""
+        with self._lock:
+            self._idle.clear()
+
+    def start_anew(self) -> None:
+        """Be empty and unlocked: a forked child may find the lock held by a thread it has not."""
+        self._lock = threading.Lock()
+        self._idle = OrderedDict()
+
+
+pool = Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=pool.start_anew)

@@ -1,0 +1,117 @@
+"""Putting gpubp's estimators in the place of scikit-learn's, and taking them out again.
+
+Only the two names in the package `sklearn.neural_network` change. If that package has not been
+imported yet, it is left alone until it is: a finder at the front of `sys.meta_path` waits for it.
+The module that defines scikit-learn's own classes is never touched, so their pickles stay theirs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from gpubp.errors import missing_extra
+
+PACKAGE = "sklearn.neural_network"
+STOCK = "sklearn.neural_network._multilayer_perceptron"
+NAMES = ("MLPClassifier", "MLPRegressor")
+
+
+class _Loader(importlib.abc.Loader):
+    """Runs the package's own loader, then swaps the names."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        found: ModuleType | None = self._inner.create_module(spec)
+        return found
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._inner.exec_module(module)
+        if enabled():
+            _swap(module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)  # get_source, is_package, ...: as if nobody was here
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds one package, and wraps its loader."""
+
+    def __init__(self) -> None:
+        self._inside = False
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != PACKAGE or self._inside:
+            return None
+        self._inside = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._inside = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+_finder = _Finder()
+
+
+def enabled() -> bool:
+    """Whether `sklearn.neural_network` gives out gpubp's estimators now (or once imported)."""
+    return _finder in sys.meta_path
+
+
+def patch_sklearn() -> None:
+    """Let `from sklearn.neural_network import MLPClassifier, MLPRegressor` give gpubp's classes.
+
+    Names that were imported before stay what they were. Calling it twice does no harm.
+
+    Raises:
+        MissingExtraError: scikit-learn is too old.
+    """
+    if enabled():
+        return
+    package = sys.modules.get(PACKAGE)
+    if package is not None:
+        _swap(package)
+    sys.meta_path.insert(0, _finder)
+
+
+def unpatch_sklearn() -> None:
+    """Undo `patch_sklearn`. Estimators that exist stay what they are."""
+    if not enabled():
+        return
+    sys.meta_path.remove(_finder)
+    package = sys.modules.get(PACKAGE)
+    if package is not None:
+        stock = importlib.import_module(STOCK)
+        for name in NAMES:
+            setattr(package, name, getattr(stock, name))
+
+
+def load_estimators() -> ModuleType:
+    """The module with gpubp's classes.
+
+    Raises:
+        MissingExtraError: scikit-learn is older than 1.9.
+    """
+    version: str = importlib.import_module("sklearn").__version__
+    if tuple(int(part) for part in version.split(".")[:2]) < (1, 9):
+        raise missing_extra("scikit-learn>=1.9", "sklearn", "gpubp.sklearn")
+    return importlib.import_module("gpubp.sklearn.estimators")
+
+
+def _swap(package: ModuleType) -> None:
+    ours = load_estimators()
+    for name in NAMES:
+        setattr(package, name, getattr(ours, name))
