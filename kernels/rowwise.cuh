@@ -89,8 +89,9 @@ __device__ __forceinline__ void cross_entropy(i64 rows, i64 columns, const T* x,
     loss[row] = valid ? m_log(total) - (x[label] - top) : static_cast<T>(not_a_number());
   if (dx == nullptr) return;
   const T scale = valid ? dloss[row * dloss_step] : T(0);
+  const T each = scale / total;
   for (i64 j = at; j < columns; j += W)
-    dx[row * columns + j] = (m_exp(x[j] - top) / total - (j == label ? T(1) : T(0))) * scale;
+    dx[row * columns + j] = m_exp(x[j] - top) * each - (j == label ? scale : T(0));
 }
 
 }  // namespace gp
