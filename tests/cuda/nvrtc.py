@@ -29,6 +29,8 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 # have a stack frame of so many bytes. One that has none any more is a complaint.
 FRAME = 40
 FRAMES = ("op sin float32 0", "op sin float64 0", "op cos float32 0", "op cos float64 0")
+# ptxas 13.0 spills two doubles of this one for sm_90, at 48 registers; why is not known.
+SPILLS = {"op softmax_cross_entropy_grad float64 0": 16}
 # More than this above the table is a jump; compilers of one minor version differ by less.
 SLACK = 4
 WORKERS = 2
@@ -132,10 +134,11 @@ def complaints(found: Mapping[str, Usage], table: Mapping[str, int]) -> list[str
     """What is wrong with the kernels of one architecture, a line each."""
     lines = []
     for name, usage in found.items():
-        frame = FRAME if name.split("/")[0] in FRAMES else 0
-        if usage.stack > frame or usage.spill_stores or usage.spill_loads:
+        spills = SPILLS.get(name.split("/")[0], 0)
+        frame = FRAME if name.split("/")[0] in FRAMES else spills
+        if usage.stack > frame or max(usage.spill_stores, usage.spill_loads) > spills:
             lines.append(f"{name}: {usage}: spills or has a stack frame")
-        if frame and not usage.stack:
+        if frame > spills and not usage.stack:
             lines.append(f"{name}: has no stack frame any more; take it out of FRAMES")
     lines += [
         f"{name}: {usage.registers} registers, {table[name]} in the table"
