@@ -14,8 +14,10 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +115,10 @@ def parse(log: str) -> dict[str, Usage]:
 
 def compile_all(sources: Mapping[str, str], architecture: str) -> dict[str, Usage]:
     """Compile many sources; `source/kernel` -> what it uses."""
-    with ThreadPoolExecutor(WORKERS) as pool:
-        results = pool.map(lambda text: compile_source(text, architecture), sources.values())
+    # Threads would take turns: NVRTC's bindings do not let go of the interpreter.
+    with ProcessPoolExecutor(WORKERS, get_context("spawn")) as pool:
+        compiled = partial(compile_source, architecture=architecture)
+        results = pool.map(compiled, sources.values(), chunksize=8)
         return {
             f"{name}/{kernel}": usage
             for name, found in zip(sources, results)

@@ -18,6 +18,7 @@ from products import operands
 from shim_backend import shim_backend
 from shim_build import KERNELS
 from shim_driver import ORDERS, ShimDriver, ShimKernels
+from test_precision_on_shim import rounded
 from test_programs_on_shim import _scheduled, agree, trained
 from tolerances import assert_close, assert_product, assert_same
 
@@ -54,6 +55,13 @@ class FaultyDriver(ShimDriver):
 def _product(backend: CupyBackend) -> None:
     a, b, *_ = operands(33, 65, 50)
     assert_product(gp.compile(ops.matmul, backend=backend)(a, b), a, b)
+
+
+def _rounded_product(backend: CupyBackend) -> None:
+    backend.precision = "bf16"
+    a, b, *_ = operands(33, 65, 100)
+    found = gp.compile(ops.matmul, backend=backend)(a, b)
+    assert_product(found, rounded(a, "bf16"), rounded(b, "bf16"))
 
 
 def _long_product(backend: CupyBackend) -> None:
@@ -124,7 +132,7 @@ FAULTS: dict[str, tuple[str, str, Check, int]] = {
         *(_product, 1),
     ),
     "product that reads one step of k too many": (
-        *("line < lines && k < k1 ?", "line < lines && k <= k1 ?"),
+        *("least(ALONG_K ? lines : steps,", "least(ALONG_K ? lines : steps + 1,"),
         *(_long_product, 132),
     ),
     "product right for one piece of k only": (
@@ -182,6 +190,7 @@ def test_every_barrier_is_needed() -> None:
     checks: dict[str, tuple[tuple[Check, int], ...]] = {
         "gemm.cuh": ((_product, 1), (_long_product, 132)),
         "reduce.cuh": ((_sum, 1), (_long_sum, 132)),
+        "tensor.cuh": ((_rounded_product, 1),),
         "rowwise.cuh": ((_softmax, 1), (_two_joins, 1)),
     }
     found = {p.name for p in KERNELS.glob("*.cuh") if "__syncthreads();" in p.read_text()}

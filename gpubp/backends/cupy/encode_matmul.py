@@ -70,7 +70,7 @@ def matmul(part: Part, context: Context) -> list[Launch]:
     """The launches of a part built around a matrix product.
 
     Raises:
-        BackendError: it has more matrices, or wider ones, than a launch can number.
+        BackendError: it has more columns than a launch can number.
     """
     assert part.anchor is not None
     compute = part.body[part.anchor]
@@ -78,13 +78,13 @@ def matmul(part: Part, context: Context) -> list[Launch]:
     *batch, m, n = compute.shape
     k, batches, size = a.shape[-1], math.prod(batch), compute.dtype.itemsize
     found = plan(batches, m, n, k, size, context.processors, context.precision)
-    grid = (found.rows, found.columns, batches * found.chunks)
-    if max(grid[1:]) > MAX_GRID:
+    grid = (found.rows, found.columns, min(batches * found.chunks, MAX_GRID))
+    if found.columns > MAX_GRID:
         raise BackendError(f"{part.name}: a product of {compute.shape} has too many tiles.")
     writer = Writer(part, context.locate, context.table)
     dtype = ctype_of(compute.dtype)
     names = (("m", m), ("n", n), ("k", k), ("chunk", found.chunk), ("chunks", found.chunks))
-    for name, number in names:
+    for name, number in (*names, ("batches", batches)):
         writer.params.add(name, number)
     lines = _matrices(writer, a, b, tuple(batch))
     finish = [
@@ -97,7 +97,10 @@ def matmul(part: Part, context: Context) -> list[Launch]:
     lines += [
         f"{found.call(dtype, flags)}(",
         "  a, b, p.m, p.n, k0, gp::least(k0 + p.chunk, p.k), blockIdx.x, blockIdx.y, store);",
+        "__syncthreads();",  # before the next product takes the shared memory
     ]
+    walk = "for (gp::i64 z = blockIdx.z; z < p.batches * p.chunks; z += gridDim.z) {"
+    lines = [walk, *[f"  {line}" for line in lines], "}"]
     kernels = [("kernel", found.threads, [*writer.pointers, *finish, *lines])]
     if found.chunks > 1:
         kernels.append(("kernel_finish", THREADS, [*writer.pointers, *finish, *_join(dtype)]))
@@ -115,7 +118,7 @@ def _matrices(writer: Writer, a: Operand, b: Operand, batch: tuple[int, ...]) ->
     """Declare the operands of this block's product, and where its chunk of k starts."""
     dtype = ctype_of(a.dtype)
     lines = [
-        "const gp::i64 batch = blockIdx.z / p.chunks, piece = blockIdx.z % p.chunks;",
+        "const gp::i64 batch = z / p.chunks, piece = z % p.chunks;",
         "const gp::i64 k0 = piece * p.chunk;",
     ]
     for name, operand, line, step in (("a", a, -2, -1), ("b", b, -1, -2)):
@@ -159,7 +162,7 @@ def _split_store(
         return [head, "  finish(batch, row, column, sum);", "};"]
     room = context.workspace.need(elements * found.chunks * 8)
     partials = f"gp::fixed<{dtype}>({writer.params.add('partials', room, 'gp::u64')})"
-    at = "((piece * gridDim.z / p.chunks + batch) * p.m + row) * p.n + column"
+    at = "((piece * p.batches + batch) * p.m + row) * p.n + column"
     return [f"{dtype}* partials = {partials};", head, f"  partials[{at}] = sum;", "};"]
 
 
