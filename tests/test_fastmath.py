@@ -1,4 +1,4 @@
-"""The float32 functions of the CPU kernels stay within the bounds that `fastmath` states."""
+"""The functions of the CPU kernels stay within the bounds that `fastmath` states."""
 
 from __future__ import annotations
 
@@ -71,3 +71,18 @@ def test_slope_of_gelu() -> None:
     assert np.max(np.abs(slope(x) - exact)) <= SLOPE_BOUND
     ends = slope(np.array([np.inf, -np.inf, np.nan], np.float32))
     np.testing.assert_array_equal(ends, [1.0, 0.0, np.nan])
+
+
+def test_exp_of_float64() -> None:
+    x = np.concatenate([np.linspace(-707.9, 709.78, 1_000_001), np.linspace(-1, 1, 1_000_001)])
+    exact = np.exp(x.astype(np.longdouble))
+    assert np.max(np.abs(compiled("exp")(x) - exact) / exact) <= 5e-16
+    ends = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 709.79, -708.1, 1e300, -1e300])
+    with np.errstate(all="ignore"):
+        expected = np.where(ends == -708.1, 0.0, np.exp(ends))
+    np.testing.assert_array_equal(compiled("exp")(ends), expected)
+
+
+def test_sigmoid_of_float64() -> None:
+    x = np.linspace(-700.0, 700.0, 1_000_001)
+    np.testing.assert_allclose(compiled("sigmoid")(x), expit(x), rtol=2e-15)
