@@ -86,7 +86,7 @@ OPTIONAL = ("matplotlib", "sklearn", "torch", "cupy")
 def require_packages(code: str) -> None:
     """Skip, with the reason, if the code imports an optional package that is not there."""
     for package in OPTIONAL:
-        if re.search(rf"^\s*(import|from) {package}\b", code, re.MULTILINE):
+        if re.search(rf"^\s*(import|from) (gpubp\.)?{package}\b", code, re.MULTILINE):
             pytest.importorskip(package, reason=f"this code needs {package}")
 
 
