@@ -96,7 +96,7 @@ def compile_function(
     Args:
         fn: takes and returns arrays or nested structures of them; an nn module works too.
         backend: "numba", "numpy" or an instance; default from GPUBP_BACKEND, else the best.
-        device: "cpu"; default from GPUBP_DEVICE.
+        device: "cpu", "cuda" or "cuda:N"; default from GPUBP_DEVICE, else the CPU.
         options: for tests: switch fusion or memory reuse off.
 
     Returns:

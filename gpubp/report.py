@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpubp.backends.base import Feed, Roof
-from gpubp.errors import GpubpError
+from gpubp.errors import BackendError, GpubpError
 from gpubp.program import Part, Program
 from gpubp.runner import Ready, Runner
 
@@ -27,7 +27,7 @@ class Timing:
 
     Attributes:
         seconds: measured; 0 if it had nothing to do.
-        bound: seconds at the roof.
+        bound: seconds at the roof; 0 if that is not known.
     """
 
     seconds: float
@@ -60,11 +60,19 @@ def report(runner: Runner, profile: bool = False) -> str:
         return "\n".join(_table(program, runner.backend.name) + _summary(program))
     with runner.lock:
         times = _measure(runner, ready)
-        roof = runner.backend.roof()
-    bounds = [roof.bound(part.flops, part.bytes_moved) for part in program.parts]
+        roof = _roof(runner)
+    bounds = [roof.bound(p.flops, p.bytes_moved) if roof else 0.0 for p in program.parts]
     timings = [Timing(*pair) for pair in zip(times, bounds)]
     lines = _table(program, runner.backend.name, timings) + _summary(program)
     return "\n".join(lines + _roofline(timings, roof))
+
+
+def _roof(runner: Runner) -> Roof | None:
+    """The backend's roof; None if it measures parts but not that."""
+    try:
+        return runner.backend.roof()
+    except BackendError:
+        return None
 
 
 def _measure(runner: Runner, ready: Ready) -> list[float]:
@@ -106,8 +114,10 @@ def _summary(program: Program) -> list[str]:
     ]
 
 
-def _roofline(timings: Sequence[Timing], roof: Roof) -> list[str]:
+def _roofline(timings: Sequence[Timing], roof: Roof | None) -> list[str]:
     total = Timing(sum(t.seconds for t in timings), sum(t.bound for t in timings))
+    if roof is None:
+        return [f"measured {total.seconds * 1e6:.1f} us a step, each part alone"]
     return [
         f"measured {total.seconds * 1e6:.1f} us a step, each part alone on one worker; "
         f"bound {total.bound * 1e6:.1f} us, share {total.share}",

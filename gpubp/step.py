@@ -326,7 +326,7 @@ def compile_step(
             loss; it is traced, so it may be any traceable Python.
         optimizer: an optimiser of `gpubp.optim`; every parameter in it must reach the loss.
         backend: "numba", "numpy" or an instance; default from GPUBP_BACKEND, else the best.
-        device: "cpu"; default from GPUBP_DEVICE.
+        device: "cpu", "cuda" or "cuda:N"; default from GPUBP_DEVICE, else the CPU.
         max_grad_norm: clip the gradients' global norm. Gradients are kept in a buffer then.
         max_grad_value: clip each element of the gradients to [-max_grad_value, max_grad_value],
             before the norm.

@@ -19,14 +19,13 @@ struct Matrix {
   i64 line, step;
 };
 
-// Threads of a block copy a slice of BX lines by BK steps into registers, zero outside the matrix.
+// Threads of a block load a slice of BX lines by BK steps into registers, zero outside the matrix.
 // ALONG_K: neighbours in memory are neighbours in k, so neighbouring threads walk k. A thread's
 // elements are APART from each other along one axis, so one pointer walks them.
 template <class T, int BX, int BK, int THREADS, bool ALONG_K>
-struct Slice {
+struct Loader {
   static const int COUNT = BX * BK / THREADS;
   static const int APART = ALONG_K ? THREADS / BK : THREADS / BX;
-  static const int PITCH = BX + (ALONG_K ? 1 : 0);  // odd where threads write down a column
   T kept[COUNT];
 
   __device__ __forceinline__ static int line() {
@@ -49,11 +48,18 @@ struct Slice {
       at += next;
     }
   }
+};
+
+// A slice in shared memory: a line after the other for each step.
+template <class T, int BX, int BK, int THREADS, bool ALONG_K>
+struct Slice : Loader<T, BX, BK, THREADS, ALONG_K> {
+  static const int PITCH = BX + (ALONG_K ? 1 : 0);  // odd where threads write down a column
 
   __device__ __forceinline__ void store(T* shared) const {
-    T* at = shared + step() * PITCH + line();
+    T* at = shared + this->step() * PITCH + this->line();
 #pragma unroll
-    for (int j = 0; j < COUNT; ++j) at[j * APART * (ALONG_K ? 1 : PITCH)] = kept[j];
+    for (int j = 0; j < this->COUNT; ++j)
+      at[j * this->APART * (ALONG_K ? 1 : PITCH)] = this->kept[j];
   }
 };
 

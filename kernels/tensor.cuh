@@ -95,43 +95,16 @@ struct Fp16 {
 const int SLICE_WORDS = 16;               // of k, in shared memory
 const int SLICE_PITCH = SLICE_WORDS + 4;  // so that the 32 words of a fragment are in 32 banks
 
-// Threads of a block copy a slice of BX lines into registers, and rounded to shared memory. A thread's
-// elements are COUNT steps apart along one axis, so one pointer walks them.
+// A rounded slice in shared memory: a step after the other for each line.
 template <class Type, int BX, int THREADS, bool ALONG_K>
-struct RoundedSlice {
-  static const int BK = SLICE_WORDS * Type::IN_WORD;
-  static const int COUNT = BX * BK / THREADS;
-  static const int APART = ALONG_K ? THREADS / BK : THREADS / BX;
-  float kept[COUNT];
-
-  __device__ __forceinline__ static int line() {
-    return ALONG_K ? threadIdx.x / BK : threadIdx.x % BX;
-  }
-  __device__ __forceinline__ static int step() {
-    return ALONG_K ? threadIdx.x % BK : threadIdx.x / BX;
-  }
-
-  // `lines`, `steps`: what is left of the matrix from here.
-  __device__ __forceinline__ void load(const Matrix<float>& x, i64 line0, i64 lines, i64 k0,
-                                       i64 steps) {
-    const float* at = x.data + (line0 + line()) * x.line + (k0 + step()) * x.step;
-    const i64 next = APART * (ALONG_K ? x.line : x.step);
-    const bool fixed_inside = ALONG_K ? step() < steps : line() < lines;
-    const int here = ALONG_K ? line() : step();
-    const int end = static_cast<int>(least(ALONG_K ? lines : steps, static_cast<i64>(BX + BK)));
-#pragma unroll
-    for (int j = 0; j < COUNT; ++j) {
-      kept[j] = fixed_inside && here + j * APART < end ? *at : 0.0f;
-      at += next;
-    }
-  }
-
+struct RoundedSlice : Loader<float, BX, SLICE_WORDS * Type::IN_WORD, THREADS, ALONG_K> {
   __device__ __forceinline__ void store(u32* shared) const {
     const int pitch = SLICE_PITCH * Type::IN_WORD;
-    typename Type::Kept* at =
-        reinterpret_cast<typename Type::Kept*>(shared) + line() * pitch + step();
+    typename Type::Kept* at = reinterpret_cast<typename Type::Kept*>(shared) +
+                              this->line() * pitch + this->step();
 #pragma unroll
-    for (int j = 0; j < COUNT; ++j) at[j * APART * (ALONG_K ? pitch : 1)] = Type::round(kept[j]);
+    for (int j = 0; j < this->COUNT; ++j)
+      at[j * this->APART * (ALONG_K ? pitch : 1)] = Type::round(this->kept[j]);
   }
 };
 
@@ -184,7 +157,7 @@ __device__ __forceinline__ void gemm_tensor(const Matrix<float>& a, const Matrix
   const int THREADS = 32 * (BM / WM) * (BN / WN);
   typedef RoundedSlice<Type, BM, THREADS, A_ALONG_K> SliceA;
   typedef RoundedSlice<Type, BN, THREADS, B_ALONG_K> SliceB;
-  const int BK = SliceA::BK;
+  const int BK = SLICE_WORDS * Type::IN_WORD;
   __shared__ u32 held_a[2][BM * SLICE_PITCH];
   __shared__ u32 held_b[2][BN * SLICE_PITCH];
   const int warp = threadIdx.x / 32;

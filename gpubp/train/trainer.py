@@ -43,7 +43,7 @@ class Trainer:
         model: maps a batch of samples to predictions.
         loss_fn: maps (predictions, targets) to a scalar: the mean over the batch.
         optimizer: over the model's parameters.
-        device: "auto" or "cpu"; see `gp.compile_step`.
+        device: "auto", "cpu", "cuda" or "cuda:N"; see `gp.compile_step`.
         backend: a backend's name; default is the best one available.
         seed: of the order of the samples and of `validation_split`. Weights and dropout are seeded
             by `gp.manual_seed`.

@@ -48,6 +48,7 @@ def test_a_profile_leaves_everything_as_it_was() -> None:
     feed = Feed([x, y], np.arange(32), [[losses]])
     times = step.backend.profile(ready.loaded, feed, repeats=1)  # type: ignore[call-arg]
     assert len(times) == len(program.parts) and min(times) > 0
+    assert "us a step, each part alone" in step.report(profile=True)
     for name, value in model.state_dict().items():
         assert_same(value, before[name], name)
 

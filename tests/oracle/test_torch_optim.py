@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tolerances import ORACLE
-from twin import STEPS, Twin, to_numpy, to_torch
+from twin import STEPS, Twin
 
 from gpubp import optim
 
@@ -51,11 +51,6 @@ CASES = [
     ("Adam", {"lr": 0.01, "betas": (0.0, 0.9)}),
 ]
 IDS = [f"{name}-" + "-".join(f"{k}={v}" for k, v in o.items()) for name, o in CASES]
-
-
-@pytest.fixture(params=list(itertools.product(DTYPES, BACKENDS)), ids="-".join)
-def twin(request: pytest.FixtureRequest) -> Twin:
-    return Twin(*request.param)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
@@ -113,39 +108,6 @@ def test_frozen_parameters_stay(twin: Twin) -> None:
     step = twin.stepper(mine)
     twin.train(step, theirs, 10)
     np.testing.assert_array_equal(twin.model[0].weight.value, before)
-    twin.check()
-
-
-STATEFUL = [
-    ("SGD", {"lr": 0.02, "momentum": 0.9}),
-    ("SGD", {"lr": 0.02, "momentum": 0.9, "dampening": 0.1}),
-    ("Adam", {"lr": 0.01}),
-]
-
-
-@pytest.mark.parametrize(("name", "options"), STATEFUL)
-def test_training_goes_on_from_torch_state(twin: Twin, name: str, options: dict[str, Any]) -> None:
-    mine, theirs = twin.optimizers(name, options)
-    twin.train(twin.stepper(mine), theirs, 10)
-    fresh = getattr(optim, name)(twin.model.parameters(), lr=9.0)
-    fresh.load_state_dict(to_numpy(theirs.state_dict()))
-    twin.train(twin.stepper(fresh), theirs, 10)
-    twin.check()
-
-
-@pytest.mark.parametrize(("name", "options"), STATEFUL)
-def test_torch_goes_on_from_our_state(twin: Twin, name: str, options: dict[str, Any]) -> None:
-    mine, theirs = twin.optimizers(name, options)
-    step = twin.stepper(mine)
-    twin.train(step, theirs, 10)
-    state = to_torch(mine.state_dict())
-    expected = theirs.state_dict()["state"]
-    assert {i: set(s) for i, s in state["state"].items()} == {
-        i: set(s) for i, s in expected.items()
-    }
-    fresh = getattr(torch.optim, name)(twin.other.parameters(), lr=9.0)
-    fresh.load_state_dict(state)
-    twin.train(step, fresh, 10)
     twin.check()
 
 

@@ -6,7 +6,6 @@ eps, combinations) is added here. Trajectories of 50 steps of a small MLP.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,15 +83,6 @@ def _cases() -> Iterator[Any]:
             yield pytest.param(name, options, id=f"{name}-{given}")
 
 
-@pytest.fixture(params=list(itertools.product(("float32", "float64"), ("numpy", "numba"))))
-def twin(request: pytest.FixtureRequest) -> Iterator[Twin]:
-    # torch keeps scalar state (NAdam's product, ASGD's eta) in the default dtype.
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, request.param[0]))
-    yield Twin(*request.param)
-    torch.set_default_dtype(before)
-
-
 @pytest.mark.parametrize(("name", "options"), list(_cases()))
 def test_trajectory_equals_torch(twin: Twin, name: str, options: dict[str, Any]) -> None:
     start = twin.model.state_dict()
@@ -119,6 +109,9 @@ def _determined_steps(twin: Twin, options: dict[str, Any]) -> int:
 
 
 STATEFUL = [
+    ("SGD", {"lr": 0.02, "momentum": 0.9}),
+    ("SGD", {"lr": 0.02, "momentum": 0.9, "dampening": 0.1}),
+    ("Adam", {"lr": 0.01}),
     ("Adagrad", {"lr_decay": 0.1, "initial_accumulator_value": 0.5}),
     ("Adadelta", {}),
     ("RMSprop", {"momentum": 0.9, "centered": True}),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -206,14 +205,6 @@ def test_plateaus_equal_torch(name: str) -> None:
         np.testing.assert_allclose(_numbers(mine), _numbers(theirs), RTOL, ATOL)
         assert ours.num_bad_epochs == reference.num_bad_epochs
     assert _numbers(mine)[:2] != [0.05, 0.2]
-
-
-@pytest.fixture(params=list(itertools.product(("float32", "float64"), ("numpy", "numba"))))
-def twin(request: pytest.FixtureRequest) -> Iterator[Twin]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, request.param[0]))
-    yield Twin(*request.param)
-    torch.set_default_dtype(before)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -20,7 +20,6 @@ from gpubp.backends.cupy.launch import (
     blocks_for,
     simple,
     source,
-    threads_of,
 )
 from gpubp.backends.cupy.writer import Index, VectorIndex, Writer, chain, ctype_of, operands_of
 from gpubp.errors import BackendError
@@ -29,7 +28,13 @@ from gpubp.program import Operand, Part
 
 VECTOR_BYTES = 16
 _UNITS = {16: "int4", 8: "gp::i64", 4: "int", 1: "char"}
-_WALK = "for (gp::i64 i = gp::thread_number(); i < {n}; i += gp::thread_count()) {{"
+
+
+def _walk(n: str, name: str = "i") -> str:
+    """The head of a loop in which the threads share 0 <= name < n."""
+    return (
+        f"for (gp::i64 {name} = gp::thread_number(); {name} < {n}; {name} += gp::thread_count()) {{"
+    )
 
 
 def encode(part: Part, context: Context) -> list[Launch]:
@@ -52,15 +57,15 @@ def _elementwise(part: Part, context: Context) -> list[Launch]:
     shape = part.body[-1].shape
     operands = operands_of(part, positions)
     index = Index(writer, "", shape, operands, "i")
-    n = writer.params.add("n", threads_of(shape))
+    n = writer.params.add("n", math.prod(shape))
     lanes = _vector(part, context, index, operands)
     if lanes > 1:
         body = _by_vectors(writer, positions, index, operands, lanes, n)
     else:
         lines = chain(writer, positions, index, "i", {})
-        body = [_WALK.format(n=n), *[f"  {line}" for line in lines], "}"]
+        body = [_walk(n), *[f"  {line}" for line in lines], "}"]
     text = source(HEADERS, writer.params, [("kernel", THREADS, [*writer.pointers, *body])])
-    grid = (blocks_for(-(-threads_of(shape) // lanes)), 1, 1)
+    grid = (blocks_for(-(-math.prod(shape) // lanes)), 1, 1)
     return [Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)]
 
 
@@ -92,7 +97,7 @@ def _by_vectors(
     vectors = VectorIndex(writer, index, operands, lanes)
     inner = chain(writer, positions, vectors, "i", {})
     return [
-        _WALK.format(n=whole).replace(" i ", " g ").replace("i <", "g <").replace("i +=", "g +="),
+        _walk(whole, "g"),
         *[f"  {line}" for line in vectors.loads],
         "  #pragma unroll",
         f"  for (int j = 0; j < {lanes}; ++j) {{",
@@ -124,7 +129,7 @@ def _softmax(part: Part, context: Context) -> list[Launch]:
     writer = Writer(part, context.locate, context.table)
     compute = part.body[0]
     columns = compute.shape[-1]
-    rows = threads_of(compute.shape) // columns
+    rows = math.prod(compute.shape) // columns
     lanes = _lanes(columns)
     log = "true" if compute.spec.name == "log_softmax" else "false"
     x = writer.pointer(part.inputs[compute.args[0]])
@@ -139,7 +144,7 @@ def _cross_entropy(part: Part, context: Context) -> list[Launch]:
     first = part.body[0]
     logits, labels = (part.inputs[i] for i in first.args[:2])
     columns = logits.shape[-1]
-    rows = threads_of(logits.shape) // columns
+    rows = math.prod(logits.shape) // columns
     lanes = _lanes(columns)
     dtype = ctype_of(logits.dtype)
     pointers = {"loss": "nullptr", "dx": "nullptr", "dloss": "nullptr"}
@@ -196,7 +201,7 @@ def _unit(context: Context, width: int, *operands: Operand) -> int:
 def _load_batch(part: Part, context: Context) -> list[Launch]:
     writer = Writer(part, context.locate, context.table)
     out = part.outputs[0][1]
-    nbytes = threads_of(out.shape[1:]) * out.dtype.itemsize
+    nbytes = math.prod(out.shape[1:]) * out.dtype.itemsize
     unit = min(_unit(context, nbytes, out), out.dtype.itemsize if nbytes % 4 else 16)
     source_entry = context.resident + part.body[0].attrs["input"]
     ctype = _UNITS[unit]
@@ -292,11 +297,11 @@ def _unslice(part: Part, context: Context) -> list[Launch]:
     compute = part.body[0]
     operand, out = part.inputs[compute.args[0]], part.outputs[0][1]
     clear = Writer(part, context.locate, context.table)
-    n = clear.params.add("n", threads_of(out.shape))
+    n = clear.params.add("n", math.prod(out.shape))
     target = clear.pointer(out, True)
-    body = [_WALK.format(n=n), f"  {target}[i] = {ctype_of(out.dtype)}(0);", "}"]
-    launches = [simple(clear, part, "base", body, threads_of(out.shape))]
-    if threads_of(operand.shape) == 0:
+    body = [_walk(n), f"  {target}[i] = {ctype_of(out.dtype)}(0);", "}"]
+    launches = [simple(clear, part, "base", body, math.prod(out.shape))]
+    if math.prod(operand.shape) == 0:
         return launches
     strides = c_strides(out.shape)
     first = sum(a * s for a, s in zip(compute.attrs["starts"], strides))
@@ -304,11 +309,11 @@ def _unslice(part: Part, context: Context) -> list[Launch]:
     spread = Operand(out.buffer, out.dtype, out.offset + first, operand.shape, steps, -1, False)
     writer = Writer(part, context.locate, context.table)
     index = Index(writer, "", operand.shape, [operand, spread], "i")
-    n = writer.params.add("n", threads_of(operand.shape))
+    n = writer.params.add("n", math.prod(operand.shape))
     a, b = writer.pointer(operand), writer.pointer(spread, True)
     move = f"  {b}[{index.place(spread)}] = {a}[{index.place(operand)}];"
-    body = [_WALK.format(n=n), *[f"  {line}" for line in index.lines], move, "}"]
-    return [*launches, simple(writer, part, "base", body, threads_of(operand.shape))]
+    body = [_walk(n), *[f"  {line}" for line in index.lines], move, "}"]
+    return [*launches, simple(writer, part, "base", body, math.prod(operand.shape))]
 
 
 def _custom(part: Part, context: Context) -> list[Launch]:
@@ -316,12 +321,12 @@ def _custom(part: Part, context: Context) -> list[Launch]:
     compute = part.body[0]
     writer = Writer(part, context.locate, context.table)
     out = part.outputs[0][1]
-    n = writer.params.add("n", threads_of(out.shape))
+    n = writer.params.add("n", math.prod(out.shape))
     arrays = [writer.pointer(part.inputs[i]) for i in compute.args] + [writer.pointer(out, True)]
     for name in sorted(compute.attrs):
         arrays.append(writer.params.add(f"attr_{name}", float(compute.attrs[name]), "double"))
     call = f"  ::{compute.spec.name}(i, {', '.join(arrays)});"
-    launch = simple(writer, part, "functors", [_WALK.format(n=n), call, "}"], threads_of(out.shape))
+    launch = simple(writer, part, "functors", [_walk(n), call, "}"], math.prod(out.shape))
     return [replace(launch, source=f"{compute.spec.cuda}\n{launch.source}")]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -98,8 +97,3 @@ def simple(writer: Writer, part: Part, header: str, body: list[str], threads: in
     text = source([header], writer.params, [("kernel", THREADS, [*writer.pointers, *body])])
     grid = (blocks_for(threads), 1, 1)
     return Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)
-
-
-def threads_of(shape: Sequence[int]) -> int:
-    """Elements of a shape."""
-    return math.prod(shape)

@@ -35,7 +35,8 @@ class Loaded:
     Attributes:
         program: what was loaded.
         recordable: its launches may be recorded; not so if it calls Python functions.
-        parts: for each part of the program, the names of its launches.
+        parts: for each part of the program, what launches its kernels.
+        replay: number of steps -> what runs so many recorded steps again.
     """
 
     def __init__(

@@ -94,41 +94,32 @@ class Writer:
 
     def pointer(self, operand: Operand, write: bool = False, ctype: str | None = None) -> str:
         """A pointer to the operand's first element, declared once."""
-        kind = ctype or ctype_of(operand.dtype)
-        key = (operand.buffer, operand.offset * operand.dtype.itemsize, kind, write)
+        start = operand.offset * operand.dtype.itemsize
+        return self._declared(operand.buffer, start, ctype or ctype_of(operand.dtype), write)
+
+    def raw(self, buffer: int, ctype: str) -> str:
+        """A pointer to the start of a buffer that is read."""
+        return self._declared(buffer, 0, ctype, False)
+
+    def _declared(self, buffer: int, start: int, ctype: str, write: bool) -> str:
+        """A pointer `start` bytes into a buffer."""
+        key = (buffer, start, ctype, write)
         if key not in self._names:
-            name = f"{'out' if write else 'in'}{len(self._names)}"
-            self._names[key] = name
-            full = kind if write else f"const {kind}"
-            self.pointers.append(f"{full}* {name} = {self._address(operand, full)};")
+            number = len(self._names)
+            self._names[key] = name = f"{'out' if write else 'in'}{number}"
+            full = ctype if write else f"const {ctype}"
+            found = self._address(number, buffer, start, full)
+            self.pointers.append(f"{full}* {name} = {found};")
         return self._names[key]
 
-    def _address(self, operand: Operand, ctype: str) -> str:
-        number = len(self._names)
-        start, entry = self._locate(operand.buffer)
-        start += operand.offset * operand.dtype.itemsize
-        at = self.params.add(f"at{number}", start, "gp::u64")
+    def _address(self, number: int, buffer: int, start: int, ctype: str) -> str:
+        base, entry = self._locate(buffer)
+        at = self.params.add(f"at{number}", base + start, "gp::u64")
         if entry is None:
             return f"gp::fixed<{ctype}>({at})"
         table = self.params.add(f"table{number}", self._table, "gp::u64")
         slot = self.params.add(f"entry{number}", entry)
         return f"gp::moving<{ctype}>({table}, {slot}, {at})"
-
-    def raw(self, buffer: int, ctype: str) -> str:
-        """A pointer to the start of a buffer."""
-        key = (buffer, 0, ctype, False)
-        if key not in self._names:
-            name = f"in{len(self._names)}"
-            start, entry = self._locate(buffer)
-            at = self.params.add(f"at{len(self._names)}", start, "gp::u64")
-            found = f"gp::fixed<const {ctype}>({at})"
-            if entry is not None:
-                table = self.params.add(f"table{len(self._names)}", self._table, "gp::u64")
-                slot = self.params.add(f"entry{len(self._names)}", entry)
-                found = f"gp::moving<const {ctype}>({table}, {slot}, {at})"
-            self._names[key] = name
-            self.pointers.append(f"const {ctype}* {name} = {found};")
-        return self._names[key]
 
 
 class Index:
