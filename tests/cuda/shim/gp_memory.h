@@ -89,15 +89,9 @@ static const char *gp_damage(const Allocation &a) {
     return gp_intact(a.start + a.asked, a.start + a.rounded) ? nullptr : "past the end of";
 }
 
-// In words, for a fault: which allocation is nearest, and by how much it was missed.
+// In words, for a fault: which allocation, or shared memory, is nearest, and by how much it was
+// missed. The system may map them side by side, in any order.
 static void describe(uintptr_t address, size_t shared, char *text, size_t size) {
-    uintptr_t shared_at = reinterpret_cast<uintptr_t>(gp_dynamic_shared);
-    uintptr_t shared_end = shared_at + gp_round_up(shared, 16);
-    if (shared_end <= address && address - shared_end < 1 << 16) {
-        snprintf(text, size, "%zu bytes past the end of %zu bytes of dynamic shared memory",
-                 size_t(address - shared_at - shared), shared);
-        return;
-    }
     snprintf(text, size, "which is in no allocation");
     size_t nearest = 1 << 20;
     auto after = gp_allocations.upper_bound(address);
@@ -106,12 +100,20 @@ static void describe(uintptr_t address, size_t shared, char *text, size_t size) 
         snprintf(text, size, "%zu bytes before an allocation of %zu bytes", nearest,
                  after->second.asked);
     }
-    if (after == gp_allocations.begin()) return;
-    const Allocation &before = (--after)->second;
-    size_t past = address - after->first - before.asked;
-    if (past < nearest)
-        snprintf(text, size, "%zu bytes past the end of an allocation of %zu bytes", past,
-                 before.asked);
+    if (after != gp_allocations.begin()) {
+        const Allocation &before = (--after)->second;
+        size_t past = address - after->first - before.asked;
+        if (past < nearest) {
+            nearest = past;
+            snprintf(text, size, "%zu bytes past the end of an allocation of %zu bytes", past,
+                     before.asked);
+        }
+    }
+    uintptr_t shared_at = reinterpret_cast<uintptr_t>(gp_dynamic_shared);
+    size_t past = address - shared_at - shared;
+    if (address >= shared_at + gp_round_up(shared, 16) && past < nearest)
+        snprintf(text, size, "%zu bytes past the end of %zu bytes of dynamic shared memory", past,
+                 shared);
 }
 
 // Dynamic shared memory ends at a forbidden page, too; it is aligned to 16 bytes, no more.
