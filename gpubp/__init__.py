@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gpubp import eager as _eager  # noqa: F401 - fills in how ops work on a GPU
 from gpubp import errors, ops
 from gpubp.backends import backends, default_backend_name
 from gpubp.compile import Options

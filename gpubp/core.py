@@ -22,7 +22,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.errors import DTypeError, TraceError
+from gpubp.errors import DataError, DTypeError, TraceError
+from gpubp.interop import from_host_dlpack, on_device
 from gpubp.operators import Operators
 from gpubp.store import Slot
 
@@ -403,6 +404,30 @@ def assume(fact: Callable[[], object]) -> None:
         graph.assumptions.append((fact, fact()))
 
 
+def _not_filled_in(*_: Any) -> Any:
+    raise TypeError("gpubp.eager has not been imported")
+
+
+@dataclass
+class AtOnce:
+    """Ops on arrays in a GPU's memory; filled in by `gpubp.eager`, which stands above this file.
+
+    Attributes:
+        apply: (spec, args, attrs, like=None) -> the result on the device.
+        native: an array on the device as one of the library that results come in.
+        put: (host array, array on a device) -> the first where the second is.
+        assign: (slot, array on the device): the slot takes the value.
+    """
+
+    apply: Callable[..., Any] = _not_filled_in
+    native: Callable[[Any], Any] = _not_filled_in
+    put: Callable[[Any, Any], Any] = _not_filled_in
+    assign: Callable[[Any, Any], None] = _not_filled_in
+
+
+at_once = AtOnce()
+
+
 def bind(spec: OpSpec, *args: Any, **attrs: Any) -> Any:
     """Apply an op: append it to the active graph, or compute it at once if all is concrete.
 
@@ -412,10 +437,12 @@ def bind(spec: OpSpec, *args: Any, **attrs: Any) -> Any:
         **attrs: hashable static attributes.
 
     Returns:
-        A traced `Array` or a NumPy array.
+        A traced `Array`, a NumPy array, or an array on the device where an argument is there.
     """
     graph = _active.graph
     if graph is None or not any(isinstance(a, (Array, Slot)) for a in args):
+        if graph is None and any(on_device(a) for a in args):
+            return at_once.apply(spec, args, attrs)
         return evaluate(spec, [concrete(a) for a in args], attrs)
     nodes = tuple([graph.lift(a) for a in args])
     return Array(graph, graph.add(spec, nodes, attrs))
@@ -436,8 +463,14 @@ def concrete(value: Any) -> ConcreteArray:
         )
     if isinstance(value, Slot):
         return value.value
-    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
-        return np.from_dlpack(value)
+    if not isinstance(value, np.ndarray):
+        if on_device(value):
+            raise DataError(
+                f"a {type(value).__name__} on a GPU was used as a constant of a traced function, "
+                "or where a host array is needed. Pass it as an argument, or copy it with .get()."
+            )
+        if hasattr(value, "__dlpack__"):
+            return from_host_dlpack(value)
     array = np.asarray(value)
     python_float = isinstance(value, float) and not isinstance(value, np.generic)
     return array.astype(np.float32) if python_float else array

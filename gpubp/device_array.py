@@ -1,4 +1,4 @@
-"""Arrays that are on a GPU already: CuPy's, PyTorch's, any with the CUDA array interface.
+"""Arrays that are on a GPU already, as programs read and write them.
 
 Comes in: an object with `__cuda_array_interface__` (numba.readthedocs.io, "CUDA Array Interface",
 version 3). Goes out: its place, shape and dtype. Nothing is copied, and nothing is looked at: such
@@ -8,7 +8,7 @@ data are not checked for NaN, and labels out of range are found when the kernel 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class DeviceArray:
     Attributes:
         address: of its first element.
         shape, dtype: as NumPy's.
-        stream: the stream that work on it was queued on; None: it needs no waiting.
+        stream: the stream on which its owner works; None if that is not known.
         owner: keeps the memory alive.
     """
 
@@ -50,10 +50,16 @@ class DeviceArray:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def rows(self, start: int, stop: int) -> DeviceArray:
+        """A part along the first axis, in the same memory."""
+        width = math.prod(self.shape[1:]) * self.dtype.itemsize
+        return replace(
+            self, address=self.address + start * width, shape=(stop - start, *self.shape[1:])
+        )
 
-def on_device(value: Any) -> bool:
-    """It is an array in device memory."""
-    return hasattr(value, "__cuda_array_interface__")
+    def as_shape(self, shape: tuple[int, ...]) -> DeviceArray:
+        """The same elements under another shape."""
+        return replace(self, shape=shape)
 
 
 def as_device_array(value: Any, name: str, floating: np.dtype[Any] | None = None) -> DeviceArray:
@@ -79,7 +85,8 @@ def as_device_array(value: Any, name: str, floating: np.dtype[Any] | None = None
         )
     strides = found.get("strides")
     wide = tuple(s * dtype.itemsize for s in c_strides(shape))
-    if strides is not None and tuple(strides) != wide and math.prod(shape) > 0:
+    sizes = [(s, w) for n, s, w in zip(shape, strides or wide, wide) if n > 1]
+    if math.prod(shape) > 0 and any(s != w for s, w in sizes):
         raise DataError(
             f"{name} is on the GPU and not C-contiguous: pass cupy.ascontiguousarray(array)."
         )

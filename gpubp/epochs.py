@@ -21,6 +21,8 @@ from gpubp.program import Program
 from gpubp.runner import as_input, check_indices
 from gpubp.updating import require_count
 
+PART = 1 << 24  # elements that are looked at together
+
 
 @dataclass(frozen=True)
 class Batches:
@@ -171,8 +173,12 @@ def check_values(program: Program, data: Sequence[ConcreteArray], finite: bool) 
 
 
 def _check_finite(array: ConcreteArray, position: int) -> None:
-    if isinstance(array, DeviceArray):
+    if isinstance(array, DeviceArray) or array.dtype.kind != "f":
         return
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise DataError(f"argument {position} holds {array[where]} at index {where}.")
+    rows = max(1, PART // max(1, array[:1].size))
+    for start in range(0, len(array), rows):  # the array may be mapped, and larger than memory
+        part = array[start : start + rows]
+        if not np.isfinite(part).all():
+            first, *rest = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
+            where = (first + start, *rest)
+            raise DataError(f"argument {position} holds {array[where]} at index {where}.")

@@ -11,7 +11,9 @@ from gpubp import tree
 from gpubp.backends.base import Backend, Feed
 from gpubp.compile import Options
 from gpubp.core import ArrayType, Graph, active_graph
+from gpubp.device_array import DeviceArray
 from gpubp.report import report
+from gpubp.results import Results
 from gpubp.runner import Runner, as_input, check_indices
 from gpubp.single import Singles, key_of
 from gpubp.trace import trace
@@ -49,7 +51,8 @@ class CompiledFunction:
             *args: arrays, or nested tuples, lists and dicts of them.
 
         Returns:
-            What the function returns, with NumPy arrays.
+            What the function returns, with NumPy arrays; with arrays on the device if one of the
+            arguments is there.
         """
         if active_graph() is not None:
             return self._fn(*args)
@@ -61,18 +64,25 @@ class CompiledFunction:
             self._runner.last = single.ready
             return tree.unflatten(single.ready.structure, [o[0].copy() for o in single(args)])
 
-    def _run(self, args: tuple[Any, ...], key: tuple[Any, ...] | None) -> Any:
+    def on_device(self, *args: Any) -> Any:
+        """Run, with results on the device even if no argument is there."""
+        with self._runner.lock:
+            return self._run(args, None, True)
+
+    def _run(self, args: tuple[Any, ...], key: tuple[Any, ...] | None, device: bool = False) -> Any:
         leaves, self._structure = tree.flatten(list(args))
         backend = self._runner.backend
         arrays = [as_input(x, f"argument {i}", None, backend) for i, x in enumerate(leaves)]
         types = tuple(ArrayType(a.shape, a.dtype) for a in arrays)
         ready = self._runner.get(types, repr(self._structure))
         program = ready.program
-        outputs = [np.empty((1, *shape), dtype) for shape, dtype in program.output_types]
+        device = device or any(isinstance(a, DeviceArray) for a in arrays)
+        found = [Results(backend, 1, *kind, device, single=True) for kind in program.output_types]
+        outputs = [result.rows(0, 1) for result in found]
         feed = Feed(arrays, _NO_ORDER, [outputs], lambda: check_indices(program, arrays))
         backend.run([ready.loaded], _ONE_STEP, feed)
         self._singles.add(key, ready, backend, arrays)
-        return tree.unflatten(ready.structure, [o[0] for o in outputs])
+        return tree.unflatten(ready.structure, [result.value for result in found])
 
     def report(self, profile: bool = False) -> str:
         """Instructions, fusion, arithmetic and bytes of the last program used.

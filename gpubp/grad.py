@@ -22,11 +22,14 @@ from gpubp.core import (
     Graph,
     Node,
     active_graph,
+    at_once,
     concrete,
     describe,
     tracing,
 )
 from gpubp.errors import GradientError, ShapeError, TraceError
+from gpubp.interop import on_device
+from gpubp.store import Slot
 from gpubp.trace import evaluate_graph
 
 
@@ -167,12 +170,10 @@ def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tup
     active = active_graph()
     graph = active or Graph()
     values: dict[int, ConcreteArray] = {}
-    leaves = [p if active else concrete(p) for p in primals]
+    leaves = [p if active else _at_hand(p) for p in primals]
     with tracing(graph):
-        if active:
-            args = [_alias(graph, p) for p in leaves]
-        else:
-            args = [Array(graph, graph.input(p.shape, p.dtype)) for p in leaves]
+        as_argument = _alias if active else _input
+        args = [as_argument(graph, p) for p in leaves]
         nodes = [_differentiable(graph, a) for a in args]
         out = fn(*args)
         target = graph.lift(out) if isinstance(out, Array) else _not_traced(out)
@@ -187,7 +188,11 @@ def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tup
         return found
 
     def pull(cotangent: Any) -> tuple[Any, ...]:
-        seed = graph.lift(cotangent)
+        if active:
+            seed = graph.lift(cotangent)
+        else:  # an input, as the primals are: it must be where they are
+            leaves.append(_at_hand(cotangent))
+            seed = _input(graph, leaves[-1]).node
         if seed.shape != target.shape or seed.dtype != target.dtype:
             raise ShapeError(
                 f"the cotangent is {describe(seed)}, but the output is {describe(target)}."
@@ -208,15 +213,26 @@ def _transform(body: Callable[[Graph, list[Any]], Any]) -> Callable[..., Any]:
             lifted = [_alias(active, leaf) for leaf in leaves]
             return body(active, tree.unflatten(structure, lifted))
         graph = Graph()
-        arrays = [concrete(leaf) for leaf in leaves]
+        arrays = [_at_hand(leaf) for leaf in leaves]
         with tracing(graph):
-            traced = [Array(graph, graph.input(a.shape, a.dtype)) for a in arrays]
+            traced = [_input(graph, a) for a in arrays]
             out = body(graph, tree.unflatten(structure, traced))
         results, shape = tree.flatten(out)
         graph.outputs = [graph.lift(r) for r in results]
         return tree.unflatten(shape, evaluate_graph(graph, arrays))
 
     return call
+
+
+def _at_hand(leaf: Any) -> Any:
+    """An argument whose numbers are there: a slot, an array on a device, or a NumPy array."""
+    if isinstance(leaf, Slot):
+        return leaf
+    return at_once.native(leaf) if on_device(leaf) else concrete(leaf)
+
+
+def _input(graph: Graph, array: Any) -> Array:
+    return Array(graph, graph.input(array.shape, array.dtype))
 
 
 def _alias(graph: Graph, leaf: Any) -> Array:

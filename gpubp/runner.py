@@ -14,8 +14,9 @@ from gpubp.backends import get_backend
 from gpubp.backends.base import Backend
 from gpubp.compile import Options, compile_graph
 from gpubp.core import DTYPES, Array, ArrayType, ConcreteArray, Graph, concrete
-from gpubp.device_array import DeviceArray, as_device_array, on_device
+from gpubp.device_array import DeviceArray
 from gpubp.errors import DataError, DTypeError, IndexRangeError, TraceError
+from gpubp.interop import on_device
 from gpubp.program import Program
 from gpubp.store import pack
 
@@ -115,13 +116,15 @@ def as_input(
     """
     if isinstance(value, Array):
         raise TraceError(f"{name} is a traced array: call compiled functions outside of traces.")
+    if isinstance(value, DeviceArray):
+        return value
     if on_device(value):
-        if backend is None or not backend.reads_device_arrays:
+        if backend is None:
             raise DataError(
-                f"{name} is on a GPU, but the data are read by the CPU here. Pass device='cuda', "
-                "or copy the array with .get()."
+                f"{name} is on a GPU, but it is read from the host's memory here. Copy it with "
+                ".get()."
             )
-        return as_device_array(value, name, floating)
+        return backend.adopt(value, name, floating)
     array: NDArray[Any] = concrete(value)
     if array.dtype.kind == "f":
         target = floating or (array.dtype if array.dtype in DTYPES else np.dtype(np.float32))

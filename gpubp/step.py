@@ -13,6 +13,7 @@ from gpubp.backends import get_backend
 from gpubp.backends.base import Backend, Feed
 from gpubp.compile import Options
 from gpubp.core import ArrayType, ConcreteArray, Graph, tracing
+from gpubp.device_array import DeviceArray
 from gpubp.epochs import (
     Batches,
     check_values,
@@ -24,6 +25,7 @@ from gpubp.epochs import (
 from gpubp.errors import DataError, GradientError
 from gpubp.program import Program
 from gpubp.report import report
+from gpubp.results import Results
 from gpubp.runner import Ready, Runner
 from gpubp.scaling import LossScale, as_loss_scale
 from gpubp.single import Singles, key_of
@@ -97,7 +99,8 @@ class Step:
                 converted to the parameters' dtype.
 
         Returns:
-            The loss before the update, a NumPy scalar.
+            The loss before the update: a NumPy scalar, or an array of shape () on the device if
+            part of the batch is there.
         """
         key = key_of(batch)
         with self._runner.lock:
@@ -118,11 +121,13 @@ class Step:
     ) -> Any:
         data = checked_data(batch, self._floating, self.backend)
         size = len(data[0])
-        loss = self._execute(data, np.arange(size), Batches.one(size, final), finite=False)[0]
+        one = Batches.one(size, final)
+        result = self._room(data, one, single=True)
+        self._execute(data, np.arange(size), one, result, finite=False)
         if self._runner.last is not None:
             singles = self._singles if final else self._adding_singles
             singles.add(key, self._runner.last, self.backend, data)
-        return loss
+        return result.value
 
     def _next_is_final(self) -> bool:
         accumulate = self._settings.accumulate
@@ -140,7 +145,7 @@ class Step:
         progress: Callable[[int, int], None] | None = None,
         flush: bool = True,
         checked: bool = False,
-    ) -> NDArray[Any]:
+    ) -> Any:
         """Run whole epochs on resident data, without Python between steps.
 
         Args:
@@ -157,7 +162,7 @@ class Step:
             checked: the data passed the checks of an earlier run and have not changed.
 
         Returns:
-            The loss of every batch, in order.
+            The loss of every batch, in order; on the device if part of the data is there.
 
         Raises:
             DataError: empty data, NaN or infinity, indices out of range, labels out of range.
@@ -176,15 +181,17 @@ class Step:
             final = updates_after(steps, count, each, self._updater.pending, flush)
             return epoch_batches(size, batch_size, drop_last, count, final)
 
+        whole = batches(len(indices))
+        result = self._room(arrays, whole)
         if progress is None:
-            return self._execute(
-                arrays, np.concatenate(indices), batches(len(indices)), checked=checked
-            )
-        losses = []
+            self._execute(arrays, np.concatenate(indices), whole, result, checked=checked)
+            return result.value
+        steps = len(whole.starts) // len(indices)
         for i, chosen in enumerate(indices):
-            losses.append(self._execute(arrays, chosen, batches(1), checked=checked or i > 0))
+            known = checked or i > 0
+            self._execute(arrays, chosen, batches(1), result, i * steps, checked=known)
             progress(i + 1, len(indices))
-        return np.concatenate(losses)
+        return result.value
 
     def report(self, profile: bool = False) -> str:
         """Instructions, fusion, arithmetic, bytes moved fused and unfused, arena size.
@@ -207,15 +214,25 @@ class Step:
                 self._adding.get(types)
             return self._runner.get(types).program
 
+    def _room(self, data: list[ConcreteArray], batches: Batches, single: bool = False) -> Results:
+        """Room for the losses, on the device if part of the data is there."""
+        with self._runner.lock:
+            size, final = batches.kinds()[0][0]
+            dtype = self._ready(data, size, final).program.output_types[0][1]
+        device = any(isinstance(a, DeviceArray) for a in data)
+        return Results(self.backend, len(batches.starts), (), dtype, device, single)
+
     def _execute(
         self,
         data: list[ConcreteArray],
         order: NDArray[np.int64],
         batches: Batches,
+        result: Results,
+        first: int = 0,
         finite: bool = True,
         checked: bool = False,
-    ) -> NDArray[Any]:
-        """Run batches; returns their losses.
+    ) -> None:
+        """Run batches; their losses are put into `result`, from the row `first` on.
 
         `finite`: refuse NaN and infinity. `checked`: the data were checked before.
         """
@@ -225,17 +242,16 @@ class Step:
             readies = [self._ready(data, size, final) for size, final in kinds]
             self._runner.last = readies[0]
             program = readies[0].program
-            losses = np.empty(len(which), program.output_types[0][1])
             schedule = np.empty((len(which), 2), np.int64)
             schedule[:, 0], schedule[:, 1] = which, batches.starts
             order = np.ascontiguousarray(order, np.int64)
             loaded = [r.loaded for r in readies]
             for start, stop in self._segments(batches):
                 check = None if checked or start else lambda: check_values(program, data, finite)
-                feed = Feed(data, order, [[losses[start:stop]]] * len(loaded), check, finite)
+                losses = result.rows(first + start, first + stop)
+                feed = Feed(data, order, [[losses]] * len(loaded), check, finite)
                 with self._scheduled(batches.final[start:stop]):
                     self.backend.run(loaded, schedule[start:stop], feed)
-            return losses
 
     def written_slots(self) -> list[Slot]:
         """Every slot that the compiled programs write: parameters, state, counters; in order."""

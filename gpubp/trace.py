@@ -13,19 +13,22 @@ import numpy as np
 
 from gpubp import tree
 from gpubp.core import (
-    CONST,
+    ALIAS,
     INPUT,
-    SLOT,
     Array,
     ConcreteArray,
     Graph,
     Node,
     active_graph,
+    at_once,
     evaluate,
     live_order,
     tracing,
 )
-from gpubp.errors import TraceError
+from gpubp.errors import DataError, TraceError
+from gpubp.interop import on_device
+from gpubp.ops.logic import COPY
+from gpubp.store import Slot
 
 
 def trace(fn: Callable[..., Any], types: Any) -> tuple[Graph, Any]:
@@ -65,33 +68,63 @@ def _output(graph: Graph, result: Any) -> Node:
 def evaluate_graph(
     graph: Graph,
     inputs: Sequence[ConcreteArray],
-    values: dict[int, ConcreteArray] | None = None,
+    values: dict[int, Any] | None = None,
 ) -> list[ConcreteArray]:
-    """Run a graph op by op with the references; slots are read, and written at the end.
+    """Run a graph op by op; slots are read, and written at the end.
+
+    With the references on the host; as programs of one op each where an input is on a device.
 
     Args:
         graph: the graph.
-        inputs: one array for each of its inputs.
+        inputs: one array for each of its inputs, all on the host or all on one device; numbers of
+            shape () may be on the host in any case.
         values: by node index, what is known already; everything computed is added.
 
     Returns:
         One array for each output.
+
+    Raises:
+        DataError: inputs on the host and on a device.
     """
     values = {} if values is None else values
+    device = next((a for a in inputs if on_device(a)), None)
+    if device is not None and any(isinstance(a, np.ndarray) and a.ndim for a in inputs):
+        raise DataError(
+            "arrays on a GPU and NumPy arrays do not mix: copy the latter to the GPU with "
+            "cupy.asarray, or the others to the host with .get()."
+        )
     for node in live_order(graph):
-        if node.index in values:
-            continue
-        if node.spec is INPUT:
-            values[node.index] = inputs[node.payload]
-        elif node.spec is CONST:
-            values[node.index] = node.payload
-        elif node.spec is SLOT:
-            values[node.index] = node.payload.value
-        else:
-            args = [values[i.index] for i in node.inputs]
-            values[node.index] = evaluate(node.spec, args, node.attrs)
-    outputs = [np.array(values[n.index]) for n in graph.outputs]
-    new = [(slot, np.array(values[n.index])) for slot, n in graph.writes]
+        if node.index not in values:
+            values[node.index] = _value(node, inputs, values, device)
+    outputs = [_own(values[n.index], device) for n in graph.outputs]
+    new = [(slot, _own(values[n.index], device)) for slot, n in graph.writes]
     for slot, value in new:
-        slot.value = value
+        if device is None:
+            slot.value = value
+        else:
+            at_once.assign(slot, value)
     return outputs
+
+
+def _value(node: Node, inputs: Sequence[Any], values: dict[int, Any], device: Any) -> Any:
+    """What a node holds; beside a device, slots stand for themselves and constants are the host's
+    until an op on the device needs them."""
+    if node.is_leaf:
+        found = inputs[node.payload] if node.spec is INPUT else node.payload
+        return found.value if device is None and isinstance(found, Slot) else found
+    args = [values[i.index] for i in node.inputs]
+    if device is None or (args and all(isinstance(a, np.ndarray) for a in args)):
+        return evaluate(node.spec, args, node.attrs)
+    if node.spec is ALIAS:
+        return args[0]
+    placed = [at_once.put(a, device) if isinstance(a, np.ndarray) and a.ndim else a for a in args]
+    return at_once.apply(node.spec, placed, node.attrs, device)
+
+
+def _own(value: Any, device: Any) -> Any:
+    """The value in memory of its own."""
+    if device is None:
+        return np.array(value)
+    if isinstance(value, np.ndarray):
+        return at_once.put(value, device)
+    return at_once.apply(COPY, [value], {})

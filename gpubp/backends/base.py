@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.errors import BackendError
+from gpubp.device_array import DeviceArray
+from gpubp.errors import BackendError, DataError
 from gpubp.program import Program
 
 
@@ -45,19 +46,20 @@ class Feed:
 
     Attributes:
         inputs: one for each program input, C-contiguous and of its dtype. For batched programs the
-            first axis is the whole resident data set, else the arrays are the inputs themselves.
+            first axis is the whole data set, else the arrays are the inputs themselves. They may
+            be `DeviceArray`s from `Backend.adopt`.
         order: int64, indices of rows of the resident arrays; unused if not batched.
         outputs: one list for each program: arrays of shape (steps, *output shape). Row i belongs to
-            row i of the schedule.
+            row i of the schedule. They may be `DeviceArray`s in memory from `Backend.empty`.
         check: raises if labels or indices among the inputs are out of range (`index_limits` of the
             programs), or, with `finite`, if float inputs hold NaN or infinity. Every run does so
             before any work: by calling this, or by looking itself and calling this to say where.
         finite: NaN and infinity are refused.
     """
 
-    inputs: Sequence[NDArray[Any]]
+    inputs: Sequence[Any]
     order: NDArray[np.int64]
-    outputs: Sequence[Sequence[NDArray[Any]]]
+    outputs: Sequence[Sequence[Any]]
     check: Callable[[], None] | None = None
     finite: bool = False
 
@@ -110,6 +112,40 @@ class Backend(ABC):
     @abstractmethod
     def load(self, program: Program) -> Any:
         """Allocate what the program needs beside its banks and return what `run` takes."""
+
+    def adopt(self, value: Any, name: str, floating: np.dtype[Any] | None = None) -> DeviceArray:
+        """An array on a GPU as an input that is read where it is.
+
+        Args:
+            value: an array for which `interop.on_device` is true.
+            name: for errors.
+            floating: what float arrays must be.
+
+        Raises:
+            DataError: this backend reads the host's memory, or that of another GPU.
+        """
+        raise DataError(
+            f"{name} is on a GPU, but the data are read by the CPU here. Pass device='cuda', or "
+            "copy the array with .get()."
+        )
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Room for a result on the device: an array, in memory of its own, of the library that
+        users work with there.
+
+        Raises:
+            BackendError: this backend keeps its results in the host's memory.
+        """
+        raise BackendError(f"backend {self.name!r} has no device.")
+
+    def native(self, value: Any) -> Any:
+        """An array on the device as one of the kind that `empty` gives, over the same memory; a
+        host array is copied there.
+
+        Raises:
+            BackendError: this backend has no device.
+        """
+        raise BackendError(f"backend {self.name!r} has no device.")
 
     def profile(self, loaded: Any, feed: Feed) -> list[float]:
         """Seconds that each part of a program takes when it runs alone; state stays as it is.

@@ -14,9 +14,18 @@ import numpy as np
 
 from gpubp.core import Array, ArrayType, Kind, OpSpec, Typed, bind, checked_dtype, describe
 from gpubp.errors import DTypeError, IndexRangeError, ShapeError, TraceError
+from gpubp.interop import on_device
 from gpubp.ops.logic import astype, equal
 from gpubp.ops.shape import expand_dims, reshape, strided_slice
-from gpubp.ops.spec import normalized_axis, promote, register, require_same_dtype
+from gpubp.ops.spec import (
+    beside,
+    is_concrete,
+    normalized_axis,
+    operand,
+    promote,
+    register,
+    require_same_dtype,
+)
 from gpubp.store import Slot
 
 _Cotangents = tuple[Array | None, ...]
@@ -153,7 +162,7 @@ def gather(x: Any, indices: Any, axis: int = 0) -> Any:
     (x,), (found,) = promote(x), promote(indices)
     axis = normalized_axis(axis, len(x.shape), "gather")
     require_integer("gather", "indices", found)
-    if not isinstance(found, (Array, Slot)):
+    if is_concrete(found):
         check_indices("gather", found, x.shape[axis])
     return bind(GATHER, x, found, axis=axis)
 
@@ -178,7 +187,7 @@ def scatter_add(updates: Any, indices: Any, size: int, axis: int = 0) -> Any:
     size = operator.index(size)
     require_integer("scatter_add", "indices", found)
     before = normalized_axis(axis, len(values.shape) - len(found.shape) + 1, "scatter_add")
-    if not isinstance(found, (Array, Slot)):
+    if is_concrete(found):
         check_indices("scatter_add", found, size)
     return bind(SCATTER_ADD, values, found, axis=before, size=size)
 
@@ -193,7 +202,7 @@ def one_hot(labels: Any, num_classes: int, dtype: Any = "float32") -> Any:
     """
     (found,) = promote(labels)
     require_integer("one_hot", "labels", found)
-    classes = np.arange(num_classes, dtype=found.dtype)
+    classes = beside(np.arange(num_classes, dtype=found.dtype), found)
     return astype(equal(expand_dims(found, -1), classes), checked_dtype(dtype))
 
 
@@ -205,7 +214,7 @@ def getitem(x: Any, key: Any) -> Any:
         IndexRangeError: an index is out of range.
     """
     (x,) = promote(x)
-    if isinstance(key, (Array, Slot, np.ndarray, list)):
+    if isinstance(key, (Array, Slot, np.ndarray, list)) or on_device(key):
         return _rows(x, key)
     slices: list[slice] = []
     shape: list[int] = []
@@ -223,7 +232,7 @@ def getitem(x: Any, key: Any) -> Any:
 
 
 def _rows(x: Any, key: Any) -> Any:
-    indices = key if isinstance(key, (Array, Slot)) else np.asarray(key)
+    indices = beside(np.asarray(key), x) if isinstance(key, list) else operand(key)
     if indices.dtype.kind not in "iu":
         raise _refused(f"an array of {indices.dtype}")
     return gather(x, indices, axis=0)

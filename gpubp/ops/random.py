@@ -32,11 +32,13 @@ from gpubp.core import (
     Shape,
     Typed,
     active_graph,
+    at_once,
     bind,
     checked_dtype,
     describe,
 )
 from gpubp.errors import DataError, DTypeError, ShapeError
+from gpubp.interop import on_device
 from gpubp.ops.elementwise import add, finite
 from gpubp.ops.logic import greater_equal, where
 from gpubp.ops.shape import as_shape
@@ -161,12 +163,22 @@ def manual_seed(seed: int) -> Generator:
     return default_generator.manual_seed(seed)
 
 
-def _draw(spec: OpSpec, shape: Any, dtype: Any, generator: Generator | None) -> Any:
+def _draw(
+    spec: OpSpec, shape: Any, dtype: Any, generator: Generator | None, like: Any = None
+) -> Any:
+    """`like`: draw where this array is, if that is a device."""
     state = (generator or default_generator).state
-    attrs = {"shape": as_shape(shape, spec.name), "dtype": str(checked_dtype(dtype))}
+    attrs: dict[str, Any] = {
+        "shape": as_shape(shape, spec.name),
+        "dtype": str(checked_dtype(dtype)),
+    }
     graph = active_graph()
     if graph is None:
-        out = bind(spec, state, **attrs, stream=0)
+        attrs["stream"] = 0
+        if on_device(like):
+            out = at_once.apply(spec, [state], attrs, like)
+        else:
+            out = bind(spec, state, **attrs)
         state.value[1] += 1
         return out
     stream = graph.random_streams
@@ -223,6 +235,6 @@ def dropout(
     (x,) = promote(x, floating=True)
     if not training or p == 0.0:
         return x
-    kept = greater_equal(uniform(x.shape, x.dtype, generator), p)
+    kept = greater_equal(_draw(UNIFORM, x.shape, x.dtype, generator, x), p)
     scale = 1.0 if p == 1.0 else 1.0 / (1.0 - p)
     return where(kept, x * scale, 0.0)

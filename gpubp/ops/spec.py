@@ -19,12 +19,15 @@ from gpubp.core import (
     OpSpec,
     Shape,
     Typed,
+    active_graph,
+    at_once,
     bind,
     checked_dtype,
     concrete,
     describe,
 )
 from gpubp.errors import DTypeError, ShapeError
+from gpubp.interop import on_device
 from gpubp.store import Slot
 
 SPECS: dict[str, OpSpec] = {}
@@ -51,11 +54,10 @@ def promote(*values: Any, floating: bool = False) -> list[Any]:
     float32.
 
     Returns:
-        The arguments as arrays, slots or traced arrays of one dtype.
+        The arguments as arrays (on the host or a device), slots or traced arrays of one dtype.
     """
     weak = [type(v) in (bool, int, float) for v in values]  # not np.float64, a float's subclass
-    known = [w or isinstance(v, (Array, Slot)) for v, w in zip(values, weak, strict=True)]
-    arrays = [v if k else concrete(v) for v, k in zip(values, known, strict=True)]
+    arrays = [v if w else operand(v) for v, w in zip(values, weak, strict=True)]
     dtypes = [checked_dtype(a.dtype) for a, w in zip(arrays, weak, strict=True) if not w]
     target = max(dtypes, key=_ORDER.__getitem__) if dtypes else BOOL
     for value, is_weak in zip(values, weak, strict=True):
@@ -69,6 +71,25 @@ def promote(*values: Any, floating: bool = False) -> list[Any]:
         np.asarray(a, dtype=target) if w else cast_to(a, target)
         for a, w in zip(arrays, weak, strict=True)
     ]
+
+
+def operand(value: Any) -> Any:
+    """An argument of an op: a traced array, a slot, an array on a device, or a NumPy array."""
+    if isinstance(value, (Array, Slot)):
+        return value
+    if active_graph() is None and on_device(value):
+        return at_once.native(value)
+    return concrete(value)
+
+
+def is_concrete(value: Any) -> bool:
+    """Its numbers can be looked at here: it is neither traced, nor a slot, nor on a device."""
+    return isinstance(value, (np.ndarray, np.generic))
+
+
+def beside(constant: Any, value: Any) -> Any:
+    """A host array where the other argument of an op is."""
+    return at_once.put(constant, value) if on_device(value) else constant
 
 
 def cast_to(value: Any, dtype: np.dtype[Any]) -> Any:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpubp.core import active_graph, assume, describe
+from gpubp.core import active_graph, assume, at_once, describe
 from gpubp.errors import ShapeError, TraceError
+from gpubp.interop import on_device
 from gpubp.ops.spec import cast_to, promote
 from gpubp.store import Slot
 
@@ -44,7 +45,10 @@ def assign(slot: Slot, value: Any) -> None:
     new = cast_to(new, slot.dtype)
     graph = active_graph()
     if graph is None:
-        slot.value = new
+        if on_device(new):
+            at_once.assign(slot, new)
+        else:
+            slot.value = new
         return
     if hasattr(slot, "requires_grad"):
         assume(lambda: slot.requires_grad)

@@ -88,7 +88,7 @@ class Engine:
     def run(self, data: Arrays, orders: NDArray[np.int64], batch_size: int) -> NDArray[Any]:
         """Train one epoch for each row of `orders`; returns the losses, (epochs, steps)."""
         self.sizes.update((batch_size, orders.shape[1] % batch_size))
-        losses = self.step.run(*data, batch_size=batch_size, order=orders)
+        losses: NDArray[Any] = self.step.run(*data, batch_size=batch_size, order=orders)
         return losses.reshape(len(orders), -1)
 
 

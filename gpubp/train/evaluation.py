@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gpubp.backends import Backend
+from gpubp.backends import Backend, get_backend
+from gpubp.device_array import DeviceArray
 from gpubp.function import compile_function
+from gpubp.inference import Batched
 from gpubp.nn.module import Module
 from gpubp.runner import as_input
 from gpubp.train.metrics import Metric, accuracy, is_labelled
 
 BATCH = 1024
+_INTEGERS = (np.dtype(np.int32), np.dtype(np.int64))
 _OF_LOGITS = ("BCEWithLogitsLoss", "SoftMarginLoss", "HingeEmbeddingLoss")
 
 
@@ -52,16 +54,23 @@ class Evaluator:
         self._model = model
         self._loss = loss
         self._threshold = 0.0 if type(loss_fn).__name__ in _OF_LOGITS else 0.5
-        self._forward = compile_function(model, backend=backend, device=device)
-        self._both = compile_function(self._outputs_and_loss, backend=backend, device=device)
+        self.backend = get_backend(backend, device)
+        self._forward = compile_function(model, backend=self.backend)
+        self._batched = Batched(model, self.backend)
+        self._both = compile_function(self._outputs_and_loss, backend=self.backend)
 
     def _outputs_and_loss(self, x: Any, *rest: Any) -> tuple[Any, Any]:
         outputs = self._model(x)
         return outputs, self._loss(outputs, *rest)
 
-    def predict(self, X: Any, floating: np.dtype[Any], batch_size: int) -> NDArray[Any]:
-        """The outputs of all samples."""
+    def predict(self, X: Any, floating: np.dtype[Any], batch_size: int) -> Any:
+        """The outputs of all samples; where they are, on a device or on the host."""
         with mode(self._model, training=False):
+            # Where batches must be converted one by one, they go to the device one by one.
+            if self.backend.reads_device_arrays and X.dtype in (floating, *_INTEGERS):
+                return self._batched(
+                    X if isinstance(X, DeviceArray) else np.asarray(X, order="C"), batch_size
+                )
             parts = [
                 self._forward(as_input(X[i : i + batch_size], "X", floating))
                 for i in range(0, len(X), batch_size)

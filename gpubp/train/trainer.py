@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpubp.backends import Backend
 from gpubp.data.checks import check_finite, check_not_empty
+from gpubp.device_array import DeviceArray
 from gpubp.errors import DataError, unknown_name
 from gpubp.nn.module import Module
 from gpubp.optim.base import Optimizer
@@ -208,8 +209,8 @@ class Trainer:
         arrays = inputs.checked(self, given, ("X", "y", "sample_weight"))
         return self.evaluator.measure(arrays, self.floating, found)
 
-    def predict(self, X: ArrayLike, batch_size: int = BATCH) -> NDArray[Any]:
-        """The model's outputs in eval mode, for all samples.
+    def predict(self, X: ArrayLike, batch_size: int = BATCH) -> Any:
+        """The model's outputs in eval mode, for all samples; on the device if X is there.
 
         Args:
             X: samples along the first axis.
@@ -218,9 +219,11 @@ class Trainer:
         Raises:
             DataError: X is empty or not finite.
         """
-        data = X if isinstance(X, np.memmap) else as_input(X, "X", self.floating)
+        backend = self.evaluator.backend
+        data = X if isinstance(X, np.memmap) else as_input(X, "X", self.floating, backend)
         check_not_empty(data, "X")
-        check_finite(data, "X")
+        if not isinstance(data, DeviceArray):
+            check_finite(data, "X")
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: expected at least 1.")
         return self.evaluator.predict(data, self.floating, batch_size)

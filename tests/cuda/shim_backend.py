@@ -6,8 +6,10 @@ watched, and what one kernel reads or writes too far is seen.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import pytest
 from shim_driver import ShimDriver
 
 from gpubp.backends.cupy import CupyBackend
@@ -40,4 +42,11 @@ def shim_backend(
     device = driver or ShimDriver(order, **{"seed": 1, **options})
     backend = CupyBackend(driver=device)
     backend._staging, backend._results = ApartStaging(device), ApartStaging(device)
+    return backend
+
+
+def as_cuda(monkeypatch: pytest.MonkeyPatch, backend: CupyBackend) -> CupyBackend:
+    """The backend that `device="cuda"` gives, and that ops on the device's arrays run on."""
+    key = ("cupy", backend.driver.number)
+    monkeypatch.setitem(sys.modules["gpubp.backends"]._instances, key, backend)
     return backend

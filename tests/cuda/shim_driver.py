@@ -1,25 +1,29 @@
 """A device for the tests: CUDA sources built with g++ and run on the CPU, thread by thread.
 
 Comes in: what `gpubp.backends.cupy.driver.Driver` says. Goes out: the same work as on a GPU, or a
-`KernelError` that names kernel, block and thread. In between: every launch is done when it returns;
-threads run in the order asked for, shared memory starts as NaN, and every allocation is watched
-(see `shim/gp_memory.h`). What a GPU would refuse (too many threads, an upload while launches are
-recorded) is refused here, too.
+`KernelError` that names kernel, block and thread. In between: every launch is done when it returns
+(unless `copies="early"`, see `shim_streams`); threads run in the order asked for, shared memory
+starts as NaN, and every allocation is watched (see `shim/gp_memory.h`). What a GPU would refuse
+(too many threads, an upload while launches are recorded) is refused here, too.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
+from shim_array import ShimArray, native
 from shim_build import built, runtime
+from shim_streams import Copy, Mark, Streams
 
-from gpubp.backends.cupy.driver import DeviceMemoryError, Dim
+from gpubp.backends.cupy.driver import DeviceMemoryError, Dim, Event
 from gpubp.errors import BackendError, unknown_name
 
 ORDERS = ("forward", "reverse", "random")
@@ -88,6 +92,7 @@ class ShimMemory:
 
     def __del__(self) -> None:
         if getattr(self, "address", 0):
+            self._driver.streams.finish()
             self._driver.used -= self.nbytes
             with _lock:
                 damage = runtime().gp_free(self.address)
@@ -136,8 +141,13 @@ class ShimDriver:
         processors: as many streaming multiprocessors as are claimed.
         seconds: of processor time that a launch may take; more is an error.
         memory: bytes that the device has.
+        copies: "late" or "early"; see `shim_streams`.
+        number: of the device.
 
     Attributes:
+        stream: the user's current one.
+        log: what was said about other streams: ("wait_for", stream), ("hold_back", stream),
+            ("dlpack", stream that the producer was told), ("launch", 0), ("synchronize", 0).
         launched: how often each kernel was launched, replays included.
         late_errors: damage that was found when memory was freed; raised by what comes next.
     """
@@ -152,6 +162,8 @@ class ShimDriver:
         processors: int = 4,
         seconds: float = 60.0,
         memory: int = 1 << 40,
+        copies: str = "late",
+        number: int = 0,
     ) -> None:
         if order not in ORDERS:
             raise unknown_name("order", order, ORDERS)
@@ -160,7 +172,9 @@ class ShimDriver:
         self.order, self.seed, self.seconds = order, seed, seconds
         self.architecture, self.processors = architecture, processors
         self.memory, self.used = memory, 0
-        self.waited_for: list[int] = []
+        self.number, self.stream = number, 1
+        self.log: list[tuple[str, int | None]] = []
+        self.streams = Streams(copies)
         self.launched: Counter[str] = Counter()
         self.late_errors: list[BackendError] = []
         self._recorded: list[Callable[[], None]] | None = None
@@ -168,6 +182,7 @@ class ShimDriver:
     def allocate(self, nbytes: int) -> ShimMemory:
         """Zeroed memory with watched ends."""
         self._not_while_recording("allocate")
+        self.streams.finish()
         with _lock:
             return ShimMemory(self, nbytes)
 
@@ -179,7 +194,8 @@ class ShimDriver:
         """Copy a C-contiguous host array to a device address."""
         self._not_while_recording("upload")
         self._check_copy(target, array)
-        ctypes.memmove(target, array.ctypes.data, array.nbytes)
+        taken = array.tobytes()
+        self.streams.do(lambda: ctypes.memmove(target, taken, len(taken)) and None)
 
     def download(self, source: int, array: NDArray[Any]) -> None:
         """Copy from a device address into a C-contiguous host array."""
@@ -204,10 +220,15 @@ class ShimDriver:
         """
         self._check_launch(kernel, grid, block, shared, params)
         copied = bytes(params)
-        if self._recorded is not None:
-            self._recorded.append(lambda: self._run(kernel, grid, block, shared, copied))
-        else:
+
+        def work() -> None:
             self._run(kernel, grid, block, shared, copied)
+
+        if self._recorded is not None:
+            self._recorded.append(work)
+        else:
+            self.log.append(("launch", 0))
+            self.streams.do(work)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record what `work` launches; the result launches it all, parameters as they were then."""
@@ -220,18 +241,53 @@ class ShimDriver:
 
         def replay() -> None:
             self._not_while_recording("replay")
+            self.log.append(("launch", 0))
             for launch in recorded:
-                launch()
+                self.streams.do(launch)
 
         return replay
 
+    def current_stream(self) -> int:
+        return self.stream
+
     def wait_for(self, stream: int) -> None:
-        """Everything is done at once here; the streams that were waited for are noted."""
-        self.waited_for.append(stream)
+        """Noted: nothing is ever left to wait for here."""
+        self.log.append(("wait_for", stream))
+
+    def hold_back(self, stream: int) -> None:
+        """Noted."""
+        self.log.append(("hold_back", stream))
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> ShimArray:
+        memory = self.allocate(max(math.prod(shape) * np.dtype(dtype).itemsize, 1))
+        return ShimArray(self, memory.address, shape, dtype, memory)
+
+    def native(self, value: Any) -> ShimArray:
+        return native(self, value)
+
+    def device_of(self, address: int) -> int:
+        """Memory of the process belongs to device 0, as far as its address tells."""
+        return 0
+
+    def pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        return self.streams.pinned(nbytes)
+
+    def start_upload(self, target: int, array: NDArray[Any], after: Event) -> Copy:
+        self._check_copy(target, array)
+        return self.streams.start_upload(target, array, after)
+
+    def mark(self) -> Mark:
+        return self.streams.mark()
+
+    def wait_event(self, event: Event) -> None:
+        if isinstance(event, Copy):
+            event.wait()
 
     def synchronize(self) -> None:
-        """Raise what was found late; all launches have been done."""
+        """Do what is queued; raise what was found late."""
         self._not_while_recording("synchronize")
+        self.log.append(("synchronize", 0))
+        self.streams.finish()
         self._check_memory("a copy or kernel before this call")
         if self.late_errors:
             raise self.late_errors.pop(0)
@@ -281,7 +337,7 @@ class ShimDriver:
     def _check_copy(self, address: int, array: NDArray[Any]) -> None:
         if not array.flags.c_contiguous:
             raise BackendError("only C-contiguous arrays are copied")
-        if not runtime().gp_holds(address, array.nbytes):
+        if array.nbytes and not runtime().gp_holds(address, array.nbytes):
             raise BackendError(f"{array.nbytes} bytes at {address:#x} are not in one allocation")
 
     def _not_while_recording(self, what: str) -> None:

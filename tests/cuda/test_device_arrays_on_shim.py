@@ -45,11 +45,13 @@ def test_training_and_functions_read_them_in_place() -> None:
         losses = step.run(wrap(x), wrap(y), batch_size=32, epochs=2, seed=2)
         one = step(wrap(x[:32]), wrap(y[:32]))
         found.append([losses, one, model.state_dict()["0.weight"]])
-    for host, device in zip(*found):
-        assert_same(device, host)
-    assert set(driver.waited_for) == {7}
+    (losses, one, weight), (device_losses, device_one, device_weight) = found
+    assert_same(device_losses.get(), losses)
+    assert_same(device_one.get(), np.asarray(one))
+    assert_same(device_weight, weight)
+    assert ("wait_for", 7) in driver.log
     double = gp.compile(lambda a: a * 2.0, backend=CupyBackend(driver=driver))
-    assert_close(double(OnDevice(driver, x)), 2 * x)
+    assert_close(double(OnDevice(driver, x)).get(), 2 * x)
 
 
 def test_what_does_not_fit_is_refused() -> None:

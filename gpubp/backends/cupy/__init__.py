@@ -13,13 +13,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.base import Backend, Feed, Probe
-from gpubp.backends.cupy.driver import Driver
+from gpubp.backends.cupy import chunks
+from gpubp.backends.cupy.chunks import Chunks
+from gpubp.backends.cupy.driver import PIP, Driver
+from gpubp.backends.cupy.exchange import adopt, begin, end, require_aligned
 from gpubp.backends.cupy.loaded import RUN_WORDS, Kernels, Loaded
 from gpubp.backends.cupy.memory import Staging
 from gpubp.device_array import DeviceArray
@@ -34,7 +38,6 @@ _PROBLEMS = {
     1: "a class label is out of range: labels must be 0 to (number of classes - 1).",
     2: "an index is out of range of the axis it indexes.",
 }
-PIP = "pip install 'gpubp[cuda13]' (or 'gpubp[cuda12]' where the driver is older)"
 
 
 class CupyBackend(Backend):
@@ -47,6 +50,8 @@ class CupyBackend(Backend):
             float32 sums "tf32", "bf16" or "float16". Arrays stay float32, weights included, so
             these lose precision in the factors of products only. Default is GPUBP_PRECISION, else
             "float32".
+        resident_bytes: host data of more bytes are uploaded in chunks while others are computed on.
+            Default is GPUBP_RESIDENT_BYTES, else a share of the free memory (see `chunks`).
 
     Raises:
         UnknownNameError: another precision.
@@ -57,7 +62,11 @@ class CupyBackend(Backend):
     reads_device_arrays = True
 
     def __init__(
-        self, device: int = 0, driver: Driver | None = None, precision: str | None = None
+        self,
+        device: int = 0,
+        driver: Driver | None = None,
+        precision: str | None = None,
+        resident_bytes: int | None = None,
     ) -> None:
         if driver is None:
             from gpubp.backends.cupy.device import CupyDriver
@@ -69,6 +78,8 @@ class CupyBackend(Backend):
         self._run = driver.allocate(8 * RUN_WORDS)
         self._staging = Staging(driver)
         self._results = Staging(driver)
+        self._chunks = Chunks(driver)
+        self._resident_bytes = chunks.resident_bytes(resident_bytes)
         self._lock = threading.RLock()  # one stream, one run block
 
     @classmethod
@@ -122,45 +133,88 @@ class CupyBackend(Backend):
             found.append((time.perf_counter() - start) / repeats)
         return min(found)
 
+    def adopt(self, value: Any, name: str, floating: np.dtype[Any] | None = None) -> DeviceArray:
+        with self._lock:
+            return adopt(self.driver, value, name, floating)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        return self.driver.empty(shape, dtype)
+
+    def native(self, value: Any) -> Any:
+        return self.driver.native(value)
+
     def run(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed) -> None:
         if feed.check is not None:
             feed.check()
         with self._lock:
-            outputs = self._prepare(loaded, schedule, feed)
+            cut = self._plan(loaded, schedule, feed)
             which = schedule[:, 0]
-            start = 0
-            while start < len(which):
-                stop = start + 1
-                while stop < len(which) and which[stop] == which[start]:
-                    stop += 1
-                self._steps(loaded[which[start]], stop - start)
-                start = stop
-            self._collect(outputs)
+
+            def steps(first: int, stop: int) -> None:
+                self._launch(loaded, which[first:stop])
+
+            if cut is None:
+                outputs = self._prepare(loaded, schedule, feed)
+                steps(0, len(which))
+            else:
+                order = np.arange(cut.most)
+                outputs = self._prepare(loaded, cut.schedule, replace(feed, order=order, inputs=()))
+                self._chunks.run(cut, feed, loaded, steps)
+            self._collect(outputs, feed, any(program.reports for program in loaded))
+
+    def _plan(
+        self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed
+    ) -> chunks.Plan | None:
+        """How to cut a run whose data are too large to be resident; None if they are not."""
+        programs = [target.program for target in loaded]
+        nbytes = sum(a.nbytes for a in feed.inputs)
+        if not all(p.batched for p in programs) or any(
+            isinstance(a, DeviceArray) for a in feed.inputs
+        ):
+            return None
+        limit = self._resident_bytes
+        if limit is None:
+            held = self._staging.nbytes
+            limit = int(chunks.RESIDENT_SHARE * (self.driver.free_bytes() + held))
+        if nbytes <= limit:
+            return None
+        width = max(1, sum(map(chunks.row_bytes, feed.inputs)))
+        capacity = min(chunks.CHUNK_BYTES, limit // 4) // width
+        return chunks.plan(schedule, [p.batch_size for p in programs], capacity)
+
+    def _launch(self, loaded: Sequence[Loaded], which: NDArray[np.int64]) -> None:
+        """Run the steps of these programs, one after the other."""
+        start = 0
+        while start < len(which):
+            stop = start + 1
+            while stop < len(which) and which[stop] == which[start]:
+                stop += 1
+            self._steps(loaded[which[start]], stop - start)
+            start = stop
 
     def _prepare(
         self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed
     ) -> list[tuple[int, NDArray[Any]]]:
-        """Upload what the run reads; returns where its outputs will be."""
+        """Upload what the run reads; returns where its outputs for the host will be."""
+        if any(target.program.batched for target in loaded):
+            require_aligned(feed)
+        begin(self.driver, feed)
         steps = np.ascontiguousarray(schedule, np.int64)
         host = [a for a in feed.inputs if not isinstance(a, DeviceArray)]
         *uploaded, order, listed = self._staging.upload([*host, feed.order, steps])
         at = iter(uploaded)
-        inputs = [self._address(a) if isinstance(a, DeviceArray) else next(at)
-                  for a in feed.inputs]  # fmt: skip
+        inputs = [a.address if isinstance(a, DeviceArray) else next(at) for a in feed.inputs]
         self.driver.upload(self._run.address, np.array([0, listed, order, 0], np.int64))
-        flat = [a for outputs in feed.outputs for a in outputs]
+        flat = [a for outputs in feed.outputs for a in outputs if not isinstance(a, DeviceArray)]
         distinct = list({id(a): a for a in flat}.values())
         places = self._results.place([a.nbytes for a in distinct])
         place_of = {id(a): p for a, p in zip(distinct, places, strict=True)}
         for target, outputs in zip(loaded, feed.outputs, strict=True):
-            target.prepare(inputs, [place_of[id(a)] for a in outputs])
+            target.prepare(
+                inputs,
+                [a.address if isinstance(a, DeviceArray) else place_of[id(a)] for a in outputs],
+            )
         return list(zip(places, distinct, strict=True))
-
-    def _address(self, array: DeviceArray) -> int:
-        """Where an array of the user's is, once the work that was queued on it is done."""
-        if array.stream is not None:
-            self.driver.wait_for(array.stream)
-        return array.address
 
     def _steps(self, loaded: Loaded, count: int) -> None:
         """Run `count` steps of one program."""
@@ -187,8 +241,11 @@ class CupyBackend(Backend):
             replay = loaded.replay[steps] = self.driver.record(work)
         replay()
 
-    def _collect(self, outputs: list[tuple[int, NDArray[Any]]]) -> None:
-        """Wait for the run; fetch its outputs."""
+    def _collect(self, outputs: list[tuple[int, NDArray[Any]]], feed: Feed, reports: bool) -> None:
+        """Fetch the outputs for the host and what kernels reported; else order the user's streams
+        after the run."""
+        if not outputs and not reports and end(self.driver, feed):
+            return
         self.driver.synchronize()
         for place, array in outputs:
             if array.nbytes:

@@ -178,6 +178,7 @@ def _cross_entropy(part: Part, context: Context) -> list[Launch]:
 
 
 def _status(writer: Writer, context: Context) -> str:
+    context.reports = True
     return f"gp::fixed<int>({writer.params.add('status', context.status, 'gp::u64')})"
 
 

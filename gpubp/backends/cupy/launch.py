@@ -47,6 +47,7 @@ class Context:
         processors: multiprocessors of the device.
         workspace: room for partial results; shared by all kernels, which run in turn.
         precision: what float32 matrix products are computed in: see `CupyBackend`.
+        reports: a kernel may set the status word; known when all are encoded.
     """
 
     locate: Locate
@@ -57,6 +58,7 @@ class Context:
     processors: int
     workspace: Workspace
     precision: str = "float32"
+    reports: bool = False
 
 
 @dataclass

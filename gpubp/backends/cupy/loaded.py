@@ -35,6 +35,7 @@ class Loaded:
     Attributes:
         program: what was loaded.
         recordable: its launches may be recorded; not so if it calls Python functions.
+        reports: it may find a label or an index out of range.
         parts: for each part of the program, what launches its kernels.
         replay: number of steps -> what runs so many recorded steps again.
     """
@@ -109,7 +110,9 @@ class Loaded:
             memory = self._driver.allocate(room.nbytes)
             self._keep.append(memory)
             room.address = memory.address
-        return [self._work(part, context, kernels) for part in self.program.parts]
+        works = [self._work(part, context, kernels) for part in self.program.parts]
+        self.reports = context.reports
+        return works
 
     def _work(self, part: Part, context: Context, kernels: Kernels) -> list[Work]:
         if _on_host(part):
@@ -145,19 +148,28 @@ class Loaded:
     def prepare(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         """Before a run: addresses of inputs and of the first step's outputs; banks up to date."""
         buffers = self.program.buffers
-        table = np.zeros(self._order + 1, np.int64)
-        for i, buffer in enumerate(buffers):
-            if buffer.kind == "input":
-                table[i] = inputs[buffer.position]
-        table[len(buffers) : len(buffers) + self._residents] = inputs[: self._residents]
         rows = [(i, outputs[buffers[i].position], buffers[i].nbytes) for i in self._rows]
-        words = np.concatenate([table, np.array(rows, np.int64).reshape(-1)])
+        words = np.concatenate([self._table(inputs), np.array(rows, np.int64).reshape(-1)])
         self._driver.upload(self._tables.address, words)
         for i, bank in self._banks:
             copy = copy_of(bank, self._driver)
             if copy.memory.address != self._fixed[i]:
                 raise BackendError("a program's parameters were moved to another device.")
             copy.prepare(i in self._written)
+
+    def move_inputs(self, inputs: Sequence[int]) -> None:
+        """Within a run: other addresses of inputs, for the steps that follow."""
+        self._driver.upload(self._tables.address, self._table(inputs))
+
+    def _table(self, inputs: Sequence[int]) -> NDArray[np.int64]:
+        """The table's first words; those of outputs and order are each step's own doing."""
+        buffers = self.program.buffers
+        table = np.zeros(self._order + 1, np.int64)
+        for i, buffer in enumerate(buffers):
+            if buffer.kind == "input":
+                table[i] = inputs[buffer.position]
+        table[len(buffers) : len(buffers) + self._residents] = inputs[: self._residents]
+        return table
 
     def step(self) -> None:
         """Launch all kernels of one step."""

@@ -53,6 +53,10 @@ class Room:
         self._driver = driver
         self._memory: Memory | None = None
 
+    @property
+    def nbytes(self) -> int:
+        return 0 if self._memory is None else self._memory.nbytes
+
     def at_least(self, nbytes: int) -> int:
         """Its address. What it held is lost if it has to grow."""
         if self._memory is None or self._memory.nbytes < nbytes:
@@ -67,6 +71,11 @@ class Staging:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._room = Room(driver)
+
+    @property
+    def nbytes(self) -> int:
+        """What the room holds already."""
+        return self._room.nbytes
 
     def place(self, sizes: list[int]) -> list[int]:
         """Addresses for pieces of so many bytes, each a multiple of 256."""
