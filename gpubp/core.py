@@ -417,12 +417,14 @@ class AtOnce:
         native: an array on the device as one of the library that results come in.
         put: (host array, array on a device) -> the first where the second is.
         assign: (slot, array on the device): the slot takes the value.
+        call: (module, args) -> what it returns, as one program.
     """
 
     apply: Callable[..., Any] = _not_filled_in
     native: Callable[[Any], Any] = _not_filled_in
     put: Callable[[Any, Any], Any] = _not_filled_in
     assign: Callable[[Any, Any], None] = _not_filled_in
+    call: Callable[[Any, Any], Any] = _not_filled_in
 
 
 at_once = AtOnce()

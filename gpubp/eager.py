@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,22 +57,47 @@ def apply(spec: OpSpec, args: Sequence[Any], attrs: dict[str, Any], like: Any = 
         DataError: a host array among the arguments.
     """
     first = next((a for a in args if on_device(a)), like)
-    for value in args:
-        if isinstance(value, np.ndarray) and value.ndim:
-            raise DataError(
-                f"{spec.name}: arrays on a GPU and a NumPy array of shape {value.shape} do not mix."
-                " Copy it to the GPU with cupy.asarray, or the others to the host with .get()."
-            )
+    _refuse_host_arrays(spec.name, args)
     backend = backend_of(first)
     slots = tuple(a if isinstance(a, Slot) else None for a in args)
     key = (id(backend), spec, tuple(attrs.items()), tuple(map(id, slots)))
+    program = _program(key, lambda: _one_op(spec, slots, attrs), backend)
+    return program.on_device(*[a for a in args if not isinstance(a, Slot)])
+
+
+def call(module: Any, args: Sequence[Any]) -> Any:
+    """Call a module on arrays on the device: one program, which writes its state too.
+
+    Args:
+        module: traceable.
+        args: arrays, of which one at least is on the device, and numbers.
+
+    Raises:
+        DataError: a host array among the arguments.
+    """
+    backend = backend_of(next(a for a in args if on_device(a)))
+    _refuse_host_arrays(type(module).__name__, args)
+    return _program((id(backend), id(module)), lambda: module, backend).on_device(*args)
+
+
+def _refuse_host_arrays(name: str, args: Sequence[Any]) -> None:
+    for value in args:
+        if isinstance(value, np.ndarray) and value.ndim:
+            raise DataError(
+                f"{name}: arrays on a GPU and a NumPy array of shape {value.shape} do not mix. "
+                "Copy it to the GPU with cupy.asarray, or the others to the host with .get()."
+            )
+
+
+def _program(key: tuple[Any, ...], make: Callable[[], Any], backend: Backend) -> CompiledFunction:
+    """The program of a function; its key names what the function keeps alive."""
     with _lock:
-        program = _kept.get(key) or CompiledFunction(_one_op(spec, slots, attrs), backend)
+        program = _kept.get(key) or CompiledFunction(make(), backend)
         _kept[key] = program
         _kept.move_to_end(key)
         if len(_kept) > MAX_KEPT:
             _kept.popitem(last=False)
-    return program.on_device(*[a for a in args if not isinstance(a, Slot)])
+    return program
 
 
 def _one_op(spec: OpSpec, slots: tuple[Slot | None, ...], attrs: dict[str, Any]) -> Any:
@@ -85,17 +110,14 @@ def _one_op(spec: OpSpec, slots: tuple[Slot | None, ...], attrs: dict[str, Any])
 
 def assign(slot: Slot, value: Any) -> None:
     """Give module state a new value that is on the device; the host's memory is not touched."""
-    key = (id(backend_of(value)), id(slot))
-    with _lock:
-        program = _kept.get(key)
-        if program is None:
+    backend = backend_of(value)
 
-            def write(new: Any) -> Any:
-                assign_slot(slot, new)
-                return ()
+    def write(new: Any) -> Any:
+        assign_slot(slot, new)
+        return ()
 
-            program = _kept[key] = CompiledFunction(write, backend_of(value))
-    program.on_device(value)
+    _program((id(backend), "assign", id(slot)), lambda: write, backend).on_device(value)
 
 
-at_once.apply, at_once.native, at_once.put, at_once.assign = apply, native, put, assign
+at_once.apply, at_once.native, at_once.put = apply, native, put
+at_once.assign, at_once.call = assign, call

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpubp.core import assume
+from gpubp.core import active_graph, assume, at_once
 from gpubp.errors import ShapeError, UnknownNameError, unknown_name
+from gpubp.interop import on_device
 from gpubp.nn.parameter import Buffer, Parameter
 
 ModuleT = TypeVar("ModuleT", bound="Module")
@@ -54,6 +55,9 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward().")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """`forward`; on arrays on a device, as one program."""
+        if active_graph() is None and not kwargs and any(map(on_device, args)):
+            return at_once.call(self, args)
         return self.forward(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:

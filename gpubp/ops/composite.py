@@ -14,7 +14,7 @@ from gpubp.ops.elementwise import abs, clip, divide, finite, multiply, negative,
 from gpubp.ops.index import getitem
 from gpubp.ops.logic import greater, less, less_equal, logical_and, where
 from gpubp.ops.shape import reshape, stop_gradient
-from gpubp.ops.spec import normalized_axis, promote
+from gpubp.ops.spec import beside, normalized_axis, promote
 
 # Klambauer et al., "Self-Normalizing Neural Networks" (2017), equation 14.
 SELU_ALPHA = 1.6732632423543772848170429916717
@@ -110,7 +110,7 @@ def prelu(x: Any, weight: Any) -> Any:
             f"(1,) or ({channels},)."
         )
     shape = () if weight.shape == (1,) else (channels, *[1] * (len(x.shape) - 2))
-    return where(greater(x, 0.0), x, multiply(x, reshape(weight, shape)))
+    return where(greater(x, 0.0), x, multiply(x, reshape(beside(weight, x), shape)))
 
 
 def selu(x: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from gpubp.core import Array, ArrayType, Kind, OpSpec, Typed, bind, describe
 from gpubp.errors import ShapeError
 from gpubp.ops.shape import expand_dims, reshape, squeeze, swapaxes, transpose
-from gpubp.ops.spec import promote, register, require_float, unbroadcast
+from gpubp.ops.spec import beside, promote, register, require_float, unbroadcast
 
 
 def _infer(a: Typed, b: Typed) -> ArrayType:
@@ -95,7 +95,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
             f"linear: expected x (..., in) and weight (out, in), got {describe(x)} and "
             f"{describe(weight)}."
         )
-    out = bind(MATMUL, _rows(x), transpose(weight))
+    out = bind(MATMUL, _rows(x), transpose(beside(weight, x)))
     if bias is not None:
         out, bias = promote(out, bias)
         if bias.shape != weight.shape[:1]:

@@ -87,9 +87,13 @@ def is_concrete(value: Any) -> bool:
     return isinstance(value, (np.ndarray, np.generic))
 
 
-def beside(constant: Any, value: Any) -> Any:
-    """A host array where the other argument of an op is."""
-    return at_once.put(constant, value) if on_device(value) else constant
+def beside(other: Any, value: Any) -> Any:
+    """A constant, or a slot of which a view is needed, where the main argument of an op is."""
+    if not on_device(value) or on_device(other) or isinstance(other, Array):
+        return other
+    if isinstance(other, Slot):
+        return at_once.apply(SPECS["copy"], [other], {}, value)
+    return at_once.put(other, value)
 
 
 def cast_to(value: Any, dtype: np.dtype[Any]) -> Any:

@@ -2,9 +2,9 @@
 
 Comes in: what `gpubp.backends.cupy.driver.Driver` says. Goes out: the same work as on a GPU, or a
 `KernelError` that names kernel, block and thread. In between: every launch is done when it returns
-(unless `copies="early"`, see `shim_streams`); threads run in the order asked for, shared memory
-starts as NaN, and every allocation is watched (see `shim/gp_memory.h`). What a GPU would refuse
-(too many threads, an upload while launches are recorded) is refused here, too.
+(unless `copies` says otherwise, see `shim_streams`); threads run in the order asked for, shared
+memory starts as NaN, and every allocation is watched (see `shim/gp_memory.h`). What a GPU would
+refuse (too many threads, an upload while launches are recorded) is refused here, too.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class ShimDriver:
         processors: as many streaming multiprocessors as are claimed.
         seconds: of processor time that a launch may take; more is an error.
         memory: bytes that the device has.
-        copies: "late" or "early"; see `shim_streams`.
+        copies: "now", "late" or "early"; see `shim_streams`.
         number: of the device.
 
     Attributes:
@@ -162,7 +162,7 @@ class ShimDriver:
         processors: int = 4,
         seconds: float = 60.0,
         memory: int = 1 << 40,
-        copies: str = "late",
+        copies: str = "now",
         number: int = 0,
     ) -> None:
         if order not in ORDERS:
@@ -280,8 +280,7 @@ class ShimDriver:
         return self.streams.mark()
 
     def wait_event(self, event: Event) -> None:
-        if isinstance(event, Copy):
-            event.wait()
+        self.streams.wait_event(event)
 
     def synchronize(self) -> None:
         """Do what is queued; raise what was found late."""

@@ -146,7 +146,9 @@ class Loaded:
         return out
 
     def prepare(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """Before a run: addresses of inputs and of the first step's outputs; banks up to date."""
+        """Before a run: addresses of inputs (none, if `move_inputs` tells them later) and of the
+        first step's outputs; banks up to date.
+        """
         buffers = self.program.buffers
         rows = [(i, outputs[buffers[i].position], buffers[i].nbytes) for i in self._rows]
         words = np.concatenate([self._table(inputs), np.array(rows, np.int64).reshape(-1)])
@@ -165,6 +167,8 @@ class Loaded:
         """The table's first words; those of outputs and order are each step's own doing."""
         buffers = self.program.buffers
         table = np.zeros(self._order + 1, np.int64)
+        if not inputs:
+            return table
         for i, buffer in enumerate(buffers):
             if buffer.kind == "input":
                 table[i] = inputs[buffer.position]
