@@ -32,10 +32,8 @@ OPTIONS = nvrtc.OPTIONS
 def probe() -> tuple[bool, str, dict[str, str]]:
     """(usable, why or why not, details) of the first GPU; never raises."""
     try:
-        import cupy
-
+        cupy, count = _import_cupy()
         details = {"cupy": cupy.__version__}
-        count = cupy.cuda.runtime.getDeviceCount()
         if count == 0:
             return False, "CuPy is installed, but there is no GPU.", details
         major, minor = nvrtc.version(cupy.cuda.nvrtc)

@@ -1,0 +1,271 @@
+"""CuPy as far as `gpubp.backends.cupy.device` uses it, over the tests' device.
+
+So that the driver for real GPUs runs without one. What it cannot prove is that the real CuPy takes
+these calls in this way: `test_cupy_names.py` compares names and signatures where CuPy is installed.
+Streams are handles in a log; work is done when it is queued.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+from shim_array import ShimArray, native
+from shim_driver import ShimDriver, ShimKernel
+
+from gpubp.backends.cupy.driver import DeviceMemoryError
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+class CUDADriverError(RuntimeError):
+    pass
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class NVRTCError(RuntimeError):
+    def __init__(self, status: int) -> None:
+        super().__init__(f"NVRTC_ERROR ({status})")
+        self.status = status
+
+
+class Stream:
+    """Also an external stream, and a context in which it is current."""
+
+    handles = itertools.count(100)
+    current: Stream
+
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        assert null or non_blocking, "the default stream would be waited for"
+        self.ptr = 0 if null else next(self.handles)
+        self.captured: list[Callable[[], None]] | None = None
+        self.waited: list[int] = []
+
+    def __enter__(self) -> Stream:
+        self._before, Stream.current = Stream.current, self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Stream.current = self._before
+
+    def synchronize(self) -> None:
+        assert self.captured is None, "synchronised while captured"
+
+    def wait_event(self, event: Event) -> None:
+        self.waited.append(event.recorded_on)
+
+    def begin_capture(self) -> None:
+        assert self.ptr != 0
+        self.captured = []
+
+    def end_capture(self) -> Graph:
+        assert self.captured is not None
+        graph, self.captured = Graph(self.captured), None
+        return graph
+
+
+class Event:
+    def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
+        self.recorded_on = -1
+
+    def record(self, stream: Stream | None = None) -> None:
+        assert stream is not None
+        self.recorded_on = stream.ptr
+
+    def synchronize(self) -> None:
+        assert self.recorded_on >= 0
+
+    @property
+    def done(self) -> bool:
+        return True
+
+
+class Graph:
+    def __init__(self, work: list[Callable[[], None]]) -> None:
+        self._work = work
+
+    def launch(self, stream: Stream) -> None:
+        assert stream.captured is None
+        for launch in self._work:
+            launch()
+
+
+class Device:
+    current = 0
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Pinned(bytearray):
+    """Memory with an address and the buffer protocol."""
+
+    @property
+    def ptr(self) -> int:
+        return ctypes.addressof((ctypes.c_char * len(self)).from_buffer(self))
+
+
+class Nvrtc:
+    """The compiler, whose machine code is the source."""
+
+    NVRTCError = NVRTCError
+
+    def __init__(self) -> None:
+        self.compiled: list[tuple[str, ...]] = []
+        self.unknown: tuple[str, ...] = ()
+
+    def getVersion(self) -> tuple[int, int]:  # noqa: N802
+        return 13, 0
+
+    def createProgram(self, src: str, name: str, headers: tuple[()], include_names: tuple[()]):  # type: ignore[no-untyped-def]  # noqa: N802
+        return src
+
+    def compileProgram(self, prog: str, options: tuple[str, ...]) -> None:  # noqa: N802
+        self.compiled.append(options)
+        if options[-1] in self.unknown:
+            raise NVRTCError(5)
+        if "syntax error" in prog:
+            raise NVRTCError(6)
+
+    def getCUBIN(self, prog: str) -> bytes:  # noqa: N802
+        return prog.encode()
+
+    def getPTX(self, prog: str) -> bytes:  # noqa: N802
+        return b"// PTX\n" + prog.encode()
+
+    def getProgramLog(self, prog: str) -> str:  # noqa: N802
+        return "line 1: what is this?"
+
+    def destroyProgram(self, prog: str) -> None:  # noqa: N802
+        pass
+
+
+def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
+    """A module to stand for `cupy` in `sys.modules`.
+
+    Args:
+        device: does the work.
+        count: of GPUs.
+    """
+    streams: dict[int, Stream] = {}
+    kernels: dict[int, ShimKernel] = {}
+    Stream.current = Stream(null=True)
+
+    def stream_of(handle: int) -> Stream | None:
+        return streams.get(handle)
+
+    def make_stream(**options: Any) -> Stream:
+        made = Stream(**options)
+        streams[made.ptr] = made
+        return made
+
+    def external(ptr: int, device_id: int = -1) -> Stream:
+        made = Stream(null=True)
+        made.ptr = ptr
+        streams.setdefault(ptr, made)
+        return streams[ptr]
+
+    def do(handle: int, work: Callable[[], Any]) -> None:
+        stream = stream_of(handle)
+        if stream is not None and stream.captured is not None:
+            stream.captured.append(work)
+        else:
+            work()
+
+    def alloc(nbytes: int) -> Any:
+        try:
+            memory = device.allocate(nbytes)
+        except DeviceMemoryError as err:
+            raise OutOfMemoryError(str(err)) from err
+
+        def memset_async(value: int, size: int, stream: Stream) -> None:
+            ctypes.memset(memory.address, value, size)
+
+        return SimpleNamespace(ptr=memory.address, memory=memory, memset_async=memset_async)
+
+    def memcpy_async(dst: int, src: int, size: int, kind: int, stream: int) -> None:
+        assert kind in (1, 2)
+        do(stream, lambda: ctypes.memmove(dst, src, size))
+
+    def launch(
+        f: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int,
+        shared: int, stream: int, params: int, extra: int,
+    ) -> None:  # fmt: skip
+        kernel = kernels[f]
+        place = ctypes.c_void_p.from_address(params).value
+        assert place is not None
+        taken = ctypes.string_at(place, kernel.entry.params_size)
+        do(stream, lambda: device.launch(kernel, (gx, gy, gz), (bx, by, bz), shared, taken))
+
+    class Module:
+        def load(self, code: bytes) -> None:
+            self._kernels = device.compile(code.decode())
+
+        def get_function(self, name: str) -> Any:
+            kernel = self._kernels.get(name)
+            kernels[id(kernel)] = kernel
+            return SimpleNamespace(ptr=id(kernel))
+
+    def empty(shape: Any, dtype: Any) -> ShimArray:
+        try:
+            return device.empty(shape, dtype)
+        except DeviceMemoryError as err:
+            raise OutOfMemoryError(str(err)) from err
+
+    runtime = SimpleNamespace(
+        CUDARuntimeError=CUDARuntimeError,
+        getDeviceCount=lambda: count,
+        getDeviceProperties=lambda number: {
+            "name": b"a fake", "major": 8, "minor": 0, "multiProcessorCount": 4
+        },
+        driverGetVersion=lambda: 13000,
+        runtimeGetVersion=lambda: 13000,
+        memGetInfo=lambda: (device.free_bytes(), device.memory),
+        memcpyAsync=memcpy_async,
+        memcpyHostToDevice=1,
+        memcpyDeviceToHost=2,
+        pointerGetAttributes=lambda address: SimpleNamespace(device=0),
+    )  # fmt: skip
+    cupy = ModuleType("cupy")
+    cupy.__spec__ = ModuleSpec("cupy", None)
+    members: dict[str, Any] = {
+        "__version__": "0 (fake)",
+        "ndarray": ShimArray,
+        "empty": empty,
+        "asarray": lambda value: native(device, np.asarray(value)),
+        "from_dlpack": lambda value: native(device, value),
+        "get_default_memory_pool": lambda: SimpleNamespace(free_bytes=lambda: 0),
+        "cuda": SimpleNamespace(
+            alloc=alloc,
+            alloc_pinned_memory=Pinned,
+            Device=Device,
+            Stream=make_stream,
+            ExternalStream=external,
+            Event=Event,
+            get_current_stream=lambda: Stream.current,
+            runtime=runtime,
+            driver=SimpleNamespace(launchKernel=launch, CUDADriverError=CUDADriverError),
+            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            function=SimpleNamespace(Module=Module),
+            nvrtc=Nvrtc(),
+        ),
+        "streams": streams,
+    }
+    cupy.__dict__.update(members)
+    return cupy
