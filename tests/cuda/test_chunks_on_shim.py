@@ -53,6 +53,12 @@ def trained(backend: CupyBackend, data: Any = None, **options: Any) -> dict[str,
     return {"losses": losses, **model.state_dict()}
 
 
+def digits_head() -> tuple[Any, Any]:
+    """The rows that are read, alone: resident in any case."""
+    x, y = digits(samples=SAMPLES)
+    return x[:60].copy(), y[:60].copy()
+
+
 def in_chunks(resident_bytes: int, driver: ShimDriver | None = None) -> CupyBackend:
     return CupyBackend(driver=driver or Counting(), resident_bytes=resident_bytes)
 
@@ -97,6 +103,22 @@ def test_data_that_do_not_fit_are_cut_by_themselves(tmp_path: Path) -> None:
     fits = Counting(memory=3_000_000)
     trained(CupyBackend(driver=fits), (x, y))
     assert fits.uploads == 0
+
+
+@shim
+def test_a_run_on_few_rows_uploads_only_these(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `Trainer.fit` does, which looks around several times an epoch."""
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 30 * BYTES_A_SAMPLE)
+    few = {"order": np.arange(60), "batch_size": 20}
+    expected = trained(CupyBackend(driver=ShimDriver()), digits_head(), **few)
+    driver = Counting()
+    found = trained(CupyBackend(driver=driver), **few)
+    assert driver.uploads == 2 * 3  # x and y of three chunks
+    for key, value in expected.items():
+        assert_same(found[key], value, key)
+    most = Counting()
+    trained(CupyBackend(driver=most), order=np.arange(130), batch_size=20)
+    assert most.uploads == 0
 
 
 @shim

@@ -165,22 +165,18 @@ class CupyBackend(Backend):
     def _plan(
         self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed
     ) -> chunks.Plan | None:
-        """How to cut a run whose data are too large to be resident; None if they are not."""
+        """How to cut a run whose data go to the device in chunks; None if they go as a whole."""
         programs = [target.program for target in loaded]
-        nbytes = sum(a.nbytes for a in feed.inputs)
-        if not all(p.batched for p in programs) or any(
-            isinstance(a, DeviceArray) for a in feed.inputs
-        ):
+        if not feed.inputs or not all(p.batched for p in programs):
+            return None
+        if any(isinstance(a, DeviceArray) for a in feed.inputs):
             return None
         limit = self._resident_bytes
         if limit is None:
-            held = self._staging.nbytes
-            limit = int(chunks.RESIDENT_SHARE * (self.driver.free_bytes() + held))
-        if nbytes <= limit:
-            return None
-        width = max(1, sum(map(chunks.row_bytes, feed.inputs)))
-        capacity = min(chunks.CHUNK_BYTES, limit // 4) // width
-        return chunks.plan(schedule, [p.batch_size for p in programs], capacity)
+            free = self.driver.free_bytes() + self._staging.nbytes
+            limit = int(chunks.RESIDENT_SHARE * free)
+        sizes = [p.batch_size for p in programs]
+        return chunks.plan_if_needed(feed.inputs, schedule, sizes, limit)
 
     def _launch(self, loaded: Sequence[Loaded], which: NDArray[np.int64]) -> None:
         """Run the steps of these programs, one after the other."""

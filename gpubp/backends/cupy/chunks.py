@@ -28,6 +28,7 @@ from gpubp.errors import DataError
 
 RESIDENT_SHARE = 0.7  # of the free memory: larger data are uploaded in chunks
 CHUNK_BYTES = 1 << 26  # at most, or what a step needs
+FEW_ROWS = 0.5  # of all rows: a run that reads fewer of more than a chunk uploads only these
 ALIGN = 256
 
 
@@ -64,6 +65,25 @@ class Plan:
     schedule: NDArray[np.int64]
     rows: Callable[[int, int], NDArray[np.int64]]
     most: int
+
+
+def plan_if_needed(
+    arrays: Sequence[Any], schedule: NDArray[np.int64], sizes: Sequence[int], limit: int
+) -> Plan | None:
+    """A plan where the data are too large, or where little of much data is read.
+
+    Args:
+        arrays: the host's.
+        schedule, sizes: see `plan`.
+        limit: bytes of data that may be uploaded as a whole.
+    """
+    nbytes = sum(a.nbytes for a in arrays)
+    read = int(np.asarray(sizes, np.int64)[schedule[:, 0]].sum())
+    little = nbytes > CHUNK_BYTES and read < FEW_ROWS * len(arrays[0])
+    if nbytes <= limit and not little:
+        return None
+    width = max(1, sum(map(row_bytes, arrays)))
+    return plan(schedule, sizes, min(CHUNK_BYTES, limit // 4) // width)
 
 
 def plan(schedule: NDArray[np.int64], sizes: Sequence[int], capacity: int) -> Plan:
