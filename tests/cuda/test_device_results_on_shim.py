@@ -171,6 +171,34 @@ def test_predictions(gpu: CupyBackend) -> None:
     assert_close(trainer.predict(there).get(), gp.compile(model, backend="numpy")(x))
 
 
+def test_parameters_and_state_follow(gpu: CupyBackend) -> None:
+    """Read, set and saved between runs on the device as between runs on the host."""
+    x, y = digits(samples=64)
+    found = []
+    for backend, arrays in ((gpu, put(gpu, x, y)), (gpu, [x, y])):
+        model = mlp()
+        optimizer = OPTIMIZERS["adam"](model.parameters())
+        loss_fn = nn.CrossEntropyLoss()
+        step = gp.compile_step(
+            lambda a, b, m=model, f=loss_fn: f(m(a), b), optimizer, backend=backend
+        )
+        step.run(*arrays, batch_size=16, seed=1)
+        saved = {k: v.copy() for k, v in model.state_dict().items()}
+        moments = optimizer.state_dict()
+        first = step.run(*arrays, batch_size=16, seed=2)
+        model.load_state_dict(saved)
+        optimizer.load_state_dict(moments)
+        again = step.run(*arrays, batch_size=16, seed=2)
+        model[0].weight.value = saved["0.weight"] * 0.5
+        model[0].bias.value[...] = 0.25
+        after = step(*arrays)
+        losses = [a.get() if hasattr(a, "get") else np.asarray(a) for a in (first, again, after)]
+        assert_same(losses[1], losses[0])
+        found.append([*losses, *model.state_dict().values()])
+    for device, host in zip(*found):
+        assert_same(device, host)
+
+
 def test_the_users_stream_comes_before_and_after(gpu: CupyBackend) -> None:
     """Order without waiting: the host does not synchronize where nobody on it looks."""
     driver = gpu.driver
