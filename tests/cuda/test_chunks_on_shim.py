@@ -90,7 +90,8 @@ def test_chunks_give_the_bits_of_resident_data(name: str, way: str) -> None:
 @shim
 def test_data_that_do_not_fit_are_cut_by_themselves(tmp_path: Path) -> None:
     """A device with less memory than the data; the data are mapped from a file."""
-    x, y = digits(samples=4000)
+    x, y = digits(samples=5000)
+    assert x.nbytes > chunks.SMALL_BYTES
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     expected = trained(CupyBackend(driver=ShimDriver()), (x, y))
@@ -100,7 +101,7 @@ def test_data_that_do_not_fit_are_cut_by_themselves(tmp_path: Path) -> None:
     assert small.uploads > 2
     for key, value in expected.items():
         assert_same(found[key], value, key)
-    fits = Counting(memory=3_000_000)
+    fits = Counting(memory=4_000_000)
     trained(CupyBackend(driver=fits), (x, y))
     assert fits.uploads == 0
 
@@ -109,6 +110,7 @@ def test_data_that_do_not_fit_are_cut_by_themselves(tmp_path: Path) -> None:
 def test_a_run_on_few_rows_uploads_only_these(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `Trainer.fit` does, which looks around several times an epoch."""
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 30 * BYTES_A_SAMPLE)
+    monkeypatch.setattr(chunks, "SMALL_BYTES", 0)
     few = {"order": np.arange(60), "batch_size": 20}
     expected = trained(CupyBackend(driver=ShimDriver()), digits_head(), **few)
     driver = Counting()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,22 @@ def test_gradients(gpu: CupyBackend) -> None:
     assert_close(second(x), second(there[0]).get())
 
 
+def test_gradients_by_parameters_and_structures(gpu: CupyBackend) -> None:
+    x, _ = digits()
+    weight = nn.Parameter(np.full((64, 3), 0.01, np.float32))
+
+    def loss(w: Any, data: dict[str, Any]) -> Any:
+        return gp.ops.sum(gp.ops.tanh(data["x"] @ w) * data["scale"])
+
+    expected = gp.grad(loss, (0, 1))(weight, {"x": x, "scale": 2.0})
+    found = gp.grad(loss, (0, 1))(weight, {"x": put(gpu, x)[0], "scale": 2.0})
+    assert_close(found[0].get(), expected[0])
+    assert_close(found[1]["x"].get(), expected[1]["x"])
+    assert_close(found[1]["scale"].get(), np.asarray(expected[1]["scale"]))
+    step = gp.grad(lambda w: gp.ops.sum(gp.ops.square(w)))  # host values alone stay on the host
+    assert type(step(weight)) is np.ndarray
+
+
 def test_vjp_computes_the_forward_pass_once(gpu: CupyBackend) -> None:
     x, _ = digits()
     (there,) = put(gpu, x)
@@ -261,6 +278,11 @@ def test_another_device_is_refused(gpu: CupyBackend) -> None:
     (elsewhere,) = put(CupyBackend(driver=ShimDriver(number=3)), x)
     with pytest.raises(DataError, match="cuda:3"):
         double(elsewhere)
+    second = CupyBackend(driver=ShimDriver(number=2))
+    plain = SimpleNamespace(__cuda_array_interface__=there.__cuda_array_interface__)
+    with pytest.raises(DataError, match="is on cuda:0, but this runs on cuda:2"):
+        gp.compile(lambda a: a * 2.0, backend=second)(plain)
+    assert_same(double(plain).get(), 2 * x)
 
 
 def test_what_cannot_be_shared(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,6 +173,8 @@ class CupyBackend(Backend):
             return None
         limit = self._resident_bytes
         if limit is None:
+            if sum(a.nbytes for a in feed.inputs) <= chunks.SMALL_BYTES:
+                return None
             free = self.driver.free_bytes() + self._staging.nbytes
             limit = int(chunks.RESIDENT_SHARE * free)
         sizes = [p.batch_size for p in programs]

@@ -27,6 +27,7 @@ from gpubp.backends.cupy.memory import Room
 from gpubp.errors import DataError
 
 RESIDENT_SHARE = 0.7  # of the free memory: larger data are uploaded in chunks
+SMALL_BYTES = 1 << 20  # fewer are uploaded as a whole without asking what is free
 CHUNK_BYTES = 1 << 26  # at most, or what a step needs
 FEW_ROWS = 0.5  # of all rows: a run that reads fewer of more than a chunk uploads only these
 ALIGN = 256
