@@ -149,7 +149,8 @@ class Step:
         """Run whole epochs on resident data, without Python between steps.
 
         Args:
-            *data: arrays of equal first size, in the order of fn's arguments.
+            *data: arrays of equal first size, in the order of fn's arguments. Host arrays that
+                exceed the memory of a device go there in chunks, with the same results.
             batch_size: samples a step; the last batch of an epoch is shorter unless `drop_last`.
             epochs: passes over the data.
             shuffle: a new random order each epoch.
