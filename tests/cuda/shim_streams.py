@@ -72,8 +72,9 @@ class Streams:
         """Do what was queued, up to a mark or all of it."""
         last = self._finished + len(self._queued) if position is None else position
         while self._finished < last:
+            work = self._queued.pop(0)  # first: memory that is freed meanwhile comes back here
             self._finished += 1
-            self._queued.pop(0)()
+            work()
 
     def finish_copies(self, last: Copy) -> None:
         """Do the copies up to one, in order."""
