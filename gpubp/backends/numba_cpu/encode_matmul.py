@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, Encoded, float_bits, place
 from gpubp.backends.numba_cpu.epilogues import Epilogue, find_epilogue
+from gpubp.backends.numba_cpu.gathered import Gathered
 from gpubp.backends.numba_cpu.target import lanes, tile_rows
 from gpubp.layout import matrix_batch_stride
 from gpubp.program import Operand, Part
@@ -39,7 +41,9 @@ class _Shape:
         return 2 * lanes(self.dtype)
 
 
-def encode_matmul(part: Part) -> tuple[list[int], int, list[tuple[int, str]]]:
+def encode_matmul(
+    part: Part, gathered: Mapping[int, Gathered]
+) -> tuple[list[int], int, list[tuple[int, str]]]:
     """(words, scratch bytes, needs) of a part built around a matrix product."""
     assert part.anchor is not None
     compute = part.body[part.anchor]
@@ -54,8 +58,13 @@ def encode_matmul(part: Part) -> tuple[list[int], int, list[tuple[int, str]]]:
     code = [0] * words.MM_WORDS
     code[words.MM_M], code[words.MM_N], code[words.MM_K] = m, n, shape.k
     code[words.MM_BATCH] = math.prod(batch) // batch[0] if batch else 0
-    for at, operand in ((words.MM_A, a), (words.MM_B, b)):
+    orders = words.MM_A_ORDER, words.MM_B_ORDER
+    for at, order, operand in zip((words.MM_A, words.MM_B), orders, (a, b)):
         code[at : at + 5] = _matrix(operand, tuple(batch), shape.size)
+        source = gathered.get(operand.value)
+        code[order] = -1 if source is None else source.order
+        if source is not None:
+            code[at : at + 2] = source.place(operand)
     if stored is not None:
         code[words.MM_C : words.MM_C + 2] = place(stored)
     code[words.MM_C_SCRATCH] = int(stored is None)
@@ -90,7 +99,7 @@ def _plan(code: list[int], shape: _Shape, a: Operand, b: Operand, chained: bool)
     m, n, k, size, panel = shape.m, shape.n, shape.k, shape.size, shape.panel
     columns = max(panel, L2_BYTES // max(k * size, 1) // panel * panel)
     turned = b.strides[-1] != 1 and n > 1
-    pack = turned or (m >= PACK_ROWS and n * size > PACK_ROW_BYTES)
+    pack = turned or code[words.MM_B_ORDER] >= 0 or (m >= PACK_ROWS and n * size > PACK_ROW_BYTES)
     pack_a = _overfills(a.strides[-1] * size, k) > (1 if n >= FAR_COLUMNS else 2)
     pack_a = pack_a and n >= PACK_COLUMNS
     rows = max(m, 1)
