@@ -131,7 +131,7 @@ def _line(mark: str, part: Part, timing: Timing | None) -> str:
     width = _PLAIN if timing is None else _PROFILED
     if len(name) > width - 2:
         name = name[: width - 5] + "..."
-    share = f"{part.rows} rows" if part.rows else "one worker"
+    share = f"{part.rows} {part.shared}" if part.rows else "one worker"
     line = f"{mark}{name:<{width}}{part.flops / 1e3:>10.1f}{part.bytes_moved / 1e3:>10.1f}"
     if timing is not None:
         rate = max(timing.seconds, 1e-12) * 1e9

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.errors import BackendError
-from gpubp.program import Program
+from gpubp.program import Part, Program
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,13 @@ class Backend(ABC):
             BackendError: there is no such device.
         """
         return cls()
+
+    def splits_columns(self, part: Part) -> bool:
+        """The workers should share this product of two matrices by columns, not by rows.
+
+        Asked where the weights, B, then stay with one worker each; see `gpubp.lower`.
+        """
+        return False
 
     @abstractmethod
     def load(self, program: Program) -> Any:

@@ -24,6 +24,10 @@ PACK_ROWS = 32  # copy B where so many rows of C use the copy ...
 PACK_ROW_BYTES = 128  # ... and its rows are longer than this
 PACK_COLUMNS, FAR_COLUMNS = 64, 256  # copy A strip by strip for so many columns of C, where a
 L1_LINES, L1_SETS, LINE_BYTES = 512, 64, 64  # strip read in place does not stay in this cache
+SPLIT_BYTES, SPLIT_ROWS = (
+    1 << 15,
+    4,
+)  # share by columns: B is larger; at most so many times more rows
 
 
 @dataclass
@@ -69,6 +73,7 @@ def encode_matmul(
         code[words.MM_C : words.MM_C + 2] = place(stored)
     code[words.MM_C_SCRATCH] = int(stored is None)
     scratch = _plan(code, shape, a, b, chain is not None)
+    code[words.MM_BY_COLUMNS] = int(part.shared == "columns")
     _describe(code, epilogue)
     needs = [(words.MM_TILES, f"tiles_{shape.dtype}")]
     if chain is not None:
@@ -77,6 +82,20 @@ def encode_matmul(
         code += chain.words
         scratch += chain.scratch
     return code, scratch, needs
+
+
+def splits_columns(part: Part) -> bool:
+    """Workers that share this product by columns exchange less than they do by rows.
+
+    They save the exchange of B, the weights, and read all of A; see docs/design/cpu.md.
+    """
+    assert part.anchor is not None
+    compute = part.body[part.anchor]
+    m, n = compute.shape
+    k, size = part.type_of(compute.args[0])[0][-1], compute.dtype.itemsize
+    if n * size % LINE_BYTES or k * n * size < SPLIT_BYTES or m > SPLIT_ROWS * n:
+        return False
+    return len(part.body) == 1 or find_epilogue(part) is not None
 
 
 def _matrix(operand: Operand, batch: tuple[int, ...], size: int) -> list[int]:

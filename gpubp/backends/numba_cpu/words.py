@@ -95,7 +95,8 @@ MM_STATE = 37  # twice: buffer (-1: none), byte offset
 MM_NUMBERS = 41
 MM_A_ORDER = MM_NUMBERS + 3 * TILE_MAX_NUMBERS  # buffer: rows of A are read by it; -1: in turn
 MM_B_ORDER = MM_A_ORDER + 1  # the same of B
-MM_WORDS = MM_B_ORDER + 1
+MM_BY_COLUMNS = MM_B_ORDER + 1  # 1: workers share columns
+MM_WORDS = MM_BY_COLUMNS + 1
 A_COPIED = 8  # elements of A that are copied at once; no strip has more rows
 
 # Reduction over the middle of (outer, red, inner).

@@ -204,7 +204,7 @@ def make_matmul(kind: Any) -> Any:
         return np.int64(0) if buffer < 0 else load_i64(bases, buffer)
 
     @njit(error_model="numpy")
-    def product(code, bases, batch, row0, row1, scratch):
+    def product(code, bases, batch, row0, row1, column0, column1, scratch):
         params = scratch
         m, n, k = (
             load_i64(code, words.MM_M),
@@ -240,8 +240,8 @@ def make_matmul(kind: Any) -> Any:
             if load_i64(code, words.MM_PACK_A) == 1:
                 top = scratch + load_i64(code, words.MM_SCRATCH_A)
                 pack_a(stop - r, k, a + r * ar, ar, ac, top)
-            for j in range(0, n, columns):
-                some = min(columns, n - j)
+            for j in range(column0, column1, columns):
+                some = min(columns, column1 - j)
                 at = b + j * bc
                 if pack != 0:
                     packed = scratch + load_i64(code, words.MM_SCRATCH_B)
@@ -266,14 +266,16 @@ def make_matmul(kind: Any) -> Any:
 
     @njit(error_model="numpy")
     def kernel(code, bases, row0, row1, tile, scratch):
-        """Rows are rows of C; with batch axes, they are matrices of the first batch axis."""
-        m = load_i64(code, words.MM_M)
+        """Rows are rows of C, or its columns; with batch axes, matrices of the first such axis."""
+        m, n = load_i64(code, words.MM_M), load_i64(code, words.MM_N)
         batches = load_i64(code, words.MM_BATCH)
-        if batches == 0:
-            product(code, bases, 0, row0, row1, scratch)
+        if load_i64(code, words.MM_BY_COLUMNS) == 1:
+            product(code, bases, 0, 0, m, row0, row1, scratch)
+        elif batches == 0:
+            product(code, bases, 0, row0, row1, 0, n, scratch)
         else:
             for batch in range(row0 * batches, row1 * batches):
-                product(code, bases, batch, 0, m, scratch)
+                product(code, bases, batch, 0, m, 0, n, scratch)
         return 0
 
     return kernel
