@@ -38,7 +38,7 @@ class Options:
         return self.verify
 
 
-def _by_rows(_: Part) -> bool:
+def _by_rows(_part: Part, _follows: bool) -> bool:
     return False
 
 
@@ -46,7 +46,7 @@ def compile_graph(
     graph: Graph,
     batched: bool = False,
     options: Options | None = None,
-    splits_columns: Callable[[Part], bool] = _by_rows,
+    splits_columns: Callable[[Part, bool], bool] = _by_rows,
 ) -> Program:
     """Compile a graph.
 

@@ -60,7 +60,7 @@ class Lowering:
         graph: Graph,
         layouts: dict[int, Layout],
         batched: bool,
-        splits_columns: Callable[[Part], bool],
+        splits_columns: Callable[[Part, bool], bool],
     ) -> None:
         self.graph = graph
         self._splits_columns = splits_columns
@@ -251,13 +251,13 @@ class Lowering:
         anchor = group.anchor
         if part.kernel != "matmul" or anchor is None or len(anchor.shape) != 2:
             return None
-        saved = any(
+        follows = any(
             self.layouts[s.index].base.index in self._split and s.shape == anchor.shape
             for n in group.nodes
             for s in n.inputs
             if n is not anchor
         )
-        if not (saved or self._is_own_weight(anchor)) or not self._splits_columns(part):
+        if not (follows or self._is_own_weight(anchor)) or not self._splits_columns(part, follows):
             return None
         self._split.update(n.index for n in group.nodes if n.shape == anchor.shape)
         return _shared_by_columns(part, anchor.shape[1])

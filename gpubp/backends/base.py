@@ -107,10 +107,11 @@ class Backend(ABC):
         """
         return cls()
 
-    def splits_columns(self, part: Part) -> bool:
+    def splits_columns(self, part: Part, follows: bool) -> bool:
         """The workers should share this product of two matrices by columns, not by rows.
 
-        Asked where the weights, B, then stay with one worker each; see `gpubp.lower`.
+        Asked where the weights, B, then stay with one worker each, or, with `follows`, where what
+        comes after the product reads a matrix that was shared by columns; see `gpubp.lower`.
         """
         return False
 

@@ -84,16 +84,18 @@ def encode_matmul(
     return code, scratch, needs
 
 
-def splits_columns(part: Part) -> bool:
+def splits_columns(part: Part, follows: bool) -> bool:
     """Workers that share this product by columns exchange less than they do by rows.
 
-    They save the exchange of B, the weights, and read all of A; see docs/design/cpu.md.
+    They save the exchange of B, the weights, or of what `follows` the product and is shared by
+    columns, and read all of A; see docs/design/cpu.md.
     """
     assert part.anchor is not None
     compute = part.body[part.anchor]
     m, n = compute.shape
     k, size = part.type_of(compute.args[0])[0][-1], compute.dtype.itemsize
-    if n * size % LINE_BYTES or k * n * size < SPLIT_BYTES or m > SPLIT_ROWS * n:
+    small = k * n * size < SPLIT_BYTES or m > SPLIT_ROWS * n
+    if n * size % LINE_BYTES or (small and not follows):
         return False
     return len(part.body) == 1 or find_epilogue(part) is not None
 
