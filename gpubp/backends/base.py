@@ -107,11 +107,14 @@ class Backend(ABC):
         """
         return cls()
 
-    def splits_columns(self, part: Part, follows: bool) -> bool:
+    def splits_columns(self, part: Part, why: str) -> bool:
         """The workers should share this product of two matrices by columns, not by rows.
 
-        Asked where the weights, B, then stay with one worker each, or, with `follows`, where what
-        comes after the product reads a matrix that was shared by columns; see `gpubp.lower`.
+        Args:
+            part: the product.
+            why: what speaks for it. "weight": B is a weight that each worker then reads a share of,
+                the one that it updates. "follows": what comes after the product reads a matrix that
+                was shared by columns. "update": nothing but an update reads the result.
         """
         return False
 

@@ -78,8 +78,8 @@ class NumbaBackend(Backend):
         }
         return Probe(cls.name, True, "fused native kernels on all cores", details)
 
-    def splits_columns(self, part: Part, follows: bool) -> bool:
-        return splits_columns(part, follows)
+    def splits_columns(self, part: Part, why: str) -> bool:
+        return splits_columns(part, why)
 
     def load(self, program: Program) -> Loaded:
         loaded = Loaded(program)
