@@ -38,7 +38,7 @@ class Options:
         return self.verify
 
 
-def _by_rows(_part: Part, _follows: bool) -> bool:
+def _by_rows(_part: Part, _why: str) -> bool:
     return False
 
 
@@ -46,7 +46,7 @@ def compile_graph(
     graph: Graph,
     batched: bool = False,
     options: Options | None = None,
-    splits_columns: Callable[[Part, bool], bool] = _by_rows,
+    splits_columns: Callable[[Part, str], bool] = _by_rows,
 ) -> Program:
     """Compile a graph.
 

@@ -60,7 +60,7 @@ class Lowering:
         graph: Graph,
         layouts: dict[int, Layout],
         batched: bool,
-        splits_columns: Callable[[Part, bool], bool],
+        splits_columns: Callable[[Part, str], bool],
     ) -> None:
         self.graph = graph
         self._splits_columns = splits_columns
@@ -251,16 +251,23 @@ class Lowering:
         anchor = group.anchor
         if part.kernel != "matmul" or anchor is None or len(anchor.shape) != 2:
             return None
-        follows = any(
-            self.layouts[s.index].base.index in self._split and s.shape == anchor.shape
-            for n in group.nodes
-            for s in n.inputs
-            if n is not anchor
-        )
-        if not (follows or self._is_own_weight(anchor)) or not self._splits_columns(part, follows):
+        why = self._why_columns(group, anchor, part)
+        if why is None or not self._splits_columns(part, why):
             return None
-        self._split.update(n.index for n in group.nodes if n.shape == anchor.shape)
+        if why != "update":
+            self._split.update(n.index for n in group.nodes if n.shape == anchor.shape)
         return _shared_by_columns(part, anchor.shape[1])
+
+    def _why_columns(self, group: Group, anchor: Node, part: Part) -> str | None:
+        """See `Backend.splits_columns`."""
+        beside = [s for n in group.nodes for s in n.inputs if n is not anchor]
+        bases = {self.layouts[s.index].base.index for s in beside if s.shape == anchor.shape}
+        if bases & self._split:
+            return "follows"
+        if self._is_own_weight(anchor):
+            return "weight"
+        kinds = {self.buffers[o.buffer].kind for _, o in part.outputs}
+        return "update" if kinds == {"bank"} else None
 
     def _is_own_weight(self, product: Node) -> bool:
         """B is the transpose of a slot that is updated and that no other product reads."""

@@ -26,7 +26,7 @@ Y = RNG.integers(0, 7, SAMPLES)
 class ByRows(NumbaBackend):
     """Shares nothing by columns."""
 
-    def splits_columns(self, part: Part, follows: bool) -> bool:
+    def splits_columns(self, part: Part, why: str) -> bool:
         return False
 
 

@@ -24,6 +24,7 @@ PACK_ROWS = 32  # copy B where so many rows of C use the copy ...
 PACK_ROW_BYTES = 128  # ... and its rows are longer than this
 PACK_COLUMNS, FAR_COLUMNS = 64, 256  # copy A strip by strip for so many columns of C, where a
 L1_LINES, L1_SETS, LINE_BYTES = 512, 64, 64  # strip read in place does not stay in this cache
+FEW_ROWS = 16  # share an update of so few rows by columns
 SPLIT_BYTES, SPLIT_ROWS = (
     1 << 15,
     4,
@@ -84,18 +85,23 @@ def encode_matmul(
     return code, scratch, needs
 
 
-def splits_columns(part: Part, follows: bool) -> bool:
+def splits_columns(part: Part, why: str) -> bool:
     """Workers that share this product by columns exchange less than they do by rows.
 
-    They save the exchange of B, the weights, or of what `follows` the product and is shared by
-    columns, and read all of A; see docs/design/cpu.md.
+    They save the exchange of B, the weights, or of what follows the product and is shared by
+    columns, and read all of A; an update of few rows saves copies of B. See docs/design/cpu.md.
     """
     assert part.anchor is not None
     compute = part.body[part.anchor]
     m, n = compute.shape
     k, size = part.type_of(compute.args[0])[0][-1], compute.dtype.itemsize
-    small = k * n * size < SPLIT_BYTES or m > SPLIT_ROWS * n
-    if n * size % LINE_BYTES or (small and not follows):
+    whole_lines = n * size % LINE_BYTES == 0
+    worth = {
+        "weight": whole_lines and k * n * size >= SPLIT_BYTES and m <= SPLIT_ROWS * n,
+        "follows": whole_lines,
+        "update": m <= FEW_ROWS and n >= 2 * FEW_ROWS,
+    }
+    if not worth[why]:
         return False
     return len(part.body) == 1 or find_epilogue(part) is not None
 
