@@ -25,10 +25,8 @@ PACK_ROW_BYTES = 128  # ... and its rows are longer than this
 PACK_COLUMNS, FAR_COLUMNS = 64, 256  # copy A strip by strip for so many columns of C, where a
 L1_LINES, L1_SETS, LINE_BYTES = 512, 64, 64  # strip read in place does not stay in this cache
 FEW_ROWS = 16  # share an update of so few rows by columns
-SPLIT_BYTES, SPLIT_ROWS = (
-    1 << 15,
-    4,
-)  # share by columns: B is larger; at most so many times more rows
+SPLIT_BYTES = 1 << 15  # share by columns where B is at least so large ...
+SPLIT_ROWS = 4  # ... and C has at most so many times more rows than columns
 
 
 @dataclass
