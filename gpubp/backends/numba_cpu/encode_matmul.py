@@ -17,7 +17,7 @@ from gpubp.store import round_up
 
 # Sizes of what should stay in a cache, and measured crossovers; see docs/design/cpu.md.
 L1_BYTES = 16384  # a block of C that a chain follows
-L2_BYTES = 1 << 17  # a block of B
+L2_BYTES = 3 << 16  # a block of B
 FAR_BLOCK_BYTES = 3 << 16  # a block of C that a chain follows, where B does not fit
 A_BYTES, FAR_A_BYTES = 1 << 17, 1 << 22  # a copied block of A; the same, where B does not fit
 PACK_ROWS = 32  # copy B where so many rows of C use the copy ...
