@@ -38,7 +38,7 @@ class CollectingDriver:
         sources: in the order in which they were compiled.
     """
 
-    name, architecture = "nothing", "sm_80"
+    name, architecture, products = "nothing", "sm_80", None
 
     def __init__(self, processors: int = 132) -> None:
         self.processors = processors
