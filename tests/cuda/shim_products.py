@@ -3,8 +3,9 @@
 Comes in: problems and addresses in the shim's memory. Goes out: the same products, by columns, with
 transposes, leading dimensions, strides of batches, epilogues, alpha and beta from the device's
 memory. What cuBLASLt refuses is refused: types it has no kernels for, too small a workspace or
-leading dimension, addresses less aligned than was said. The documentation meant is that of
-cublasLtMatmul() and the comments of cublasLt.h.
+leading dimension. What it takes on trust is checked: addresses that are less aligned than was said,
+or outside of memory. The documentation meant is that of cublasLtMatmul() and the comments of
+cublasLt.h.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ KINDS = {
 PLAN_BYTES = 64
 STORED = {"float32": "f4", "float64": "f8", "bfloat16": "u2", "float16": "f2"}
 Clock = Callable[[Counter[bytes]], float]
+
+
+class MisuseError(AssertionError):
+    """What a GPU answers with wrong results or an illegal access, if it notices at all."""
 
 
 def library_wins(launched: Counter[bytes]) -> float:
@@ -132,21 +137,21 @@ class ShimProducts:
         matrices = (problem.a, problem.b, problem.d)
         for name, matrix, place in zip("ABD", matrices, (at.a, at.b, at.d)):
             if not place or place % matrix.alignment:
-                _refuse(f"{name} at {place:#x} is not aligned to {matrix.alignment} bytes")
-        if plan.workspace > self.workspace or workspace % ALIGNED or not workspace:
-            _refuse(f"{plan.workspace} bytes of workspace are needed, at a multiple of {ALIGNED}")
-        if not runtime().gp_holds(workspace, self.workspace):
-            _refuse("the workspace is too small")
+                raise MisuseError(f"{name} at {place:#x}, said to be {matrix.alignment}-aligned")
+        if plan.workspace > self.workspace:
+            _refuse(f"{plan.workspace} bytes of workspace are needed")
+        if workspace % ALIGNED or not runtime().gp_holds(workspace, self.workspace):
+            raise MisuseError(f"no workspace of {self.workspace} bytes at {workspace:#x}")
         if ("bias" in problem.epilogue) != bool(at.bias) or at.bias % 16:
-            _refuse(f"the bias is at {at.bias:#x}, the epilogue is {problem.epilogue}")
+            raise MisuseError(f"the bias is at {at.bias:#x}, the epilogue {problem.epilogue}")
         if problem.update != bool(at.alpha and at.beta):
-            _refuse("alpha and beta are read on the device by updates alone")
+            raise MisuseError("alpha and beta are read on the device by updates alone")
 
     def _array(self, address: int, count: int, kind: str) -> NDArray[Any]:
         """A vector in the device's memory."""
         dtype = np.dtype(kind)
         if not runtime().gp_holds(address, count * dtype.itemsize):
-            raise BackendError(f"cuBLASLt would touch {count} {dtype} outside of memory")
+            raise MisuseError(f"cuBLASLt would touch {count} {dtype} outside of memory")
         held = (np.ctypeslib.ctypes.c_char * (count * dtype.itemsize)).from_address(address)
         return np.frombuffer(held, dtype)
 

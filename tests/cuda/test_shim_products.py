@@ -12,7 +12,7 @@ import shim_build
 from launching import get, put
 from numpy.typing import NDArray
 from shim_driver import ShimDriver
-from shim_products import STORED, ShimProducts
+from shim_products import STORED, MisuseError, ShimProducts
 from test_precision_on_shim import rounded
 from tolerances import RTOL
 
@@ -136,20 +136,20 @@ def test_launches_that_cublaslt_refuses() -> None:
     _, products, problem, at, workspace, held = _fits()
     small, large = products.plans(problem, 2)
     products.bound(problem, large, at, workspace)()
-    too_much = replace(large, workspace=products.workspace + 1)
-    for plan, place, room in (
-        (too_much, at, workspace),
-        (small, at, workspace + 16),
-        (small, at, held[0].address),
-        (small, replace(at, a=at.a + 4), workspace),
-        (small, replace(at, bias=at.bias + 4), workspace),
-        (small, replace(at, bias=0), workspace),
-        (small, replace(at, alpha=at.bias, beta=at.bias), workspace),
+    with pytest.raises(BackendError, match="INVALID_VALUE"):
+        products.bound(problem, replace(large, workspace=1 << 30), at, workspace)
+    for place, room in (
+        (at, workspace + 16),
+        (at, held[0].address),
+        (replace(at, a=at.a + 4), workspace),
+        (replace(at, bias=at.bias + 4), workspace),
+        (replace(at, bias=0), workspace),
+        (replace(at, alpha=at.bias, beta=at.bias), workspace),
     ):
-        with pytest.raises(BackendError, match="INVALID_VALUE"):
-            products.bound(problem, plan, place, room)
+        with pytest.raises(MisuseError):
+            products.bound(problem, small, place, room)
     outside = products.bound(problem, small, replace(at, d=at.d + 64), workspace)
-    with pytest.raises(BackendError, match="outside of memory"):
+    with pytest.raises(MisuseError, match="outside of memory"):
         outside()
 
 
