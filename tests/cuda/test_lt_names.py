@@ -8,11 +8,13 @@ GPU's driver.
 from __future__ import annotations
 
 import contextlib
+import importlib.machinery
 import importlib.util
 import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ import numpy as np
 import pytest
 import shim_build
 
-from gpubp.backends.cupy import nvmath_products
+from gpubp import cli
+from gpubp.backends.cupy import device, nvmath_products
 from gpubp.backends.cupy.products import EPILOGUES, PIP, SIZES, opened, setting
 from gpubp.errors import BackendError, UnknownNameError
 
@@ -142,13 +145,15 @@ def test_without_the_gpus_driver_the_error_says_what_to_install() -> None:
 
 
 DESCRIPTORS = """
-import sys
+import contextlib, types
+from dataclasses import replace
 import numpy as np
 from gpubp.backends.cupy import nvmath_products as n
-from gpubp.backends.cupy.products import Matrix, Problem
+from gpubp.backends.cupy.products import Addresses, Matrix, Plan, Problem
+from gpubp.errors import BackendError
 
 lt, cublas, nvmath = n.bindings()
-a, b = Matrix("bfloat16", 5, 6, 8, 48, 16), Matrix("bfloat16", 6, 7, 9, 63, 32)
+a, b = Matrix("bfloat16", 6, 5, 8, 48, 16), Matrix("bfloat16", 6, 7, 9, 63, 32)
 problem = Problem(a, b, Matrix("float32", 5, 7, 5, 35, 64), True, False, "float32", "bias_relu",
                   False, 3)
 made = n.Descriptors(lt, cublas, nvmath, problem, 4096)
@@ -163,7 +168,7 @@ def read(kind, owner, enum, name):
 
 operation = {"COMPUTE_TYPE": 68, "SCALE_TYPE": 0, "POINTER_MODE": 0, "TRANSA": 1, "TRANSB": 0,
              "EPILOGUE": 6, "BIAS_POINTER": 4096}
-layout = {"TYPE": 14, "ORDER": 0, "ROWS": 5, "COLS": 6, "LD": 8, "BATCH_COUNT": 3,
+layout = {"TYPE": 14, "ORDER": 0, "ROWS": 6, "COLS": 5, "LD": 8, "BATCH_COUNT": 3,
           "STRIDED_BATCH_OFFSET": 48}
 wish = {"MIN_ALIGNMENT_A_BYTES": 16, "MIN_ALIGNMENT_B_BYTES": 32, "MIN_ALIGNMENT_C_BYTES": 64,
         "MIN_ALIGNMENT_D_BYTES": 64, "MAX_WORKSPACE_BYTES": 8 << 20, "REDUCTION_SCHEME_MASK": 2}
@@ -175,6 +180,36 @@ for kind, owner, enum, expected in (
     found = {name: read(kind, owner, enum, name) for name in expected}
     assert found == expected, (found, expected)
 del made
+
+class Uninitialised(n.NvmathProducts):  # no GPU, so no handle: what is called refuses that
+    def __init__(self):
+        self._lt, self._cublas, self._nvmath = lt, cublas, nvmath
+        self._handle, self._device, self.workspace = 0, contextlib.nullcontext(), 1 << 20
+        self._stream = types.SimpleNamespace(ptr=0)
+
+products = Uninitialised()
+algorithm = np.zeros(64, np.uint8)
+assert products._repeatable(algorithm.tobytes())
+for scheme, expected in ((0, True), (1, False), (2, True), (4, False)):
+    value = np.array([scheme], np.uint32)
+    attribute = lt.MatmulAlgoConfigAttribute.REDUCTION_SCHEME
+    lt.matmul_algo_config_set_attribute(algorithm.ctypes.data, attribute, value.ctypes.data, 4)
+    assert products._repeatable(algorithm.tobytes()) == expected, scheme
+assert products.restored(problem, bytes(64)) is None
+assert products.restored(problem, b"short") is None
+update = replace(problem, epilogue="none", update=True)
+for work in (
+    lambda: products.plans(problem, 5),
+    products.bound(problem, Plan(bytes(64), 0), Addresses(256, 512, 768, 1024), 4096),
+    products.bound(update, Plan(bytes(64), 0), Addresses(256, 512, 768, 0, 8, 16), 4096),
+):
+    try:
+        work()
+    except BackendError as error:
+        assert "a product tn of 5 x 7 x 6, 3 times" in str(error), error
+        assert "NOT_INITIALIZED" in str(error), error
+    else:
+        raise AssertionError("that cannot have worked")
 print("read back")
 """
 
@@ -228,11 +263,26 @@ def test_a_setting_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         setting()
 
 
-def test_info_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "nvmath", None)
     nvmath_products.bindings.cache_clear()
     assert "not used: " in nvmath_products.describe()
     assert "pip install 'gpubp[cuda13]'" in nvmath_products.describe()
+    _with_a_gpu(monkeypatch)
+    assert cli.main(["info"]) == 0
+    assert re.search(
+        r"cublaslt: not used: .*pip install 'gpubp\[cuda13\]'", capsys.readouterr().out
+    )
     monkeypatch.setenv("GPUBP_CUBLASLT", "0")
     assert nvmath_products.describe() == "not used: GPUBP_CUBLASLT is 0"
     nvmath_products.bindings.cache_clear()
+
+
+def _with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as `gpubp info` looks."""
+    fake = types.ModuleType("cupy")
+    fake.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(device, "probe", lambda: (True, "for this test", {}))

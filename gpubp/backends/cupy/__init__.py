@@ -23,6 +23,7 @@ from gpubp.backends.cupy.driver import Driver
 from gpubp.backends.cupy.library import Library
 from gpubp.backends.cupy.loaded import RUN_WORDS, Loaded
 from gpubp.backends.cupy.memory import Staging
+from gpubp.backends.cupy.nvmath_products import describe
 from gpubp.backends.cupy.products import PIP
 from gpubp.backends.cupy.sources import Kernels
 from gpubp.device_array import DeviceArray
@@ -81,7 +82,7 @@ class CupyBackend(Backend):
         from gpubp.backends.cupy.device import probe
 
         available, reason, details = probe()
-        return Probe(cls.name, available, reason, details)
+        return Probe(cls.name, available, reason, details, lambda: {"cublaslt": describe()})
 
     def load(self, program: Program) -> Loaded:
         with self._lock:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.cupy.driver import DeviceMemoryError, Dim, Kernels, Memory
-from gpubp.backends.cupy.nvmath_products import NvmathProducts, describe
+from gpubp.backends.cupy.nvmath_products import NvmathProducts
 from gpubp.backends.cupy.products import Products, opened, setting
 from gpubp.errors import BackendError
 from gpubp.store import address_of
@@ -40,7 +40,6 @@ def probe() -> tuple[bool, str, dict[str, str]]:
             "gpus": str(count),
             "driver": str(cupy.cuda.runtime.driverGetVersion()),
             "runtime": str(cupy.cuda.runtime.runtimeGetVersion()),
-            "cublaslt": describe(),
         }
     except Exception as err:
         return False, f"CuPy cannot use a GPU here: {type(err).__name__}: {err}", {}
