@@ -23,7 +23,8 @@ import pytest
 import shim_build
 
 from gpubp import cli
-from gpubp.backends.cupy import device, nvmath_products
+from gpubp.backends.cupy import device, nvmath_descriptors, nvmath_products
+from gpubp.backends.cupy.nvmath_descriptors import bindings
 from gpubp.backends.cupy.products import EPILOGUES, PIP, SIZES, opened, setting
 from gpubp.errors import BackendError, UnknownNameError
 
@@ -75,7 +76,7 @@ BYTES = {
 @needs_nvmath
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_functions_take_what_they_are_given(name: str) -> None:
-    lt, *_ = nvmath_products.bindings()
+    lt, *_ = bindings()
     head = getattr(lt, name).__doc__.splitlines()[0]
     match = re.match(rf"{name}\((.*)\)", head)
     assert match, head
@@ -84,38 +85,39 @@ def test_functions_take_what_they_are_given(name: str) -> None:
 
 @needs_nvmath
 def test_every_function_that_is_called_is_checked() -> None:
-    text = Path(nvmath_products.__file__).read_text()
+    files = (nvmath_products, nvmath_descriptors)
+    text = "".join(Path(module.__file__).read_text() for module in files)
     called = set(re.findall(r"lt\.([a-z]\w+)", text)) - {"cuBLASLtError"}
     types = {n for n in called if n.endswith("_dtype")}
     assert called - types == SIGNATURES.keys()
-    assert all(hasattr(nvmath_products.bindings()[0], n) for n in types)
+    assert all(hasattr(bindings()[0], n) for n in types)
 
 
 @needs_nvmath
 @pytest.mark.parametrize("name", NUMBERS)
 def test_enums_have_the_headers_numbers(name: str) -> None:
-    lt, *_ = nvmath_products.bindings()
+    lt, *_ = bindings()
     found = {k: int(getattr(lt, name)[k]) for k in NUMBERS[name]}
     assert found == NUMBERS[name]
 
 
 @needs_nvmath
 def test_types_have_the_headers_numbers() -> None:
-    _, cublas, nvmath = nvmath_products.bindings()
-    names = nvmath_products.TYPES
+    _, cublas, nvmath = bindings()
+    names = nvmath_descriptors.TYPES
     numbers = {k: int(nvmath.CudaDataType[names[k]]) for k in SIZES}
     assert numbers == {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
-    computes = [int(cublas.ComputeType[n]) for n, _ in nvmath_products.COMPUTES.values()]
+    computes = [int(cublas.ComputeType[n]) for n, _ in nvmath_descriptors.COMPUTES.values()]
     assert computes == [68, 77, 70]
     assert (int(cublas.Operation.N), int(cublas.Operation.T)) == (0, 1)
     assert int(cublas.Status.NOT_SUPPORTED) == 15
-    assert nvmath_products.EPILOGUES.keys() == set(EPILOGUES)
+    assert nvmath_descriptors.EPILOGUES.keys() == set(EPILOGUES)
 
 
 @needs_nvmath
 @pytest.mark.parametrize("kind", BYTES)
 def test_attributes_have_the_headers_sizes(kind: str) -> None:
-    lt, *_ = nvmath_products.bindings()
+    lt, *_ = bindings()
     enum = getattr(lt, kind.title().replace("_", "") + "Attribute")
     sizes = {n: np.dtype(getattr(lt, f"get_{kind}_attribute_dtype")(enum[n])).itemsize
              for n in BYTES[kind]}  # fmt: skip
@@ -124,7 +126,7 @@ def test_attributes_have_the_headers_sizes(kind: str) -> None:
 
 @needs_nvmath
 def test_results_of_the_heuristic_are_laid_out_as_in_the_header() -> None:
-    lt, *_ = nvmath_products.bindings()
+    lt, *_ = bindings()
     result = lt.matmul_heuristic_result_dtype
     places = {name: result.fields[name][1] for name in ("algo", "workspace_size", "state")}
     assert places == {"algo": 0, "workspace_size": 64, "state": 72}
@@ -133,7 +135,7 @@ def test_results_of_the_heuristic_are_laid_out_as_in_the_header() -> None:
 
 @needs_nvmath
 def test_without_the_gpus_driver_the_error_says_what_to_install() -> None:
-    lt, *_ = nvmath_products.bindings()
+    lt, *_ = bindings()
     try:
         lt.destroy(lt.create())
         pytest.skip("cuBLASLt can be used here")
@@ -148,15 +150,15 @@ DESCRIPTORS = """
 import contextlib, types
 from dataclasses import replace
 import numpy as np
-from gpubp.backends.cupy import nvmath_products as n
+from gpubp.backends.cupy import nvmath_descriptors as d, nvmath_products as n
 from gpubp.backends.cupy.products import Addresses, Matrix, Plan, Problem
 from gpubp.errors import BackendError
 
-lt, cublas, nvmath = n.bindings()
+lt, cublas, nvmath = d.bindings()
 a, b = Matrix("bfloat16", 6, 5, 8, 48, 16), Matrix("bfloat16", 6, 7, 9, 63, 32)
 problem = Problem(a, b, Matrix("float32", 5, 7, 5, 35, 64), True, False, "float32", "bias_relu",
                   False, 3)
-made = n.Descriptors(lt, cublas, nvmath, problem, 4096)
+made = d.Descriptors(lt, cublas, nvmath, problem, 4096)
 
 def read(kind, owner, enum, name):
     kinds = getattr(lt, f"get_{kind}_attribute_dtype")
@@ -267,7 +269,7 @@ def test_info_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "nvmath", None)
-    nvmath_products.bindings.cache_clear()
+    bindings.cache_clear()
     assert "not used: " in nvmath_products.describe()
     assert "pip install 'gpubp[cuda13]'" in nvmath_products.describe()
     _with_a_gpu(monkeypatch)
@@ -277,7 +279,7 @@ def test_info_says_what_to_install(
     )
     monkeypatch.setenv("GPUBP_CUBLASLT", "0")
     assert nvmath_products.describe() == "not used: GPUBP_CUBLASLT is 0"
-    nvmath_products.bindings.cache_clear()
+    bindings.cache_clear()
 
 
 def _with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
