@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from shim_backend import shim_backend
 from shim_build import runtime
 from shim_driver import ShimDriver
 
-from gpubp.backends.cupy import CupyBackend
+from gpubp.backends.cupy import CupyBackend, encode_product, library
 from gpubp.backends.cupy.products import ALIGNED, SIZES, Addresses, Matrix, Plan, Problem, Work
 from gpubp.errors import BackendError
 
@@ -215,6 +217,13 @@ def _check(problem: Problem) -> None:
 
 def _refuse(reason: str) -> None:
     raise BackendError(f"cuBLASLt: CUBLAS_STATUS_INVALID_VALUE: {reason}")
+
+
+def send_everything(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """No product is too small for the library, and choices are not those of another test."""
+    monkeypatch.setattr(encode_product, "LEAST_FLOPS", 0.0)
+    monkeypatch.setattr(library, "cache_root", lambda: folder)
+    monkeypatch.setattr(library, "ROUNDS", 1)  # of measuring by a clock that never varies
 
 
 def library_backend(order: str = "random", **options: Any) -> CupyBackend:

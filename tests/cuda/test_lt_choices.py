@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 import shim_build
 from classifier import OPTIMIZERS, classifier_step, digits, mlp
-from shim_products import Clock, ShimProducts, launches_of, library_backend, own_wins
+from shim_products import (
+    Clock,
+    ShimProducts,
+    launches_of,
+    library_backend,
+    own_wins,
+    send_everything,
+)
 from tolerances import assert_product, assert_same
 
 import gpubp as gp
@@ -29,8 +36,8 @@ A, B = RNG.normal(size=(9, 40)).astype("f"), RNG.normal(size=(40, 7)).astype("f"
 @pytest.fixture(autouse=True)
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where choices are kept."""
-    monkeypatch.setattr(encode_product, "LEAST_FLOPS", 0.0)
-    monkeypatch.setattr(library, "cache_root", lambda: tmp_path)
+    send_everything(monkeypatch, tmp_path)
+    monkeypatch.setattr(library, "ROUNDS", 2)
     return tmp_path / "products"
 
 

@@ -17,7 +17,7 @@ import pytest
 import shim_build
 from classifier import OPTIMIZERS, classifier_step, digits, mlp
 from products import FORWARD, operands
-from shim_products import ShimProducts, library_backend
+from shim_products import ShimProducts, library_backend, send_everything
 from test_precision_on_shim import rounded
 from test_programs_on_shim import agree, trained
 from tolerances import assert_close
@@ -39,8 +39,7 @@ Patch = pytest.MonkeyPatch
 
 @pytest.fixture(autouse=True)
 def _everything_to_the_library(monkeypatch: Patch, tmp_path: Path) -> None:
-    monkeypatch.setattr(encode_product, "LEAST_FLOPS", 0.0)
-    monkeypatch.setattr(library, "cache_root", lambda: tmp_path)
+    send_everything(monkeypatch, tmp_path)
 
 
 def _in_turn(precision: str = "bf16", kind: type = ShimProducts) -> None:
@@ -224,22 +223,9 @@ class ForgottenBeta(ShimProducts):
         super()._run(replace(problem, update=False), plan, at, workspace)
 
 
-class KeptWorkspace(ShimProducts):
-    """A workspace that is the room of our own partial results."""
-
-    def bound(self, problem: Problem, plan: Plan, at: Addresses, workspace: int) -> Work:
-        launch = super().bound(problem, plan, at, workspace)
-
-        def twice() -> None:
-            launch()
-            self._driver.enqueue(lambda: self._array(at.d, 64, "u1").fill(0xFF))
-
-        return twice
-
-
 @pytest.mark.parametrize(
     ("kind", "check"),
-    [(FrozenRate, _on_schedule), (ForgottenBeta, _exact), (KeptWorkspace, _followed)],
+    [(FrozenRate, _on_schedule), (ForgottenBeta, _exact)],
 )
 def test_a_fault_in_the_library_itself_is_caught(kind: Any, check: Callable[[type], None]) -> None:
     check(ShimProducts)
