@@ -31,12 +31,14 @@ class Probe:
         available: it can run programs here.
         reason: why not, and what to do; or what speaks for it.
         details: versions and devices, for `gpubp info`.
+        more: gives further details, which take longer to find out.
     """
 
     name: str
     available: bool
     reason: str
     details: dict[str, str] = field(default_factory=dict)
+    more: Callable[[], dict[str, str]] = dict
 
 
 @dataclass(eq=False)

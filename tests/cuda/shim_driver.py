@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from shim_build import built, runtime
 
 from gpubp.backends.cupy.driver import DeviceMemoryError, Dim
+from gpubp.backends.cupy.products import Products
 from gpubp.errors import BackendError, unknown_name
 
 ORDERS = ("forward", "reverse", "random")
@@ -143,6 +144,7 @@ class ShimDriver:
     """
 
     name = "CPU (test shim)"
+    products: Products | None = None  # see shim_products.py
 
     def __init__(
         self,
@@ -204,10 +206,14 @@ class ShimDriver:
         """
         self._check_launch(kernel, grid, block, shared, params)
         copied = bytes(params)
+        self.enqueue(lambda: self._run(kernel, grid, block, shared, copied))
+
+    def enqueue(self, work: Callable[[], None]) -> None:
+        """Do some work in stream order, or record it."""
         if self._recorded is not None:
-            self._recorded.append(lambda: self._run(kernel, grid, block, shared, copied))
+            self._recorded.append(work)
         else:
-            self._run(kernel, grid, block, shared, copied)
+            work()
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record what `work` launches; the result launches it all, parameters as they were then."""

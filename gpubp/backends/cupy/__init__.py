@@ -20,8 +20,12 @@ from numpy.typing import NDArray
 
 from gpubp.backends.base import Backend, Feed, Probe
 from gpubp.backends.cupy.driver import Driver
-from gpubp.backends.cupy.loaded import RUN_WORDS, Kernels, Loaded
+from gpubp.backends.cupy.library import Library
+from gpubp.backends.cupy.loaded import RUN_WORDS, Loaded
 from gpubp.backends.cupy.memory import Staging
+from gpubp.backends.cupy.nvmath_products import describe
+from gpubp.backends.cupy.products import PIP
+from gpubp.backends.cupy.sources import Kernels
 from gpubp.device_array import DeviceArray
 from gpubp.errors import BackendError, DataError, unknown_name
 from gpubp.program import Program
@@ -34,7 +38,6 @@ _PROBLEMS = {
     1: "a class label is out of range: labels must be 0 to (number of classes - 1).",
     2: "an index is out of range of the axis it indexes.",
 }
-PIP = "pip install 'gpubp[cuda13]' (or 'gpubp[cuda12]' where the driver is older)"
 
 
 class CupyBackend(Backend):
@@ -59,13 +62,10 @@ class CupyBackend(Backend):
     def __init__(
         self, device: int = 0, driver: Driver | None = None, precision: str | None = None
     ) -> None:
-        if driver is None:
-            from gpubp.backends.cupy.device import CupyDriver
-
-            driver = CupyDriver(device)
+        driver = driver or _on_gpu(device)
         self.driver = driver
         self.precision = _checked_precision(precision, driver)
-        self._kernels = Kernels(driver)
+        self._library = Library(driver, Kernels(driver))
         self._run = driver.allocate(8 * RUN_WORDS)
         self._staging = Staging(driver)
         self._results = Staging(driver)
@@ -82,11 +82,11 @@ class CupyBackend(Backend):
         from gpubp.backends.cupy.device import probe
 
         available, reason, details = probe()
-        return Probe(cls.name, available, reason, details)
+        return Probe(cls.name, available, reason, details, lambda: {"cublaslt": describe()})
 
     def load(self, program: Program) -> Loaded:
         with self._lock:
-            return Loaded(program, self.driver, self._kernels, self._run.address, self.precision)
+            return Loaded(program, self.driver, self._library, self._run.address, self.precision)
 
     def profile(self, loaded: Loaded, feed: Feed, repeats: int = 50) -> list[float]:
         """Seconds that each part of a program takes on the device, when it runs alone again and
@@ -197,6 +197,12 @@ class CupyBackend(Backend):
         self.driver.download(self._run.address, words)
         if words[3]:
             raise DataError(_PROBLEMS[int(words[3])])
+
+
+def _on_gpu(device: int) -> Driver:
+    from gpubp.backends.cupy.device import CupyDriver
+
+    return CupyDriver(device)
 
 
 def _checked_precision(precision: str | None, driver: Driver) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from gpubp.backends.cupy.products import Products
 from gpubp.errors import BackendError
 
 Dim = tuple[int, int, int]
@@ -58,6 +59,11 @@ class Driver(Protocol):
     name: str
     architecture: str
     processors: int
+
+    @property
+    def products(self) -> Products | None:
+        """A library of matrix products; None where there is none, or it is not wanted."""
+        ...
 
     def allocate(self, nbytes: int) -> Memory:
         """Zeroed memory.
