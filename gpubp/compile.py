@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpubp.arena import pack
@@ -11,7 +12,7 @@ from gpubp.fuse import fuse
 from gpubp.layout import Layout, canonicalize
 from gpubp.lower import Lowering
 from gpubp.plan import plan
-from gpubp.program import Program
+from gpubp.program import Part, Program
 from gpubp.verify import check_graph, check_program
 
 
@@ -37,16 +38,26 @@ class Options:
         return self.verify
 
 
-def compile_graph(graph: Graph, batched: bool = False, options: Options | None = None) -> Program:
+def _by_rows(_part: Part, _why: str) -> bool:
+    return False
+
+
+def compile_graph(
+    graph: Graph,
+    batched: bool = False,
+    options: Options | None = None,
+    splits_columns: Callable[[Part, str], bool] = _by_rows,
+) -> Program:
     """Compile a graph.
 
     Args:
         graph: its slots must be packed into banks.
         batched: inputs are batches gathered from resident arrays by an index order.
         options: see `Options`.
+        splits_columns: which products the workers of the backend should share by columns.
 
     Returns:
-        The program: ready to be loaded by any backend.
+        The program: ready to be loaded by any backend that can share by columns what was asked for.
     """
     options = options or Options()
     canonical, layouts = canonicalize(graph)
@@ -54,7 +65,7 @@ def compile_graph(graph: Graph, batched: bool = False, options: Options | None =
         check_graph(graph)
         check_graph(canonical)
     groups = fuse(canonical, layouts, options.fuse)
-    lowered = Lowering(canonical, layouts, batched).run(groups)
+    lowered = Lowering(canonical, layouts, batched, splits_columns).run(groups)
     instructions, phases = plan(lowered.buffers, lowered.instructions)
     buffers = pack(lowered.buffers, instructions, phases, options.reuse)
     program = Program(

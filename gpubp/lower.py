@@ -7,8 +7,8 @@ planner packs those into the arena).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,8 +55,16 @@ class Lowered:
 class Lowering:
     """Assigns places and builds parts; one use a program."""
 
-    def __init__(self, graph: Graph, layouts: dict[int, Layout], batched: bool) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        layouts: dict[int, Layout],
+        batched: bool,
+        splits_columns: Callable[[Part, str], bool],
+    ) -> None:
         self.graph = graph
+        self._splits_columns = splits_columns
+        self._split: set[int] = set()  # values that workers share by columns
         self.layouts = layouts
         self.batched = batched
         self.buffers: list[Buffer] = []
@@ -163,7 +171,7 @@ class Lowering:
 
     def _result(self, node: Node, rows: int) -> Operand:
         place = self._place(node)
-        shared = rows > 0 and len(node.shape) > 0 and node.shape[0] == rows
+        axis = 0 if rows > 0 and len(node.shape) > 0 and node.shape[0] == rows else None
         return Operand(
             self._index[id(place.buffer)],
             node.dtype,
@@ -171,10 +179,10 @@ class Lowering:
             node.shape,
             c_strides(node.shape),
             node.index,
-            shared,
+            axis,
         )
 
-    def _operand(self, layout: Layout, dtype: Any, by_rows: bool) -> Operand:
+    def _operand(self, layout: Layout, dtype: Any, axis: int | None) -> Operand:
         place = self._place(layout.base)
         return Operand(
             self._index[id(place.buffer)],
@@ -183,7 +191,7 @@ class Lowering:
             layout.shape,
             layout.strides,
             layout.base.index,
-            by_rows,
+            axis,
         )
 
     def _prologue(self, group: Group) -> set[int]:
@@ -202,17 +210,17 @@ class Lowering:
         numbers: dict[tuple[int, int], int] = {}
         inputs: list[Operand] = []
         inside = {n.index for n in group.nodes}
-        keys: dict[Any, int] = {}
+        keys: dict[tuple[int, int | None], int] = {}
         for node in group.nodes:
             for position, source in enumerate(node.inputs):
                 layout = self.layouts[source.index]
                 if layout.base.index in inside:
                     continue
-                by_rows = _reads_by_rows(group, node, position, layout, rows, prologue)
-                key = (source.index, by_rows)
+                axis = _shared_axis(group, node, position, layout, rows, prologue)
+                key = (source.index, axis)
                 if key not in keys:
                     keys[key] = len(inputs)
-                    inputs.append(self._operand(layout, source.dtype, by_rows))
+                    inputs.append(self._operand(layout, source.dtype, axis))
                 numbers[node.index, position] = keys[key]
         results = {n.index: len(inputs) + i for i, n in enumerate(group.nodes)}
         body = []
@@ -230,7 +238,69 @@ class Lowering:
             if n.index in self._leaving
         ]
         anchor = None if group.anchor is None else group.nodes.index(group.anchor)
-        return Part(_kernel(group), body, anchor, inputs, outputs, rows)
+        part = Part(_kernel(group), body, anchor, inputs, outputs, rows)
+        return self._by_columns(group, part) or part
+
+    def _by_columns(self, group: Group, part: Part) -> Part | None:
+        """The same product shared by columns, where that leaves more to each worker alone.
+
+        That is so where B is a weight that nothing else reads: the worker that updates rows of it,
+        as it is stored, reads no others. And where the result of such a product is read again, for
+        the gradient before the activation, which is what the update of these weights reads.
+        """
+        anchor = group.anchor
+        if part.kernel != "matmul" or anchor is None or len(anchor.shape) != 2:
+            return None
+        why = self._why_columns(group, anchor, part)
+        if why is None or not self._splits_columns(part, why):
+            return None
+        if why != "update":
+            self._split.update(n.index for n in group.nodes if n.shape == anchor.shape)
+        return _shared_by_columns(part, anchor.shape[1])
+
+    def _why_columns(self, group: Group, anchor: Node, part: Part) -> str | None:
+        """See `Backend.splits_columns`."""
+        beside = [s for n in group.nodes for s in n.inputs if n is not anchor]
+        bases = {self.layouts[s.index].base.index for s in beside if s.shape == anchor.shape}
+        if bases & self._split:
+            return "follows"
+        if self._is_own_weight(anchor):
+            return "weight"
+        kinds = {self.buffers[o.buffer].kind for _, o in part.outputs}
+        return "update" if kinds == {"bank"} else None
+
+    def _is_own_weight(self, product: Node) -> bool:
+        """B is the transpose of a slot that is updated and that no other product reads."""
+        weight = self.layouts[product.inputs[1].index]
+        updated = {slot for slot, _ in self.graph.writes}
+        if weight.base.spec is not SLOT or weight.base.payload not in updated:
+            return False
+        readers = [
+            n
+            for n in self.graph.nodes
+            if n.spec.kind is Kind.MATMUL
+            and any(self.layouts[s.index].base is weight.base for s in n.inputs)
+        ]
+        return readers == [product] and weight.strides == (1, weight.shape[0])
+
+
+def _shared_by_columns(part: Part, columns: int) -> Part:
+    """A product of two matrices whose workers share columns instead of rows."""
+    assert part.anchor is not None
+    left = part.body[part.anchor].args[0]
+    inputs = [
+        replace(o, axis=_last_axis(o, columns) if i != left else None)
+        for i, o in enumerate(part.inputs)
+    ]
+    outputs = [(v, replace(o, axis=1)) for v, o in part.outputs]
+    return replace(part, inputs=inputs, outputs=outputs, rows=columns)
+
+
+def _last_axis(operand: Operand, columns: int) -> int | None:
+    """The last axis, if it has the columns' number."""
+    if not operand.shape or operand.shape[-1] != columns or operand.strides[-1] == 0:
+        return None
+    return len(operand.shape) - 1
 
 
 def _kernel(group: Group) -> str:
@@ -268,20 +338,36 @@ def _rows(group: Group) -> int:
     return anchor.shape[0] if by_rows and anchor.shape else 0
 
 
-def _reads_by_rows(
+def _shared_axis(
     group: Group, node: Node, position: int, layout: Layout, rows: int, prologue: set[int]
-) -> bool:
-    """Worker w reads only its own share of the operand's first axis.
+) -> int | None:
+    """The axis of the operand of which worker w reads only its own share.
 
     `prologue`: the nodes that run over the input of a reduction, the reduction included.
     """
+    anchor = group.anchor
+    if rows > 0 and anchor is not None and node.index in prologue:
+        return _kept_axis(anchor, layout, rows)
+    return 0 if _reads_by_rows(group, node, position, layout, rows) else None
+
+
+def _kept_axis(reduction: Node, layout: Layout, rows: int) -> int | None:
+    """The first axis that a reduction keeps, if it sums over all before it or none."""
+    summed, full = reduction.attrs["axis"], reduction.inputs[0].shape
+    axis = next((i for i in range(len(full)) if i not in summed), None)
+    if axis is None or tuple(range(axis)) != tuple(a for a in summed if a < axis):
+        return None
+    shared = len(layout.shape) == len(full) and layout.shape[axis] == rows
+    return axis if shared and layout.strides[axis] != 0 else None
+
+
+def _reads_by_rows(group: Group, node: Node, position: int, layout: Layout, rows: int) -> bool:
+    """Worker w reads only its own share of the operand's first axis."""
     if rows == 0 or not layout.shape or layout.shape[0] != rows or layout.strides[0] == 0:
         return False
     anchor = group.anchor
     if node.spec.kind is Kind.RANDOM:
         return False
-    if anchor is not None and node.index in prologue:
-        return 0 not in anchor.attrs["axis"] and len(layout.shape) == len(anchor.inputs[0].shape)
     if node.spec.kind is Kind.ROWWISE:
         return True
     if node is not anchor:

@@ -18,7 +18,7 @@ from gpubp.errors import VerificationError
 from gpubp.program import Buffer, Instruction, Operand, Part
 from gpubp.store import ALIGN_BYTES, round_up
 
-RowKey = tuple[int, int, int]
+RowKey = tuple[int, int, int, tuple[tuple[int, int], ...]]
 
 
 class Access(NamedTuple):
@@ -121,14 +121,22 @@ def extent(operand: Operand) -> tuple[int, int]:
 def row_key(operand: Operand, part: Part) -> RowKey | None:
     """Accesses with equal keys touch the same bytes from the same worker only; None: from any."""
     if part.rows == 0:
-        return (0, 0, 0)
-    if not operand.by_rows:
+        return (0, 0, 0, ())
+    if operand.axis is None or any(s < 0 for s in operand.strides):
         return None
-    size = operand.dtype.itemsize
-    inner = sum((n - 1) * s for n, s in zip(operand.shape[1:], operand.strides[1:]))
-    if any(s < 0 for s in operand.strides) or inner >= operand.strides[0]:
+    size, stride = operand.dtype.itemsize, operand.strides[operand.axis]
+    others = [
+        (n, s)
+        for i, (n, s) in enumerate(zip(operand.shape, operand.strides))
+        if i != operand.axis and n > 1 and s > 0
+    ]
+    wider = [(n, s) for n, s in others if s >= stride]  # a row lies in several pieces
+    if sum((n - 1) * s for n, s in others if s < stride) >= stride:
         return None
-    return part.rows, operand.offset * size, operand.strides[0] * size
+    if any(s < stride * part.rows for _, s in wider):
+        return None
+    pieces = tuple(sorted((n, s * size) for n, s in wider))
+    return part.rows, operand.offset * size, stride * size, pieces
 
 
 def conflict(a: Unit, b: Unit) -> bool:
@@ -253,7 +261,7 @@ def _flat_part(parts: list[Part]) -> Part:
         if _is_scalar(operands[0]):
             return operands[0]
         also = tuple(o.value for o in operands[1:])
-        return replace(operands[0], shape=(size,), strides=(1,), by_rows=True, also=also)
+        return replace(operands[0], shape=(size,), strides=(1,), axis=0, also=also)
 
     body = [replace(c, shape=(size,)) for c in parts[0].body]
     inputs = [widen(o) for o in zip(*[p.inputs for p in parts])]

@@ -3,7 +3,7 @@
 An `Instruction` is one or more `Part`s that need no barrier between them. A part is a fused group
 of ops: its `body` is evaluated op by op by the NumPy references, which defines it; `kernel` names
 the implementation that backends use. `rows` says how the work is shared: worker w of W takes a
-contiguous share of `rows` rows (0: worker 0 does it all).
+contiguous share of `rows` rows, or columns of a product (0: worker 0 does it all).
 
 Everything here is data: it prints, and `to_dict` gives JSON.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from gpubp.core import OpSpec, Shape
 from gpubp.layout import c_strides
-from gpubp.store import Bank, round_up
+from gpubp.store import Bank
 
 
 @dataclass(eq=False)
@@ -55,7 +55,8 @@ class Operand:
         buffer: index into `Program.buffers`.
         offset: in elements of `dtype` from the start of the buffer.
         value: the graph value that it holds (for reports and proofs).
-        by_rows: the first axis is shared among workers as the part's rows are.
+        axis: the one that is shared among workers as the part's rows are; None: any worker may
+            touch all of it.
         also: further values, where updates of several slots were merged into one.
     """
 
@@ -65,7 +66,7 @@ class Operand:
     shape: Shape
     strides: tuple[int, ...]
     value: int
-    by_rows: bool
+    axis: int | None
     also: tuple[int, ...] = ()
 
     @property
@@ -120,6 +121,12 @@ class Part:
     def name(self) -> str:
         """`matmul+add+relu`"""
         return "+".join(c.spec.name for c in self.body)
+
+    @property
+    def shared(self) -> str:
+        """What workers share: "rows", or "columns" of a product."""
+        columns = self.kernel == "matmul" and self.outputs[0][1].axis == 1
+        return "columns" if columns else "rows"
 
     @property
     def flops(self) -> float:
@@ -228,7 +235,7 @@ class Program:
     def _line(self, part: Part) -> str:
         ins = ", ".join(self._operand(o) for o in part.inputs)
         outs = ", ".join(self._operand(o) for _, o in part.outputs)
-        share = f"rows {part.rows}" if part.rows else "one worker"
+        share = f"{part.shared} {part.rows}" if part.rows else "one worker"
         return f"{outs} = {part.kernel}<{part.name}>({ins})  [{share}]"
 
     def _operand(self, operand: Operand) -> str:
@@ -283,19 +290,21 @@ def _operand_dict(operand: Operand) -> dict[str, Any]:
         "shape": list(operand.shape),
         "strides": list(operand.strides),
         "value": operand.value,
-        "by_rows": operand.by_rows,
+        "axis": operand.axis,
     }
 
 
 def share_of(rows: int, worker: int, workers: int) -> tuple[int, int]:
     """The rows [start, stop) that `worker` takes; the same rule in every backend.
 
-    Shares are multiples of 8 rows where there are enough of them, so that tiles stay whole. It
-    depends on `rows` alone, so parts with equal `rows` meet the same worker without a barrier.
+    Where there are enough rows, shares begin at multiples of 16 or 8: no cache line of columns is
+    shared, and tiles stay whole. It depends on `rows` alone, so parts with equal `rows` meet the
+    same worker without a barrier.
     """
     if rows == 0:
         return (0, 1) if worker == 0 else (0, 0)
-    chunk = -(-rows // workers)
-    if rows >= 16 * workers:
-        chunk = round_up(chunk, 8)
-    return min(rows, worker * chunk), min(rows, (worker + 1) * chunk)
+    grain = 16 if rows >= 32 * workers else 8 if rows >= 16 * workers else 1
+    first, stop = (
+        (rows * w // workers + grain // 2) // grain * grain for w in (worker, worker + 1)
+    )
+    return first, rows if worker == workers - 1 else stop

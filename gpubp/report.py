@@ -6,6 +6,7 @@ arithmetic or its bytes, whichever is longer, take at the best rates of the back
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,10 @@ def report(runner: Runner, profile: bool = False) -> str:
     with runner.lock:
         times = _measure(runner, ready)
         roof = _roof(runner)
-    bounds = [roof.bound(p.flops, p.bytes_moved) if roof else 0.0 for p in program.parts]
+    bounds = [
+        roof.bound(p.flops, p.bytes_moved) if roof and time else 0.0
+        for p, time in zip(program.parts, times)
+    ]
     timings = [Timing(*pair) for pair in zip(times, bounds)]
     lines = _table(program, runner.backend.name, timings) + _summary(program)
     return "\n".join(lines + _roofline(timings, roof))
@@ -131,10 +135,10 @@ def _line(mark: str, part: Part, timing: Timing | None) -> str:
     width = _PLAIN if timing is None else _PROFILED
     if len(name) > width - 2:
         name = name[: width - 5] + "..."
-    share = f"{part.rows} rows" if part.rows else "one worker"
+    share = f"{part.rows} {part.shared}" if part.rows else "one worker"
     line = f"{mark}{name:<{width}}{part.flops / 1e3:>10.1f}{part.bytes_moved / 1e3:>10.1f}"
     if timing is not None:
-        rate = max(timing.seconds, 1e-12) * 1e9
+        rate = timing.seconds * 1e9 if timing.seconds > 0 else math.inf  # nothing had to be done
         line += f"{timing.seconds * 1e6:>9.2f}{part.flops / rate:>9.1f}"
         line += f"{part.bytes_moved / rate:>7.1f}{timing.bound * 1e6:>9.2f}{timing.share:>9}"
     return f"{line}  {share}"

@@ -64,7 +64,9 @@ class Runner:
             graph, structure = self._trace(types)
             pack("slots", graph.slots())
             pack("slots", [slot for slot, _ in graph.writes])
-            program = compile_graph(graph, self._batched, self._options)
+            program = compile_graph(
+                graph, self._batched, self._options, self.backend.splits_columns
+            )
             ready = Ready(graph, structure, program, self.backend.load(program))
             self._known[types, key] = ready
         self.last = ready

@@ -43,10 +43,10 @@ def check_program(program: Program) -> None:
 
 
 def _bytes_of(operand: Operand, rows: tuple[int, int] | None = None) -> np.ndarray:
-    """Every byte position the operand touches, or those of some of its rows."""
+    """Every byte position the operand touches, or those of a share of it."""
     index = np.asarray(operand.offset, dtype=np.int64)
     for axis, (n, stride) in enumerate(zip(operand.shape, operand.strides)):
-        span = range(n) if rows is None or axis > 0 else range(*rows)
+        span = range(n) if rows is None or axis != operand.axis else range(*rows)
         index = index[..., None] + np.arange(span.start, span.stop, dtype=np.int64) * stride
     starts = np.unique(index) * operand.dtype.itemsize
     found: np.ndarray = (starts[:, None] + np.arange(operand.dtype.itemsize)).ravel()
@@ -133,7 +133,7 @@ def _touched(part: Part, operand: Operand, worker: int, write: bool) -> np.ndarr
         return np.zeros(0, np.int64)
     if part.rows == 0:
         return _bytes_of(operand)
-    if operand.by_rows:
+    if operand.axis is not None:
         return _bytes_of(operand, (start, stop))
-    _require(not write, f"{part.name}: a shared part writes an operand that is not by rows")
+    _require(not write, f"{part.name}: a shared part writes an operand that is not shared")
     return _bytes_of(operand)

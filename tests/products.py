@@ -34,7 +34,7 @@ def found_epilogues(program: Program | None) -> list[str | None]:
 def encoded(program: Program | None) -> list[list[int]]:
     """The words of each product."""
     assert program is not None
-    return [encode_matmul(p)[0] for p in program.parts if p.kernel == "matmul"]
+    return [encode_matmul(p, {})[0] for p in program.parts if p.kernel == "matmul"]
 
 
 def _then(name: str) -> Callable[..., Any]:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from common.children import Child, LeftOutError
 from gpubp.bench import BenchmarkError
 
-# Threads of the turn before may spin for a while after their work.
-PAUSE_SECONDS = 0.03
+# Threads of the turn before may spin after their work: those of NumPy's OpenBLAS for 0.12 s.
+PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)

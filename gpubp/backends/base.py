@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gpubp.device_array import DeviceArray
 from gpubp.errors import BackendError, DataError
-from gpubp.program import Program
+from gpubp.program import Part, Program
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,14 @@ class Probe:
         available: it can run programs here.
         reason: why not, and what to do; or what speaks for it.
         details: versions and devices, for `gpubp info`.
+        more: gives further details, which take longer to find out.
     """
 
     name: str
     available: bool
     reason: str
     details: dict[str, str] = field(default_factory=dict)
+    more: Callable[[], dict[str, str]] = dict
 
 
 @dataclass(eq=False)
@@ -108,6 +110,17 @@ class Backend(ABC):
             BackendError: there is no such device.
         """
         return cls()
+
+    def splits_columns(self, part: Part, why: str) -> bool:
+        """The workers should share this product of two matrices by columns, not by rows.
+
+        Args:
+            part: the product.
+            why: what speaks for it. "weight": B is a weight that each worker then reads a share of,
+                the one that it updates. "follows": what comes after the product reads a matrix that
+                was shared by columns. "update": nothing but an update reads the result.
+        """
+        return False
 
     @abstractmethod
     def load(self, program: Program) -> Any:

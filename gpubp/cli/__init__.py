@@ -77,7 +77,7 @@ def _info(options: argparse.Namespace) -> int:
         state = "available" if probe.available else "not available"
         mark = " (default)" if probe.name == chosen else ""
         print(f"\n{probe.name}{mark}: {state}; {probe.reason}")
-        for key, value in probe.details.items():
+        for key, value in {**probe.details, **probe.more()}.items():
             print(f"    {key}: {value}")
     return 0
 

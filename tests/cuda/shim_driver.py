@@ -24,6 +24,7 @@ from shim_build import built, runtime
 from shim_streams import Copy, Mark, Streams
 
 from gpubp.backends.cupy.driver import DeviceMemoryError, Dim, Event
+from gpubp.backends.cupy.products import Products
 from gpubp.errors import BackendError, unknown_name
 
 ORDERS = ("forward", "reverse", "random")
@@ -153,6 +154,7 @@ class ShimDriver:
     """
 
     name = "CPU (test shim)"
+    products: Products | None = None  # see shim_products.py
 
     def __init__(
         self,
@@ -220,10 +222,10 @@ class ShimDriver:
         """
         self._check_launch(kernel, grid, block, shared, params)
         copied = bytes(params)
+        self.enqueue(lambda: self._run(kernel, grid, block, shared, copied))
 
-        def work() -> None:
-            self._run(kernel, grid, block, shared, copied)
-
+    def enqueue(self, work: Callable[[], None]) -> None:
+        """Do some work in stream order, or record it."""
         if self._recorded is not None:
             self._recorded.append(work)
         else:

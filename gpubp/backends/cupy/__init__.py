@@ -22,10 +22,14 @@ from numpy.typing import NDArray
 from gpubp.backends.base import Backend, Feed, Probe
 from gpubp.backends.cupy import chunks
 from gpubp.backends.cupy.chunks import Chunks
-from gpubp.backends.cupy.driver import PIP, Driver
+from gpubp.backends.cupy.driver import Driver
 from gpubp.backends.cupy.exchange import adopt, begin, end, require_aligned
-from gpubp.backends.cupy.loaded import RUN_WORDS, Kernels, Loaded
+from gpubp.backends.cupy.library import Library
+from gpubp.backends.cupy.loaded import RUN_WORDS, Loaded
 from gpubp.backends.cupy.memory import Staging
+from gpubp.backends.cupy.nvmath_products import describe
+from gpubp.backends.cupy.products import PIP
+from gpubp.backends.cupy.sources import Kernels
 from gpubp.device_array import DeviceArray
 from gpubp.errors import BackendError, DataError, unknown_name
 from gpubp.program import Program
@@ -68,13 +72,10 @@ class CupyBackend(Backend):
         precision: str | None = None,
         resident_bytes: int | None = None,
     ) -> None:
-        if driver is None:
-            from gpubp.backends.cupy.device import CupyDriver
-
-            driver = CupyDriver(device)
+        driver = driver or _on_gpu(device)
         self.driver = driver
         self.precision = _checked_precision(precision, driver)
-        self._kernels = Kernels(driver)
+        self._library = Library(driver, Kernels(driver))
         self._run = driver.allocate(8 * RUN_WORDS)
         self._staging = Staging(driver)
         self._results = Staging(driver)
@@ -93,11 +94,11 @@ class CupyBackend(Backend):
         from gpubp.backends.cupy.device import probe
 
         available, reason, details = probe()
-        return Probe(cls.name, available, reason, details)
+        return Probe(cls.name, available, reason, details, lambda: {"cublaslt": describe()})
 
     def load(self, program: Program) -> Loaded:
         with self._lock:
-            return Loaded(program, self.driver, self._kernels, self._run.address, self.precision)
+            return Loaded(program, self.driver, self._library, self._run.address, self.precision)
 
     def profile(self, loaded: Loaded, feed: Feed, repeats: int = 50) -> list[float]:
         """Seconds that each part of a program takes on the device, when it runs alone again and
@@ -252,6 +253,12 @@ class CupyBackend(Backend):
         self.driver.download(self._run.address, words)
         if words[3]:
             raise DataError(_PROBLEMS[int(words[3])])
+
+
+def _on_gpu(device: int) -> Driver:
+    from gpubp.backends.cupy.device import CupyDriver
+
+    return CupyDriver(device)
 
 
 def _checked_precision(precision: str | None, driver: Driver) -> str:

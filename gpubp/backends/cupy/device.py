@@ -13,13 +13,16 @@ import ctypes
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.cupy import nvrtc
-from gpubp.backends.cupy.driver import PIP, DeviceMemoryError, Dim, Event, Kernels, Memory
+from gpubp.backends.cupy.driver import DeviceMemoryError, Dim, Event, Kernels, Memory
+from gpubp.backends.cupy.nvmath_products import NvmathProducts
+from gpubp.backends.cupy.products import PIP, Products, opened, setting
 from gpubp.errors import BackendError
 from gpubp.interop import on_device
 from gpubp.store import address_of
@@ -132,6 +135,18 @@ class CupyDriver:
         self.name = _name(properties)
         self.architecture = f"sm_{properties['major']}{properties['minor']}"
         self.processors = int(properties["multiProcessorCount"])
+        if setting() == "1":
+            _ = self.products  # its absence is an error, and now
+
+    @cached_property
+    def products(self) -> Products | None:
+        """cuBLASLt; loaded when it is first asked for.
+
+        Raises:
+            BackendError: it cannot be used, and GPUBP_CUBLASLT is 1.
+        """
+        place = (self._device, self._stream, self.architecture)
+        return opened(lambda: NvmathProducts(self._cupy, *place))
 
     def allocate(self, nbytes: int) -> Memory:
         with self._device, self._stream:

@@ -19,10 +19,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.backends.cupy.products import Products
 from gpubp.errors import BackendError
 
 Dim = tuple[int, int, int]
-PIP = "pip install 'gpubp[cuda13]' (or 'gpubp[cuda12]' where the driver is older)"
 
 
 class DeviceMemoryError(BackendError):
@@ -71,6 +71,11 @@ class Driver(Protocol):
     name: str
     architecture: str
     processors: int
+
+    @property
+    def products(self) -> Products | None:
+        """A library of matrix products; None where there is none, or it is not wanted."""
+        ...
 
     def allocate(self, nbytes: int) -> Memory:
         """Zeroed memory.

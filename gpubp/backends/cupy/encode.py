@@ -10,34 +10,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from gpubp.backends.cupy.encode_elementwise import elementwise, walk
 from gpubp.backends.cupy.encode_matmul import matmul
 from gpubp.backends.cupy.encode_reduce import reduce
-from gpubp.backends.cupy.launch import (
-    HEADERS,
-    THREADS,
-    Context,
-    Launch,
-    blocks_for,
-    simple,
-    source,
-)
-from gpubp.backends.cupy.writer import Index, VectorIndex, Writer, chain, ctype_of, operands_of
+from gpubp.backends.cupy.launch import THREADS, AnyLaunch, Context, Launch, simple, source
+from gpubp.backends.cupy.writer import Index, Writer, ctype_of
 from gpubp.errors import BackendError
 from gpubp.layout import c_strides
 from gpubp.program import Operand, Part
 
-VECTOR_BYTES = 16
 _UNITS = {16: "int4", 8: "gp::i64", 4: "int", 1: "char"}
 
 
-def _walk(n: str, name: str = "i") -> str:
-    """The head of a loop in which the threads share 0 <= name < n."""
-    return (
-        f"for (gp::i64 {name} = gp::thread_number(); {name} < {n}; {name} += gp::thread_count()) {{"
-    )
-
-
-def encode(part: Part, context: Context) -> list[Launch]:
+def encode(part: Part, context: Context) -> Sequence[AnyLaunch]:
     """The launches that compute a part.
 
     Raises:
@@ -49,68 +34,6 @@ def encode(part: Part, context: Context) -> list[Launch]:
     if encoder is None:
         raise BackendError(f"the CUDA backend has no kernel for {part.kernel!r}.")
     return encoder(part, context)
-
-
-def _elementwise(part: Part, context: Context) -> list[Launch]:
-    writer = Writer(part, context.locate, context.table)
-    positions = range(len(part.body))
-    shape = part.body[-1].shape
-    operands = operands_of(part, positions)
-    index = Index(writer, "", shape, operands, "i")
-    n = writer.params.add("n", math.prod(shape))
-    lanes = _vector(part, context, index, operands)
-    if lanes > 1:
-        body = _by_vectors(writer, positions, index, operands, lanes, n)
-    else:
-        lines = chain(writer, positions, index, "i", {})
-        body = [_walk(n), *[f"  {line}" for line in lines], "}"]
-    text = source(HEADERS, writer.params, [("kernel", THREADS, [*writer.pointers, *body])])
-    grid = (blocks_for(-(-math.prod(shape) // lanes)), 1, 1)
-    return [Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)]
-
-
-def _vector(part: Part, context: Context, index: Index, operands: list[Operand]) -> int:
-    """Elements that one thread takes at a time: 16 bytes of each array, or 1."""
-    walked = [o for o in operands if index.strides(o) != (0,)]
-    sizes = {o.dtype.itemsize for o in walked}
-    if len(sizes) != 1 or sizes & {1, 2} or any(index.strides(o) != (1,) for o in walked):
-        return 1
-    size = sizes.pop()
-    for operand in walked:
-        start, entry = context.locate(operand.buffer)
-        if entry is not None or (start + operand.offset * size) % VECTOR_BYTES:
-            return 1
-    return VECTOR_BYTES // size
-
-
-def _by_vectors(
-    writer: Writer,
-    positions: Sequence[int],
-    index: Index,
-    operands: list[Operand],
-    lanes: int,
-    n: str,
-) -> list[str]:
-    """Whole vectors first, then what is left, element by element."""
-    whole = f"({n} / {lanes})"
-    single = chain(writer, positions, index, "i", {})
-    vectors = VectorIndex(writer, index, operands, lanes)
-    inner = chain(writer, positions, vectors, "i", {})
-    return [
-        _walk(whole, "g"),
-        *[f"  {line}" for line in vectors.loads],
-        "  #pragma unroll",
-        f"  for (int j = 0; j < {lanes}; ++j) {{",
-        f"    const gp::i64 i = g * {lanes} + j;",
-        *[f"    {line}" for line in inner],
-        "  }",
-        *[f"  {line}" for line in vectors.stores],
-        "}",
-        f"for (gp::i64 i = {whole} * {lanes} + gp::thread_number(); i < {n}; "
-        "i += gp::thread_count()) {",
-        *[f"  {line}" for line in single],
-        "}",
-    ]
 
 
 def _lanes(columns: int) -> int:
@@ -300,7 +223,7 @@ def _unslice(part: Part, context: Context) -> list[Launch]:
     clear = Writer(part, context.locate, context.table)
     n = clear.params.add("n", math.prod(out.shape))
     target = clear.pointer(out, True)
-    body = [_walk(n), f"  {target}[i] = {ctype_of(out.dtype)}(0);", "}"]
+    body = [walk(n), f"  {target}[i] = {ctype_of(out.dtype)}(0);", "}"]
     launches = [simple(clear, part, "base", body, math.prod(out.shape))]
     if math.prod(operand.shape) == 0:
         return launches
@@ -313,7 +236,7 @@ def _unslice(part: Part, context: Context) -> list[Launch]:
     n = writer.params.add("n", math.prod(operand.shape))
     a, b = writer.pointer(operand), writer.pointer(spread, True)
     move = f"  {b}[{index.place(spread)}] = {a}[{index.place(operand)}];"
-    body = [_walk(n), *[f"  {line}" for line in index.lines], move, "}"]
+    body = [walk(n), *[f"  {line}" for line in index.lines], move, "}"]
     return [*launches, simple(writer, part, "base", body, math.prod(operand.shape))]
 
 
@@ -327,13 +250,13 @@ def _custom(part: Part, context: Context) -> list[Launch]:
     for name in sorted(compute.attrs):
         arrays.append(writer.params.add(f"attr_{name}", float(compute.attrs[name]), "double"))
     call = f"  ::{compute.spec.name}(i, {', '.join(arrays)});"
-    launch = simple(writer, part, "functors", [_walk(n), call, "}"], math.prod(out.shape))
+    launch = simple(writer, part, "functors", [walk(n), call, "}"], math.prod(out.shape))
     return [replace(launch, source=f"{compute.spec.cuda}\n{launch.source}")]
 
 
-_ENCODERS: dict[str, Callable[[Part, Context], list[Launch]]] = {
-    "elementwise": _elementwise,
-    "scalar": _elementwise,
+_ENCODERS: dict[str, Callable[[Part, Context], Sequence[AnyLaunch]]] = {
+    "elementwise": elementwise,
+    "scalar": elementwise,
     "matmul": matmul,
     "reduce": reduce,
     "softmax": _softmax,

@@ -1,11 +1,14 @@
-"""Matrix products: tiles, chunks of k, and what follows a product."""
+"""Matrix products: who computes them; our own: tiles, chunks of k, and what follows a product."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
-from gpubp.backends.cupy.launch import HEADERS, THREADS, Context, Launch, source
+from gpubp.backends.cupy.encode_product import launches, lower
+from gpubp.backends.cupy.launch import HEADERS, THREADS, AnyLaunch, Context, Launch, source
+from gpubp.backends.cupy.products import Plan as LibraryPlan
 from gpubp.backends.cupy.writer import Index, Writer, chain, ctype_of, operands_of
 from gpubp.errors import BackendError
 from gpubp.layout import matrix_batch_stride
@@ -66,11 +69,32 @@ def plan(
     return Plan(tile, rows, columns, max(1, -(-k // chunk)), chunk, kind)
 
 
-def matmul(part: Part, context: Context) -> list[Launch]:
-    """The launches of a part built around a matrix product.
+def matmul(part: Part, context: Context) -> list[AnyLaunch]:
+    """The launches of a part built around a matrix product: the library's, or our own.
 
     Raises:
-        BackendError: it has more columns than a launch can number.
+        BackendError: it has more columns than a launch can number, or the library failed.
+    """
+
+    def theirs(here: Context, plan: LibraryPlan) -> list[AnyLaunch]:
+        lowered = lower(part, here)
+        assert lowered is not None
+        return launches(part, lowered, plan, here)
+
+    lowered = lower(part, context)
+    if lowered is not None and context.library is not None:
+        own = partial(tiled, part)
+        plan = context.library.choose(part, lowered.problem, context, own, theirs)
+        if plan is not None:
+            return launches(part, lowered, plan, context)
+    return [*tiled(part, context)]
+
+
+def tiled(part: Part, context: Context) -> list[Launch]:
+    """The launches of our own kernels.
+
+    Raises:
+        BackendError: the product has more columns than a launch can number.
     """
     assert part.anchor is not None
     compute = part.body[part.anchor]
@@ -107,11 +131,11 @@ def matmul(part: Part, context: Context) -> list[Launch]:
         writer.params.add("count", batches * m * n)
     headers = [*HEADERS, "tensor" if found.type else "gemm"]
     text, params = source(headers, writer.params, kernels), writer.params.pack()
-    launches = [Launch(text, "kernel", grid, (found.threads, 1, 1), params, part.name)]
+    made = [Launch(text, "kernel", grid, (found.threads, 1, 1), params, part.name)]
     if found.chunks > 1:
         grid = (-(-batches * m * n // THREADS), 1, 1)
-        launches.append(Launch(text, "kernel_finish", grid, (THREADS, 1, 1), params, part.name))
-    return launches
+        made.append(Launch(text, "kernel_finish", grid, (THREADS, 1, 1), params, part.name))
+    return made
 
 
 def _matrices(writer: Writer, a: Operand, b: Operand, batch: tuple[int, ...]) -> list[str]:

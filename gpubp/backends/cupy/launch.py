@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from gpubp.backends.cupy.copies import Copies
 from gpubp.backends.cupy.driver import Dim
+from gpubp.backends.cupy.products import Addresses, Plan, Problem
 from gpubp.backends.cupy.writer import Locate, Params, Writer
 from gpubp.program import Part
+
+if TYPE_CHECKING:
+    from gpubp.backends.cupy.library import Library
 
 THREADS = 256
 MAX_BLOCKS = 1 << 16  # kernels that walk their elements in steps of the grid need no more
@@ -34,6 +40,24 @@ class Launch:
     part: str
 
 
+@dataclass(frozen=True)
+class ProductLaunch:
+    """One product by the library.
+
+    Attributes:
+        problem, plan, at: see `products.py`.
+        part: whose work it is, for errors and reports.
+    """
+
+    problem: Problem
+    plan: Plan
+    at: Addresses
+    part: str
+
+
+AnyLaunch = Launch | ProductLaunch
+
+
 @dataclass
 class Context:
     """What encoders need to know of the program's memory and device.
@@ -47,6 +71,8 @@ class Context:
         processors: multiprocessors of the device.
         workspace: room for partial results; shared by all kernels, which run in turn.
         precision: what float32 matrix products are computed in: see `CupyBackend`.
+        library: for large matrix products; None if there is none.
+        copies: what it reads instead of some operands.
         reports: a kernel may set the status word; known when all are encoded.
     """
 
@@ -58,6 +84,8 @@ class Context:
     processors: int
     workspace: Workspace
     precision: str = "float32"
+    library: Library | None = None
+    copies: Copies = field(default_factory=Copies)
     reports: bool = False
 
 

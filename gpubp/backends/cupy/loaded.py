@@ -9,7 +9,7 @@ kernels' parameters keep. Nothing in a recorded launch changes with the step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 
 from gpubp.backends.cupy.driver import DeviceMemoryError, Driver, Memory
 from gpubp.backends.cupy.encode import encode
-from gpubp.backends.cupy.launch import Context, Launch, Workspace
+from gpubp.backends.cupy.launch import AnyLaunch, Context, Workspace
+from gpubp.backends.cupy.library import Library, settle
 from gpubp.backends.cupy.memory import copy_of
-from gpubp.backends.cupy.sources import begin_step, expand
+from gpubp.backends.cupy.products import Work
+from gpubp.backends.cupy.sources import begin_step
 from gpubp.core import evaluate
 from gpubp.errors import BackendError
 from gpubp.program import Operand, Part, Program
 from gpubp.store import Bank
 
 RUN_WORDS = 4  # step, schedule, order, status
-Work = Callable[[], None]
 
 
 class Loaded:
@@ -44,7 +45,7 @@ class Loaded:
         self,
         program: Program,
         driver: Driver,
-        kernels: Kernels,
+        library: Library,
         run: int,
         precision: str = "float32",
     ) -> None:
@@ -54,14 +55,17 @@ class Loaded:
         self._order = len(program.buffers) + self._residents
         self._rows = [i for i, b in enumerate(program.buffers) if b.kind == "output"]
         self._tables = driver.allocate(8 * (self._order + 1 + 3 * len(self._rows)))
+        self._run, self._library = run, library
+        self.recordable = not any(_on_host(p) for p in program.parts)
+        self._begin = library.bind(begin_step(self._begin_numbers()))
+        context = self._context(precision)
         try:
             self._allocate()
+            self.parts = self._encode(context)
         except DeviceMemoryError as err:
-            raise DeviceMemoryError(f"{err} {_needs(program, driver)}") from err
-        self._run = run
-        self.recordable = not any(_on_host(p) for p in program.parts)
-        self._begin = self._bound(begin_step(self._begin_numbers()), kernels)
-        self.parts = self._encode(kernels, precision)
+            self._keep.clear()  # so that the advice counts it as free
+            beside = context.copies.nbytes + context.workspace.nbytes
+            raise DeviceMemoryError(f"{err} {_needs(program, driver, beside)}") from err
         self.replay: dict[int, Work] = {}
 
     def _allocate(self) -> None:
@@ -91,38 +95,38 @@ class Loaded:
         rows = table + 8 * (self._order + 1)
         return [self._run, table, rows, len(self._rows), self._order]
 
-    def _encode(self, kernels: Kernels, precision: str) -> list[list[Work]]:
-        room = Workspace()
-        context = Context(
+    def _context(self, precision: str) -> Context:
+        return Context(
             self._locate,
             self._tables.address,
             self._run + 8 * 3,
             len(self.program.buffers),
             self._order,
             self._driver.processors,
-            room,
+            Workspace(),
             precision,
+            self._library,
         )
-        for part in self.program.parts:  # once to learn how much room all of them need
-            if not _on_host(part):
-                encode(part, context)
-        if room.nbytes:
-            memory = self._driver.allocate(room.nbytes)
-            self._keep.append(memory)
-            room.address = memory.address
-        works = [self._work(part, context, kernels) for part in self.program.parts]
-        self.reports = context.reports
-        return works
 
-    def _work(self, part: Part, context: Context, kernels: Kernels) -> list[Work]:
+    def _encode(self, context: Context) -> list[list[Work]]:
+        self._keep += settle(lambda: self._launches(context), context, self._driver)
+        made = self._launches(context)
+        self.reports = context.reports
+        return [self._works(*pair) for pair in zip(self.program.parts, made, strict=True)]
+
+    def _launches(self, context: Context) -> list[Sequence[AnyLaunch]]:
+        """The launches of each part, in the order in which they run."""
+        context.copies.begin()
+        made = []
+        for part in self.program.parts:
+            made.append([] if _on_host(part) else encode(part, context))
+            context.copies.written(part)
+        return made
+
+    def _works(self, part: Part, made: Sequence[AnyLaunch]) -> list[Work]:
         if _on_host(part):
             return [lambda: self._call_custom(part)]
-        return [self._bound(launch, kernels) for launch in encode(part, context)]
-
-    def _bound(self, launch: Launch, kernels: Kernels) -> Work:
-        kernel = kernels.get(launch.source, launch.kernel)
-        start = self._driver.launch
-        return lambda: start(kernel, launch.grid, launch.block, 0, launch.params)
+        return [self._library.bind(launch) for launch in made]
 
     def _call_custom(self, part: Part) -> None:
         """Run a user's NumPy function on the host: there and back through the host's memory."""
@@ -186,8 +190,8 @@ class Loaded:
                 raise BackendError(f"{err} It happened in {part.name!r}.") from err
 
 
-def _needs(program: Program, driver: Driver) -> str:
-    """What needs how much, and what would fit."""
+def _needs(program: Program, driver: Driver, beside: int) -> str:
+    """What needs how much, and what would fit; `beside`: bytes for copies and partial results."""
     sizes = dict.fromkeys(("bank", "arena", "const"), 0)
     for buffer in program.buffers:
         if buffer.kind in sizes:
@@ -195,10 +199,12 @@ def _needs(program: Program, driver: Driver) -> str:
     text = (
         f"The program needs {sizes['bank']:,} bytes for parameters and state, {sizes['arena']:,} "
         f"for the activations of a step and {sizes['const']:,} for constants"
+        + f", and {beside:,} for copies and partial results"
+        * bool(beside)
     )
-    free = driver.free_bytes() - sizes["const"]
-    if program.batched and 0 < free < sizes["arena"]:
-        fits = program.batch_size * free // sizes["arena"]
+    free, needed = driver.free_bytes() - sizes["const"], sizes["arena"] + beside
+    if program.batched and 0 < free < needed:
+        fits = program.batch_size * free // needed
         return f"{text}; a batch of about {fits} samples instead of {program.batch_size} would fit."
     return f"{text}. Use a smaller batch or a smaller model."
 
@@ -206,18 +212,3 @@ def _needs(program: Program, driver: Driver) -> str:
 def _on_host(part: Part) -> bool:
     """A user's op without CUDA source."""
     return part.kernel == "custom" and part.body[0].spec.cuda is None
-
-
-class Kernels:
-    """Compiled kernels of one device, by their source."""
-
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
-        self._known: dict[str, Any] = {}
-
-    def get(self, source: str, name: str) -> Any:
-        """A kernel; compiled if it was not before."""
-        found = self._known.get(source)
-        if found is None:
-            found = self._known[source] = self._driver.compile(expand(source))
-        return found.get(name)

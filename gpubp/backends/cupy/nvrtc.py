@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 from typing import Any
 
-from gpubp.backends.cupy.driver import PIP
+from gpubp.backends.cupy.products import PIP
 from gpubp.backends.numba_cpu.objects import cache_root, read_object, write_object
 from gpubp.errors import BackendError
 

@@ -11,7 +11,9 @@ import struct
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from gpubp.backends.cupy.driver import Driver
 from gpubp.backends.cupy.launch import Launch
 
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
@@ -44,3 +46,18 @@ def begin_step(numbers: list[int]) -> Launch:
     """The launch that starts a step; see `kernels/step.cu`."""
     params = struct.pack("<5q", *numbers)
     return Launch(read("step.cu"), "begin_step", (1, 1, 1), (32, 1, 1), params, "begin_step")
+
+
+class Kernels:
+    """Compiled kernels of one device, by their source."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._known: dict[str, Any] = {}
+
+    def get(self, source: str, name: str) -> Any:
+        """A kernel; compiled if it was not before."""
+        found = self._known.get(source)
+        if found is None:
+            found = self._known[source] = self._driver.compile(expand(source))
+        return found.get(name)

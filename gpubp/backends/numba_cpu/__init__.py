@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from gpubp.backends.base import Backend, Feed, Probe, Roof
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.custom import RAISED
+from gpubp.backends.numba_cpu.encode_matmul import splits_columns
 from gpubp.backends.numba_cpu.job import STATUS, Job, Loaded, checks_of
 from gpubp.backends.numba_cpu.objects import addresses
 from gpubp.backends.numba_cpu.pool import (
@@ -34,7 +35,7 @@ from gpubp.backends.numba_cpu.pool import (
 )
 from gpubp.backends.numba_cpu.roof import measure_roof
 from gpubp.errors import BackendError, DataError
-from gpubp.program import Program
+from gpubp.program import Part, Program
 from gpubp.store import Bank
 
 _LOOP = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 6)
@@ -76,6 +77,9 @@ class NumbaBackend(Backend):
             "threads": str(max_workers()),
         }
         return Probe(cls.name, True, "fused native kernels on all cores", details)
+
+    def splits_columns(self, part: Part, why: str) -> bool:
+        return splits_columns(part, why)
 
     def load(self, program: Program) -> Loaded:
         loaded = Loaded(program)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, op_words, place
 from gpubp.backends.numba_cpu.encode_matmul import encode_matmul
+from gpubp.backends.numba_cpu.gathered import Gathered
 from gpubp.backends.numba_cpu.opcodes import DTYPE_CODES
 from gpubp.errors import BackendError
 from gpubp.fuse import arithmetic
@@ -35,18 +36,25 @@ class EncodedPart:
     needs: list[tuple[int, str]]
 
 
-def encode(part: Part, resident: int, order: int) -> EncodedPart | None:
+def encode(
+    part: Part, resident: int, order: int, gathered: Mapping[int, Gathered] | None = None
+) -> EncodedPart | None:
     """Encode a part; None if it has nothing to do.
 
     Args:
         part: of a program.
         resident: number of the buffer that stands for the first resident input.
         order: number of the buffer that stands for the index order at the step's position.
+        gathered: batches that products read where they are.
     """
+    gathered = gathered or {}
     if part.outputs and all(math.prod(o.shape) == 0 for _, o in part.outputs):
         return None
     if part.kernel == "load_batch":
-        return _load_batch(part, resident, order)
+        in_place = part.outputs[0][1].value in gathered
+        return None if in_place else _load_batch(part, resident, order)
+    if part.kernel == "matmul":
+        return _matmul(part, gathered)
     encoder = _ENCODERS.get(part.kernel)
     if encoder is None:
         raise BackendError(f"the CPU backend has no kernel for {part.kernel!r}.")
@@ -81,10 +89,10 @@ def _scalar(part: Part) -> EncodedPart:
     return EncodedPart("scalar", code, 8 * (count + len(part.body)), [])
 
 
-def _matmul(part: Part) -> EncodedPart:
+def _matmul(part: Part, gathered: Mapping[int, Gathered]) -> EncodedPart:
     assert part.anchor is not None
     dtype = part.body[part.anchor].dtype.name
-    return EncodedPart(f"matmul_{dtype}", *encode_matmul(part))
+    return EncodedPart(f"matmul_{dtype}", *encode_matmul(part, gathered))
 
 
 def _reduce(part: Part) -> EncodedPart:
@@ -231,7 +239,6 @@ def _custom(part: Part) -> EncodedPart:
 _ENCODERS: dict[str, Callable[[Part], EncodedPart]] = {
     "elementwise": _elementwise,
     "scalar": _scalar,
-    "matmul": _matmul,
     "reduce": _reduce,
     "softmax": _rowwise,
     "log_softmax": _rowwise,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, Encoded, float_bits, place
 from gpubp.backends.numba_cpu.epilogues import Epilogue, find_epilogue
+from gpubp.backends.numba_cpu.gathered import Gathered
 from gpubp.backends.numba_cpu.target import lanes, tile_rows
 from gpubp.layout import matrix_batch_stride
 from gpubp.program import Operand, Part
@@ -15,13 +17,16 @@ from gpubp.store import round_up
 
 # Sizes of what should stay in a cache, and measured crossovers; see docs/design/cpu.md.
 L1_BYTES = 16384  # a block of C that a chain follows
-L2_BYTES = 1 << 17  # a block of B
+L2_BYTES = 3 << 16  # a block of B
 FAR_BLOCK_BYTES = 3 << 16  # a block of C that a chain follows, where B does not fit
 A_BYTES, FAR_A_BYTES = 1 << 17, 1 << 22  # a copied block of A; the same, where B does not fit
 PACK_ROWS = 32  # copy B where so many rows of C use the copy ...
 PACK_ROW_BYTES = 128  # ... and its rows are longer than this
 PACK_COLUMNS, FAR_COLUMNS = 64, 256  # copy A strip by strip for so many columns of C, where a
 L1_LINES, L1_SETS, LINE_BYTES = 512, 64, 64  # strip read in place does not stay in this cache
+FEW_ROWS = 16  # share an update of so few rows by columns
+SPLIT_BYTES = 1 << 15  # share by columns where B is at least so large ...
+SPLIT_ROWS = 4  # ... and C has at most so many times more rows than columns
 
 
 @dataclass
@@ -39,7 +44,9 @@ class _Shape:
         return 2 * lanes(self.dtype)
 
 
-def encode_matmul(part: Part) -> tuple[list[int], int, list[tuple[int, str]]]:
+def encode_matmul(
+    part: Part, gathered: Mapping[int, Gathered]
+) -> tuple[list[int], int, list[tuple[int, str]]]:
     """(words, scratch bytes, needs) of a part built around a matrix product."""
     assert part.anchor is not None
     compute = part.body[part.anchor]
@@ -54,12 +61,18 @@ def encode_matmul(part: Part) -> tuple[list[int], int, list[tuple[int, str]]]:
     code = [0] * words.MM_WORDS
     code[words.MM_M], code[words.MM_N], code[words.MM_K] = m, n, shape.k
     code[words.MM_BATCH] = math.prod(batch) // batch[0] if batch else 0
-    for at, operand in ((words.MM_A, a), (words.MM_B, b)):
+    orders = words.MM_A_ORDER, words.MM_B_ORDER
+    for at, order, operand in zip((words.MM_A, words.MM_B), orders, (a, b)):
         code[at : at + 5] = _matrix(operand, tuple(batch), shape.size)
+        source = gathered.get(operand.value)
+        code[order] = -1 if source is None else source.order
+        if source is not None:
+            code[at : at + 2] = source.place(operand)
     if stored is not None:
         code[words.MM_C : words.MM_C + 2] = place(stored)
     code[words.MM_C_SCRATCH] = int(stored is None)
     scratch = _plan(code, shape, a, b, chain is not None)
+    code[words.MM_BY_COLUMNS] = int(part.shared == "columns")
     _describe(code, epilogue)
     needs = [(words.MM_TILES, f"tiles_{shape.dtype}")]
     if chain is not None:
@@ -68,6 +81,27 @@ def encode_matmul(part: Part) -> tuple[list[int], int, list[tuple[int, str]]]:
         code += chain.words
         scratch += chain.scratch
     return code, scratch, needs
+
+
+def splits_columns(part: Part, why: str) -> bool:
+    """Workers that share this product by columns exchange less than they do by rows.
+
+    They save the exchange of B, the weights, or of what follows the product and is shared by
+    columns, and read all of A; an update of few rows saves copies of B. See docs/design/cpu.md.
+    """
+    assert part.anchor is not None
+    compute = part.body[part.anchor]
+    m, n = compute.shape
+    k, size = part.type_of(compute.args[0])[0][-1], compute.dtype.itemsize
+    whole_lines = n * size % LINE_BYTES == 0
+    worth = {
+        "weight": whole_lines and k * n * size >= SPLIT_BYTES and m <= SPLIT_ROWS * n,
+        "follows": whole_lines,
+        "update": m <= FEW_ROWS and n >= 2 * FEW_ROWS,
+    }
+    if not worth[why]:
+        return False
+    return len(part.body) == 1 or find_epilogue(part) is not None
 
 
 def _matrix(operand: Operand, batch: tuple[int, ...], size: int) -> list[int]:
@@ -90,7 +124,7 @@ def _plan(code: list[int], shape: _Shape, a: Operand, b: Operand, chained: bool)
     m, n, k, size, panel = shape.m, shape.n, shape.k, shape.size, shape.panel
     columns = max(panel, L2_BYTES // max(k * size, 1) // panel * panel)
     turned = b.strides[-1] != 1 and n > 1
-    pack = turned or (m >= PACK_ROWS and n * size > PACK_ROW_BYTES)
+    pack = turned or code[words.MM_B_ORDER] >= 0 or (m >= PACK_ROWS and n * size > PACK_ROW_BYTES)
     pack_a = _overfills(a.strides[-1] * size, k) > (1 if n >= FAR_COLUMNS else 2)
     pack_a = pack_a and n >= PACK_COLUMNS
     rows = max(m, 1)

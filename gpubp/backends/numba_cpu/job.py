@@ -12,6 +12,7 @@ from gpubp.backends.base import Feed
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.custom import CustomCall
 from gpubp.backends.numba_cpu.encode import EncodedPart, encode
+from gpubp.backends.numba_cpu.gathered import find_gathered
 from gpubp.backends.numba_cpu.objects import addresses
 from gpubp.backends.numba_cpu.pace import Pace
 from gpubp.program import Program
@@ -34,11 +35,12 @@ class Loaded:
         self.customs: list[CustomCall] = []
         self.record_of_part: list[int] = []
         parts: list[tuple[EncodedPart, int, bool]] = []
+        gathered = find_gathered(program, resident, order)
         sync = False
         for instruction in program.instructions:
             sync = sync or instruction.sync  # kept if the instruction turns out to be empty
             for part in instruction.parts:
-                encoded = encode(part, resident, order)
+                encoded = encode(part, resident, order, gathered)
                 self.record_of_part.append(-1 if encoded is None else len(parts))
                 if encoded is None:
                     continue

@@ -10,9 +10,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-TRIAL_SECONDS = 1e-3
+TRIAL_SECONDS = 2.5e-3  # long enough for caches to get used to it
 SLICE_SECONDS = 0.03
-STALE_SECONDS = 0.3
+RETRY_SECONDS = 0.02, 0.3  # the slower one is tried again after the first, twice as late each time
+WAKE_SECONDS = 5e-5  # of a slice of several workers: a thread wakes
+OLD_SECONDS = 0.1  # since the last run: whatever slowed one of them may have ended
 GUESSED_RATE = 3e10  # arithmetic per second, before anything is known
 
 
@@ -23,24 +25,39 @@ class Pace:
     Attributes:
         flops: arithmetic of a step.
         seconds: by number of workers.
-        measured: when that was.
+        due: when that is to be measured again.
+        pause: how long that was put off.
+        noted: when the last slice ended.
     """
 
     flops: float
     seconds: dict[int, float] = field(default_factory=dict)
-    measured: dict[int, float] = field(default_factory=dict)
+    due: dict[int, float] = field(default_factory=dict)
+    pause: dict[int, float] = field(default_factory=dict)
+    noted: float = 0.0
 
     def plan(self, workers: int) -> tuple[int, int]:
         """(workers, steps) of the next slice of a run, of at most `workers` workers."""
         now = time.perf_counter()
+        if now > self.noted + OLD_SECONDS:
+            self.due.clear()
+            self.pause.clear()
         for count in (1, workers):
-            if now - self.measured.get(count, -1e9) > STALE_SECONDS:
+            if now > self.due.get(count, 0.0):
                 known = self.seconds.get(count, self.flops / GUESSED_RATE)
                 return count, max(1, int(TRIAL_SECONDS / known))
         best = min((1, workers), key=lambda count: self.seconds[count])
         return best, max(1, int(SLICE_SECONDS / self.seconds[best]))
 
     def note(self, workers: int, steps: int, seconds: float) -> None:
-        """A slice took so long."""
+        """A slice took so long. One bad moment, such as a core that was taken away, is not the end:
+        what was slow is soon tried again.
+        """
+        seconds -= WAKE_SECONDS if workers > 1 else 0.0
         self.seconds[workers] = max(seconds / steps, 1e-9)
-        self.measured[workers] = time.perf_counter()
+        first, last = RETRY_SECONDS
+        slower = self.seconds[workers] > min(self.seconds.values())
+        pause = min(2 * self.pause.get(workers, first / 2), last) if slower else first
+        self.pause[workers] = pause
+        self.noted = time.perf_counter()
+        self.due[workers] = self.noted + (pause if slower else last)

@@ -61,13 +61,14 @@ EPILOGUES += ("adam_decay",)
 EPILOGUES += ("bias_sigmoid", "bias_tanh", "bias_gelu", "sigmoid_grad", "tanh_grad", "gelu_grad")
 TILE_WHOLE, TILE_TWO, TILE_ONE = 0, 1, 2  # two vectors; two, the second partly there; one, partly
 TILE_KINDS = 3
-TILE_K, TILE_A_ROW, TILE_A_COL, TILE_B_ROW, TILE_C_ROW = 0, 1, 2, 3, 4  # strides in bytes
-TILE_COLUMNS = 5  # lanes of the last vector
-TILE_BIAS = 6  # address of a row as long as C's
-TILE_STATE = 7  # two words: distance in bytes from C to arrays laid out as C
-TILE_NUMBERS = 9  # scalars of the tile's own type, a word each
+TILE_K, TILE_A_COL, TILE_B_ROW, TILE_C_ROW = 0, 1, 2, 3  # strides in bytes
+TILE_COLUMNS = 4  # lanes of the last vector
+TILE_BIAS = 5  # address of a row as long as C's
+TILE_STATE = 6  # two words: distance in bytes from C to arrays laid out as C
+TILE_NUMBERS = 8  # scalars of the tile's own type, a word each
 TILE_MAX_NUMBERS = 8
-TILE_PARAMS = TILE_NUMBERS + TILE_MAX_NUMBERS
+TILE_A_ROWS = TILE_NUMBERS + TILE_MAX_NUMBERS  # distance in bytes from A to each row of the tile
+TILE_PARAMS = TILE_A_ROWS + 8
 
 
 def epilogues(dtype: str) -> tuple[str, ...]:
@@ -92,8 +93,11 @@ MM_BIAS = 35  # buffer (-1: none), byte offset
 MM_STATE = 37  # twice: buffer (-1: none), byte offset
 # TILE_MAX_NUMBERS times: buffer (-1: none, the number is static), byte offset, static bits
 MM_NUMBERS = 41
+MM_A_ORDER = MM_NUMBERS + 3 * TILE_MAX_NUMBERS  # buffer: rows of A are read by it; -1: in turn
+MM_B_ORDER = MM_A_ORDER + 1  # the same of B
+MM_BY_COLUMNS = MM_B_ORDER + 1  # 1: workers share columns
+MM_WORDS = MM_BY_COLUMNS + 1
 A_COPIED = 8  # elements of A that are copied at once; no strip has more rows
-MM_WORDS = MM_NUMBERS + 3 * TILE_MAX_NUMBERS
 
 # Reduction over the middle of (outer, red, inner).
 RED_OP, RED_RED, RED_INNER, RED_PER_ROW = 0, 1, 2, 3

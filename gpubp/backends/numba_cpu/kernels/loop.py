@@ -47,10 +47,10 @@ def share(rows, worker, workers):
     """The same rule as `gpubp.program.share_of`."""
     if rows == 0:
         return (0, 1) if worker == 0 else (0, 0)
-    chunk = (rows + workers - 1) // workers
-    if rows >= 16 * workers:
-        chunk = (chunk + 7) // 8 * 8
-    return min(rows, worker * chunk), min(rows, (worker + 1) * chunk)
+    grain = 16 if rows >= 32 * workers else 8 if rows >= 16 * workers else 1
+    first = (rows * worker // workers + grain // 2) // grain * grain
+    stop = (rows * (worker + 1) // workers + grain // 2) // grain * grain
+    return first, rows if worker == workers - 1 else stop
 
 
 @njit(error_model="numpy")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 from gpubp.backends.numba_cpu import words
@@ -89,8 +90,8 @@ def make_matmul(kind: Any) -> Any:
         return 0
 
     @njit(error_model="numpy")
-    def strips(code, tiles, params, m, a, b, b_panel, c, n, offset):
-        """m rows of C, some columns."""
+    def strips(code, tiles, params, m, a, order, b, b_panel, c, n, offset):
+        """m rows of C, some columns. `order`: address of the numbers of A's rows, 0: in turn."""
         packed = load_i64(code, words.MM_PACK_A) == 1
         ar = load_i64(code, words.MM_A + 2)
         strip_bytes = load_i64(code, words.MM_K) * (pitch * size)
@@ -98,17 +99,27 @@ def make_matmul(kind: Any) -> Any:
         i = 0
         while i < m:
             rows = strip_rows(m - i)
+            if order != 0:
+                for q in range(rows):
+                    store_i64(params, words.TILE_A_ROWS + q, load_i64(order, i + q) * ar)
             strip(tiles, params, rows, a, b, b_panel, c + i * cr, n, offset)
-            a += strip_bytes if packed else rows * ar
+            if order == 0:
+                a += strip_bytes if packed else rows * ar
             i += rows
         return 0
 
+    @njit(error_model="numpy", inline="always")
+    def row_of(b, br, order, p):
+        """Where row p of B is."""
+        return b + (p if order == 0 else load_i64(order, p)) * br
+
     @njit(error_model="numpy")
-    def copy_rows(b, br, k, panels, out):
+    def copy_rows(b, br, order, k, panels, out):
         """Whole panels of B (k, n), whose rows are contiguous; read row by row."""
         for p in range(k):
+            row = row_of(b, br, order, p)
             for q in range(panels):
-                copy(b + p * br + q * (panel * size), out + (q * k + p) * (panel * size))
+                copy(row + q * (panel * size), out + (q * k + p) * (panel * size))
         return 0
 
     @njit(error_model="numpy")
@@ -123,23 +134,26 @@ def make_matmul(kind: Any) -> Any:
         return 0
 
     @njit(error_model="numpy")
-    def pack_b(b, br, bc, k, n, out):
-        """Copy B (k, n) panel by panel; a panel is (k, 2 vectors), its last columns unused."""
+    def pack_b(b, br, bc, order, k, n, out):
+        """Copy B (k, n) panel by panel; a panel is (k, 2 vectors), its last columns unused.
+        `order`: address of the numbers of its rows, 0: in turn.
+        """
         start = 0
         if bc == size:
-            copy_rows(b, br, k, n // panel, out)
+            copy_rows(b, br, order, k, n // panel, out)
             start = n - n % panel
         for j0 in range(start, n, panel):
             at = out + j0 * k * size
             columns = min(panel, n - j0)
             done = 0
-            while br == size and columns - done >= width:
+            while br == size and order == 0 and columns - done >= width:
                 turn_columns(b + (j0 + done) * bc, bc, k, at + done * size)
                 done += width
             if done < columns:
                 for p in range(k):
+                    row = row_of(b, br, order, p)
                     for j in range(done, columns):
-                        store(at, p * panel + j, load(b + (j0 + j) * bc + p * br, 0))
+                        store(at, p * panel + j, load(row + (j0 + j) * bc, 0))
         return 0
 
     @njit(error_model="numpy")
@@ -157,12 +171,13 @@ def make_matmul(kind: Any) -> Any:
         n = load_i64(code, words.MM_N)
         store_i64(params, words.TILE_K, load_i64(code, words.MM_K))
         store_i64(params, words.TILE_C_ROW, n * size)
-        if load_i64(code, words.MM_PACK_A) == 1:
-            store_i64(params, words.TILE_A_ROW, size)
-            store_i64(params, words.TILE_A_COL, pitch * size)
-        else:
-            store_i64(params, words.TILE_A_ROW, load_i64(code, words.MM_A + 2))
-            store_i64(params, words.TILE_A_COL, load_i64(code, words.MM_A + 3))
+        packed = load_i64(code, words.MM_PACK_A) == 1
+        store_i64(
+            params, words.TILE_A_COL, pitch * size if packed else load_i64(code, words.MM_A + 3)
+        )
+        for i in range(most):
+            row = size if packed else load_i64(code, words.MM_A + 2)
+            store_i64(params, words.TILE_A_ROWS + i, i * row)
         if load_i64(code, words.MM_PACK) == 0:
             store_i64(params, words.TILE_B_ROW, load_i64(code, words.MM_B + 2))
         else:
@@ -182,8 +197,14 @@ def make_matmul(kind: Any) -> Any:
             store(params + 8 * (words.TILE_NUMBERS + i), 0, number(code, bases, i))
         return 0
 
+    @njit(error_model="numpy", inline="always")
+    def order_at(code, bases, at):
+        """Address of the index order, if an operand is read by it, else 0."""
+        buffer = load_i64(code, at)
+        return np.int64(0) if buffer < 0 else load_i64(bases, buffer)
+
     @njit(error_model="numpy")
-    def product(code, bases, batch, row0, row1, scratch):
+    def product(code, bases, batch, row0, row1, column0, column1, scratch):
         params = scratch
         m, n, k = (
             load_i64(code, words.MM_M),
@@ -195,6 +216,8 @@ def make_matmul(kind: Any) -> Any:
         a += batch * load_i64(code, words.MM_A + 4)
         b += batch * load_i64(code, words.MM_B + 4)
         ar = load_i64(code, words.MM_A + 2)
+        a_order = order_at(code, bases, words.MM_A_ORDER)
+        b_order = order_at(code, bases, words.MM_B_ORDER)
         br, bc = load_i64(code, words.MM_B + 2), load_i64(code, words.MM_B + 3)
         pack = load_i64(code, words.MM_PACK)
         b_panel = panel * size if pack == 0 else k * panel * size
@@ -212,21 +235,23 @@ def make_matmul(kind: Any) -> Any:
             stop = min(r + rows, row1)
             first = batch * m + r  # in rows of all batches together
             c = whole if in_scratch else whole + first * n * size
-            top = a + r * ar
+            top = a if a_order != 0 else a + r * ar
+            numbers = a_order + 8 * r if a_order != 0 else 0
             if load_i64(code, words.MM_PACK_A) == 1:
                 top = scratch + load_i64(code, words.MM_SCRATCH_A)
                 pack_a(stop - r, k, a + r * ar, ar, ac, top)
-            for j in range(0, n, columns):
-                some = min(columns, n - j)
+            for j in range(column0, column1, columns):
+                some = min(columns, column1 - j)
                 at = b + j * bc
                 if pack != 0:
                     packed = scratch + load_i64(code, words.MM_SCRATCH_B)
                     if pack == 2:
                         packed += j * k * size
                     if pack == 1 or r == row0:
-                        pack_b(at, br, bc, k, some, packed)
+                        pack_b(at, br, bc, b_order, k, some, packed)
                     at = packed
-                strips(code, tiles, params, stop - r, top, at, b_panel, c, some, j * size)
+                m_left = stop - r
+                strips(code, tiles, params, m_left, top, numbers, at, b_panel, c, some, j * size)
             if chain != 0:
                 low.call_kernel(
                     load_i64(code, words.MM_CHAIN_KERNEL),
@@ -241,14 +266,16 @@ def make_matmul(kind: Any) -> Any:
 
     @njit(error_model="numpy")
     def kernel(code, bases, row0, row1, tile, scratch):
-        """Rows are rows of C; with batch axes, they are matrices of the first batch axis."""
-        m = load_i64(code, words.MM_M)
+        """Rows are rows of C, or its columns; with batch axes, matrices of the first such axis."""
+        m, n = load_i64(code, words.MM_M), load_i64(code, words.MM_N)
         batches = load_i64(code, words.MM_BATCH)
-        if batches == 0:
-            product(code, bases, 0, row0, row1, scratch)
+        if load_i64(code, words.MM_BY_COLUMNS) == 1:
+            product(code, bases, 0, 0, m, row0, row1, scratch)
+        elif batches == 0:
+            product(code, bases, 0, row0, row1, 0, n, scratch)
         else:
             for batch in range(row0 * batches, row1 * batches):
-                product(code, bases, batch, 0, m, scratch)
+                product(code, bases, batch, 0, m, 0, n, scratch)
         return 0
 
     return kernel

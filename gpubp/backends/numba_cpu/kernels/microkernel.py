@@ -221,10 +221,11 @@ class _Tile:
         """The sums over k, row by row."""
         builder = self.builder
         k = self.word(words.TILE_K)
-        self.a_row, self.a_col, self.b_row = (
-            self.word(w) for w in (words.TILE_A_ROW, words.TILE_A_COL, words.TILE_B_ROW)
-        )
-        state = [self.a, self.b, *[self.constant(0.0)] * (self.rows * self.vectors)]
+        self.a_col, self.b_row = (self.word(w) for w in (words.TILE_A_COL, words.TILE_B_ROW))
+        self.a_rows = [
+            builder.add(self.a, self.word(words.TILE_A_ROWS + i)) for i in range(self.rows)
+        ]
+        state = [I64(0), self.b, *[self.constant(0.0)] * (self.rows * self.vectors)]
         unroll = _UNROLL if self.rows == tile_rows() and self.partial is None else 1
         if unroll > 1:
             state = self._loop(builder.sdiv(k, I64(unroll)), unroll, state)
@@ -232,7 +233,9 @@ class _Tile:
         return self._loop(k, 1, state)[2:]
 
     def _loop(self, count: Any, steps: int, state: list[Any]) -> list[Any]:
-        """`count` times `steps` steps over k; state: where A and B are read, and the sums."""
+        """`count` times `steps` steps over k; state: the place in rows of A, where B is
+        read, and the sums.
+        """
         builder = self.builder
         entry = builder.block
         loop = self.function.append_basic_block("k.loop")
@@ -263,12 +266,19 @@ class _Tile:
         panel = [self.load(builder.add(at_b, I64(j * step)), j) for j in range(self.vectors)]
         fresh = []
         for i in range(self.rows):
-            address = self.row_address(at_a, self.a_row, i)
+            address = builder.add(self.a_rows[i], at_a)
             pointer = builder.inttoptr(address, self.scalar.as_pointer())
             spread = self.splat(builder.load(pointer, align=self.item))
             for j in range(self.vectors):
                 fresh.append(self.fma(spread, panel[j], sums[i * self.vectors + j]))
-        return [builder.add(at_a, self.a_col), builder.add(at_b, self.b_row), *fresh]
+        return [self.opaque(builder.add(at_a, self.a_col)), builder.add(at_b, self.b_row), *fresh]
+
+    def opaque(self, value: Any) -> Any:
+        """The same number, of which LLVM knows nothing: else it adds it to each row's address ahead
+        of the loop, once for each step, and reads those back from the stack.
+        """
+        kind = ir.FunctionType(I64, [I64])
+        return self.builder.asm(kind, "", "=r,0", [value], side_effect=False)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c, rounded once where the CPU can."""

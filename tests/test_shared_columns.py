@@ -1,0 +1,163 @@
+"""Products shared by columns, and batches that are read in place: the same bits as without."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from tolerances import assert_same
+
+import gpubp as gp
+from gpubp import nn, ops, optim
+from gpubp.backends.numba_cpu import NumbaBackend, job
+from gpubp.backends.numba_cpu.gathered import find_gathered
+from gpubp.backends.numba_cpu.kernels.loop import share
+from gpubp.program import Part, share_of
+
+SIZES = (136, 64, 48, 7)
+SAMPLES, BATCH = 150, 61  # two whole batches and one of 28
+RNG = np.random.default_rng(11)
+Y = RNG.integers(0, 7, SAMPLES)
+
+
+class ByRows(NumbaBackend):
+    """Shares nothing by columns."""
+
+    def splits_columns(self, part: Part, why: str) -> bool:
+        return False
+
+
+def _data(dtype: str) -> np.ndarray:
+    return np.random.default_rng(3).normal(size=(SAMPLES, SIZES[0])).astype(dtype)
+
+
+def _step(backend: Any, activation: Any, rule: str, dtype: str) -> tuple[Any, Any]:
+    gp.manual_seed(7)
+    layers: list[Any] = []
+    for a, b in itertools.pairwise(SIZES):
+        layers += [nn.Linear(a, b, dtype=dtype), activation()]
+    model = nn.Sequential(*layers[:-1])
+    loss_fn = nn.CrossEntropyLoss()
+    rules: dict[str, Callable[[], Any]] = {
+        "sgd": lambda: optim.SGD(model.parameters(), lr=0.05),
+        "momentum": lambda: optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
+        "adam": lambda: optim.Adam(model.parameters(), lr=0.01),
+        "clipped": lambda: optim.Adam(model.parameters(), lr=0.01),
+    }
+    norm = 0.1 if rule == "clipped" else None
+    step = gp.compile_step(
+        lambda x, y: loss_fn(model(x), y), rules[rule](), backend=backend, max_grad_norm=norm
+    )
+    return step, model
+
+
+def _trained(backend: Any, activation: Any, rule: str, dtype: str) -> dict[str, np.ndarray]:
+    step, model = _step(backend, activation, rule, dtype)
+    losses = step.run(_data(dtype), Y, batch_size=BATCH, epochs=3, seed=1)
+    return {"losses": losses, **model.state_dict()}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("activation", "rule"),
+    [
+        (nn.ReLU, "sgd"),
+        (nn.Sigmoid, "momentum"),
+        (nn.Tanh, "adam"),
+        (nn.GELU, "adam"),
+        (nn.ELU, "adam"),  # no tile does it: rows are shared
+        (nn.ReLU, "clipped"),
+    ],
+)
+def test_columns_and_rows_give_the_same_bits(activation: Any, rule: str, dtype: str) -> None:
+    wanted = _trained(ByRows(workers=1), activation, rule, dtype)
+    assert wanted["losses"][-1] < wanted["losses"][0]
+    for workers in (1, 2, 3):
+        found = _trained(NumbaBackend(workers=workers), activation, rule, dtype)
+        for name in wanted:
+            assert_same(found[name], wanted[name], f"{workers} workers: {name}")
+
+
+def test_the_first_layer_is_shared_by_columns() -> None:
+    step, _ = _step(NumbaBackend(workers=2), nn.ReLU, "adam", "float32")
+    program = step.prepare(_data("float32")[:BATCH], Y[:BATCH])
+    shared = sorted((p.name, p.rows) for p in program.parts if p.shared == "columns")
+    few_rows = ("matmul+ema+ema_square+adam_update", 48)
+    assert shared == [("matmul+add+relu", 64), few_rows, ("matmul+relu_grad", 64)]
+    names = [p.name for p in program.parts]
+    before = names.index("matmul+relu_grad", names.index("matmul+relu_grad") + 1)
+    syncs = [i.sync for i in program.instructions for _ in i.parts]
+    assert program.parts[before].shared == "columns"
+    assert not syncs[before + 1]  # the update reads what its own worker has just made
+    assert "64 columns" in step.report()
+    by_rows, _ = _step(ByRows(workers=2), nn.ReLU, "adam", "float32")
+    assert "columns" not in str(by_rows.prepare(_data("float32")[:BATCH], Y[:BATCH]))
+
+
+def test_shares_cover_all_rows() -> None:
+    for workers in (1, 2, 3, 5, 8, 16):
+        for rows in [*range(1, 70), 96, 100, 128, 200, 205, 380, 512, 1000, 2048]:
+            edges = [share_of(rows, w, workers) for w in range(workers)]
+            assert [share.py_func(rows, w, workers) for w in range(workers)] == edges
+            assert edges[0][0] == 0
+            assert edges[-1][1] == rows
+            assert all(a[1] == b[0] for a, b in itertools.pairwise(edges))
+            sizes = [b - a for a, b in edges]
+            assert max(sizes) - min(sizes) <= 24
+            if rows >= 32 * workers:
+                assert all(a % 16 == 0 for a, _ in edges)
+
+
+def _reads(forward: Callable[[Any, Any], Any], dtype: str = "float32") -> tuple[Any, Any]:
+    """A step of a model of one's own over a weight of 40 x 136 (as nn.Linear stores it)."""
+    gp.manual_seed(5)
+    layer = nn.Linear(136, 40, dtype=dtype)
+    step = gp.compile_step(
+        lambda x: ops.mean(forward(layer, x) ** 2),
+        optim.SGD(layer.parameters(), lr=0.01),
+        backend=NumbaBackend(workers=3),
+    )
+    return step, layer
+
+
+READERS: dict[str, tuple[Callable[[Any, Any], Any], bool]] = {
+    "a product": (lambda layer, x: layer(x), True),
+    "some columns": (
+        lambda layer, x: ops.matmul(x[:, 20:60], ops.transpose(layer.weight[:, :40])) + layer.bias,
+        True),
+    "a transpose": (lambda layer, x: layer(x) + ops.matmul(x[:, :40], layer.weight[:, :40]), False),
+    "some rows": (lambda layer, x: layer(x[1:]), False),
+    "every other column": (
+        lambda layer, x: ops.matmul(x[:, ::2], ops.transpose(layer.weight[:, ::2])) + layer.bias,
+        False),
+    "noise": (lambda layer, x: layer(x * 2.0), False),
+    "a product and the rest": (lambda layer, x: layer(x) + x[:, :40], False),
+    "its own square": (lambda layer, x: ops.matmul(x, ops.transpose(x)) @ layer(x), False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", READERS)
+def test_batches_are_read_in_place_where_they_can_be(
+    name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are named by an index order with repeats; the last batch is a short one."""
+    forward, in_place = READERS[name]
+    order = np.random.default_rng(2).integers(0, SAMPLES, (2, SAMPLES))
+    found = _run(forward, dtype, order)
+    assert bool(find_gathered(found[0].program, 100, 200)) == in_place
+    monkeypatch.setattr(job, "find_gathered", lambda *_: {})
+    wanted = _run(forward, dtype, order)
+    assert_same(found[1], wanted[1])
+    for key, value in wanted[2].items():
+        assert_same(found[2][key], value, key)
+
+
+def _run(forward: Callable[[Any, Any], Any], dtype: str, order: np.ndarray) -> tuple[Any, ...]:
+    step, layer = _reads(forward, dtype)
+    losses = step.run(_data(dtype), batch_size=BATCH, epochs=2, order=order)
+    assert np.isfinite(losses).all()
+    return step, losses, layer.state_dict()
