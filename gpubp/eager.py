@@ -17,7 +17,7 @@ import numpy as np
 from gpubp.backends import get_backend
 from gpubp.backends.base import Backend
 from gpubp.core import OpSpec, at_once, bind
-from gpubp.errors import DataError
+from gpubp.errors import DataError, GpubpError
 from gpubp.function import CompiledFunction
 from gpubp.interop import device_number, on_device
 from gpubp.ops.state import assign as assign_slot
@@ -35,8 +35,18 @@ def backend_of(array: Any) -> Backend:
 
 
 def native(array: Any) -> Any:
-    """An array on a GPU as one of the library that results come in, over the same memory."""
-    return backend_of(array).native(array)
+    """An array on a GPU as one of the library that results come in, over the same memory.
+
+    Raises:
+        DataError: it cannot be shared.
+    """
+    backend = backend_of(array)
+    try:
+        return backend.native(array)
+    except GpubpError:
+        raise
+    except (BufferError, RuntimeError, TypeError, ValueError) as err:
+        raise DataError(f"an array on the GPU cannot be read through DLPack: {err}") from err
 
 
 def put(array: Any, like: Any) -> Any:

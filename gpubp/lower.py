@@ -347,15 +347,17 @@ def _shared_axis(
     """
     anchor = group.anchor
     if rows > 0 and anchor is not None and node.index in prologue:
+        if node.spec.kind is Kind.RANDOM:
+            return None
         return _kept_axis(anchor, layout, rows)
     return 0 if _reads_by_rows(group, node, position, layout, rows) else None
 
 
 def _kept_axis(reduction: Node, layout: Layout, rows: int) -> int | None:
-    """The first axis that a reduction keeps, if it sums over all before it or none."""
+    """The first axis that a reduction keeps."""
     summed, full = reduction.attrs["axis"], reduction.inputs[0].shape
     axis = next((i for i in range(len(full)) if i not in summed), None)
-    if axis is None or tuple(range(axis)) != tuple(a for a in summed if a < axis):
+    if axis is None:
         return None
     shared = len(layout.shape) == len(full) and layout.shape[axis] == rows
     return axis if shared and layout.strides[axis] != 0 else None

@@ -133,9 +133,13 @@ def row_key(operand: Operand, part: Part) -> RowKey | None:
     wider = [(n, s) for n, s in others if s >= stride]  # a row lies in several pieces
     if sum((n - 1) * s for n, s in others if s < stride) >= stride:
         return None
-    if any(s < stride * part.rows for _, s in wider):
-        return None
-    pieces = tuple(sorted((n, s * size) for n, s in wider))
+    wider.sort(key=lambda axis: axis[1])
+    reach = stride * part.rows
+    for n, s in wider:
+        if s < reach:
+            return None  # pieces of different rows would meet
+        reach = n * s
+    pieces = tuple((n, s * size) for n, s in wider)
     return part.rows, operand.offset * size, stride * size, pieces
 
 

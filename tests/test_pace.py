@@ -68,6 +68,15 @@ def test_a_new_run_asks_again(machine: Machine) -> None:
     assert machine.steps[2] > machine.steps[1]
 
 
+def test_a_short_slice_is_no_marvel() -> None:
+    pace = Pace(1e6)
+    pace.note(1, 250, 2e-3)
+    pace.note(2, 3, 4e-5)
+    assert pace.seconds[2] >= 1e-5
+    pace.note(2, 250, 2.55e-3)
+    assert pace.seconds[2] > pace.seconds[1]
+
+
 def test_it_follows_the_machine(machine: Machine) -> None:
     pace = Pace(1e6)
     machine.run(pace, seconds=1.0)

@@ -97,6 +97,28 @@ def test_the_first_layer_is_shared_by_columns() -> None:
     assert "columns" not in str(by_rows.prepare(_data("float32")[:BATCH], Y[:BATCH]))
 
 
+@pytest.mark.parametrize("columns", [64, 80, 96, 112])
+def test_copies_of_all_columns_stay_in_their_scratch(columns: int) -> None:
+    """A transposed A is copied block by block, beside a copy of a worker's columns of B."""
+    x = np.random.default_rng(1).normal(size=(256, 256)).astype(np.float32)
+    start = np.random.default_rng(2).normal(size=(columns, 256)).astype(np.float32)
+    for workers in (1, 2, 3, 5):
+        weight = nn.Buffer(start.copy())
+
+        def product(x: Any, weight: Any = weight) -> Any:
+            made = ops.matmul(ops.transpose(x), ops.transpose(weight))
+            ops.assign(weight, weight * 1.0)
+            return made
+
+        compiled = gp.compile(product, backend=NumbaBackend(workers=workers))
+        found = compiled(x)
+        if workers == 1:
+            wanted = found
+            np.testing.assert_allclose(found, x.T @ start.T, rtol=1e-3, atol=1e-3)
+            assert f"{columns} columns" in compiled.report()
+        assert_same(found, wanted, f"{workers} workers")
+
+
 def test_shares_cover_all_rows() -> None:
     for workers in (1, 2, 3, 5, 8, 16):
         for rows in [*range(1, 70), 96, 100, 128, 200, 205, 380, 512, 1000, 2048]:

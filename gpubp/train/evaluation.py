@@ -67,10 +67,10 @@ class Evaluator:
         """The outputs of all samples; where they are, on a device or on the host."""
         with mode(self._model, training=False):
             # Where batches must be converted one by one, they go to the device one by one.
+            if isinstance(X, DeviceArray):
+                return self._batched(X, batch_size)
             if self.backend.reads_device_arrays and X.dtype in (floating, *_INTEGERS):
-                return self._batched(
-                    X if isinstance(X, DeviceArray) else np.asarray(X, order="C"), batch_size
-                )
+                return self._batched(np.asarray(X, order="C"), batch_size)
             parts = [
                 self._forward(as_input(X[i : i + batch_size], "X", floating))
                 for i in range(0, len(X), batch_size)

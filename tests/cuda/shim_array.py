@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,13 +25,27 @@ class ShimArray(Operators):
         address: of the first element.
         shape, dtype: as NumPy's.
         owner: keeps the memory alive.
+        borrowed: the memory is another library's.
     """
 
     def __init__(
-        self, driver: ShimDriver, address: int, shape: tuple[int, ...], dtype: Any, owner: Any
+        self,
+        driver: ShimDriver,
+        address: int,
+        shape: tuple[int, ...],
+        dtype: Any,
+        owner: Any,
+        borrowed: bool = False,
     ) -> None:
         self.driver, self.address, self.owner = driver, address, owner
+        self.borrowed = borrowed
         self.shape, self.dtype = tuple(shape), np.dtype(dtype)
+
+    @property
+    def data(self) -> Any:
+        """As CuPy's: the class of its memory says whose it is."""
+        kind = "UnownedMemory" if self.borrowed else "PooledMemory"
+        return SimpleNamespace(mem=type(kind, (), {})())
 
     @property
     def ndim(self) -> int:
@@ -105,6 +120,6 @@ def native(driver: ShimDriver, value: Any) -> ShimArray:
         view = np.from_dlpack(Capsule(value.__dlpack__(stream=driver.stream)))
         if not view.flags.c_contiguous:
             raise BufferError("not contiguous")
-        return ShimArray(driver, view.ctypes.data, view.shape, view.dtype, (view, value))
+        return ShimArray(driver, view.ctypes.data, view.shape, view.dtype, (view, value), True)
     found = value.__cuda_array_interface__
-    return ShimArray(driver, found["data"][0], found["shape"], found["typestr"], value)
+    return ShimArray(driver, found["data"][0], found["shape"], found["typestr"], value, True)

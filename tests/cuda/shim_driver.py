@@ -267,6 +267,9 @@ class ShimDriver:
     def native(self, value: Any) -> ShimArray:
         return native(self, value)
 
+    def borrowed(self, array: Any) -> bool:
+        return isinstance(array, ShimArray) and array.borrowed
+
     def device_of(self, address: int) -> int:
         """Memory of the process belongs to device 0, as far as its address tells."""
         return 0

@@ -269,6 +269,18 @@ def test_dlpack(gpu: CupyBackend) -> None:
     assert_same(gp.ops.exp(Foreign(there[0])).get(), gp.ops.exp(there[0]).get())
 
 
+@pytest.mark.parametrize("what", ["an op", "a gradient"])
+def test_at_once_the_host_waits_for_other_libraries(gpu: CupyBackend, what: str) -> None:
+    driver = gpu.driver
+    assert isinstance(driver, ShimDriver)
+    (there,) = put(gpu, digits()[0])
+    run = gp.ops.exp if what == "an op" else gp.grad(lambda a: gp.ops.sum(a * a))
+    for value, waits in ((there, False), (Foreign(there), True)):
+        driver.log.clear()
+        run(value)
+        assert (("synchronize", 0) in driver.log) == waits
+
+
 def test_another_device_is_refused(gpu: CupyBackend) -> None:
     x, _ = digits()
     double = gp.compile(lambda a: a * 2.0, device="cuda")
@@ -296,6 +308,8 @@ def test_what_cannot_be_shared(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Foreign, "__dlpack__", refuse)
     with pytest.raises(DataError, match=r"argument 0 cannot be read.*detach"):
         double(Foreign(there))
+    with pytest.raises(DataError, match=r"cannot be read through DLPack.*detach"):
+        gp.ops.exp(Foreign(there))
     step = classifier_step(OPTIMIZERS["sgd"], backend=gpu)
     odd = ShimArray(there.driver, there.address + 4, (10, 64), np.float32, there)
     with pytest.raises(DataError, match=r"multiple of 16 bytes.*copy"):

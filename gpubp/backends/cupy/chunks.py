@@ -162,6 +162,9 @@ class Chunks:
 
     def _room(self, slot: int, nbytes: int) -> int:
         if len(self._pinned[slot]) < nbytes:
+            before = self._copied[slot]
+            if before is not None:
+                before.wait()
             self._pinned[slot] = np.empty(0, np.uint8)  # freed before the larger one is asked for
             self._pinned[slot] = self._driver.pinned(nbytes)
         return self._rooms[slot].at_least(nbytes)

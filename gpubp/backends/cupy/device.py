@@ -28,6 +28,8 @@ from gpubp.interop import on_device
 from gpubp.store import address_of
 
 SMALL = 1 << 16  # uploads of fewer bytes do not make the host wait
+# CuPy's classes for memory that is not its own.
+_BORROWED = ("UnownedMemory", "DLPackMemory")
 _LEGACY = 1  # the default stream's handle, where 0 is not allowed
 OPTIONS = nvrtc.OPTIONS
 
@@ -271,6 +273,11 @@ class CupyDriver:
             if on_device(value) and hasattr(value, "__dlpack__"):
                 return self._cupy.from_dlpack(value)
             return self._cupy.asarray(value)
+
+    def borrowed(self, array: Any) -> bool:
+        if not isinstance(array, self._cupy.ndarray):
+            return False
+        return type(array.data.mem).__name__ in _BORROWED
 
     def device_of(self, address: int) -> int:
         return int(self._cupy.cuda.runtime.pointerGetAttributes(address).device)

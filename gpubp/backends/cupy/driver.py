@@ -143,6 +143,12 @@ class Driver(Protocol):
         """
         ...
 
+    def borrowed(self, array: Any) -> bool:
+        """It is of the kind that `empty` gives, but over the memory of another library, which works
+        on streams that the array does not name.
+        """
+        ...
+
     def device_of(self, address: int) -> int:
         """The number of the device that an address belongs to."""
         ...

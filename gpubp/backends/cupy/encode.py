@@ -230,7 +230,7 @@ def _unslice(part: Part, context: Context) -> list[Launch]:
     strides = c_strides(out.shape)
     first = sum(a * s for a, s in zip(compute.attrs["starts"], strides))
     steps = tuple(a * s for a, s in zip(compute.attrs["steps"], strides))
-    spread = Operand(out.buffer, out.dtype, out.offset + first, operand.shape, steps, -1, False)
+    spread = Operand(out.buffer, out.dtype, out.offset + first, operand.shape, steps, -1, None)
     writer = Writer(part, context.locate, context.table)
     index = Index(writer, "", operand.shape, [operand, spread], "i")
     n = writer.params.add("n", math.prod(operand.shape))

@@ -192,7 +192,7 @@ def _followed(part: Part, context: Context) -> _Ending:
     plain = None
     if kept is not None and not any(_meet(kept, o) for o in part.inputs):
         plain = _if_written(context, _Ending(kept, 0))
-    result = Operand(RESULT, compute.dtype, 0, compute.shape, strides, -1, False)
+    result = Operand(RESULT, compute.dtype, 0, compute.shape, strides, -1, None)
     if plain is not None:
         result = plain.target
     rest = _rest(part, result, kept if plain is None else None)

@@ -48,7 +48,8 @@ def adopt(
         except (BufferError, RuntimeError, TypeError, ValueError) as err:
             raise DataError(f"{name} cannot be read through DLPack: {err}") from err
         return _unknown_stream(as_device_array(value, name, floating))
-    return as_device_array(value, name, floating)
+    array = as_device_array(value, name, floating)
+    return _unknown_stream(array) if driver.borrowed(value) else array
 
 
 def _says_stream(value: Any) -> bool:

@@ -122,8 +122,9 @@ class Library:
             kept = _read(key)
             plan = products.restored(problem, kept) if kept else None
             if kept is None or (kept and plan is None):
-                plan = self._measured(products, part, problem, context, own, theirs)
-                _write(key, plan)
+                plan, lasting = self._measured(products, part, problem, context, own, theirs)
+                if lasting:
+                    _write(key, plan)
             self._known[key] = plan
         return self._known[key]
 
@@ -150,24 +151,26 @@ class Library:
         context: Context,
         own: Own,
         theirs: Theirs,
-    ) -> Plan | None:
-        """The fastest; the library's first where there is no memory to measure in."""
+    ) -> tuple[Plan | None, bool]:
+        """The fastest, for good; where there is no memory to measure in the library's first, for
+        now.
+        """
         plans = products.plans(problem, MOST_PLANS)
         if not plans:
-            return None
+            return None, True
         self._workspace()  # if there is no memory for this, it is an error
         try:
             stand_in = StandIn(part, context, self._driver)
             stand_in.settle(lambda c: [*own(c), *theirs(c, plans[0])])
         except DeviceMemoryError:
-            return plans[0]
+            return plans[0], False
         best, least = None, self._seconds(products, stand_in.encoded(own))
         for plan in plans:
             with suppress(BackendError):  # what the library cannot run after all
                 taken = self._seconds(products, stand_in.encoded(partial(theirs, plan=plan)))
                 if taken < least:
                     best, least = plan, taken
-        return best
+        return best, True
 
     def _seconds(self, products: Products, launches: Sequence[AnyLaunch]) -> float:
         works = [self.bind(launch) for launch in launches]

@@ -56,6 +56,7 @@ def encode_matmul(
     made = len(part.inputs) + part.anchor
     epilogue = find_epilogue(part)
     chain = _chain(part, made) if epilogue is None and len(part.body) > 1 else None
+    assert chain is None or part.shared == "rows", "a chain runs over whole rows"
     stored = next((o for v, o in part.outputs if v == made), None)
     stored = epilogue.target if epilogue is not None else stored
     code = [0] * words.MM_WORDS

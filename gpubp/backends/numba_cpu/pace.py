@@ -53,7 +53,7 @@ class Pace:
         """A slice took so long. One bad moment, such as a core that was taken away, is not the end:
         what was slow is soon tried again.
         """
-        seconds -= WAKE_SECONDS if workers > 1 else 0.0
+        seconds -= min(WAKE_SECONDS, seconds / 4) if workers > 1 else 0.0
         self.seconds[workers] = max(seconds / steps, 1e-9)
         first, last = RETRY_SECONDS
         slower = self.seconds[workers] > min(self.seconds.values())

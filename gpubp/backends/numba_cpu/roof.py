@@ -55,7 +55,7 @@ def _program(op: str, shape: tuple[int, ...]) -> Program:
     places = [("a", "input", 0), ("b", "input", 1), ("c", "output", 0)]
     size = math.prod(shape)
     buffers = [Buffer(name, kind, FLOAT32, size, None, at) for name, kind, at in places]
-    a, b, c = (Operand(i, FLOAT32, 0, shape, c_strides(shape), i, True) for i in range(3))
+    a, b, c = (Operand(i, FLOAT32, 0, shape, c_strides(shape), i, 0) for i in range(3))
     body = [Compute(SPECS[op], (0, 1), {}, shape, FLOAT32)]
     kernel, anchor = ("matmul", 0) if op == "matmul" else ("elementwise", None)
     part = Part(kernel, body, anchor, [a, b], [(2, c)], shape[0])

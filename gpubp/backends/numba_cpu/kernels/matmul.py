@@ -246,7 +246,7 @@ def make_matmul(kind: Any) -> Any:
                 if pack != 0:
                     packed = scratch + load_i64(code, words.MM_SCRATCH_B)
                     if pack == 2:
-                        packed += j * k * size
+                        packed += (j - column0) * k * size
                     if pack == 1 or r == row0:
                         pack_b(at, br, bc, b_order, k, some, packed)
                     at = packed
