@@ -33,6 +33,48 @@ def test_memory_that_runs_out_is_explained() -> None:
     step.run(x[:64], y[:64], batch_size=32)
 
 
+class Failing(ShimDriver):
+    """Its seventh kernel fails, which shows when somebody waits."""
+
+    started = 0
+
+    def launch(self, *arguments: Any) -> None:
+        super().launch(*arguments)
+        self.started += 1
+
+    def synchronize(self) -> None:
+        super().synchronize()
+        if self.started >= 7:
+            raise BackendError("a kernel failed: an illegal address.")
+
+
+@shim
+def test_a_kernel_that_fails_names_its_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = digits(samples=64)
+    step = classifier_step(OPTIMIZERS["adam"], mlp(), backend=shim_backend(driver=Failing()))
+    with pytest.raises(BackendError, match=r"^a kernel failed: .* Set GPUBP_CUDA_SYNC=1 to learn"):
+        step.run(x, y, batch_size=32)
+    monkeypatch.setenv("GPUBP_CUDA_SYNC", "1")
+    driver = Failing()
+    step = classifier_step(OPTIMIZERS["adam"], mlp(), backend=shim_backend(driver=driver))
+    with pytest.raises(BackendError, match=r"^a kernel failed: .* happened in '") as caught:
+        step.run(x, y, batch_size=32)
+    assert driver.started == 7  # nothing was started after it
+    assert step.program is not None
+    assert str(caught.value).split("'")[1] in [p.name for p in step.program.parts]
+
+
+@shim
+def test_waiting_for_each_kernel_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = digits(samples=64)
+    losses = []
+    for waits in ("0", "1"):
+        monkeypatch.setenv("GPUBP_CUDA_SYNC", waits)
+        step = classifier_step(OPTIMIZERS["adam"], mlp(), backend=shim_backend())
+        losses.append(step.run(x, y, batch_size=4, epochs=2))
+    assert_same(*losses)
+
+
 @shim
 def test_a_profile_leaves_everything_as_it_was() -> None:
     model = mlp()

@@ -75,7 +75,8 @@ class CupyBackend(Backend):
         driver = driver or _on_gpu(device)
         self.driver = driver
         self.precision = _checked_precision(precision, driver)
-        self._library = Library(driver, Kernels(driver))
+        waits = os.environ.get("GPUBP_CUDA_SYNC", "") not in ("", "0")
+        self._library = Library(driver, Kernels(driver), waits)
         self._run = driver.allocate(8 * RUN_WORDS)
         self._staging = Staging(driver)
         self._results = Staging(driver)
@@ -217,7 +218,7 @@ class CupyBackend(Backend):
 
     def _steps(self, loaded: Loaded, count: int) -> None:
         """Run `count` steps of one program."""
-        if count < RECORD_FROM or not loaded.recordable:
+        if count < RECORD_FROM or not loaded.recordable or self._library.waits:
             for _ in range(count):
                 loaded.step()
             return
@@ -245,7 +246,11 @@ class CupyBackend(Backend):
         after the run."""
         if not outputs and not reports and end(self.driver, feed):
             return
-        self.driver.synchronize()
+        try:
+            self.driver.synchronize()
+        except BackendError as err:
+            hint = "Set GPUBP_CUDA_SYNC=1 to learn which instruction it was."
+            raise BackendError(f"{err} {hint}") from err
         for place, array in outputs:
             if array.nbytes:
                 self.driver.download(place, array)

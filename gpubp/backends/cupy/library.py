@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,15 @@ ROUNDS = 3
 Own = Callable[[Context], Sequence[AnyLaunch]]
 
 
+@contextmanager
+def _named(part: str) -> Iterator[None]:
+    """Errors say which instruction they are of."""
+    try:
+        yield
+    except BackendError as err:
+        raise BackendError(f"{part}: {err}") from err
+
+
 class Theirs(Protocol):
     """The library's launches with a plan."""
 
@@ -49,10 +58,11 @@ class Library:
     Args:
         driver: the device; its `products` may be None.
         kernels: for our own launches.
+        waits: after each launch, so that an error says which instruction it is of.
     """
 
-    def __init__(self, driver: Driver, kernels: Kernels) -> None:
-        self._driver, self._kernels = driver, kernels
+    def __init__(self, driver: Driver, kernels: Kernels, waits: bool = False) -> None:
+        self._driver, self._kernels, self.waits = driver, kernels, waits
         self._room: Memory | None = None
         self._ones: Memory | None = None
         self._known: dict[str, Plan | None] = {}
@@ -72,26 +82,31 @@ class Library:
 
     def bind(self, launch: AnyLaunch) -> Work:
         """What runs a launch."""
-        if isinstance(launch, ProductLaunch):
-            return self._named(launch)
+        work = self._product(launch) if isinstance(launch, ProductLaunch) else self._own(launch)
+        if not self.waits:
+            return work
+
+        def run() -> None:
+            work()
+            self._driver.synchronize()
+
+        return run
+
+    def _own(self, launch: Launch) -> Work:
         kernel = self._kernels.get(launch.source, launch.kernel)
         start, of = self._driver.launch, launch
         return lambda: start(kernel, of.grid, of.block, 0, of.params)
 
-    def _named(self, launch: ProductLaunch) -> Work:
+    def _product(self, launch: ProductLaunch) -> Work:
         """A product, whose errors say which instruction it is of."""
         products = self.products
         assert products is not None
-        try:
+        with _named(launch.part):
             work = products.bound(launch.problem, launch.plan, launch.at, self._workspace())
-        except BackendError as err:
-            raise BackendError(f"{launch.part}: {err}") from err
 
         def run() -> None:
-            try:
+            with _named(launch.part):
                 work()
-            except BackendError as err:
-                raise BackendError(f"{launch.part}: {err}") from err
 
         return run
 
