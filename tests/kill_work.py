@@ -12,8 +12,8 @@ from pathlib import Path
 
 from points import points, trainer
 
+from gpubp.atomic import replacing
 from gpubp.train import EarlyStopping, LRMonitor
-from gpubp.train.atomic import replacing
 
 
 def main(checkpoint: str, result: str, backend: str) -> None:

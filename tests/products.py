@@ -9,11 +9,12 @@ import numpy as np
 
 import gpubp as gp
 from gpubp import nn, ops
+from gpubp.backends.epilogues import find_epilogue
+from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.encode_matmul import encode_matmul
-from gpubp.backends.numba_cpu.epilogues import find_epilogue
 from gpubp.core import bind
 from gpubp.ops import activation
-from gpubp.program import Program
+from gpubp.program import Part, Program
 
 M = (1, 2, 3, 5, 6, 7, 8, 9, 11, 12, 13, 31, 64, 97)
 N = (1, 2, 7, 8, 9, 15, 16, 17, 33, 100)
@@ -27,8 +28,14 @@ def sizes() -> list[tuple[int, int]]:
 def found_epilogues(program: Program | None) -> list[str | None]:
     """The epilogue of each product, None where a chain or nothing follows it."""
     assert program is not None
-    found = [find_epilogue(p) for p in program.parts if p.kernel == "matmul"]
+    parts = [p for p in program.parts if p.kernel == "matmul"]
+    found = [find_epilogue(p, words.epilogues(_dtype(p))) for p in parts]
     return [None if e is None else e.name for e in found]
+
+
+def _dtype(part: Part) -> str:
+    assert part.anchor is not None
+    return part.body[part.anchor].dtype.name
 
 
 def encoded(program: Program | None) -> list[list[int]]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import gpubp as gp
+from gpubp import cache
 from gpubp.backends.numba_cpu import objects
 from gpubp.errors import BackendError
 
@@ -28,21 +29,21 @@ print("numba" in sys.modules)
 
 
 def test_object_code_round_trip(tmp_path: Path) -> None:
-    objects.write_object(tmp_path / "new", "matmul_float32", b"code")
-    assert objects.read_object(tmp_path / "new", "matmul_float32") == b"code"
+    cache.write_object(tmp_path / "new", "matmul_float32", b"code")
+    assert cache.read_object(tmp_path / "new", "matmul_float32") == b"code"
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["matmul_float32.o"]
 
 
 @pytest.mark.parametrize("cut", [slice(0, 40), slice(0, 10), slice(0, 0), slice(1, None)])
 def test_damaged_object_code_counts_as_missing(tmp_path: Path, cut: slice) -> None:
-    objects.write_object(tmp_path, "loop", bytes(range(100)))
+    cache.write_object(tmp_path, "loop", bytes(range(100)))
     path = tmp_path / "loop.o"
     path.write_bytes(path.read_bytes()[cut])
-    assert objects.read_object(tmp_path, "loop") is None
+    assert cache.read_object(tmp_path, "loop") is None
 
 
 def test_missing_object_code_is_none(tmp_path: Path) -> None:
-    assert objects.read_object(tmp_path, "loop") is None
+    assert cache.read_object(tmp_path, "loop") is None
 
 
 def test_cache_that_cannot_be_written_is_a_clear_error(

@@ -22,6 +22,12 @@ from gpubp.device_array import DeviceArray
 from gpubp.errors import BackendError, DataError
 from gpubp.program import Part, Program
 
+# What kernels report in a word of status.
+PROBLEMS = {
+    1: "a class label is out of range: labels must be 0 to (number of classes - 1).",
+    2: "an index is out of range of the axis it indexes.",
+}
+
 
 @dataclass(frozen=True)
 class Probe:

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write(options: argparse.Namespace, encoding: Encoding, outputs: Any) -> None:
-    from gpubp.train.atomic import replacing
+    from gpubp.atomic import replacing
 
     lines = _lines(encoding, outputs, options.probabilities)
     if options.output is None:

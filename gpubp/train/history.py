@@ -51,7 +51,7 @@ class History(Mapping[str, list[float]]):
             path: the file.
             more: records to write after those of the history.
         """
-        from gpubp.train.atomic import replacing
+        from gpubp.atomic import replacing
 
         records = [*self.records, *more]
         with replacing(path, "w", newline="") as file:
@@ -83,7 +83,7 @@ class History(Mapping[str, list[float]]):
             from matplotlib.figure import Figure
         except ImportError as error:
             raise missing_extra("matplotlib", "plot", "History.plot") from error
-        from gpubp.train.atomic import replacing
+        from gpubp.atomic import replacing
 
         panels = self._panels(keys)
         figure = Figure(figsize=(6.4, 0.6 + 2.6 * len(panels)), layout="constrained")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.atomic import replacing
 from gpubp.errors import DataError, missing_extra
 from gpubp.train import inputs
-from gpubp.train.atomic import replacing
 from gpubp.train.evaluation import mode
 
 if TYPE_CHECKING:

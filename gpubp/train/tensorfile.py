@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.atomic import replacing
 from gpubp.errors import CheckpointError, MissingExtraError
-from gpubp.train.atomic import replacing
 
 Tensors = dict[str, NDArray[Any]]
 Path_ = str | os.PathLike[str]

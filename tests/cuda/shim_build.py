@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gpubp.backends.numba_cpu.objects import cache_root
+from gpubp.cache import cache_root
 from gpubp.errors import BackendError
 
 HERE = Path(__file__).resolve().parent

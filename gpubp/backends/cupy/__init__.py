@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.base import Backend, Feed, Probe
+from gpubp.backends.base import PROBLEMS, Backend, Feed, Probe
 from gpubp.backends.cupy import chunks
 from gpubp.backends.cupy.chunks import Chunks
 from gpubp.backends.cupy.driver import Driver
@@ -38,10 +38,6 @@ from gpubp.store import Bank
 STEPS_A_GRAPH = 16  # recorded together, for long runs
 RECORD_FROM = 8  # steps in a run that are worth a recording
 PRECISIONS = {"float32": 0, "tf32": 80, "bf16": 80, "float16": 80}  # and the least architecture
-_PROBLEMS = {
-    1: "a class label is out of range: labels must be 0 to (number of classes - 1).",
-    2: "an index is out of range of the axis it indexes.",
-}
 
 
 class CupyBackend(Backend):
@@ -257,7 +253,7 @@ class CupyBackend(Backend):
         words = np.zeros(RUN_WORDS, np.int64)
         self.driver.download(self._run.address, words)
         if words[3]:
-            raise DataError(_PROBLEMS[int(words[3])])
+            raise DataError(PROBLEMS[int(words[3])])
 
 
 def _on_gpu(device: int) -> Driver:

@@ -18,7 +18,7 @@ from gpubp.backends.cupy.encode_copy import copy
 from gpubp.backends.cupy.encode_elementwise import elementwise
 from gpubp.backends.cupy.launch import AnyLaunch, Context, ProductLaunch
 from gpubp.backends.cupy.products import ALIGNED, Addresses, Matrix, Plan, Problem
-from gpubp.backends.numba_cpu.epilogues import find_epilogue
+from gpubp.backends.epilogues import find_epilogue
 from gpubp.core import Shape
 from gpubp.layout import c_strides, matrix_batch_stride
 from gpubp.ops.spec import SPECS
@@ -159,8 +159,8 @@ def _ending(part: Part, context: Context) -> _Ending | None:
     if not names or (names == ["relu"] and made not in outputs):
         (target,) = outputs.values()
         return _if_written(context, _Ending(target, 0, names[0] if names else "none"))
-    found = find_epilogue(part)
-    if found is None or found.name not in ("bias", "bias_relu", "sgd"):
+    found = find_epilogue(part, ("bias", "bias_relu", "sgd"))
+    if found is None:
         return None
     if found.name == "sgd":
         (rate,) = (x for x in found.numbers if isinstance(x, Operand))

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -21,12 +19,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gpubp.atomic import replacing
 from gpubp.backends.cupy.copies import Copies, reach_bytes
 from gpubp.backends.cupy.driver import DeviceMemoryError, Driver, Memory
 from gpubp.backends.cupy.launch import AnyLaunch, Context, Launch, ProductLaunch, Workspace
 from gpubp.backends.cupy.products import ALIGNED, Plan, Problem, Products, Work
 from gpubp.backends.cupy.sources import Kernels
-from gpubp.backends.numba_cpu.objects import cache_root
+from gpubp.cache import cache_root
 from gpubp.errors import BackendError
 from gpubp.program import Part
 
@@ -297,7 +296,5 @@ def _write(key: str, plan: Plan | None) -> None:
     text = json.dumps({"key": key, "algorithm": plan.algorithm.hex() if plan else ""}, indent=1)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w") as file:
+        with replacing(path, "w") as file:
             file.write(text + "\n")
-        os.replace(temporary, path)

@@ -15,7 +15,7 @@ import hashlib
 from typing import Any
 
 from gpubp.backends.cupy.products import PIP
-from gpubp.backends.numba_cpu.objects import cache_root, read_object, write_object
+from gpubp.cache import cache_root, read_object, write_object
 from gpubp.errors import BackendError
 
 OPTIONS = ("-std=c++17", "-default-device")

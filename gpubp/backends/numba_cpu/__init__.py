@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.base import Backend, Feed, Probe, Roof
+from gpubp.backends.base import PROBLEMS, Backend, Feed, Probe, Roof
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.custom import RAISED
 from gpubp.backends.numba_cpu.encode_matmul import splits_columns
@@ -43,8 +43,7 @@ PROFILE_SECONDS = 0.05  # at most about so long for each of five runs of a part
 _REFUSED = -1
 _PROBLEMS = {
     _REFUSED: "an input holds a label or index out of range, NaN or infinity.",
-    1: "a class label is out of range: labels must be 0 to (number of classes - 1).",
-    2: "an index is out of range of the axis it indexes.",
+    **PROBLEMS,
 }
 
 

@@ -14,7 +14,8 @@ from numba import types
 
 from gpubp.backends.numba_cpu.kernels import registry
 from gpubp.backends.numba_cpu.kernels.microkernel import tiles_module
-from gpubp.backends.numba_cpu.objects import symbol_of, target_machine, write_object
+from gpubp.backends.numba_cpu.objects import symbol_of, target_machine
+from gpubp.cache import write_object
 from gpubp.errors import BackendError
 
 SIGNATURE = types.int64(*[types.int64] * 6)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gpubp.backends.epilogues import Epilogue, find_epilogue
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, Encoded, float_bits, place
-from gpubp.backends.numba_cpu.epilogues import Epilogue, find_epilogue
 from gpubp.backends.numba_cpu.gathered import Gathered
 from gpubp.backends.numba_cpu.target import lanes, tile_rows
 from gpubp.layout import matrix_batch_stride
@@ -54,7 +54,7 @@ def encode_matmul(
     *batch, m, n = compute.shape
     shape = _Shape(m, n, a.shape[-1], compute.dtype.itemsize, compute.dtype.name)
     made = len(part.inputs) + part.anchor
-    epilogue = find_epilogue(part)
+    epilogue = find_epilogue(part, words.epilogues(shape.dtype))
     chain = _chain(part, made) if epilogue is None and len(part.body) > 1 else None
     assert chain is None or part.shared == "rows", "a chain runs over whole rows"
     stored = next((o for v, o in part.outputs if v == made), None)
@@ -102,7 +102,9 @@ def splits_columns(part: Part, why: str) -> bool:
     }
     if not worth[why]:
         return False
-    return len(part.body) == 1 or find_epilogue(part) is not None
+    return (
+        len(part.body) == 1 or find_epilogue(part, words.epilogues(compute.dtype.name)) is not None
+    )
 
 
 def _matrix(operand: Operand, batch: tuple[int, ...], size: int) -> list[int]:

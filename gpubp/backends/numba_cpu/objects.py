@@ -14,7 +14,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from functools import cache
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gpubp.backends.numba_cpu.target import cpu
+from gpubp.cache import cache_root, read_object
 from gpubp.errors import BackendError
 
 COMMON = ("loop", "load_batch", "gather", "concat", "unslice", "custom", "scalar")
@@ -67,18 +67,6 @@ def symbol_of(name: str) -> str:
     return f"gpubp_{name}"
 
 
-def cache_root() -> Path:
-    """GPUBP_CACHE_DIR, else the platform's cache folder."""
-    asked = os.environ.get("GPUBP_CACHE_DIR")
-    if asked:
-        return Path(asked)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "gpubp"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "gpubp" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "gpubp"
-
-
 def sources() -> list[Path]:
     """Every file of the package that decides what object code comes out."""
     here = Path(__file__).parent
@@ -102,28 +90,6 @@ def cache_folder() -> Path:
     ):
         digest.update(part.encode())
     return cache_root() / f"cpu-{digest.hexdigest()[:20]}"
-
-
-def write_object(folder: Path, name: str, code: bytes) -> None:
-    """Store a kernel's object code: all of it or nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-    with os.fdopen(handle, "wb") as file:
-        file.write(hashlib.sha256(code).digest() + code)
-    os.replace(temporary, _path(folder, name))
-
-
-def read_object(folder: Path, name: str) -> bytes | None:
-    """A kernel's object code; None if it is not there or damaged."""
-    try:
-        content = _path(folder, name).read_bytes()
-    except OSError:
-        return None
-    return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
-
-
-def _path(folder: Path, name: str) -> Path:
-    return folder / f"{name}.o"
 
 
 def _with_family(missing: list[str]) -> list[str]:

@@ -7,10 +7,9 @@ Comes in: a part built around a product. Goes out: the name of an epilogue of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from gpubp.backends.numba_cpu import words
 from gpubp.program import Compute, Operand, Part
 
 
@@ -19,7 +18,7 @@ class Epilogue:
     """An epilogue and its operands.
 
     Attributes:
-        name: one of `words.EPILOGUES`.
+        name: the activation or update, such as "bias_relu" or "adam".
         target: where the result goes, laid out as the product.
         bias: a row as long as the product's.
         state: arrays laid out as the product, read (and written, by updates) beside it.
@@ -33,15 +32,14 @@ class Epilogue:
     numbers: list[Operand | float] = field(default_factory=list)
 
 
-def find_epilogue(part: Part) -> Epilogue | None:
-    """The epilogue for a part whose anchor is a matrix product."""
+def find_epilogue(part: Part, known: Collection[str]) -> Epilogue | None:
+    """The epilogue for a part whose anchor is a matrix product, if it is one of `known`."""
     view = _View(part)
     names = tuple(c.spec.name for c in view.rest)
     match = _MATCHES.get(names)
     if match is None or view.product in dict(part.outputs):
         return None
     found = match(view)
-    known = words.epilogues(view.dtype.name)
     return found if found is not None and found.name in known else None
 
 
