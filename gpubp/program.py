@@ -11,6 +11,7 @@ Everything here is data: it prints, and `to_dict` gives JSON.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,8 @@ import numpy as np
 from gpubp.core import OpSpec, Shape
 from gpubp.layout import c_strides
 from gpubp.store import Bank
+
+WHOLE = 1 << 16  # shares of the work begin and end at so many parts of it
 
 
 @dataclass(eq=False)
@@ -294,17 +297,27 @@ def _operand_dict(operand: Operand) -> dict[str, Any]:
     }
 
 
-def share_of(rows: int, worker: int, workers: int) -> tuple[int, int]:
+def equal_bounds(workers: int) -> list[int]:
+    """Where the shares of so many equally fast workers begin and end, in parts of `WHOLE`."""
+    return [WHOLE * w // workers for w in range(workers + 1)]
+
+
+def share_of(rows: int, worker: int, bounds: Sequence[int]) -> tuple[int, int]:
     """The rows [start, stop) that `worker` takes; the same rule in every backend.
 
     Where there are enough rows, shares begin at multiples of 16 or 8: no cache line of columns is
-    shared, and tiles stay whole. It depends on `rows` alone, so parts with equal `rows` meet the
-    same worker without a barrier.
+    shared, and tiles stay whole. It depends on `rows` and the bounds alone, so parts with equal
+    `rows` meet the same worker without a barrier.
+
+    Args:
+        rows: of a part; 0: the first worker does all of it.
+        worker: whose.
+        bounds: ascending from 0 to `WHOLE`, one more than there are workers.
     """
     if rows == 0:
         return (0, 1) if worker == 0 else (0, 0)
+    workers = len(bounds) - 1
     grain = 16 if rows >= 32 * workers else 8 if rows >= 16 * workers else 1
-    first, stop = (
-        (rows * w // workers + grain // 2) // grain * grain for w in (worker, worker + 1)
-    )
+    unit = grain * WHOLE
+    first, stop = ((rows * bounds[w] + unit // 2) // unit * grain for w in (worker, worker + 1))
     return first, rows if worker == workers - 1 else stop

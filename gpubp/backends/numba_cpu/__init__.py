@@ -89,19 +89,20 @@ class NumbaBackend(Backend):
     def run(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed) -> None:
         workers = self._most_workers(loaded, len(schedule))
         job = self._job(loaded, np.ascontiguousarray(schedule), feed, workers)
-        pace = max((target.pace for target in loaded), key=lambda p: p.flops)
+        largest = max(loaded, key=lambda target: target.pace.flops)
+        pace = largest.pace
         done = 0
         while done < job.steps and job.status == 0:
             now, steps = workers, job.steps
             if workers > 1 and self._workers is None and pace.flops < MAX_MEASURED_FLOPS:
                 now, steps = pace.plan(workers)
             stop = min(done + steps, job.steps)
-            job.cut(done, stop, now)
+            job.cut(done, stop, now, pace.work_between_shares(now, largest.cost))
             start = time.perf_counter()
             if now == 1:
                 self._enter(job, 0)
             elif not self._pool.run(lambda w: self._enter(job, w), now):
-                job.cut(done, stop, 1)
+                job.cut(done, stop, 1, 0)
                 self._enter(job, 0)
                 now = 0  # the threads are busy: that says nothing about them
             if now:

@@ -15,11 +15,12 @@ from gpubp.backends.numba_cpu.encode import EncodedPart, encode
 from gpubp.backends.numba_cpu.gathered import find_gathered
 from gpubp.backends.numba_cpu.objects import addresses
 from gpubp.backends.numba_cpu.pace import Pace
-from gpubp.program import Program
+from gpubp.program import Part, Program, equal_bounds
 from gpubp.store import Bank, address_of, aligned_zeros, round_up
 
 SPINS = 2000
-STATUS = 18  # word of `Job.shared`; the two before it are for the workers
+BYTE_COST = 4  # how many operations take as long as a byte that is moved
+STATUS = words.SHARED_STATUS + 2  # word of `Job.shared`; those before it are for the workers
 
 
 class Loaded:
@@ -34,7 +35,7 @@ class Loaded:
         self.row = order + 1
         self.customs: list[CustomCall] = []
         self.record_of_part: list[int] = []
-        parts: list[tuple[EncodedPart, int, bool]] = []
+        parts: list[tuple[EncodedPart, Part, bool]] = []
         gathered = find_gathered(program, resident, order)
         sync = False
         for instruction in program.instructions:
@@ -47,26 +48,29 @@ class Loaded:
                 if encoded.kernel == "custom":
                     self.customs.append(CustomCall(part))
                     encoded.words[0] = self.customs[-1].address
-                parts.append((encoded, part.rows, sync))
+                parts.append((encoded, part, sync))
                 sync = False
         self.scratch_bytes = round_up(max([p.scratch for p, _, _ in parts], default=0) + 64, 64)
         self._link(parts)
         self._allocate()
 
-    def _link(self, parts: list[tuple[EncodedPart, int, bool]]) -> None:
+    def _link(self, parts: list[tuple[EncodedPart, Part, bool]]) -> None:
         """Put all code into one array and make the records of the run loop."""
         names = {p.kernel for p, _, _ in parts}
         names |= {name for p, _, _ in parts for _, name in p.needs}
         found = addresses(names | {"loop"})
         starts = np.cumsum([0] + [len(p.words) for p, _, _ in parts])
-        for part, _, _ in parts:
-            for word, name in part.needs:
-                part.words[word] = found[name]
+        for encoded, _, _ in parts:
+            for word, name in encoded.needs:
+                encoded.words[word] = found[name]
         self.code = np.array([w for p, _, _ in parts for w in p.words], np.int64)
+        self.cost = 0  # of a step, in the unit of the records
         self.records = np.zeros((len(parts), words.RECORD_WORDS), np.int64)
-        for i, (part, rows, sync) in enumerate(parts):
+        for i, (encoded, part, sync) in enumerate(parts):
             address = address_of(self.code) + 8 * int(starts[i])
-            self.records[i] = (found[part.kernel], address, rows, sync)
+            cost = int((part.flops + BYTE_COST * part.bytes_moved) / max(part.rows, 1)) + 1
+            self.records[i] = (found[encoded.kernel], address, part.rows, sync, cost)
+            self.cost += max(part.rows, 1) * cost
 
     def _allocate(self) -> None:
         self.memory: list[NDArray[Any] | None] = []
@@ -145,20 +149,24 @@ class Job:
     ) -> None:
         programs = np.array(tables, np.int64)
         looked_at = np.array(checks, np.int64).reshape(-1, 4)
-        self.shared = aligned_zeros(32, np.int64)  # the barrier; statuses, on a line of their own
+        bounds = equal_bounds(workers)
+        worked = round_up(words.SHARED_BOUNDS + len(bounds), 8)
+        self.shared = aligned_zeros(worked + 8 * workers, np.int64)
+        self.shared[words.SHARED_WORKED] = 8 * worked
+        self.shared[words.SHARED_BOUNDS : words.SHARED_BOUNDS + len(bounds)] = bounds
         self._keep = keep, programs, schedule, looked_at
-        start = address_of(self.shared)
         self.context = np.array(
             [
                 len(schedule),
                 address_of(schedule),
                 address_of(programs),
-                start,
-                start + 128,
+                address_of(self.shared),
+                0,
                 workers,
                 SPINS,
                 len(checks),
                 address_of(looked_at),
+                0,
                 0,
             ],
             np.int64,
@@ -166,9 +174,12 @@ class Job:
         self.address = address_of(self.context)
         self.steps = len(schedule)
 
-    def cut(self, first: int, stop: int, workers: int) -> None:
-        """Let the next entry run steps [first, stop); inputs are looked at before step 0 only."""
+    def cut(self, first: int, stop: int, workers: int, every: int) -> None:
+        """Let the next entry run steps [first, stop); inputs are looked at before step 0 only.
+        Shares change when a worker has done so much work, by `Loaded.cost`; 0: never.
+        """
         self.context[0], self.context[9], self.context[5] = stop, first, workers
+        self.context[10] = every
         if first > 0:
             self.context[7] = 0
 
@@ -179,7 +190,7 @@ class Job:
 
     def clear(self) -> None:
         """Forget what was reported."""
-        self.shared[16:] = 0
+        self.shared[words.SHARED_STATUS : STATUS + 1] = 0
 
 
 def checks_of(programs: Sequence[Program], feed: Feed) -> list[tuple[int, int, int, int]]:

@@ -15,6 +15,7 @@ SLICE_SECONDS = 0.03
 RETRY_SECONDS = 0.02, 0.3  # the slower one is tried again after the first, twice as late each time
 WAKE_SECONDS = 5e-5  # of a slice of several workers: a thread wakes
 OLD_SECONDS = 0.1  # since the last run: whatever slowed one of them may have ended
+SHARES_SECONDS = 1e-3  # as often as that the workers' shares follow their speeds
 GUESSED_RATE = 3e10  # arithmetic per second, before anything is known
 
 
@@ -48,6 +49,18 @@ class Pace:
                 return count, max(1, int(TRIAL_SECONDS / known))
         best = min((1, workers), key=lambda count: self.seconds[count])
         return best, max(1, int(SLICE_SECONDS / self.seconds[best]))
+
+    def work_between_shares(self, workers: int, cost: int) -> int:
+        """Of each worker, from one change of the shares to the next; 0: they stay.
+
+        Args:
+            workers: that share.
+            cost: of a step, in the unit of the result.
+        """
+        if workers == 1:
+            return 0
+        step = self.seconds.get(workers, self.flops / GUESSED_RATE)
+        return max(1, int(SHARES_SECONDS * cost / step / workers))
 
     def note(self, workers: int, steps: int, seconds: float) -> None:
         """A slice took so long. One bad moment, such as a core that was taken away, is not the end:

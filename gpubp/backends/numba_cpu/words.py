@@ -114,4 +114,12 @@ CHECK_INT32, CHECK_INT64, CHECK_FLOAT32, CHECK_FLOAT64 = 0, 1, 2, 3
 
 # The run loop: one record a part.
 RECORD_KERNEL, RECORD_CODE, RECORD_ROWS, RECORD_SYNC = 0, 1, 2, 3
-RECORD_WORDS = 4
+RECORD_COST = 4  # of a row, in any unit
+RECORD_WORDS = 5
+
+# What the workers of a run share; each group has cache lines of its own.
+SHARED_WORK = 2  # after the barrier's count and generation
+SHARED_STATUS = 16  # of even phases, of odd phases, of the run
+SHARED_WORKED = 24  # byte offset of a line for each worker: time worked, cost of what it did
+SHARED_BOUNDS = 25  # where shares begin, and the last one's end, in parts of WHOLE
+WHOLE = 1 << 16  # as gpubp.program.WHOLE

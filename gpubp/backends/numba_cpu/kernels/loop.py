@@ -1,8 +1,8 @@
 """The run loop: each worker enters once and runs all steps, meeting the others at barriers.
 
-Context words: 0 the step to stop before, 1 schedule, 2 program table, 3 barrier (count,
-generation), 4 statuses (of even phases, of odd phases, of the run), 5 workers, 6 spins before a
-worker lets others have its core, 7 number of checks, 8 checks, 9 first step.
+Context words: 0 the step to stop before, 1 schedule, 2 program table, 3 what the workers share
+(see `kernels.sharing`), 5 workers, 6 spins before a worker lets others have its core, 7 number of
+checks, 8 checks, 9 first step, 10 a worker's work between changes of the shares.
 A check, 4 words: what (`words.CHECK_*`), address, elements, limit. All are done before any work.
 Program table, a row of 9 words each: 0 records, 1 their number, 2 buffers, 3 first address table
 (one a worker, of `buffers` words), 4 the order's address, 5 number of outputs, 6 list of outputs
@@ -17,40 +17,12 @@ from numba import njit
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
+from gpubp.backends.numba_cpu.kernels.sharing import meet, share
 
 load_i64, store_i64, load_i32 = low.load_i64, low.store_i64, low.load_i32
 _EXPONENT32 = np.int32(0x7F800000)
 _EXPONENT64 = np.int64(0x7FF0000000000000)
 TABLE_WORDS = 9
-
-
-@njit(error_model="numpy")
-def barrier(at, workers, spins):
-    """Wait until all workers are here."""
-    if workers == 1:
-        return 0
-    generation = low.load_acquire(at + 8)
-    if low.atomic_add(at, 1) == workers - 1:
-        store_i64(at, 0, 0)
-        low.store_release(at + 8, generation + 1)
-        return 0
-    waited = 0
-    while low.load_acquire(at + 8) == generation:
-        waited += 1
-        if waited > spins:
-            low.yield_thread()
-    return 0
-
-
-@njit(error_model="numpy", inline="always")
-def share(rows, worker, workers):
-    """The same rule as `gpubp.program.share_of`."""
-    if rows == 0:
-        return (0, 1) if worker == 0 else (0, 0)
-    grain = 16 if rows >= 32 * workers else 8 if rows >= 16 * workers else 1
-    first = (rows * worker // workers + grain // 2) // grain * grain
-    stop = (rows * (worker + 1) // workers + grain // 2) // grain * grain
-    return first, rows if worker == workers - 1 else stop
 
 
 @njit(error_model="numpy")
@@ -61,16 +33,24 @@ def run_step(table, bases, scratch, context, worker, workers, phase):
     and all look there after the barrier: the word is written again two barriers later, when all
     have looked. So all stop at the same place.
     """
-    meeting, statuses, spins = load_i64(context, 3), load_i64(context, 4), load_i64(context, 6)
+    shared, spins, every = load_i64(context, 3), load_i64(context, 6), load_i64(context, 10)
+    statuses, bounds = shared + 8 * words.SHARED_STATUS, shared + 8 * words.SHARED_BOUNDS
     record = load_i64(table, 0)
-    failed = np.int64(0)
+    failed, first, stop = np.int64(0), np.int64(0), np.int64(words.WHOLE)
+    started, work = low.ticks() if every > 0 else np.int64(0), np.int64(0)
+    if workers > 1:
+        first, stop = load_i64(bounds, worker), load_i64(bounds, worker + 1)
     for _ in range(load_i64(table, 1)):
         if load_i64(record, words.RECORD_SYNC) == 1:
-            barrier(meeting, workers, spins)
+            if workers > 1:
+                started = meet(shared, worker, workers, spins, every, started, work)
+                work = np.int64(0)
+                first, stop = load_i64(bounds, worker), load_i64(bounds, worker + 1)
             if load_i64(statuses, phase & 1) != 0:
                 return np.int64(-1)
             phase += 1
-        row0, row1 = share(load_i64(record, words.RECORD_ROWS), worker, workers)
+        row0, row1 = share(load_i64(record, words.RECORD_ROWS), first, stop, workers)
+        work += (row1 - row0) * load_i64(record, words.RECORD_COST)
         if row0 < row1 and failed == 0:
             kernel = load_i64(record, words.RECORD_KERNEL)
             code = load_i64(record, words.RECORD_CODE)
@@ -79,7 +59,8 @@ def run_step(table, bases, scratch, context, worker, workers, phase):
                 store_i64(statuses, phase & 1, failed)
                 store_i64(statuses, 2, failed)
         record += 8 * words.RECORD_WORDS
-    barrier(meeting, workers, spins)
+    if workers > 1:
+        meet(shared, worker, workers, spins, every, started, work)
     return np.int64(-1) if load_i64(statuses, phase & 1) != 0 else phase + 1
 
 
@@ -118,7 +99,7 @@ def accepted(context):
 def loop(context, worker, _unused0, _unused1, _unused2, _unused3):
     """Run the whole schedule as one of the workers; status -1: the inputs are refused."""
     if not accepted(context):
-        store_i64(load_i64(context, 4), 2, -1)
+        store_i64(load_i64(context, 3), words.SHARED_STATUS + 2, -1)
         return 0
     workers = load_i64(context, 5)
     schedule = load_i64(context, 1)

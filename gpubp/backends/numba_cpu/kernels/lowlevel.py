@@ -6,6 +6,7 @@ the object code needs nothing from Numba or Python when it runs.
 
 from __future__ import annotations
 
+import platform
 import sys
 from typing import Any
 
@@ -168,6 +169,22 @@ def yield_thread(_typing: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+@intrinsic
+def ticks(_typing: Any) -> Any:
+    """A clock that runs evenly on this core, in units of its own; always 0 where none is known."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        kind = ir.FunctionType(I64, [])
+        machine = platform.machine().lower()
+        if machine in ("x86_64", "amd64"):
+            return builder.call(_declared(builder.module, "llvm.readcyclecounter", kind), [])
+        if machine in ("aarch64", "arm64"):
+            return builder.asm(kind, "mrs $0, cntvct_el0", "=r", [], side_effect=True)
+        return I64(0)
+
+    return types.int64(), codegen
 
 
 @intrinsic
