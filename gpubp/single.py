@@ -1,11 +1,13 @@
 """Calls that are repeated with arrays of the same types: one step, or one compiled function.
 
 The program is bound once to arrays of its own, so that a call copies its arguments there, enters
-the native code, and copies the results out: no addresses, tables or checks are made anew.
+the native code, and copies the results out: no addresses, tables or checks are made anew. Large
+arguments stay where they are.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +18,8 @@ from gpubp.backends.base import Backend, Feed
 from gpubp.runner import Ready, check_indices
 
 # Larger arguments are not copied: looking up their addresses costs less.
-MAX_BYTES = 1 << 18
+COPIED_BYTES = 1 << 14
+MAX_OUTPUT_BYTES = 1 << 18  # larger results are not made in memory that is kept
 MAX_KEPT = 16
 
 
@@ -41,7 +44,9 @@ class Single:
 
     def __init__(self, ready: Ready, backend: Backend, like: Sequence[NDArray[Any]]) -> None:
         self.ready = ready
-        self._inputs = [np.zeros(a.shape, a.dtype) for a in like]
+        self._own = [np.zeros(a.shape, a.dtype) for a in like]  # no memory until it is used
+        self._inputs = list(self._own)
+        self._large = [i for i, a in enumerate(like) if a.nbytes > COPIED_BYTES]
         program = ready.program
         self._outputs = [np.zeros((1, *shape), dtype) for shape, dtype in program.output_types]
         feed = Feed(
@@ -54,9 +59,16 @@ class Single:
 
     def __call__(self, arrays: Sequence[Any]) -> list[NDArray[Any]]:
         """Run on arrays of the bound types; returns the outputs, which the next call overwrites."""
-        for mine, given in zip(self._inputs, arrays):
-            mine[...] = given
-        self._run()
+        for i, (mine, given) in enumerate(zip(self._own, arrays)):
+            if i in self._large and given.flags.c_contiguous and given.flags.aligned:
+                self._inputs[i] = given
+            else:
+                mine[...] = given
+        try:
+            self._run(self._large)
+        finally:
+            for i in self._large:
+                self._inputs[i] = self._own[i]  # keeps nothing of the caller's alive
         return self._outputs
 
 
@@ -84,7 +96,9 @@ class Singles:
         """Bind a program that has just run with these arguments, if that is worth it."""
         types = [(a.shape, a.dtype) for a in arrays]
         exact = key is not None and list(zip(key[::2], key[1::2])) == types
-        if exact and sum(a.nbytes for a in arrays) <= MAX_BYTES:
+        program = ready.program
+        kept = sum(math.prod(shape) * dtype.itemsize for shape, dtype in program.output_types)
+        if exact and kept <= MAX_OUTPUT_BYTES:
             assert key is not None
             if len(self._known) >= MAX_KEPT:
                 self._known.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -12,28 +13,71 @@ from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim, single
+from gpubp.errors import DataError
 
 BACKENDS = ["numba", "numpy"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_large_arguments_are_not_bound(backend: str) -> None:
-    x, y = digits(samples=1100)
-    assert x[:900].nbytes + y[:900].nbytes < single.MAX_BYTES < x.nbytes
-    results = []
-    for count in (900, 1100):
-        for whole in (True, False):
-            model = mlp()
-            options = gp.Options(verify=False)  # proofs take long on so many samples
-            step = classifier_step(OPTIMIZERS["adam"], model, backend=backend, options=options)
-            if whole:
-                a = step.run(x[:count], y[:count], batch_size=count, shuffle=False, epochs=3)
-            else:
-                a = np.array([step(x[:count], y[:count]) for _ in range(3)])
-                assert len(step._singles._known) == (count == 900)
-            results.append([a, *model.state_dict().values()])
-        for found, wanted in zip(*results[-2:], strict=True):
-            assert_same(found, wanted)
+def test_large_arguments_stay_where_they_are(backend: str) -> None:
+    """Calls with arrays that lie here and there, whole and sliced, are steps of one run."""
+    x, y = digits(samples=900)
+    assert x[:300].nbytes > single.COPIED_BYTES > y[:300].nbytes
+    model = mlp()
+    step = classifier_step(OPTIMIZERS["adam"], model, backend=backend)
+    whole = step.run(x, y, batch_size=300, shuffle=False, epochs=2)
+    wanted = [whole, *model.state_dict().values()]
+    model = mlp()
+    step = classifier_step(OPTIMIZERS["adam"], model, backend=backend)
+    wide = np.zeros((900, 100), np.float32)
+    wide[:, :64] = x
+    losses = []
+    for turn in range(2):
+        for start in (0, 300, 600):
+            batch = x[start : start + 300] if (start + turn) % 2 else wide[start : start + 300, :64]
+            batch = batch.copy() if start == 600 else batch
+            losses.append(step(batch, y[start : start + 300]))
+            assert len(step._singles._known) == 1
+    for found, value in zip([np.array(losses), *model.state_dict().values()], wanted, strict=True):
+        assert_same(found, value)
+
+
+def test_large_arguments_are_not_kept_alive() -> None:
+    fn = gp.compile(lambda x: ops.sum(x * 2.0), backend="numba")
+    for turn in range(3):
+        x = np.full((100, 100), turn, np.float32)
+        gone = weakref.ref(x)
+        total = float(fn(x))
+        del x
+        assert gone() is None, turn
+        assert total == 2e4 * turn
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_labels_of_a_large_batch_are_looked_at_where_they_are(backend: str) -> None:
+    table = np.arange(10, dtype=np.float32)
+    big = np.tile(np.arange(10), 1500)
+    fn = gp.compile(lambda t, y: ops.sum(ops.gather(t, y)), backend=backend)
+    assert big.nbytes > single.COPIED_BYTES
+    for _ in range(2):
+        assert fn(table, big) == 45 * 1500
+        with pytest.raises(DataError, match="10"):
+            fn(table, np.where(np.arange(big.size) == 7777, 10, big))
+    assert fn(table, big[::-1]) == 45 * 1500
+    assert len(fn._singles._known) == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_large_results_are_not_kept(backend: str) -> None:
+    fn = gp.compile(lambda x: x + 1.0, backend=backend)
+    for side in (16, 300):
+        x = np.ones((side, side), np.float32)
+        for _ in range(2):
+            first, second = fn(x), fn(2.0 * x)
+            assert (first == 2.0).all()
+            assert (second == 3.0).all()
+    assert len(fn._singles._known) == 1
+    assert single.MAX_OUTPUT_BYTES < 300 * 300 * 4
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

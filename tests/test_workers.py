@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import subprocess
 import sys
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, optim
-from gpubp.backends.numba_cpu import NumbaBackend
+from gpubp.backends.numba_cpu import NumbaBackend, pool
 from gpubp.backends.numba_cpu.pool import Pool, max_workers
 from gpubp.errors import DataError
 
@@ -147,37 +148,100 @@ def test_two_threads_train_two_models_at_once() -> None:
         _assert_equal(result, {name: alone[name] for name in result})
 
 
+class Team:
+    """Stands in for a team of threads: counts the runs that are inside at once."""
+
+    workers = 2
+    inside: ClassVar[list[int]] = []
+    counts: ClassVar[list[int]] = []
+
+    def __init__(self, workers: int) -> None:
+        pass
+
+    def run(self, context: int, workers: int) -> None:
+        self.inside.append(context)
+        self.counts.append(len(self.inside))
+        threading.Event().wait(0.002)
+        self.inside.pop()
+
+
 def test_a_pool_is_entered_by_one_run_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers meet at barriers, so two first runs at once must not both get the threads."""
     process = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: threading.Event().wait(0.001) or process)
+    monkeypatch.setattr(pool, "_Team", Team)
     for _ in range(5):
-        assert _most_runs_at_once(Pool()) == 1
+        _enter_from_four_threads(Pool())
+    assert max(Team.counts) == 1
 
 
-def _most_runs_at_once(pool: Pool) -> int:
-    """How many of four threads that start at once are inside the pool together."""
+def _enter_from_four_threads(target: Pool) -> None:
     gate = threading.Barrier(4)
-    inside: list[int] = []
-    counts: list[int] = []
-
-    def work(worker: int) -> None:
-        if worker == 0:
-            inside.append(worker)
-            counts.append(len(inside))
-            threading.Event().wait(0.002)
-            inside.pop()
 
     def enter() -> None:
         gate.wait()
-        pool.run(work, 2)
+        target.run(0, 2)
 
     threads = [threading.Thread(target=enter) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return max(counts)
+
+
+def _helpers() -> set[threading.Thread]:
+    return {t for t in threading.enumerate() if t.name.startswith("gpubp_")}
+
+
+def test_helpers_sleep_and_wake_and_end_with_their_backend() -> None:
+    before = _helpers()
+    backend = NumbaBackend(workers=3)
+    x = np.ones((64, 64), np.float32)
+    double = gp.compile(lambda x: x + x, backend=backend)
+    for pause in (0.0, 0.0, 1e-5, 1e-4, 3e-4, 1e-3, 0.02) * 30:
+        threading.Event().wait(pause)
+        assert (double(x) == 2.0).all()
+    mine = _helpers() - before
+    assert len(mine) == 2
+    del backend, double
+    gc.collect()
+    for thread in mine:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+def test_an_interrupted_call_leaves_the_team_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between the moment when sleepers are marked and the one when they are woken."""
+    backend = NumbaBackend(workers=2)
+    x = np.ones((64, 64), np.float32)
+    double = gp.compile(lambda x: x + x, backend=backend)
+    double(x)
+    wake = pool._wake
+
+    def interrupted(waker: Any) -> None:
+        raise KeyboardInterrupt
+
+    for late in (False, True):
+        threading.Event().wait(0.05)  # the helper sleeps
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                pool, "_wake", (lambda w: (wake(w), interrupted(w))) if late else interrupted
+            )
+            with pytest.raises(KeyboardInterrupt):
+                double(x)
+        for _ in range(3):
+            assert (double(x) == 2.0).all()
+
+
+def test_two_backends_take_turns() -> None:
+    """Each with helpers of its own, on fewer processors than there are threads."""
+    x = np.arange(4096, dtype=np.float32).reshape(64, 64)
+    steps = [
+        gp.compile(lambda x, n=n: x * float(n), backend=NumbaBackend(workers=n)) for n in (2, 3, 5)
+    ]
+    for _ in range(200):
+        for n, step in zip((2, 3, 5), steps):
+            assert_same(step(x), x * n)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
@@ -207,9 +271,7 @@ def test_num_threads_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[int] = []
     backend = NumbaBackend()
     run = backend._pool.run
-    monkeypatch.setattr(
-        backend._pool, "run", lambda work, workers: used.append(workers) or run(work, workers)
-    )
+    monkeypatch.setattr(backend._pool, "run", lambda context, n: used.append(n) or run(context, n))
     square = np.ones((600, 600))  # enough for all workers without trying one first
     gp.compile(lambda a, b: a @ b, backend=backend)(square, square)
     assert used == [3]

@@ -182,12 +182,13 @@ class Backend(ABC):
         """
         raise BackendError(f"backend {self.name!r} does not measure its roof.")
 
-    def bind(self, loaded: Any, feed: Feed) -> Callable[[], None]:
+    def bind(self, loaded: Any, feed: Feed) -> Callable[[Sequence[int]], None]:
         """A function that runs one step of a program on the arrays of `feed`, whose contents may
         change between calls: what is called once a step should not look for addresses again.
+        It is told the positions of inputs that are other arrays than in the call before.
         """
         one = np.zeros((1, 2), np.int64)
-        return lambda: self.run([loaded], one, feed)
+        return lambda moved: self.run([loaded], one, feed)
 
     @abstractmethod
     def run(self, loaded: Sequence[Any], schedule: NDArray[np.int64], feed: Feed) -> None:

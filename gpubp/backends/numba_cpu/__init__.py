@@ -8,37 +8,37 @@ them in the cache never imports Numba.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import platform
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.base import PROBLEMS, Backend, Feed, Probe, Roof
 from gpubp.backends.numba_cpu import words
+from gpubp.backends.numba_cpu.bound import Bound, Step, either_step, one_step
 from gpubp.backends.numba_cpu.custom import RAISED
 from gpubp.backends.numba_cpu.encode_matmul import splits_columns
-from gpubp.backends.numba_cpu.job import STATUS, Job, Loaded, checks_of
-from gpubp.backends.numba_cpu.objects import addresses
+from gpubp.backends.numba_cpu.job import Job, Loaded, checks_of
+from gpubp.backends.numba_cpu.pace import Pace
 from gpubp.backends.numba_cpu.pool import (
     MAX_MEASURED_FLOPS,
     MIN_FLOPS_PER_RUN,
     MIN_FLOPS_PER_STEP,
     Pool,
     max_workers,
+    native,
 )
 from gpubp.backends.numba_cpu.roof import measure_roof
-from gpubp.errors import BackendError, DataError
+from gpubp.errors import DataError
 from gpubp.program import Part, Program
 from gpubp.store import Bank
 
-_LOOP = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 6)
 PROFILE_SECONDS = 0.05  # at most about so long for each of five runs of a part
 _REFUSED = -1
 _PROBLEMS = {
@@ -62,7 +62,6 @@ class NumbaBackend(Backend):
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
         self._pool = Pool()
-        self._loop: Any = None
 
     @classmethod
     def probe(cls) -> Probe:
@@ -81,10 +80,7 @@ class NumbaBackend(Backend):
         return splits_columns(part, why)
 
     def load(self, program: Program) -> Loaded:
-        loaded = Loaded(program)
-        if self._loop is None:
-            self._loop = _LOOP(addresses({"loop"})["loop"])
-        return loaded
+        return Loaded(program)
 
     def run(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed) -> None:
         workers = self._most_workers(loaded, len(schedule))
@@ -100,42 +96,37 @@ class NumbaBackend(Backend):
             job.cut(done, stop, now, pace.work_between_shares(now, largest.cost))
             start = time.perf_counter()
             if now == 1:
-                self._enter(job, 0)
-            elif not self._pool.run(lambda w: self._enter(job, w), now):
+                native("loop")(job.address)
+            elif not self._pool.run(job.address, now):
                 job.cut(done, stop, 1, 0)
-                self._enter(job, 0)
+                native("loop")(job.address)
                 now = 0  # the threads are busy: that says nothing about them
             if now:
                 pace.note(now, stop - done, time.perf_counter() - start)
             done = stop
         _finish(job, loaded, feed)
 
-    def bind(self, loaded: Loaded, feed: Feed) -> Callable[[], None]:
-        """One step as a function; its tables are made once."""
-        if self._most_workers([loaded], 1) > 1:
-            return super().bind(loaded, feed)
-        job = self._job([loaded], np.zeros((1, 2), np.int64), feed, 1)
-        numbers = (ctypes.c_int64 * 2)()
-        out = ctypes.cast(numbers, ctypes.c_void_p)  # keeps them alive
-        error = ctypes.c_void_p(ctypes.addressof(numbers) + 8)
-        arguments = (out, error, *[ctypes.c_int64(n) for n in (job.address, 0, 0, 0, 0, 0)])
-        loop, shared, programs = self._loop, job.shared, [loaded]
+    def bind(self, loaded: Loaded, feed: Feed) -> Step:
+        alone = self._bound(loaded, feed, 1)
+        workers = self._most_workers([loaded], 1)
+        if workers == 1:
+            return one_step(alone)
+        pace = Pace(loaded.program.flops) if self._workers is None else None
+        return either_step(alone, self._bound(loaded, feed, workers), workers, pace)
 
-        def step() -> None:
-            if Bank.mirrored:
-                loaded.touch()
-            loop(*arguments)
-            if shared[STATUS]:
-                _finish(job, programs, feed)
-
-        return step
+    def _bound(self, loaded: Loaded, feed: Feed, workers: int) -> Bound:
+        job = self._job([loaded], np.zeros((1, 2), np.int64), feed, workers)
+        job.cut(0, 1, workers, loaded.pace.work_between_shares(workers, loaded.cost))
+        pool = self._pool if workers > 1 else None
+        return Bound(job, loaded, feed, pool, lambda: _finish(job, [loaded], feed))
 
     def _job(
         self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed, workers: int
     ) -> Job:
         made = [t.table(feed, o, workers) for t, o in zip(loaded, feed.outputs)]
         checks = checks_of([t.program for t in loaded], feed)
-        return Job([row for row, _ in made], schedule, checks, workers, (feed, made))
+        bases = [keep[0] for _, keep in made]
+        return Job([row for row, _ in made], schedule, checks, workers, bases, (feed, made))
 
     def _most_workers(self, loaded: Sequence[Loaded], steps: int) -> int:
         """How many may be worth it; `run` finds out whether they are."""
@@ -173,9 +164,9 @@ class NumbaBackend(Backend):
                 times.append(0.0)
                 continue
             alone = [table[0] + 8 * words.RECORD_WORDS * record, 1, *table[2:]]
-            once = self._timed(Job([alone], np.zeros((1, 2), np.int64), (), 1, keep))
+            once = self._timed(Job([alone], np.zeros((1, 2), np.int64), (), 1, (), keep))
             count = max(1, min(repeats, int(PROFILE_SECONDS / once)))
-            job = Job([alone], np.zeros((count, 2), np.int64), (), 1, keep)
+            job = Job([alone], np.zeros((count, 2), np.int64), (), 1, (), keep)
             times.append(min(self._timed(job) for _ in range(5)) / count)
         for bank, before in zip(banks, saved):
             bank[...] = before
@@ -200,15 +191,8 @@ class NumbaBackend(Backend):
 
     def _timed(self, job: Job) -> float:
         start = time.perf_counter()
-        self._enter(job, 0)
+        native("loop")(job.address)
         return time.perf_counter() - start
-
-    def _enter(self, job: Job, worker: int) -> None:
-        out = (ctypes.c_int64 * 2)()
-        at = ctypes.addressof(out)
-        status = self._loop(at, at + 8, job.address, worker, 0, 0, 0, 0)
-        if status != 0:
-            raise BackendError(f"the CPU run loop ended with status {status}.")
 
 
 def _finish(job: Job, loaded: Sequence[Loaded], feed: Feed) -> None:

@@ -136,7 +136,8 @@ class Job:
         schedule: (program, position) of each step.
         checks: rows of `words.CHECK_*`, address, elements, limit.
         workers: how many enter, at most.
-        keep: arrays that the tables point at.
+        bases: the address tables that rows point at, one a program.
+        keep: other arrays that rows point at.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class Job:
         schedule: NDArray[np.int64],
         checks: Sequence[Sequence[int]],
         workers: int,
+        bases: Sequence[NDArray[np.int64]] = (),
         keep: Any = None,
     ) -> None:
         programs = np.array(tables, np.int64)
@@ -154,7 +156,8 @@ class Job:
         self.shared = aligned_zeros(worked + 8 * workers, np.int64)
         self.shared[words.SHARED_WORKED] = 8 * worked
         self.shared[words.SHARED_BOUNDS : words.SHARED_BOUNDS + len(bounds)] = bounds
-        self._keep = keep, programs, schedule, looked_at
+        self._bases, self._checks = bases, looked_at
+        self._keep = keep, programs, schedule
         self.context = np.array(
             [
                 len(schedule),
@@ -182,6 +185,18 @@ class Job:
         self.context[10] = every
         if first > 0:
             self.context[7] = 0
+
+    def addresses_of(
+        self, loaded: Loaded, position: int, array: NDArray[Any]
+    ) -> list[NDArray[np.int64]]:
+        """The words, of a job of one program, that hold the address of this input."""
+        buffers = loaded.program.buffers
+        columns = [i for i, b in enumerate(buffers) if b.kind == "input" and b.position == position]
+        if position < loaded.residents:
+            columns.append(len(buffers) + position)
+        found = [self._bases[0][:, i] for i in columns]
+        checked = np.flatnonzero(self._checks[:, 1] == address_of(array))
+        return found + [self._checks[i : i + 1, 1] for i in checked]
 
     @property
     def status(self) -> int:

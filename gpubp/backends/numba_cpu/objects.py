@@ -24,7 +24,7 @@ from gpubp.backends.numba_cpu.target import cpu
 from gpubp.cache import cache_root, read_object
 from gpubp.errors import BackendError
 
-COMMON = ("loop", "load_batch", "gather", "concat", "unslice", "custom", "scalar")
+COMMON = ("loop", "lead", "serve", "load_batch", "gather", "concat", "unslice", "custom", "scalar")
 FLOAT_FAMILY = (
     "ops",
     "chain",

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import weakref
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.backends.numba_cpu import words
+from gpubp.backends.numba_cpu.objects import addresses
 from gpubp.errors import DataError
+from gpubp.store import address_of, aligned_zeros
 
 # Less work than this in one run is done by one worker: waking a thread costs more.
 MIN_FLOPS_PER_RUN = 4e6
@@ -17,38 +25,124 @@ MIN_FLOPS_PER_STEP = 2e5
 # From here on all workers are worth it; in between it is measured, see `pace`.
 MAX_MEASURED_FLOPS = 2e8
 
+_NATIVE = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 6)
+SPINS = 2000  # looks at a word before others may have the core
+LINGER = 200  # more of them before a thread sleeps: about 0.1 ms
+
+
+def native(name: str) -> Callable[..., int]:
+    """A kernel of integers as a function of integers."""
+    return lambda *arguments: prepared(name, *map(ctypes.c_int64, arguments))()
+
+
+def prepared(name: str, *arguments: ctypes.c_int64) -> Callable[[], int]:
+    """A call of such a kernel, to be made again and again by one thread at a time; the values of
+    its arguments may change in between.
+    """
+    function = _NATIVE(addresses({name})[name])
+    numbers = (ctypes.c_int64 * 2)()
+    result = ctypes.cast(numbers, ctypes.c_void_p)  # keeps them alive
+    error = ctypes.c_void_p(ctypes.addressof(numbers) + 8)
+    given = [*arguments, *[ctypes.c_int64(0)] * (6 - len(arguments))]
+
+    def call() -> int:
+        function(result, error, *given)  # kernels never raise
+        return int(numbers[0])
+
+    return call
+
 
 class Pool:
     """Threads that enter the run loop together; made on first use, and anew after a fork."""
 
     def __init__(self) -> None:
-        self._threads: ThreadPoolExecutor | None = None
-        self._size = 0
         self._owner = os.getpid()
         self._busy = threading.Lock()
+        self._team: _Team | None = None
 
-    def run(self, work: Callable[[int], None], workers: int) -> bool:
-        """Call `work(w)` for w in range(workers), at the same time.
+    def run(self, context: int, workers: int) -> bool:
+        """Let so many workers enter `kernels.loop` with this context; returns when all are done.
 
         Returns:
             False, having done nothing, if another run is using the threads: workers meet at
             barriers, so all of them must be running.
         """
         if os.getpid() != self._owner:
-            self._threads, self._busy, self._owner = None, threading.Lock(), os.getpid()
+            self._team, self._busy, self._owner = None, threading.Lock(), os.getpid()
         if not self._busy.acquire(blocking=False):
             return False
         try:
-            if self._threads is None or self._size < workers - 1:
-                self._threads = ThreadPoolExecutor(workers - 1, thread_name_prefix="gpubp")
-                self._size = workers - 1
-            others = [self._threads.submit(work, w) for w in range(1, workers)]
-            work(0)
-            for future in others:
-                future.result()
+            if self._team is None or self._team.workers < workers:
+                self._team = _Team(workers)
+            self._team.run(context, workers)
         finally:
             self._busy.release()
         return True
+
+
+class _Team:
+    """The calling thread and its helpers, which end when nobody holds the team any more."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._memory = aligned_zeros(words.TEAM_LINES + 8 * workers, np.int64)
+        self._memory[words.TEAM_LOOP] = addresses({"loop"})["loop"]
+        self._lines = self._memory[words.TEAM_LINES :].reshape(workers, 8)
+        self._lines[:, 0] = 1  # asleep
+        self._context, self._workers = ctypes.c_int64(), ctypes.c_int64()
+        at = ctypes.c_int64(address_of(self._memory))
+        spins = ctypes.c_int64(SPINS)
+        self._lead = prepared("lead", at, self._context, self._workers, spins)
+        self._wakers = [threading.Lock() for _ in range(workers)]
+        for waker in self._wakers:
+            waker.acquire()
+        ended = threading.Event()
+        for worker in range(1, workers):
+            threading.Thread(
+                target=_help,
+                args=(self._memory, worker, self._wakers[worker], ended),
+                name=f"gpubp_{worker}",
+                daemon=True,
+            ).start()
+        weakref.finalize(self, _end, self._wakers, ended)
+
+    def run(self, context: int, workers: int) -> None:
+        self._context.value, self._workers.value = context, workers
+        try:
+            while self._lead():
+                for line, waker in zip(self._lines, self._wakers):
+                    if line[1]:
+                        _wake(waker)
+                        line[1] = 0
+        finally:
+            self._memory[words.TEAM_WANTED] = 0
+
+
+def _help(
+    memory: NDArray[np.int64],
+    worker: int,
+    waker: threading.Lock,
+    ended: threading.Event,
+) -> None:
+    """What a helper's thread does."""
+    run, serve = 0, native("serve")
+    while True:
+        waker.acquire()
+        if ended.is_set():
+            return
+        run = serve(address_of(memory), worker, run, SPINS, LINGER)
+
+
+def _end(wakers: Sequence[threading.Lock], ended: threading.Event) -> None:
+    ended.set()
+    for waker in wakers:
+        _wake(waker)
+
+
+def _wake(waker: threading.Lock) -> None:
+    """Let the thread that waits for this lock go on, or the next time not wait."""
+    with contextlib.suppress(RuntimeError):  # it was told so before, by a call that was interrupted
+        waker.release()
 
 
 def max_workers() -> int:

@@ -123,3 +123,9 @@ SHARED_STATUS = 16  # of even phases, of odd phases, of the run
 SHARED_WORKED = 24  # byte offset of a line for each worker: time worked, cost of what it did
 SHARED_BOUNDS = 25  # where shares begin, and the last one's end, in parts of WHOLE
 WHOLE = 1 << 16  # as gpubp.program.WHOLE
+
+# What a team of threads shares, see `kernels.team`.
+TEAM_RUN, TEAM_CONTEXT, TEAM_WANTED, TEAM_LOOP = 0, 1, 2, 3
+TEAM_MOST = 1 << 16  # workers; the first word holds the number of the run times this, plus workers
+TEAM_DONE = 8
+TEAM_LINES = 16  # a line for each worker: asleep, to be woken

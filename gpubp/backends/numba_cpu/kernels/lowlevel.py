@@ -136,6 +136,17 @@ def atomic_add(_typing: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
+def atomic_swap(_typing: Any, address: Any, value: Any) -> Any:
+    """Write the int64 at `address`; returns the value before. Sequentially consistent."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], I64.as_pointer())
+        return builder.atomic_rmw("xchg", pointer, args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
 def load_acquire(_typing: Any, address: Any) -> Any:
     """Read the int64 at `address`; later reads are not moved before it."""
 

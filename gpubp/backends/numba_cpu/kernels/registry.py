@@ -8,7 +8,7 @@ from typing import Any
 
 from numba import types
 
-from gpubp.backends.numba_cpu.kernels import loop, move, scalar
+from gpubp.backends.numba_cpu.kernels import loop, move, scalar, team
 from gpubp.backends.numba_cpu.kernels.chain import make_chain, make_ops
 from gpubp.backends.numba_cpu.kernels.matmul import make_matmul
 from gpubp.backends.numba_cpu.kernels.move import make_scatter_add
@@ -18,6 +18,8 @@ from gpubp.backends.numba_cpu.kernels.rowwise import make_rowwise
 _TYPES = {"float32": types.float32, "float64": types.float64, "int64": types.int64}
 _COMMON = {
     "loop": loop.loop,
+    "lead": team.lead,
+    "serve": team.serve,
     "load_batch": move.load_batch,
     "gather": move.gather,
     "concat": move.concat,
