@@ -24,23 +24,24 @@ def flatten(tree: Any) -> tuple[list[Any], Any]:
         `unflatten` needs.
     """
     leaves: list[Any] = []
+    return leaves, _take(tree, leaves)
 
-    def visit(part: Any) -> Any:
-        if hasattr(part, "dtype"):
-            leaves.append(part)
-            return LEAF
-        if isinstance(part, dict):
-            return {key: visit(value) for key, value in part.items()}
-        if isinstance(part, tuple) and hasattr(part, "_fields"):
-            return type(part)(*map(visit, part))
-        if isinstance(part, (tuple, list)):
-            return type(part)(map(visit, part))
-        if part is None:
-            return None
+
+def _take(part: Any, leaves: list[Any]) -> Any:
+    # Not a function inside of `flatten`: one that calls itself would keep the arrays alive.
+    if hasattr(part, "dtype"):
         leaves.append(part)
         return LEAF
-
-    return leaves, visit(tree)
+    if isinstance(part, dict):
+        return {key: _take(value, leaves) for key, value in part.items()}
+    if isinstance(part, tuple) and hasattr(part, "_fields"):
+        return type(part)(*[_take(p, leaves) for p in part])
+    if isinstance(part, (tuple, list)):
+        return type(part)([_take(p, leaves) for p in part])
+    if part is None:
+        return None
+    leaves.append(part)
+    return LEAF
 
 
 def unflatten(structure: Any, leaves: list[Any]) -> Any:

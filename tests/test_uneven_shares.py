@@ -95,6 +95,7 @@ def test_how_often() -> None:
     work = pace.work_between_shares(2, 1000)
     assert 2 * work == pytest.approx(4 * 1000, rel=0.1)  # four steps of both workers
     assert pace.work_between_shares(2, 0) == 1
+    assert Pace(0.0).work_between_shares(2, 100) > 0  # a program that only copies
 
 
 def _train(backend: NumbaBackend, sizes: tuple[int, ...], epochs: int) -> dict[str, Any]:

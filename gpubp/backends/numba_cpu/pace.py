@@ -59,7 +59,7 @@ class Pace:
         """
         if workers == 1:
             return 0
-        step = self.seconds.get(workers, self.flops / GUESSED_RATE)
+        step = self.seconds.get(workers, max(self.flops / GUESSED_RATE, 1e-9))
         return max(1, int(SHARES_SECONDS * cost / step / workers))
 
     def note(self, workers: int, steps: int, seconds: float) -> None:
