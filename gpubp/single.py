@@ -44,9 +44,10 @@ class Single:
 
     def __init__(self, ready: Ready, backend: Backend, like: Sequence[NDArray[Any]]) -> None:
         self.ready = ready
-        self._own = [np.zeros(a.shape, a.dtype) for a in like]  # no memory until it is used
+        self._own = [np.zeros(a.shape, a.dtype) for a in like]
         self._inputs = list(self._own)
         self._large = [i for i, a in enumerate(like) if a.nbytes > COPIED_BYTES]
+        self._is_large = [a.nbytes > COPIED_BYTES for a in like]
         program = ready.program
         self._outputs = [np.zeros((1, *shape), dtype) for shape, dtype in program.output_types]
         feed = Feed(
@@ -59,9 +60,9 @@ class Single:
 
     def __call__(self, arrays: Sequence[Any]) -> list[NDArray[Any]]:
         """Run on arrays of the bound types; returns the outputs, which the next call overwrites."""
-        for i, (mine, given) in enumerate(zip(self._own, arrays)):
-            if i in self._large and given.flags.c_contiguous and given.flags.aligned:
-                self._inputs[i] = given
+        for i, (mine, given, large) in enumerate(zip(self._own, arrays, self._is_large)):
+            if large:
+                self._inputs[i] = np.require(given, requirements=("C", "A"))
             else:
                 mine[...] = given
         try:

@@ -14,6 +14,7 @@ from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim, single
+from gpubp.backends import numba_cpu
 from gpubp.errors import DataError
 
 BACKENDS = ["numba", "numpy"]
@@ -43,9 +44,10 @@ def test_large_arguments_stay_where_they_are(backend: str) -> None:
         assert_same(found, value)
 
 
-def test_large_arguments_are_not_kept_alive() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_large_arguments_are_not_kept_alive(backend: str) -> None:
     """Not even until the next garbage collection: they may be gigabytes."""
-    fn = gp.compile(lambda x: ops.sum(x * 2.0), backend="numba")
+    fn = gp.compile(lambda x: ops.sum(x * 2.0), backend=backend)
     gc.disable()
     try:
         for turn in range(3):
@@ -97,6 +99,80 @@ def test_more_shapes_than_are_kept(backend: str) -> None:
             assert_same(triple, x * 3.0)
             assert_same(total, np.sum(x))
             assert 1 <= len(fn._singles._known) <= single.MAX_KEPT
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_an_interrupted_call_was_given_is_forgotten(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fn = gp.compile(lambda x: ops.sum(x * 2.0), backend=backend)
+    x = np.ones((100, 100), np.float32)
+    assert fn(x) == fn(x) == 2e4
+    (one,) = fn._singles._known.values()
+    run = one._run
+
+    def interrupted(moved: Any) -> None:
+        run(moved)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one, "_run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fn(5.0 * x)
+    assert fn(3.0 * x) == 6e4
+    assert fn(np.broadcast_to(np.float32(4.0), (100, 100))) == 8e4
+
+
+def test_a_status_that_nobody_read_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C after the native call, before what it reported is raised."""
+    op = _raising(10.0)
+    fn = gp.compile(lambda x: op(x) + 1.0, backend="numba")
+    good, bad = np.ones(3, np.float32), np.full(3, 11.0, np.float32)
+    assert_same(fn(good), np.full(3, 3.0, np.float32))
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(numba_cpu, "_finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fn(bad)
+    assert_same(fn(good), np.full(3, 3.0, np.float32))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_parameters_as_arguments_are_read_as_they_were(workers: int) -> None:
+    """The batch is the memory that the step updates."""
+    results = []
+    for copied in (True, False):
+        gp.manual_seed(1)
+        model = nn.Linear(96, 96)
+        loss = nn.MSELoss()
+        step = gp.compile_step(
+            lambda x, model=model, loss=loss: loss(model(x), x),
+            optim.SGD(model.parameters(), lr=0.5),
+            backend=numba_cpu.NumbaBackend(workers=workers),
+        )
+        weight = model.weight.value
+        assert weight.nbytes > single.COPIED_BYTES
+        losses = [step(weight.copy() if copied else weight) for _ in range(4)]
+        results.append([np.array(losses), *model.state_dict().values()])
+    for found, wanted in zip(*results, strict=True):
+        assert_same(found, wanted)
+
+
+def test_a_custom_op_cannot_write_to_what_it_was_given() -> None:
+    def forward(x: Any) -> Any:
+        x *= 2
+        return x
+
+    doubled = ops.custom_op("doubled", forward)
+    fn = gp.compile(lambda x: doubled(x), backend="numba")
+    x = np.ones((100, 100), np.float32)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="read-only"):
+            fn(x)
+    assert (x == 1.0).all()
 
 
 def _raising(limit: float) -> Any:

@@ -15,7 +15,7 @@ from gpubp.backends.numba_cpu import NumbaBackend, words
 from gpubp.backends.numba_cpu.job import Job
 from gpubp.backends.numba_cpu.kernels.sharing import change_shares
 from gpubp.backends.numba_cpu.pace import SHARES_SECONDS, Pace
-from gpubp.program import WHOLE
+from gpubp.program import WHOLE, share_of
 from gpubp.store import address_of
 
 
@@ -79,6 +79,30 @@ def test_a_worker_that_stood_still_keeps_a_share(workers: int) -> None:
         np.testing.assert_allclose(
             np.diff(_change(shared, [1.0] * workers)), WHOLE / workers, atol=1
         )
+
+
+@pytest.mark.parametrize(("workers", "rows"), [(2, 32), (2, 64), (2, 4), (4, 128), (4, 8)])
+def test_a_share_that_was_rounded_to_nothing_comes_back(workers: int, rows: int) -> None:
+    for slow in range(workers):
+        shared = _shared(workers)
+        lines = shared[int(shared[words.SHARED_WORKED]) // 8 :].reshape(-1, 8)
+        for turn in range(4):
+            bounds = _bounds(shared, workers)
+            for w, line in enumerate(lines):
+                start, stop = share_of(rows, w, bounds)
+                time = 10_000 if w == slow and turn == 0 else 1
+                line[:2] = ((stop - start) * time, stop - start) if start < stop else (1, 0)
+            change_shares(address_of(shared), workers)
+        found = [share_of(rows, w, _bounds(shared, workers)) for w in range(workers)]
+        assert min(b - a for a, b in found) >= rows // workers // 2, (slow, found)
+
+
+def test_without_a_clock_shares_stay() -> None:
+    shared = _shared(2)
+    lines = shared[int(shared[words.SHARED_WORKED]) // 8 :].reshape(-1, 8)
+    lines[:, 1] = 500, 100
+    change_shares(address_of(shared), 2)
+    assert _bounds(shared, 2) == _bounds(_shared(2), 2)
 
 
 def test_nothing_noted_changes_nothing() -> None:

@@ -15,7 +15,7 @@ import pytest
 from tolerances import assert_same
 
 import gpubp as gp
-from gpubp import nn, optim
+from gpubp import nn, ops, optim
 from gpubp.backends.numba_cpu import NumbaBackend, pool
 from gpubp.backends.numba_cpu.pool import Pool, max_workers
 from gpubp.errors import DataError
@@ -231,6 +231,95 @@ def test_an_interrupted_call_leaves_the_team_in_order(monkeypatch: pytest.Monkey
                 double(x)
         for _ in range(3):
             assert (double(x) == 2.0).all()
+
+
+def test_an_interrupted_call_does_not_keep_the_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = NumbaBackend(workers=2)
+    x = np.ones((64, 64), np.float32)
+    double = gp.compile(lambda x: x + x, backend=backend)
+    double(x)
+    used: list[bool] = []
+    run = backend._pool.run
+    monkeypatch.setattr(backend._pool, "run", lambda *a: used.append(run(*a)) or used[-1])
+    double = gp.compile(lambda x: x + x, backend=backend)
+    backend._pool._user["thread"] = threading.get_ident()  # Ctrl-C: right after it was taken
+    assert (double(x) == 2.0).all()
+    backend._pool._user["thread"] = -1  # another thread's run
+    assert (double(x) == 2.0).all()
+    assert used == [True, False]
+
+
+def test_a_run_inside_of_a_run_is_done_by_one_worker() -> None:
+    backend = NumbaBackend(workers=2)
+    inner = gp.compile(lambda x: x + x, backend=backend)
+    outer = ops.custom_op("inner", lambda x: inner(x))
+    fn = gp.compile(lambda x: outer(x) + 1.0, backend=backend)
+    x = np.arange(64, dtype=np.float32)
+    for _ in range(3):
+        assert_same(fn(x), 2 * x + 1)
+
+
+def test_one_worker_does_it_where_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.ones((64, 64), np.float32)
+    double = gp.compile(lambda x: x + x, backend=NumbaBackend(workers=3))
+    start, started = threading.Thread.start, []
+
+    def limited(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", limited)
+        assert (double(x) == 2.0).all()
+    started[0].join(timeout=10)
+    assert not started[0].is_alive(), "a helper of half a team"
+    assert (double(x) == 2.0).all()
+
+
+_AT_EXIT = """
+import atexit
+import numpy as np
+def last():
+    assert (double(x) == 2.0).all()
+    print("last", flush=True)
+atexit.register(last)  # before gpubp registers anything, so it runs after that
+import gpubp as gp
+from gpubp.backends.numba_cpu import NumbaBackend
+double = gp.compile(lambda x: x + x, backend=NumbaBackend(workers=2))
+x = np.ones((64, 64), np.float32)
+assert (double(x) == 2.0).all()
+class Late:
+    def __del__(self, double=double, x=x):
+        double(x)
+late = Late()
+"""
+
+
+def test_steps_while_the_interpreter_ends() -> None:
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    run = subprocess.run(
+        [sys.executable, "-c", _AT_EXIT],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+        timeout=120,
+    )
+    assert run.stdout.split() == ["last"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_label_out_of_range_is_found_by_whoever_looks_at_it(workers: int) -> None:
+    table, labels = np.arange(10, dtype=np.float32), np.arange(5000) % 10
+    fn = gp.compile(lambda t, y: ops.sum(ops.gather(t, y)), backend=NumbaBackend(workers=workers))
+    for where in (0, 1600, 1700, 2499, 2500, 3400, 4999):
+        bad = labels.copy()
+        bad[where] = 10
+        with pytest.raises(DataError, match="10"):
+            fn(table, bad)
+        assert fn(table, labels) == 4.5 * 5000
 
 
 def test_two_backends_take_turns() -> None:

@@ -185,7 +185,7 @@ class Backend(ABC):
     def bind(self, loaded: Any, feed: Feed) -> Callable[[Sequence[int]], None]:
         """A function that runs one step of a program on the arrays of `feed`, whose contents may
         change between calls: what is called once a step should not look for addresses again.
-        It is told the positions of inputs that are other arrays than in the call before.
+        It is told the positions of inputs that may be other arrays than in the call before.
         """
         one = np.zeros((1, 2), np.int64)
         return lambda moved: self.run([loaded], one, feed)

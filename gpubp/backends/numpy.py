@@ -49,6 +49,12 @@ class Loaded:
             elif buffer.kind == "output":
                 self.memory[i] = outputs[buffer.position][step : step + 1].reshape(-1)
 
+    def release(self) -> None:
+        """Let go of the arrays of a run."""
+        for i, buffer in enumerate(self.program.buffers):
+            if buffer.kind in ("input", "output"):
+                self.memory[i] = None
+
     def view(self, operand: Operand) -> NDArray[Any]:
         """The operand as a strided view of its buffer."""
         memory = self.memory[operand.buffer]
@@ -91,6 +97,8 @@ class NumpyBackend(Backend):
             for instruction in target.program.instructions:
                 for part in instruction.parts:
                     self._run_part(target, instruction, part, feed, position)
+        for target in loaded:
+            target.release()
 
     def _run_part(
         self, loaded: Loaded, instruction: Instruction, part: Part, feed: Feed, position: int

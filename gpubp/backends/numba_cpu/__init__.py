@@ -170,8 +170,9 @@ class NumbaBackend(Backend):
             times.append(min(self._timed(job) for _ in range(5)) / count)
         for bank, before in zip(banks, saved):
             bank[...] = before
-        for call in loaded.customs:
-            call.raise_error()
+        for error in [call.take_error() for call in loaded.customs]:
+            if error is not None:
+                raise error
         return times
 
     def roof(self) -> Roof:
@@ -201,9 +202,9 @@ def _finish(job: Job, loaded: Sequence[Loaded], feed: Feed) -> None:
     job.clear()
     if status == _REFUSED and feed.check is not None:
         feed.check()
-    if status == RAISED:
-        for target in loaded:
-            for call in target.customs:
-                call.raise_error()
+    errors = [call.take_error() for target in loaded for call in target.customs]
+    for error in errors:
+        if status == RAISED and error is not None:
+            raise error
     if status:
         raise DataError(_PROBLEMS[status])

@@ -32,6 +32,8 @@ class CustomCall:
         try:
             compute = self._part.body[0]
             args = [self._view(self._part.inputs[i], bases) for i in compute.args]
+            for arg in args:
+                arg.flags.writeable = False  # it may be the caller's
             result = evaluate(compute.spec, args, compute.attrs)
             for _, operand in self._part.outputs:
                 self._view(operand, bases)[...] = result
@@ -48,8 +50,7 @@ class CustomCall:
         flat: NDArray[Any] = np.frombuffer(memoryview(raw), operand.dtype)
         return as_strided(flat, operand.shape, tuple(s * size for s in operand.strides))
 
-    def raise_error(self) -> None:
-        """Raise what the user's function raised in the last run."""
+    def take_error(self) -> BaseException | None:
+        """What the user's function raised since the last time, if anything."""
         error, self._error = self._error, None
-        if error is not None:
-            raise error
+        return error

@@ -18,7 +18,6 @@ from gpubp.backends.numba_cpu.pace import Pace
 from gpubp.program import Part, Program, equal_bounds
 from gpubp.store import Bank, address_of, aligned_zeros, round_up
 
-SPINS = 2000
 BYTE_COST = 4  # how many operations take as long as a byte that is moved
 STATUS = words.SHARED_STATUS + 2  # word of `Job.shared`; those before it are for the workers
 
@@ -89,6 +88,10 @@ class Loaded:
         self._addresses = np.zeros(self.row, np.int64)
         for i, memory in enumerate(self.memory):
             self._addresses[i] = 0 if memory is None else address_of(memory)
+        written = {o.buffer for part in self.program.parts for _, o in part.outputs}
+        payloads = [self.program.buffers[i].payload for i in written]
+        banks = [p.data for p in payloads if isinstance(p, Bank)]
+        self._written = [(address_of(b), address_of(b) + b.nbytes) for b in banks]
         self._fixed = address_of(self.records), len(self.records), self.row
         self.scratch = aligned_zeros(0, np.uint8)
 
@@ -98,6 +101,12 @@ class Loaded:
             if isinstance(buffer.payload, Bank):
                 buffer.payload.touch()
 
+    def apart(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array, or a copy of one that lies in memory which the program writes."""
+        start = address_of(array)
+        met = any(start < stop and low < start + array.nbytes for low, stop in self._written)
+        return array.copy() if met else array
+
     def table(
         self, feed: Feed, outputs: Sequence[NDArray[Any]], workers: int
     ) -> tuple[list[int], list[NDArray[Any]]]:
@@ -106,7 +115,8 @@ class Loaded:
             self.scratch = aligned_zeros(self.scratch_bytes * workers, np.uint8)
         buffers = self.program.buffers
         self.touch()
-        inputs = [address_of(a) for a in feed.inputs]
+        arrays = [self.apart(a) for a in feed.inputs]
+        inputs = [address_of(a) for a in arrays]
         bases = np.tile(self._addresses, (workers, 1))
         for i, buffer in enumerate(buffers):
             if buffer.kind == "input":
@@ -125,7 +135,7 @@ class Loaded:
             self.scratch_bytes,
             address_of(self.scratch),
         ]
-        return row, [bases, listed, self.scratch]
+        return row, [bases, listed, self.scratch, *arrays]
 
 
 class Job:
@@ -158,22 +168,14 @@ class Job:
         self.shared[words.SHARED_BOUNDS : words.SHARED_BOUNDS + len(bounds)] = bounds
         self._bases, self._checks = bases, looked_at
         self._keep = keep, programs, schedule
-        self.context = np.array(
-            [
-                len(schedule),
-                address_of(schedule),
-                address_of(programs),
-                address_of(self.shared),
-                0,
-                workers,
-                SPINS,
-                len(checks),
-                address_of(looked_at),
-                0,
-                0,
-            ],
-            np.int64,
-        )
+        self.context = np.zeros(words.CONTEXT_WORDS, np.int64)
+        self.context[words.CONTEXT_STOP] = len(schedule)
+        self.context[words.CONTEXT_SCHEDULE] = address_of(schedule)
+        self.context[words.CONTEXT_PROGRAMS] = address_of(programs)
+        self.context[words.CONTEXT_SHARED] = address_of(self.shared)
+        self.context[words.CONTEXT_WORKERS] = workers
+        self.context[words.CONTEXT_CHECKS] = len(checks)
+        self.context[words.CONTEXT_CHECK_LIST] = address_of(looked_at)
         self.address = address_of(self.context)
         self.steps = len(schedule)
 
@@ -181,10 +183,10 @@ class Job:
         """Let the next entry run steps [first, stop); inputs are looked at before step 0 only.
         Shares change when a worker has done so much work, by `Loaded.cost`; 0: never.
         """
-        self.context[0], self.context[9], self.context[5] = stop, first, workers
-        self.context[10] = every
+        self.context[words.CONTEXT_FIRST], self.context[words.CONTEXT_STOP] = first, stop
+        self.context[words.CONTEXT_WORKERS], self.context[words.CONTEXT_WORK] = workers, every
         if first > 0:
-            self.context[7] = 0
+            self.context[words.CONTEXT_CHECKS] = 0
 
     def addresses_of(
         self, loaded: Loaded, position: int, array: NDArray[Any]
@@ -205,7 +207,7 @@ class Job:
 
     def clear(self) -> None:
         """Forget what was reported."""
-        self.shared[words.SHARED_STATUS : STATUS + 1] = 0
+        self.shared[words.SHARED_STATUS : words.SHARED_REFUSED + 1] = 0
 
 
 def checks_of(programs: Sequence[Program], feed: Feed) -> list[tuple[int, int, int, int]]:

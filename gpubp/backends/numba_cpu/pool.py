@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +28,12 @@ MIN_FLOPS_PER_STEP = 2e5
 MAX_MEASURED_FLOPS = 2e8
 
 _NATIVE = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 6)
-SPINS = 2000  # looks at a word before others may have the core
-LINGER = 200  # more of them before a thread sleeps: about 0.1 ms
+
+
+@cache
+def _function(name: str) -> Any:
+    """Found once, for good: others may be compiling meanwhile, which takes its time."""
+    return _NATIVE(addresses({name})[name])
 
 
 def native(name: str) -> Callable[..., int]:
@@ -39,7 +45,7 @@ def prepared(name: str, *arguments: ctypes.c_int64) -> Callable[[], int]:
     """A call of such a kernel, to be made again and again by one thread at a time; the values of
     its arguments may change in between.
     """
-    function = _NATIVE(addresses({name})[name])
+    function = _function(name)
     numbers = (ctypes.c_int64 * 2)()
     result = ctypes.cast(numbers, ctypes.c_void_p)  # keeps them alive
     error = ctypes.c_void_p(ctypes.addressof(numbers) + 8)
@@ -57,27 +63,41 @@ class Pool:
 
     def __init__(self) -> None:
         self._owner = os.getpid()
-        self._busy = threading.Lock()
+        self._user: dict[str, int] = {}  # the thread that is using the team
         self._team: _Team | None = None
 
     def run(self, context: int, workers: int) -> bool:
         """Let so many workers enter `kernels.loop` with this context; returns when all are done.
 
         Returns:
-            False, having done nothing, if another run is using the threads: workers meet at
-            barriers, so all of them must be running.
+            False, having done nothing, if another run is using the threads (workers meet at
+            barriers, so all of them must be running), or if there can be none.
         """
         if os.getpid() != self._owner:
-            self._team, self._busy, self._owner = None, threading.Lock(), os.getpid()
-        if not self._busy.acquire(blocking=False):
+            self._team, self._user, self._owner = None, {}, os.getpid()
+        if sys.is_finalizing() or not self._taken():
             return False
         try:
-            if self._team is None or self._team.workers < workers:
-                self._team = _Team(workers)
-            self._team.run(context, workers)
+            team = self._team
+            if team is None or team.workers < workers:
+                team = self._team = _Team(workers)
+            team.run(context, workers)
+        except _NoThreadsError:
+            return False
         finally:
-            self._busy.release()
+            self._user.pop("thread", None)
         return True
+
+    def _taken(self) -> bool:
+        """This thread may use the team now: because nobody else does, or because it did, in a
+        call that was interrupted. A run inside of its own run, from a custom op, may not.
+        """
+        me = threading.get_ident()
+        return self._user.setdefault("thread", me) == me and not (self._team and self._team.busy)
+
+
+class _NoThreadsError(Exception):
+    """The system does not give us as many threads."""
 
 
 class _Team:
@@ -91,20 +111,26 @@ class _Team:
         self._lines[:, 0] = 1  # asleep
         self._context, self._workers = ctypes.c_int64(), ctypes.c_int64()
         at = ctypes.c_int64(address_of(self._memory))
-        spins = ctypes.c_int64(SPINS)
-        self._lead = prepared("lead", at, self._context, self._workers, spins)
+        self._lead = prepared("lead", at, self._context, self._workers)
         self._wakers = [threading.Lock() for _ in range(workers)]
         for waker in self._wakers:
             waker.acquire()
         ended = threading.Event()
+        end = weakref.finalize(self, _end, self._wakers, ended)
+        end.atexit = False  # steps may still be run then; the threads are daemons
         for worker in range(1, workers):
-            threading.Thread(
-                target=_help,
-                args=(self._memory, worker, self._wakers[worker], ended),
-                name=f"gpubp_{worker}",
-                daemon=True,
-            ).start()
-        weakref.finalize(self, _end, self._wakers, ended)
+            arguments = (self._memory, worker, self._wakers[worker], ended)
+            thread = threading.Thread(target=_help, args=arguments, daemon=True)
+            thread.name = f"gpubp_{worker}"
+            try:
+                thread.start()
+            except RuntimeError as err:
+                raise _NoThreadsError from err
+
+    @property
+    def busy(self) -> bool:
+        """The leader is in a run."""
+        return bool(self._memory[words.TEAM_BUSY])
 
     def run(self, context: int, workers: int) -> None:
         self._context.value, self._workers.value = context, workers
@@ -119,18 +145,17 @@ class _Team:
 
 
 def _help(
-    memory: NDArray[np.int64],
-    worker: int,
-    waker: threading.Lock,
-    ended: threading.Event,
+    memory: NDArray[np.int64], worker: int, waker: threading.Lock, ended: threading.Event
 ) -> None:
     """What a helper's thread does."""
-    run, serve = 0, native("serve")
+    run = ctypes.c_int64()
+    at, me = ctypes.c_int64(address_of(memory)), ctypes.c_int64(worker)
+    serve = prepared("serve", at, me, run)
     while True:
         waker.acquire()
         if ended.is_set():
             return
-        run = serve(address_of(memory), worker, run, SPINS, LINGER)
+        run.value = serve()
 
 
 def _end(wakers: Sequence[threading.Lock], ended: threading.Event) -> None:

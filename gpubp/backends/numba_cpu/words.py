@@ -117,15 +117,27 @@ RECORD_KERNEL, RECORD_CODE, RECORD_ROWS, RECORD_SYNC = 0, 1, 2, 3
 RECORD_COST = 4  # of a row, in any unit
 RECORD_WORDS = 5
 
+SPINS = 2000  # looks at a word before other threads may have the core
+LINGER = 200  # more looks, each after such an offer, before a thread sleeps
+
+# The context of a run.
+CONTEXT_STOP = 0  # the step to stop before
+CONTEXT_SCHEDULE, CONTEXT_PROGRAMS, CONTEXT_SHARED, CONTEXT_WORKERS = 1, 2, 3, 4
+CONTEXT_CHECKS, CONTEXT_CHECK_LIST = 5, 6  # how many, and where
+CONTEXT_FIRST = 7  # step
+CONTEXT_WORK = 8  # of a worker, from one change of the shares to the next; 0: they stay
+CONTEXT_WORDS = 9
+
 # What the workers of a run share; each group has cache lines of its own.
 SHARED_WORK = 2  # after the barrier's count and generation
 SHARED_STATUS = 16  # of even phases, of odd phases, of the run
+SHARED_REFUSED = 19  # an input is not what it must be
 SHARED_WORKED = 24  # byte offset of a line for each worker: time worked, cost of what it did
 SHARED_BOUNDS = 25  # where shares begin, and the last one's end, in parts of WHOLE
 WHOLE = 1 << 16  # as gpubp.program.WHOLE
 
 # What a team of threads shares, see `kernels.team`.
-TEAM_RUN, TEAM_CONTEXT, TEAM_WANTED, TEAM_LOOP = 0, 1, 2, 3
+TEAM_RUN, TEAM_CONTEXT, TEAM_WANTED, TEAM_LOOP, TEAM_BUSY = 0, 1, 2, 3, 4
 TEAM_MOST = 1 << 16  # workers; the first word holds the number of the run times this, plus workers
 TEAM_DONE = 8
 TEAM_LINES = 16  # a line for each worker: asleep, to be woken

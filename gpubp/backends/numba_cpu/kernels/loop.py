@@ -1,8 +1,6 @@
 """The run loop: each worker enters once and runs all steps, meeting the others at barriers.
 
-Context words: 0 the step to stop before, 1 schedule, 2 program table, 3 what the workers share
-(see `kernels.sharing`), 5 workers, 6 spins before a worker lets others have its core, 7 number of
-checks, 8 checks, 9 first step, 10 a worker's work between changes of the shares.
+The context is described by `words.CONTEXT_*`, what the workers share by `kernels.sharing`.
 A check, 4 words: what (`words.CHECK_*`), address, elements, limit. All are done before any work.
 Program table, a row of 9 words each: 0 records, 1 their number, 2 buffers, 3 first address table
 (one a worker, of `buffers` words), 4 the order's address, 5 number of outputs, 6 list of outputs
@@ -33,7 +31,7 @@ def run_step(table, bases, scratch, context, worker, workers, phase):
     and all look there after the barrier: the word is written again two barriers later, when all
     have looked. So all stop at the same place.
     """
-    shared, spins, every = load_i64(context, 3), load_i64(context, 6), load_i64(context, 10)
+    shared, every = load_i64(context, words.CONTEXT_SHARED), load_i64(context, words.CONTEXT_WORK)
     statuses, bounds = shared + 8 * words.SHARED_STATUS, shared + 8 * words.SHARED_BOUNDS
     record = load_i64(table, 0)
     failed, first, stop = np.int64(0), np.int64(0), np.int64(words.WHOLE)
@@ -43,7 +41,7 @@ def run_step(table, bases, scratch, context, worker, workers, phase):
     for _ in range(load_i64(table, 1)):
         if load_i64(record, words.RECORD_SYNC) == 1:
             if workers > 1:
-                started = meet(shared, worker, workers, spins, every, started, work)
+                started = meet(shared, worker, workers, every, started, work)
                 work = np.int64(0)
                 first, stop = load_i64(bounds, worker), load_i64(bounds, worker + 1)
             if load_i64(statuses, phase & 1) != 0:
@@ -60,7 +58,7 @@ def run_step(table, bases, scratch, context, worker, workers, phase):
                 store_i64(statuses, 2, failed)
         record += 8 * words.RECORD_WORDS
     if workers > 1:
-        meet(shared, worker, workers, spins, every, started, work)
+        meet(shared, worker, workers, every, started, work)
     return np.int64(-1) if load_i64(statuses, phase & 1) != 0 else phase + 1
 
 
@@ -84,28 +82,47 @@ def in_range(what, address, count, limit):
 
 
 @njit(error_model="numpy")
-def accepted(context):
-    """The inputs are what they must be."""
-    check = load_i64(context, 8)
-    for _ in range(load_i64(context, 7)):
-        what, address = load_i64(check, 0), load_i64(check, 1)
-        if not in_range(what, address, load_i64(check, 2), load_i64(check, 3)):
+def accepted(context, worker, workers):
+    """This worker's shares of the inputs are what they must be."""
+    check = load_i64(context, words.CONTEXT_CHECK_LIST)
+    for _ in range(load_i64(context, words.CONTEXT_CHECKS)):
+        what, address, count = load_i64(check, 0), load_i64(check, 1), load_i64(check, 2)
+        size = 4 if what == words.CHECK_INT32 or what == words.CHECK_FLOAT32 else 8
+        first, stop = count * worker // workers, count * (worker + 1) // workers
+        if not in_range(what, address + first * size, stop - first, load_i64(check, 3)):
             return False
         check += 32
     return True
 
 
 @njit(error_model="numpy")
+def refused(context, worker, workers):
+    """Look at the inputs, together; all workers come to the same answer."""
+    shared = load_i64(context, words.CONTEXT_SHARED)
+    if load_i64(context, words.CONTEXT_CHECKS) == 0:
+        return False
+    if not accepted(context, worker, workers):
+        store_i64(shared, words.SHARED_REFUSED, 1)
+    if workers > 1:
+        meet(shared, worker, workers, 0, 0, 0)
+    if load_i64(shared, words.SHARED_REFUSED) == 0:
+        return False
+    store_i64(shared, words.SHARED_STATUS + 2, -1)
+    return True
+
+
+@njit(error_model="numpy")
 def loop(context, worker, _unused0, _unused1, _unused2, _unused3):
     """Run the whole schedule as one of the workers; status -1: the inputs are refused."""
-    if not accepted(context):
-        store_i64(load_i64(context, 3), words.SHARED_STATUS + 2, -1)
+    workers = load_i64(context, words.CONTEXT_WORKERS)
+    if refused(context, worker, workers):
         return 0
-    workers = load_i64(context, 5)
-    schedule = load_i64(context, 1)
+    schedule = load_i64(context, words.CONTEXT_SCHEDULE)
     phase = np.int64(0)
-    for step in range(load_i64(context, 9), load_i64(context, 0)):
-        table = load_i64(context, 2) + load_i64(schedule, 2 * step) * (8 * TABLE_WORDS)
+    first, stop = load_i64(context, words.CONTEXT_FIRST), load_i64(context, words.CONTEXT_STOP)
+    for step in range(first, stop):
+        table = load_i64(schedule, 2 * step) * (8 * TABLE_WORDS)
+        table += load_i64(context, words.CONTEXT_PROGRAMS)
         buffers = load_i64(table, 2)
         bases = load_i64(table, 3) + worker * buffers * 8
         position = load_i64(schedule, 2 * step + 1)

@@ -36,34 +36,41 @@ def share(rows, first, stop, workers):
 
 
 @njit(error_model="numpy", inline="always")
-def speed(line):
-    """Of a worker, from its line: work by time."""
-    return np.float64(load_i64(line, 1)) / max(np.float64(load_i64(line, 0)), 1.0)
+def speed(line, unknown):
+    """Of a worker, from its line: work by time; `unknown`, if it has noted nothing."""
+    work, time = load_i64(line, 1), load_i64(line, 0)
+    return np.float64(work) / np.float64(time) if work > 0 and time > 0 else unknown
 
 
 @njit(error_model="numpy")
 def change_shares(shared, workers):
     """As large as the speeds that were measured; equal where these hardly differ.
 
-    Differences too small to be worth the exchange of lines change nothing.
+    A worker whose share was too small for any work is taken for as fast as the others are in the
+    mean. Differences too small to be worth the exchange of lines change nothing.
     """
     bounds = shared + 8 * words.SHARED_BOUNDS
     lines = shared + load_i64(shared, words.SHARED_WORKED)
-    total, uneven, change = 0.0, 0.0, 0.0
+    known, total = 0, 0.0
     for w in range(workers):
-        total += speed(lines + 64 * w)
+        one = speed(lines + 64 * w, 0.0)
+        known += int(one > 0.0)
+        total += one
+    if known == 0:
+        return 0
+    mean = total / known
+    uneven, change = 0.0, 0.0
     for w in range(workers):
         size = np.float64(load_i64(bounds, w + 1) - load_i64(bounds, w)) / words.WHOLE
-        wanted = speed(lines + 64 * w) / max(total, 1e-30)
-        uneven = max(uneven, abs(wanted * workers - 1.0))
-        change = max(change, abs(wanted - size) * workers)
-    least = 1.0 / (LEAST * workers)
-    end = 0.0
+        wanted = speed(lines + 64 * w, mean) / mean
+        uneven = max(uneven, abs(wanted - 1.0))
+        change = max(change, abs(wanted - size * workers))
+    least, end = 1.0 / (LEAST * workers), 0.0
     for w in range(workers):
         line = lines + 64 * w
-        wanted = 1.0 / workers if uneven < SMALL else max(speed(line) / total, least)
-        end = min(end + wanted, 1.0 - least * (workers - 1 - w))
-        if total > 0.0 and change > SMALL and w < workers - 1:
+        wanted = 1.0 if uneven < SMALL else speed(line, mean) / mean
+        end = min(end + max(wanted / workers, least), 1.0 - least * (workers - 1 - w))
+        if change > SMALL and w < workers - 1:
             store_i64(bounds, w + 1, np.int64(words.WHOLE * end))
         store_i64(line, 0, 0)
         store_i64(line, 1, 0)
@@ -71,18 +78,18 @@ def change_shares(shared, workers):
 
 
 @njit(error_model="numpy")
-def wait(shared, generation, spins):
+def wait(shared, generation):
     """Until the workers' meeting of this generation is over."""
     waited = 0
     while low.load_acquire(shared + 8) == generation:
         waited += 1
-        if waited > spins:
+        if waited > words.SPINS:
             low.yield_thread()
     return 0
 
 
 @njit(error_model="numpy")
-def meet(shared, worker, workers, spins, every, started, work):
+def meet(shared, worker, workers, every, started, work):
     """Wait until all workers are here; returns when that was, if anybody wants to know.
 
     `every`: how much a worker does from one change of the shares to the next, 0: they stay.
@@ -94,7 +101,7 @@ def meet(shared, worker, workers, spins, every, started, work):
         store_i64(mine, 1, load_i64(mine, 1) + work)
     generation = low.load_acquire(shared + 8)
     if low.atomic_add(shared, 1) < workers - 1:
-        wait(shared, generation, spins)
+        wait(shared, generation)
     else:
         done = load_i64(shared, words.SHARED_WORK) + work
         if every > 0 and done >= every:

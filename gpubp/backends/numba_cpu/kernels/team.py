@@ -3,8 +3,8 @@
 Waking a thread takes longer than a step of a small network, so one that has just worked first waits
 here, outside Python. The team's memory, by `words.TEAM_*`: the last run, a number and how many work
 on it in one word, for those who are not among them read it at any time; its context; whether one is
-about to begin; the address of `kernels.loop`; helpers that have left the run; a line for each
-worker: asleep, to be woken (the leader's thread does that, in Python).
+about to begin; the address of `kernels.loop`; whether the leader is in a run; helpers that have
+left the run; a line for each worker: asleep, to be woken (in Python, by the leader's thread).
 
 Nobody is missed: a helper says that it is asleep before it looks for a run for the last time, and
 the leader says that one begins before it looks for sleepers. Whoever clears a sleeper's word first,
@@ -37,7 +37,7 @@ def sleepers(team, workers):
 
 
 @njit(error_model="numpy")
-def lead(team, context, workers, spins, _unused0, _unused1):
+def lead(team, context, workers, _unused0, _unused1, _unused2):
     """Run a job as worker 0, together with the helpers, once no one has to be woken.
 
     Returns how many have to be: then nothing has been done.
@@ -49,13 +49,15 @@ def lead(team, context, workers, spins, _unused0, _unused1):
     run = load_i64(team, words.TEAM_RUN) // words.TEAM_MOST + 1
     low.atomic_swap(team + RUN, run * words.TEAM_MOST + workers)
     low.store_release(team + WANTED, 0)
+    store_i64(team, words.TEAM_BUSY, 1)
     low.call_kernel(load_i64(team, words.TEAM_LOOP), context, 0, 0, 0, 0, 0)
     waited = 0
     while low.load_acquire(team + DONE) < workers - 1:
         waited += 1
-        if waited > spins:
+        if waited > words.SPINS:
             low.yield_thread()
     store_i64(team, words.TEAM_DONE, 0)
+    store_i64(team, words.TEAM_BUSY, 0)
     return np.int64(0)
 
 
@@ -64,16 +66,18 @@ def may_sleep(team, worker, seen):
     """Nobody needs this helper, and who does from now on will wake it."""
     line = team + 8 * words.TEAM_LINES + 64 * worker
     low.atomic_swap(line, 1)
-    needed = low.atomic_add(team + RUN, 0) != seen or low.atomic_add(team + WANTED, 0) != 0
+    # In this order: once the word says that no run is about to begin, the run that was is visible.
+    needed = low.atomic_add(team + WANTED, 0) != 0
+    needed = needed or low.atomic_add(team + RUN, 0) != seen
     return not needed or low.atomic_swap(line, 0) == 0
 
 
 @njit(error_model="numpy")
-def serve(team, worker, seen, spins, linger, _unused0):
+def serve(team, worker, seen, _unused0, _unused1, _unused2):
     """Take part in runs after the one `seen`, until none has come for a while.
 
-    That is `spins` looks and then `linger` more, each of which lets other threads have the core
-    first. Returns the last run; then the helper's thread must sleep until it is woken.
+    Returns the last run; then the helper's thread must sleep until it is woken, which may have
+    happened already.
     """
     waited = 0
     while True:
@@ -86,7 +90,7 @@ def serve(team, worker, seen, spins, linger, _unused0):
                 low.atomic_add(team + DONE, 1)
             continue
         waited += 1
-        if waited > spins:
+        if waited > words.SPINS:
             low.yield_thread()
-        if waited > spins + linger and may_sleep(team, worker, seen):
+        if waited > words.SPINS + words.LINGER and may_sleep(team, worker, seen):
             return seen
