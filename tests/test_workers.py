@@ -322,6 +322,21 @@ def test_a_label_out_of_range_is_found_by_whoever_looks_at_it(workers: int) -> N
         assert fn(table, labels) == 4.5 * 5000
 
 
+def test_large_single_calls_use_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trying one worker again, now and then, would be most of the time."""
+    monkeypatch.setenv("GPUBP_NUM_THREADS", "2")
+    backend = NumbaBackend()
+    used: list[int] = []
+    run = backend._pool.run
+    square = gp.compile(lambda a: ops.sum(a @ a), backend=backend)
+    monkeypatch.setattr(backend._pool, "run", lambda at, n: used.append(n) or run(at, n))
+    x = np.ones((500, 500), np.float32)
+    for _ in range(6):
+        assert square(x) == 500.0**3
+        threading.Event().wait(0.03)
+    assert used == [2] * 6
+
+
 def test_two_backends_take_turns() -> None:
     """Each with helpers of its own, on fewer processors than there are threads."""
     x = np.arange(4096, dtype=np.float32).reshape(64, 64)

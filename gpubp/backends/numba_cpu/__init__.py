@@ -111,7 +111,8 @@ class NumbaBackend(Backend):
         workers = self._most_workers([loaded], 1)
         if workers == 1:
             return one_step(alone)
-        pace = Pace(loaded.program.flops) if self._workers is None else None
+        measured = self._workers is None and loaded.pace.flops < MAX_MEASURED_FLOPS
+        pace = Pace(loaded.pace.flops) if measured else None
         return either_step(alone, self._bound(loaded, feed, workers), workers, pace)
 
     def _bound(self, loaded: Loaded, feed: Feed, workers: int) -> Bound:
