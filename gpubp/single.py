@@ -46,8 +46,8 @@ class Single:
         self.ready = ready
         self._own = [np.zeros(a.shape, a.dtype) for a in like]
         self._inputs = list(self._own)
+        self._small = [i for i, a in enumerate(like) if a.nbytes <= COPIED_BYTES]
         self._large = [i for i, a in enumerate(like) if a.nbytes > COPIED_BYTES]
-        self._is_large = [a.nbytes > COPIED_BYTES for a in like]
         program = ready.program
         self._outputs = [np.zeros((1, *shape), dtype) for shape, dtype in program.output_types]
         feed = Feed(
@@ -60,12 +60,11 @@ class Single:
 
     def __call__(self, arrays: Sequence[Any]) -> list[NDArray[Any]]:
         """Run on arrays of the bound types; returns the outputs, which the next call overwrites."""
-        for i, (mine, given, large) in enumerate(zip(self._own, arrays, self._is_large)):
-            if large:
-                plain = given.flags.c_contiguous and given.flags.aligned
-                self._inputs[i] = given if plain else given.copy()
-            else:
-                mine[...] = given
+        for i in self._small:
+            self._own[i][...] = arrays[i]
+        for i in self._large:
+            plain = arrays[i].flags.c_contiguous and arrays[i].flags.aligned
+            self._inputs[i] = arrays[i] if plain else arrays[i].copy()
         try:
             self._run(self._large)
         finally:

@@ -124,26 +124,23 @@ def bits_to_f64(_typing: Any, bits: Any) -> Any:
     return types.float64(types.int64), codegen
 
 
-@intrinsic
-def atomic_add(_typing: Any, address: Any, value: Any) -> Any:
-    """Add to the int64 at `address`; returns the value before. Sequentially consistent."""
+def make_atomic(operation: str) -> Any:
+    """`atomic(address, value)`: change the int64 at `address` as LLVM's atomicrmw `operation` does;
+    returns the value before. Sequentially consistent.
+    """
 
-    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], I64.as_pointer())
-        return builder.atomic_rmw("add", pointer, args[1], "seq_cst")
+    @intrinsic
+    def atomic(_typing: Any, address: Any, value: Any) -> Any:
+        def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            pointer = builder.inttoptr(args[0], I64.as_pointer())
+            return builder.atomic_rmw(operation, pointer, args[1], "seq_cst")
 
-    return types.int64(types.int64, types.int64), codegen
+        return types.int64(types.int64, types.int64), codegen
+
+    return atomic
 
 
-@intrinsic
-def atomic_swap(_typing: Any, address: Any, value: Any) -> Any:
-    """Write the int64 at `address`; returns the value before. Sequentially consistent."""
-
-    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], I64.as_pointer())
-        return builder.atomic_rmw("xchg", pointer, args[1], "seq_cst")
-
-    return types.int64(types.int64, types.int64), codegen
+atomic_add, atomic_swap = make_atomic("add"), make_atomic("xchg")
 
 
 @intrinsic
