@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gpubp.arena import pack
@@ -12,8 +12,9 @@ from gpubp.fuse import fuse
 from gpubp.layout import Layout, canonicalize
 from gpubp.lower import Lowering
 from gpubp.plan import plan
-from gpubp.program import Part, Program
+from gpubp.program import Operand, Part, Program
 from gpubp.verify import check_graph, check_program
+from gpubp.widen import widen
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,16 @@ def _by_rows(_part: Part, _why: str) -> bool:
     return False
 
 
+def _back_to_back(_part: Part) -> Sequence[Sequence[Operand]]:
+    return ()
+
+
 def compile_graph(
     graph: Graph,
     batched: bool = False,
     options: Options | None = None,
     splits_columns: Callable[[Part, str], bool] = _by_rows,
+    wide_rows: Callable[[Part], Sequence[Sequence[Operand]]] = _back_to_back,
 ) -> Program:
     """Compile a graph.
 
@@ -55,9 +61,10 @@ def compile_graph(
         batched: inputs are batches gathered from resident arrays by an index order.
         options: see `Options`.
         splits_columns: which products the workers of the backend should share by columns.
+        wide_rows: which operands of a part may have rows that are farther apart than long.
 
     Returns:
-        The program: ready to be loaded by any backend that can share by columns what was asked for.
+        The program: ready to be loaded by any backend that can do what was said of the last two.
     """
     options = options or Options()
     canonical, layouts = canonicalize(graph)
@@ -66,6 +73,7 @@ def compile_graph(
         check_graph(canonical)
     groups = fuse(canonical, layouts, options.fuse)
     lowered = Lowering(canonical, layouts, batched, splits_columns).run(groups)
+    widen(lowered, wide_rows)
     instructions, phases = plan(lowered.buffers, lowered.instructions)
     buffers = pack(lowered.buffers, instructions, phases, options.reuse)
     program = Program(

@@ -65,7 +65,11 @@ class Runner:
             pack("slots", graph.slots())
             pack("slots", [slot for slot, _ in graph.writes])
             program = compile_graph(
-                graph, self._batched, self._options, self.backend.splits_columns
+                graph,
+                self._batched,
+                self._options,
+                self.backend.splits_columns,
+                self.backend.wide_rows,
             )
             ready = Ready(graph, structure, program, self.backend.load(program))
             self._known[types, key] = ready

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gpubp.device_array import DeviceArray
 from gpubp.errors import BackendError, DataError
-from gpubp.program import Part, Program
+from gpubp.program import Operand, Part, Program
 
 # What kernels report in a word of status.
 PROBLEMS = {
@@ -127,6 +127,12 @@ class Backend(ABC):
                 was shared by columns. "update": nothing but an update reads the result.
         """
         return False
+
+    def wide_rows(self, part: Part) -> Sequence[Sequence[Operand]]:
+        """Operands of a part, in groups, whose rows may be farther apart than they are long, so
+        that each begins on a cache line. Those of a group must then be so alike.
+        """
+        return ()
 
     @abstractmethod
     def load(self, program: Program) -> Any:

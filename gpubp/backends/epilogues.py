@@ -40,7 +40,10 @@ def find_epilogue(part: Part, known: Collection[str]) -> Epilogue | None:
     if match is None or view.product in dict(part.outputs):
         return None
     found = match(view)
-    return found if found is not None and found.name in known else None
+    if found is None or found.name not in known:
+        return None
+    rows = {_row_step(operand) for operand in (found.target, *found.state)}
+    return found if len(rows) == 1 else None
 
 
 class _View:
@@ -65,7 +68,7 @@ class _View:
         operand = self.part.inputs[value] if value < self.inputs else None
         if operand is None or operand.dtype != self.dtype or operand.shape != self.shape:
             return None
-        return operand if operand.contiguous else None
+        return operand if _row_by_row(operand) else None
 
     def row(self, value: int) -> Operand | None:
         """An operand that is the same for every row of the product."""
@@ -90,7 +93,7 @@ class _View:
         if sorted(found) != sorted(values):
             return None
         targets = [found[v] for v in values]
-        fits = all(t.contiguous and t.dtype == self.dtype for t in targets)
+        fits = all(_row_by_row(t) and t.dtype == self.dtype for t in targets)
         return targets if fits else None
 
     def in_place(self, olds: Sequence[int], news: Sequence[int]) -> list[Operand] | None:
@@ -101,6 +104,17 @@ class _View:
             return None
         found = [s for s, t in zip(sources, targets) if s is not None and _same_place(s, t)]
         return found if len(found) == len(targets) else None
+
+
+def _row_by_row(operand: Operand) -> bool:
+    """A contiguous array, or a matrix whose rows are farther apart than they are long."""
+    if operand.contiguous or len(operand.shape) != 2:
+        return operand.contiguous
+    return operand.strides[1] == 1 and operand.strides[0] >= operand.shape[1]
+
+
+def _row_step(operand: Operand) -> int:
+    return operand.shape[-1] if operand.contiguous else operand.strides[0]
 
 
 def _same_place(a: Operand, b: Operand) -> bool:

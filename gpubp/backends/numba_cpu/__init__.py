@@ -35,8 +35,9 @@ from gpubp.backends.numba_cpu.pool import (
     native,
 )
 from gpubp.backends.numba_cpu.roof import measure_roof
+from gpubp.backends.numba_cpu.wide import wide_rows
 from gpubp.errors import DataError
-from gpubp.program import Part, Program
+from gpubp.program import Operand, Part, Program
 from gpubp.store import Bank
 
 PROFILE_SECONDS = 0.05  # at most about so long for each of five runs of a part
@@ -78,6 +79,9 @@ class NumbaBackend(Backend):
 
     def splits_columns(self, part: Part, why: str) -> bool:
         return splits_columns(part, why)
+
+    def wide_rows(self, part: Part) -> Sequence[Sequence[Operand]]:
+        return wide_rows(part)
 
     def load(self, program: Program) -> Loaded:
         return Loaded(program)

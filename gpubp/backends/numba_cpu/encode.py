@@ -115,8 +115,12 @@ def _reduce(part: Part) -> EncodedPart:
     if stored is not None:
         code[words.RED_OUT : words.RED_OUT + 2] = place(stored)
         code[words.RED_OUT_DTYPE] = DTYPE_CODES[stored.dtype.name]
+    code[words.RED_STEP] = inner
     if not before:
-        code[words.RED_IN : words.RED_IN + 2] = place(part.inputs[source])
+        operand = part.inputs[source]
+        code[words.RED_IN : words.RED_IN + 2] = place(operand)
+        if not operand.contiguous:
+            code[words.RED_STEP] = operand.strides[0]
     scratch = 16 * words.RED_BLOCK + words.STRIP_BYTES + 64
     chains = []
     if before:

@@ -69,8 +69,9 @@ def encode_matmul(
         code[order] = -1 if source is None else source.order
         if source is not None:
             code[at : at + 2] = source.place(operand)
+    code[words.MM_C + 2] = n * shape.size
     if stored is not None:
-        code[words.MM_C : words.MM_C + 2] = place(stored)
+        code[words.MM_C : words.MM_C + 3] = *place(stored), stored.strides[-2] * shape.size
     code[words.MM_C_SCRATCH] = int(stored is None)
     scratch = _plan(code, shape, a, b, chain is not None)
     code[words.MM_BY_COLUMNS] = int(part.shared == "columns")

@@ -105,7 +105,8 @@ RED_IN, RED_OUT = 5, 7  # each: buffer, byte offset
 RED_IN_DTYPE, RED_OUT_SCRATCH, RED_PROLOGUE, RED_EPILOGUE = 9, 10, 11, 12
 RED_CHAIN_KERNEL = 13  # address of the chain kernel
 RED_OUT_DTYPE = 14  # of the stored output
-RED_WORDS = 15
+RED_STEP = 15  # elements from one of `inner` to the next: more than `inner` where rows are wide
+RED_WORDS = 16
 RED_CODES = {"sum": 0, "max": 1, "min": 2, "argmax": 3, "argmin": 4}
 RED_BLOCK = 256  # outputs at a time
 

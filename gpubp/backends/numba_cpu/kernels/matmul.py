@@ -168,9 +168,8 @@ def make_matmul(kind: Any) -> Any:
     @njit(error_model="numpy")
     def prepare(code, bases, batch, c, params):
         """Fill in what the tiles of one product have in common."""
-        n = load_i64(code, words.MM_N)
         store_i64(params, words.TILE_K, load_i64(code, words.MM_K))
-        store_i64(params, words.TILE_C_ROW, n * size)
+        store_i64(params, words.TILE_C_ROW, load_i64(code, words.MM_C + 2))
         packed = load_i64(code, words.MM_PACK_A) == 1
         store_i64(
             params, words.TILE_A_COL, pitch * size if packed else load_i64(code, words.MM_A + 3)
@@ -234,7 +233,7 @@ def make_matmul(kind: Any) -> Any:
         for r in range(row0, row1, rows):
             stop = min(r + rows, row1)
             first = batch * m + r  # in rows of all batches together
-            c = whole if in_scratch else whole + first * n * size
+            c = whole if in_scratch else whole + first * load_i64(code, words.MM_C + 2)
             top = a if a_order != 0 else a + r * ar
             numbers = a_order + 8 * r if a_order != 0 else 0
             if load_i64(code, words.MM_PACK_A) == 1:

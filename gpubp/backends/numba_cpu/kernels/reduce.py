@@ -1,6 +1,7 @@
 """Reductions: sum (with elementwise ops before and after it), max, min, argmax, argmin.
 
-The input is (outer, red, inner), reduced over the middle. Each output is made by one worker, in an
+The input is (outer, red, inner), reduced over the middle; rows of a matrix that is summed over its
+rows may be farther apart than they are long. Each output is made by one worker, in an
 order that depends on its place alone: sums run in float64, over strips that start at the first
 element of the reduced range (columns: four rows are added as a tree first), so results do not
 depend on how the work is shared.
@@ -102,7 +103,7 @@ def make_reduce(kind: Any) -> Any:
     @njit(error_model="numpy")
     def sum_columns(code, bases, source, dtype, o, i0, count, out, scratch):
         """Sums over the middle axis for columns [i0, i0 + count) of one outer index."""
-        red, inner = load_i64(code, words.RED_RED), load_i64(code, words.RED_INNER)
+        red, step = load_i64(code, words.RED_RED), load_i64(code, words.RED_STEP)
         sums = scratch
         made = scratch + 8 * words.RED_BLOCK
         after = made + words.STRIP_BYTES
@@ -113,10 +114,10 @@ def make_reduce(kind: Any) -> Any:
         start = 0
         if prologue == 0 and dtype == own:
             start = red - red % 4
-            top = source + (o * red * inner + i0) * size
-            add_fours(top, inner * size, start, count, sums)
+            top = source + (o * red * step + i0) * size
+            add_fours(top, step * size, start, count, sums)
         for r in range(start, red):
-            at = (o * red + r) * inner + i0
+            at = (o * red + r) * step + i0
             if prologue != 0:
                 tile = made - at * size
                 run_chain(code, prologue, bases, at, at + count, tile, after)
