@@ -16,7 +16,7 @@ import numpy as np
 from gpubp.core import CONST, SLOT, ArrayType, Graph, Kind, Node, OpSpec, Shape
 from gpubp.fuse import Group
 from gpubp.layout import Layout, c_strides
-from gpubp.program import Buffer, Compute, Operand, Part
+from gpubp.program import FINE, Buffer, Compute, Operand, Part
 from gpubp.store import ALIGN_BYTES, Bank, Slot, round_up
 
 
@@ -81,7 +81,18 @@ class Lowering:
         self._find_leaving(groups)
         loads = self._load_batch(groups)
         built = [[self._part(g) for g in i] for i in instructions]
-        return Lowered(self.buffers, ([loads] if loads else []) + built)
+        made = ([loads] if loads else []) + built
+        self._refine([part for instruction in made for part in instruction])
+        return Lowered(self.buffers, made)
+
+    def _refine(self, parts: list[Part]) -> None:
+        """Finer shares of rows, but where as many columns are shared: workers would meet in a cache
+        line of every row. Parts that share equally many rows do so alike.
+        """
+        columns = {part.rows for part in parts if part.outputs[0][1].value in self._split}
+        for part in parts:
+            if part.rows not in columns:
+                part.grain = FINE
 
     def _buffer(
         self,

@@ -18,7 +18,7 @@ from gpubp.errors import VerificationError
 from gpubp.program import Buffer, Instruction, Operand, Part
 from gpubp.store import ALIGN_BYTES, round_up
 
-RowKey = tuple[int, int, int, tuple[tuple[int, int], ...]]
+RowKey = tuple[int, int, int, int, tuple[tuple[int, int], ...]]
 
 
 class Access(NamedTuple):
@@ -121,7 +121,7 @@ def extent(operand: Operand) -> tuple[int, int]:
 def row_key(operand: Operand, part: Part) -> RowKey | None:
     """Accesses with equal keys touch the same bytes from the same worker only; None: from any."""
     if part.rows == 0:
-        return (0, 0, 0, ())
+        return (0, 0, 0, 0, ())
     if operand.axis is None or any(s < 0 for s in operand.strides):
         return None
     size, stride = operand.dtype.itemsize, operand.strides[operand.axis]
@@ -140,7 +140,7 @@ def row_key(operand: Operand, part: Part) -> RowKey | None:
             return None  # pieces of different rows would meet
         reach = n * s
     pieces = tuple((n, s * size) for n, s in wider)
-    return part.rows, operand.offset * size, stride * size, pieces
+    return part.rows, part.grain, operand.offset * size, stride * size, pieces
 
 
 def conflict(a: Unit, b: Unit) -> bool:

@@ -22,6 +22,7 @@ from gpubp.layout import c_strides
 from gpubp.store import Bank
 
 WHOLE = 1 << 16  # shares of the work begin and end at so many parts of it
+WHOLE_LINES, FINE = 16, 4  # grains: columns that fill cache lines, or shares of nearly one size
 
 
 @dataclass(eq=False)
@@ -107,6 +108,7 @@ class Part:
         inputs: what it reads.
         outputs: (number of the value, where it goes).
         rows: how many rows are shared among workers; 0 for worker 0 alone.
+        grain: shares begin at multiples of it, where there are enough rows.
     """
 
     kernel: str
@@ -115,6 +117,7 @@ class Part:
     inputs: list[Operand]
     outputs: list[tuple[int, Operand]]
     rows: int
+    grain: int = WHOLE_LINES
 
     def operands(self) -> list[tuple[Operand, bool]]:
         """Every operand, and whether it is written."""
@@ -269,6 +272,7 @@ def _part_dict(part: Part) -> dict[str, Any]:
     return {
         "kernel": part.kernel,
         "rows": part.rows,
+        "grain": part.grain,
         "anchor": part.anchor,
         "body": [
             {
@@ -302,22 +306,24 @@ def equal_bounds(workers: int) -> list[int]:
     return [WHOLE * w // workers for w in range(workers + 1)]
 
 
-def share_of(rows: int, worker: int, bounds: Sequence[int]) -> tuple[int, int]:
+def share_of(
+    rows: int, worker: int, bounds: Sequence[int], grain: int = WHOLE_LINES
+) -> tuple[int, int]:
     """The rows [start, stop) that `worker` takes; the same rule in every backend.
 
-    Where there are enough rows, shares begin at multiples of 16 or 8: no cache line of columns is
-    shared, and tiles stay whole. It depends on `rows` and the bounds alone, so parts with equal
-    `rows` meet the same worker without a barrier.
+    It depends on these arguments alone, so parts with equal `rows` and `grain` meet the same worker
+    without a barrier.
 
     Args:
         rows: of a part; 0: the first worker does all of it.
         worker: whose.
         bounds: ascending from 0 to `WHOLE`, one more than there are workers.
+        grain: of the part; a smaller one is used where there are few rows.
     """
     if rows == 0:
         return (0, 1) if worker == 0 else (0, 0)
     workers = len(bounds) - 1
-    grain = 16 if rows >= 32 * workers else 8 if rows >= 16 * workers else 1
+    grain = min(grain, 16 if rows >= 32 * workers else 8 if rows >= 16 * workers else 1)
     unit = grain * WHOLE
     first, stop = ((rows * bounds[w] + unit // 2) // unit * grain for w in (worker, worker + 1))
     return first, rows if worker == workers - 1 else stop

@@ -129,7 +129,7 @@ def _check_phase(program: Program, parts: list[Part]) -> None:
 
 
 def _touched(part: Part, operand: Operand, worker: int, write: bool) -> np.ndarray:
-    start, stop = share_of(part.rows, worker, BOUNDS)
+    start, stop = share_of(part.rows, worker, BOUNDS, part.grain)
     if start >= stop:
         return np.zeros(0, np.int64)
     if part.rows == 0:

@@ -15,7 +15,7 @@ from gpubp import nn, ops, optim
 from gpubp.backends.numba_cpu import NumbaBackend, job
 from gpubp.backends.numba_cpu.gathered import find_gathered
 from gpubp.backends.numba_cpu.kernels.sharing import share
-from gpubp.program import WHOLE, Part, equal_bounds, share_of
+from gpubp.program import FINE, WHOLE, WHOLE_LINES, Part, equal_bounds, share_of
 
 SIZES = (136, 64, 48, 7)
 SAMPLES, BATCH = 150, 61  # two whole batches and one of 28
@@ -119,24 +119,25 @@ def test_copies_of_all_columns_stay_in_their_scratch(columns: int) -> None:
         assert_same(found, wanted, f"{workers} workers")
 
 
+@pytest.mark.parametrize("grain", [WHOLE_LINES, FINE])
 @pytest.mark.parametrize("workers", [1, 2, 3, 5, 8, 16])
-def test_shares_cover_all_rows(workers: int) -> None:
+def test_shares_cover_all_rows(workers: int, grain: int) -> None:
     generator = np.random.default_rng(workers)
     for rows in [*range(1, 70), 96, 100, 128, 200, 205, 380, 512, 1000, 2048]:
         for uneven in (False, True):
             bounds = equal_bounds(workers)
             if uneven:
                 bounds[1:-1] = sorted(generator.integers(1, WHOLE, workers - 1).tolist())
-            edges = [share_of(rows, w, bounds) for w in range(workers)]
-            rule = [share.py_func(rows, *bounds[w : w + 2], workers) for w in range(workers)]
+            edges = [share_of(rows, w, bounds, grain) for w in range(workers)]
+            rule = [share.py_func(rows, grain, *bounds[w : w + 2], workers) for w in range(workers)]
             assert rule == edges
             assert edges[0][0] == 0
             assert edges[-1][1] == rows
             assert all(a[1] == b[0] for a, b in itertools.pairwise(edges))
             if rows >= 32 * workers:
-                assert all(a % 16 == 0 for a, _ in edges)
+                assert all(a % grain == 0 for a, _ in edges)
             for (start, stop), low, high in zip(edges, bounds, bounds[1:]):
-                assert abs(stop - start - rows * (high - low) / WHOLE) <= 24
+                assert abs(stop - start - rows * (high - low) / WHOLE) <= 1.5 * grain
 
 
 def _reads(forward: Callable[[Any, Any], Any], dtype: str = "float32") -> tuple[Any, Any]:

@@ -68,7 +68,7 @@ class Loaded:
         for i, (encoded, part, sync) in enumerate(parts):
             address = address_of(self.code) + 8 * int(starts[i])
             cost = int((part.flops + BYTE_COST * part.bytes_moved) / max(part.rows, 1)) + 1
-            self.records[i] = (found[encoded.kernel], address, part.rows, sync, cost)
+            self.records[i] = found[encoded.kernel], address, part.rows, sync, cost, part.grain
             self.cost += max(part.rows, 1) * cost
 
     def _allocate(self) -> None:

@@ -116,7 +116,8 @@ CHECK_INT32, CHECK_INT64, CHECK_FLOAT32, CHECK_FLOAT64 = 0, 1, 2, 3
 # The run loop: one record a part.
 RECORD_KERNEL, RECORD_CODE, RECORD_ROWS, RECORD_SYNC = 0, 1, 2, 3
 RECORD_COST = 4  # of a row, in any unit
-RECORD_WORDS = 5
+RECORD_GRAIN = 5  # of its shares
+RECORD_WORDS = 6
 
 SPINS = 2000  # looks at a word before other threads may have the core
 LINGER = 200  # more looks, each after such an offer, before a thread sleeps

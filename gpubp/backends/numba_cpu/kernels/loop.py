@@ -47,7 +47,8 @@ def run_step(table, bases, scratch, context, worker, workers, phase):
             if load_i64(statuses, phase & 1) != 0:
                 return np.int64(-1)
             phase += 1
-        row0, row1 = share(load_i64(record, words.RECORD_ROWS), first, stop, workers)
+        rows, grain = load_i64(record, words.RECORD_ROWS), load_i64(record, words.RECORD_GRAIN)
+        row0, row1 = share(rows, grain, first, stop, workers)
         work += (row1 - row0) * load_i64(record, words.RECORD_COST)
         if row0 < row1 and failed == 0:
             kernel = load_i64(record, words.RECORD_KERNEL)

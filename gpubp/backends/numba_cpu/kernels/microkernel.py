@@ -95,8 +95,7 @@ class _Tile:
             ]
             for i in range(self.rows)
         ]
-        if name in _FETCHED:
-            self._prefetch([row[0] for row in addresses], *_FETCHED[name])
+        self._prefetch([row[0] for row in addresses], *_FETCHED.get(name, (0, False)))
         sums = self._product()
         spots = [
             Spot(sums[i * self.vectors + j], addresses[i][j], j)
@@ -205,17 +204,20 @@ class _Tile:
             value, address = value_phi, address_phi
             size //= 2
 
-    def _prefetch(self, rows: list[Any], itself: bool, others: int) -> None:
-        """Ask for what the epilogue will read while the product runs."""
+    def _prefetch(self, rows: list[Any], others: int, written: bool) -> None:
+        """Ask for what the epilogue will write and read while the product runs: its own place,
+        which another worker may have read, and `others` beside it.
+        """
         pointer = I8.as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
         function = self.declare("llvm.prefetch.p0", kind)
         distances = [self.word(words.TILE_STATE + s) for s in range(others)]
         for row in rows:
             starts = [self.builder.add(row, d) for d in distances]
-            for at in [row, *starts] if itself else starts:
+            for at in [row, *starts]:
                 where = self.builder.inttoptr(at, pointer)
-                self.builder.call(function, [where, I32(int(itself)), I32(3), I32(1)])
+                write = I32(int(written or at is row))
+                self.builder.call(function, [where, write, I32(3), I32(1)])
 
     def _product(self) -> list[Any]:
         """The sums over k, row by row."""
@@ -336,9 +338,9 @@ class _Tile:
 
 
 Emitter = Callable[[_Tile, list[Spot]], None]
-# What epilogues read beside the product: its own place, and how many arrays laid out as it.
-_FETCHED = {"sgd": (True, 0), "momentum": (True, 1), "adam": (True, 2), "adam_decay": (True, 2)}
-_FETCHED |= {f"{name}_grad": (False, 1) for name in ("relu", "sigmoid", "tanh", "gelu")}
+# What epilogues read: how many arrays laid out as the product, and whether they write them, too.
+_FETCHED = {"momentum": (1, True), "adam": (2, True), "adam_decay": (2, True)}
+_FETCHED |= {f"{name}_grad": (1, False) for name in ("relu", "sigmoid", "tanh", "gelu")}
 
 
 def _plain(tile: _Tile, spots: list[Spot]) -> None:

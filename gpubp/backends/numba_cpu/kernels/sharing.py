@@ -25,11 +25,11 @@ SMALL = 0.05  # changes of less than this part of an equal share are not worth i
 
 
 @njit(error_model="numpy", inline="always")
-def share(rows, first, stop, workers):
+def share(rows, grain, first, stop, workers):
     """The rows of a worker with these bounds: the same rule as `gpubp.program.share_of`."""
     if rows == 0:
         return (0, 1) if first == 0 else (0, 0)
-    grain = 16 if rows >= 32 * workers else 8 if rows >= 16 * workers else 1
+    grain = min(grain, 16 if rows >= 32 * workers else 8 if rows >= 16 * workers else 1)
     unit = grain * words.WHOLE
     end = rows if stop == words.WHOLE else (rows * stop + unit // 2) // unit * grain
     return (rows * first + unit // 2) // unit * grain, end
