@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from graph_pool import Pool
 from hypothesis import HealthCheck, given, settings
 from tolerances import assert_close, assert_gradient, assert_same
 
-from gpubp import ops
+from gpubp import ops, widen
 from gpubp.backends.base import Backend, Feed
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.backends.numpy import NumpyBackend
@@ -48,7 +49,8 @@ def _from_start(pool: Pool, start: Results, work: Any) -> Results:
 
 
 def _run(pool: Pool, backend: Backend, options: Options) -> Results:
-    program = compile_graph(pool.graph, options=options)
+    hooks = NUMBA[1].splits_columns, NUMBA[1].wide_rows
+    program = compile_graph(pool.graph, False, options, *hooks)
     loaded = backend.load(program)
     outputs = [np.empty((STEPS, *shape), dtype) for shape, dtype in program.output_types]
     schedule = np.zeros((STEPS, 2), np.int64)
@@ -151,6 +153,14 @@ def test_single_precision(pool: Pool) -> None:
 @given(pools(smooth=True, steps=6))
 def test_gradients(pool: Pool) -> None:
     check_gradients(pool)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_rows_are_moved_apart() -> Iterator[None]:
+    """As long ones are: the graphs of these tests have few of those."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(widen, "LEAST_BYTES", 0)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

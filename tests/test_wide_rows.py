@@ -1,0 +1,162 @@
+"""Rows that begin on cache lines: which ones do, and the same bits as back to back."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from tolerances import assert_close, assert_same
+
+import gpubp as gp
+from gpubp import nn, ops, optim
+from gpubp.backends.base import Feed
+from gpubp.backends.numba_cpu import NumbaBackend
+from gpubp.backends.numpy import NumpyBackend
+from gpubp.core import ArrayType
+from gpubp.program import Operand, Part, Program
+from gpubp.runner import Runner
+from gpubp.trace import trace
+
+SIZES = (19, 100, 53, 36, 7)
+SAMPLES, BATCH = 150, 61  # two whole batches and one of 28
+Y = np.random.default_rng(11).integers(0, SIZES[-1], SAMPLES)
+
+
+class BackToBack(NumbaBackend):
+    """Moves no rows apart."""
+
+    def wide_rows(self, part: Part) -> Sequence[Sequence[Operand]]:
+        return ()
+
+
+class Reference(NumpyBackend):
+    """Interprets what is made for the native kernels."""
+
+    def wide_rows(self, part: Part) -> Sequence[Sequence[Operand]]:
+        return NumbaBackend(workers=1).wide_rows(part)
+
+
+def _data(dtype: str) -> np.ndarray:
+    return np.random.default_rng(3).normal(size=(SAMPLES, SIZES[0])).astype(dtype)
+
+
+def _step(backend: Any, activation: Any, rule: str, dtype: str) -> tuple[Any, Any]:
+    gp.manual_seed(7)
+    layers: list[Any] = []
+    for a, b in itertools.pairwise(SIZES):
+        layers += [nn.Linear(a, b, dtype=dtype), activation()]
+    model = nn.Sequential(*layers[:-1])
+    loss_fn = nn.CrossEntropyLoss()
+    rules: dict[str, Callable[[], Any]] = {
+        "sgd": lambda: optim.SGD(model.parameters(), lr=0.05),
+        "momentum": lambda: optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
+        "adam": lambda: optim.Adam(model.parameters(), lr=0.01),
+    }
+    step = gp.compile_step(lambda x, y: loss_fn(model(x), y), rules[rule](), backend=backend)
+    return step, model
+
+
+def _trained(backend: Any, activation: Any, rule: str, dtype: str) -> dict[str, np.ndarray]:
+    step, model = _step(backend, activation, rule, dtype)
+    losses = step.run(_data(dtype), Y, batch_size=BATCH, epochs=3, seed=1)
+    return {"losses": losses, **model.state_dict()}
+
+
+def _row_distances(program: Program) -> set[tuple[int, int]]:
+    """(length, distance) of the rows of temporary matrices."""
+    found = set()
+    for part in program.parts:
+        for operand, _ in part.operands():
+            inside = program.buffers[operand.buffer].kind == "arena" and len(operand.shape) == 2
+            if inside and 1 in operand.strides:
+                other = operand.strides.index(1)
+                found.add((operand.shape[other], operand.strides[1 - other]))
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("activation", "rule"),
+    [
+        (nn.ReLU, "sgd"),
+        (nn.Sigmoid, "momentum"),
+        (nn.Tanh, "adam"),
+        (nn.GELU, "adam"),  # keeps what it was applied to
+        (nn.ELU, "adam"),  # no tile does it: rows stay back to back
+    ],
+)
+def test_wide_rows_give_the_same_bits(activation: Any, rule: str, dtype: str) -> None:
+    wanted = _trained(BackToBack(workers=1), activation, rule, dtype)
+    assert wanted["losses"][-1] < wanted["losses"][0]
+    for workers in (1, 2, 3):
+        found = _trained(NumbaBackend(workers=workers), activation, rule, dtype)
+        for name in wanted:
+            assert_same(found[name], wanted[name], f"{workers} workers: {name}")
+
+
+def test_rows_of_hidden_layers_begin_on_lines() -> None:
+    for dtype, distances in (
+        ("float32", {(100, 112), (53, 64), (36, 48), (7, 7)}),
+        ("float64", {(100, 104), (53, 56), (36, 40), (7, 7)}),
+    ):
+        step, _ = _step(NumbaBackend(workers=2), nn.ReLU, "adam", dtype)
+        program = step.prepare(_data(dtype)[:BATCH], Y[:BATCH])
+        assert _row_distances(program) - {(19, 19)} == distances  # the batch is read in place
+        by_rows, _ = _step(BackToBack(workers=2), nn.ReLU, "adam", dtype)
+        packed = _row_distances(by_rows.prepare(_data(dtype)[:BATCH], Y[:BATCH]))
+        assert all(length == distance for length, distance in packed)
+
+
+def _compiled(function: Callable[..., Any], *arrays: np.ndarray) -> set[tuple[int, int]]:
+    """Run it on one, two and three workers and by the reference; distances of rows."""
+    backends = [*[NumbaBackend(workers=w) for w in (1, 2, 3)], Reference()]
+    results, programs = [], []
+    for backend in backends:
+        runner = Runner(lambda types: trace(function, types), backend, "cpu", False, None)
+        ready = runner.get(tuple(ArrayType(a.shape, a.dtype) for a in arrays))
+        ((shape, dtype),) = ready.program.output_types
+        out = np.empty((1, *shape), dtype)
+        feed = Feed(arrays, np.zeros(0, np.int64), [[out]])
+        backend.run([ready.loaded], np.zeros((1, 2), np.int64), feed)
+        results.append(out[0])
+        programs.append(ready.program)
+    for found in results[1:3]:
+        assert_same(found, results[0])
+    assert_close(results[0], results[3])
+    return _row_distances(programs[0])
+
+
+def _matrix(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).normal(size=shape)
+
+
+@pytest.mark.parametrize(
+    ("function", "moved"),
+    [
+        (lambda a, b, c: (a @ b) @ c, {(50, 56)}),
+        (lambda a, b, c: ops.relu(a @ b + b[0]) @ c, {(50, 56)}),
+        (lambda a, b, c: (h := a @ b) @ h.T @ h @ c, {(50, 56), (45, 48)}),
+        (lambda a, b, c: ops.sum((h := a @ b), axis=0) * ops.sum(h @ c), {(50, 56)}),
+        (lambda a, b, c: ops.sum((h := a @ b), axis=0, keepdims=True) @ c + h @ c, {(50, 56)}),
+        (lambda a, b, c: (h := a @ b).T @ (h + 1.0), set()),  # a chain walks flat memory
+        (lambda a, b, c: ops.sum((h := a @ b) * 2.0, axis=0)[:40] + h @ c, set()),
+        (lambda a, b, c: ops.sum((h := a @ b), axis=1, keepdims=True) + h @ c, set()),
+        (lambda a, b, c: ops.max((h := a @ b), axis=0)[:40] + h @ c, set()),
+        (lambda a, b, c: ops.mean(h := a @ b) + h @ c, set()),
+        (lambda a, b, c: (h := a @ b)[:, 3:43] @ c[3:43] + h[:, :40], set()),
+        (lambda a, b, c: (a @ b)[1:] @ c, set()),
+        (lambda a, b, c: ops.reshape(a @ b, (50, 45)) @ a, set()),
+    ],
+)
+def test_readers_decide(function: Callable[..., Any], moved: set[tuple[int, int]]) -> None:
+    found = _compiled(function, _matrix(45, 33), _matrix(33, 50), _matrix(50, 40))
+    assert {(n, d) for n, d in found if n < d < n + 8 and d % 8 == 0} == moved, found
+
+
+def test_rows_of_a_page_stay() -> None:
+    """A distance that is a multiple of 1024 bytes would put all rows into few sets of a cache."""
+    x, w = _matrix(40, 33), _matrix(33, 125)
+    assert _compiled(lambda x, w: (x @ w) @ ops.transpose(w), x, w) == {(125, 125)}
