@@ -87,7 +87,7 @@ class Lowering:
 
     def _refine(self, parts: list[Part]) -> None:
         """Finer shares of rows, but where as many columns are shared: workers would meet in a cache
-        line of every row. Parts that share equally many rows do so alike.
+        line of every row (updates of few rows are exempt). Parts of equally many rows share alike.
         """
         columns = {part.rows for part in parts if part.outputs[0][1].value in self._split}
         for part in parts:

@@ -80,6 +80,13 @@ class Operand:
         )
 
     @property
+    def row_step(self) -> int:
+        """Elements from a row to the next: its length, or more in a matrix with wide rows. (The
+        stride of an axis of size 1 says nothing.)
+        """
+        return self.shape[-1] if self.contiguous else self.strides[-2]
+
+    @property
     def unique_bytes(self) -> int:
         """Bytes of distinct elements: a broadcast axis counts once."""
         sizes = [n for n, s in zip(self.shape, self.strides) if s != 0]

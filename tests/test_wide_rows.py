@@ -16,6 +16,7 @@ from gpubp.backends.base import Feed
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.backends.numpy import NumpyBackend
 from gpubp.core import ArrayType
+from gpubp.ops import update
 from gpubp.program import Operand, Part, Program
 from gpubp.runner import Runner
 from gpubp.trace import trace
@@ -133,6 +134,9 @@ def _matrix(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).normal(size=shape)
 
 
+SQUARE = _matrix(50, 50)
+
+
 @pytest.mark.parametrize(
     ("function", "moved"),
     [
@@ -146,6 +150,8 @@ def _matrix(*shape: int) -> np.ndarray:
         (lambda a, b, c: ops.sum((h := a @ b), axis=1, keepdims=True) + h @ c, set()),
         (lambda a, b, c: ops.max((h := a @ b), axis=0)[:40] + h @ c, set()),
         (lambda a, b, c: ops.mean(h := a @ b) + h @ c, set()),
+        (lambda a, b, c: (h := a @ b) @ c[:, :33] @ b * ops.tanh(h), {(33, 40)}),
+        (lambda a, b, c: ((h := a @ b) @ SQUARE) * ops.tanh(h.T.T), set()),
         (lambda a, b, c: (h := a @ b)[:, 3:43] @ c[3:43] + h[:, :40], set()),
         (lambda a, b, c: (a @ b)[1:] @ c, set()),
         (lambda a, b, c: ops.reshape(a @ b, (50, 45)) @ a, set()),
@@ -154,6 +160,22 @@ def _matrix(*shape: int) -> np.ndarray:
 def test_readers_decide(function: Callable[..., Any], moved: set[tuple[int, int]]) -> None:
     found = _compiled(function, _matrix(45, 33), _matrix(33, 50), _matrix(50, 40))
     assert {(n, d) for n, d in found if n < d < n + 8 and d % 8 == 0} == moved, found
+
+
+def test_an_axis_of_one_says_nothing_about_rows() -> None:
+    """Its stride is that of a slice; the matrices of the batch lie back to back."""
+    start, x, z = _matrix(6, 1, 50), _matrix(6, 1, 37), _matrix(6, 37, 50)
+    for workers in (1, 2):
+        weight, beside = nn.Buffer(start.copy()), nn.Buffer(np.zeros(4000))
+
+        def updated(x: Any, z: Any, weight: Any = weight, beside: Any = beside) -> Any:
+            ops.assign(weight, update.sgd(weight[:, ::2], x @ z, np.float64(0.1)))
+            ops.assign(beside, beside * 1.0)
+            return ops.sum(x)
+
+        gp.compile(updated, backend=NumbaBackend(workers=workers))(x, z)
+        assert_close(weight.value, start - 0.1 * (x @ z))
+        assert not beside.value.any()
 
 
 def test_rows_of_a_page_stay() -> None:

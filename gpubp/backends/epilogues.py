@@ -42,7 +42,7 @@ def find_epilogue(part: Part, known: Collection[str]) -> Epilogue | None:
     found = match(view)
     if found is None or found.name not in known:
         return None
-    rows = {_row_step(operand) for operand in (found.target, *found.state)}
+    rows = {operand.row_step for operand in (found.target, *found.state)}
     return found if len(rows) == 1 else None
 
 
@@ -64,7 +64,9 @@ class _View:
         return self.inputs + self.positions[i]
 
     def alike(self, value: int) -> Operand | None:
-        """An operand laid out as the product."""
+        """An operand laid out as the product, but for the distance of its rows (which all that an
+        epilogue walks must have in common, see `find_epilogue`).
+        """
         operand = self.part.inputs[value] if value < self.inputs else None
         if operand is None or operand.dtype != self.dtype or operand.shape != self.shape:
             return None
@@ -111,10 +113,6 @@ def _row_by_row(operand: Operand) -> bool:
     if operand.contiguous or len(operand.shape) != 2:
         return operand.contiguous
     return operand.strides[1] == 1 and operand.strides[0] >= operand.shape[1]
-
-
-def _row_step(operand: Operand) -> int:
-    return operand.shape[-1] if operand.contiguous else operand.strides[0]
 
 
 def _same_place(a: Operand, b: Operand) -> bool:

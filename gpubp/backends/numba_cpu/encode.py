@@ -120,7 +120,7 @@ def _reduce(part: Part) -> EncodedPart:
         operand = part.inputs[source]
         code[words.RED_IN : words.RED_IN + 2] = place(operand)
         if not operand.contiguous:
-            code[words.RED_STEP] = operand.strides[0]
+            code[words.RED_STEP] = operand.row_step
     scratch = 16 * words.RED_BLOCK + words.STRIP_BYTES + 64
     chains = []
     if before:

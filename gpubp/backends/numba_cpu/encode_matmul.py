@@ -71,7 +71,8 @@ def encode_matmul(
             code[at : at + 2] = source.place(operand)
     code[words.MM_C + 2] = n * shape.size
     if stored is not None:
-        code[words.MM_C : words.MM_C + 3] = *place(stored), stored.strides[-2] * shape.size
+        assert stored.contiguous or not batch, "matrices of a batch lie back to back"
+        code[words.MM_C : words.MM_C + 3] = *place(stored), stored.row_step * shape.size
     code[words.MM_C_SCRATCH] = int(stored is None)
     scratch = _plan(code, shape, a, b, chain is not None)
     code[words.MM_BY_COLUMNS] = int(part.shared == "columns")

@@ -27,8 +27,7 @@ def _of_product(part: Part) -> list[list[Operand]]:
     epilogue = find_epilogue(part, words.epilogues(product.dtype.name))
     operands = [part.inputs[a] for a in product.args]
     if epilogue is None and len(part.body) > 1:
-        beside = {a for i, c in enumerate(part.body) if i != part.anchor for a in c.args}
-        return [[part.inputs[a]] for a in product.args if a not in beside]
+        return [[o] for o in operands if o not in _beside(part)]
     made = [o for _, o in part.outputs] if epilogue is None else [epilogue.target, *epilogue.state]
     return [[o] for o in operands] + [made]
 
@@ -40,5 +39,12 @@ def _of_sum(part: Part) -> list[list[Operand]]:
     source = total.args[0]
     plain = total.spec.name == "sum" and not part.ancestors(part.anchor)
     by_columns = plain and total.attrs["axis"] == (0,) and total.dtype.kind == "f"
-    beside = {a for i, c in enumerate(part.body) if i != part.anchor for a in c.args}
-    return [[part.inputs[source]]] if by_columns and source not in beside else []
+    if not by_columns or part.inputs[source] in _beside(part):
+        return []
+    return [[part.inputs[source]]]
+
+
+def _beside(part: Part) -> set[Operand]:
+    """Inputs of other ops than the anchor."""
+    others = [c for i, c in enumerate(part.body) if i != part.anchor]
+    return {part.inputs[a] for c in others for a in c.args if a < len(part.inputs)}
