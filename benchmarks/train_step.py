@@ -77,6 +77,8 @@ class Report:
     def add(self, task: Task, threads: int, outcome: Outcome) -> None:
         """Add a contest's numbers."""
         roof = max(1e-9 / outcome.spreads[c.name].least for c in ROOF)
+        products = zip(*[outcome.rounds[c.name] for c in ROOF], strict=True)
+        roof_rounds = [1e-9 / min(seconds) for seconds in products]
         gpubp = outcome.spreads[GPUBP.name].median
         for name, spread in outcome.spreads.items():
             if name in [c.name for c in ROOF]:
@@ -89,8 +91,10 @@ class Report:
                     "threads": threads,
                     "contender": name,
                     "seconds": asdict(spread),
+                    "rounds": outcome.rounds[name],
                     "gflops": gflops,
                     "roof_gflops": roof,
+                    "roof_rounds": roof_rounds,
                     "share_of_roof": gflops / roof,
                     "times_gpubp": spread.median / gpubp,
                     "loss_difference": outcome.differences[name],

@@ -109,7 +109,7 @@ def test_a_result_file_is_whole_or_not_there(common, tmp_path):
 def test_a_training_step_is_measured(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("GPUBP_BACKEND", "numpy")
     path = tmp_path / "result.json"
-    arguments = ["--rows", "4-6-3/8", "--threads", "1", "--peers", "none", "--repeats", "1"]
+    arguments = ["--rows", "4-6-3/8", "--threads", "1", "--peers", "none", "--repeats", "2"]
     assert main(["bench", *arguments, "--json", str(path)]) == 0
     content = json.loads(path.read_text())
     assert content["versions"]["gpubp backend"] == "numpy"
@@ -119,6 +119,9 @@ def test_a_training_step_is_measured(tmp_path, capsys, monkeypatch):
     for row in content["rows"]:
         seconds = row["seconds"]
         assert 0 < seconds["least"] <= seconds["median"] <= seconds["most"]
+        assert sorted(row["rounds"]) == [seconds["least"], seconds["most"]]
+        assert len(row["roof_rounds"]) == 2
+        assert row["roof_gflops"] == max(row["roof_rounds"])
         assert row["share_of_roof"] == pytest.approx(row["gflops"] / row["roof_gflops"])
     assert len(capsys.readouterr().out.splitlines()) == 6
 
