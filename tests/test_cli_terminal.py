@@ -34,6 +34,10 @@ class Terminal:
         import struct
         import termios
 
+        def prepare() -> None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+
         self.screen, inner = pty.openpty()
         fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.child = subprocess.Popen(
@@ -42,13 +46,15 @@ class Terminal:
             stdout=subprocess.PIPE,
             stderr=inner,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=prepare,
         )
         os.close(inner)
         self.text = ""
 
     def read(self, pattern: str | None) -> str:
-        """What appears until `pattern` does, or until the end."""
+        """What appears until `pattern` does, or until the end; a child that does neither in time is
+        killed.
+        """
         until = time.monotonic() + TIMEOUT
         while time.monotonic() < until:
             if pattern is not None and re.search(pattern, self.text):
@@ -62,6 +68,9 @@ class Terminal:
                 if not data:
                     break
                 self.text += data.decode()
+        else:
+            self.child.kill()
+            pytest.fail(f"the child goes on after {TIMEOUT} s: {self.text[-500:]!r}")
         assert pattern is None, f"no {pattern!r} in {self.text!r}"
         return self.text
 
@@ -124,7 +133,13 @@ def test_sigint_and_a_resumption_end_as_a_run_that_was_left_alone(tmp_path: Path
         _command(*train, "--save", models[0]), check=True, capture_output=True, timeout=TIMEOUT
     )
     again = _command(*train, "--save", models[1], "--resume", tmp_path / "run.ckpt")
-    child = subprocess.Popen(again, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        again,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert child.stderr is not None
     while not child.stderr.readline().startswith("epoch 3/40"):
         assert child.poll() is None
