@@ -76,9 +76,9 @@ class Report:
 
     def add(self, task: Task, threads: int, outcome: Outcome) -> None:
         """Add a contest's numbers."""
-        roof = max(1e-9 / outcome.spreads[c.name].least for c in ROOF)
         products = zip(*[outcome.rounds[c.name] for c in ROOF], strict=True)
         roof_rounds = [1e-9 / min(seconds) for seconds in products]
+        roof = max(roof_rounds)
         gpubp = outcome.spreads[GPUBP.name].median
         for name, spread in outcome.spreads.items():
             if name in [c.name for c in ROOF]:

@@ -313,9 +313,7 @@ def equal_bounds(workers: int) -> list[int]:
     return [WHOLE * w // workers for w in range(workers + 1)]
 
 
-def share_of(
-    rows: int, worker: int, bounds: Sequence[int], grain: int = WHOLE_LINES
-) -> tuple[int, int]:
+def share_of(rows: int, worker: int, bounds: Sequence[int], grain: int) -> tuple[int, int]:
     """The rows [start, stop) that `worker` takes; the same rule in every backend.
 
     It depends on these arguments alone, so parts with equal `rows` and `grain` meet the same worker

@@ -6,6 +6,8 @@ Skipped tests are listed with their reasons by the `-ra` in pyproject.toml.
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,6 +17,14 @@ os.environ["GPUBP_VERIFY"] = "1"
 @pytest.fixture(autouse=True)
 def _verification_stays_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUBP_VERIFY", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """Shells let background jobs ignore it, and their children too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.hookimpl(hookwrapper=True)

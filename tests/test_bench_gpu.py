@@ -70,7 +70,7 @@ def test_a_report_shows_what_was_measured(script, monkeypatch, capsys, tmp_path)
     shapes = importlib.import_module("common.gpu_roof")
     outcome = contest.Outcome()
     for name, micro in (("gpubp", 100), ("torch-graph", 150), ("gemm-bf16", 2000), ("copy", 1000)):
-        outcome.spreads[name] = contest.Spread.of([micro * 1e-6] * 3)
+        outcome.rounds[name] = [micro * 1e-6] * 3
         outcome.differences[name] = 0.0
     outcome.device["gpubp"] = contest.Spread.of([80e-6])
     report = script["Report"]()

@@ -34,10 +34,6 @@ class Terminal:
         import struct
         import termios
 
-        def prepare() -> None:
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
-
         self.screen, inner = pty.openpty()
         fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.child = subprocess.Popen(
@@ -46,7 +42,7 @@ class Terminal:
             stdout=subprocess.PIPE,
             stderr=inner,
             start_new_session=True,
-            preexec_fn=prepare,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(inner)
         self.text = ""
@@ -133,13 +129,7 @@ def test_sigint_and_a_resumption_end_as_a_run_that_was_left_alone(tmp_path: Path
         _command(*train, "--save", models[0]), check=True, capture_output=True, timeout=TIMEOUT
     )
     again = _command(*train, "--save", models[1], "--resume", tmp_path / "run.ckpt")
-    child = subprocess.Popen(
-        again,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    child = subprocess.Popen(again, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stderr is not None
     while not child.stderr.readline().startswith("epoch 3/40"):
         assert child.poll() is None

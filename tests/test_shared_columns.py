@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from classifier import SAMPLES, UNEVEN, digits, prepared, trained
 from tolerances import assert_same
 
 import gpubp as gp
@@ -17,10 +18,7 @@ from gpubp.backends.numba_cpu.gathered import find_gathered
 from gpubp.backends.numba_cpu.kernels.sharing import share
 from gpubp.program import FINE, WHOLE, WHOLE_LINES, Part, equal_bounds, share_of
 
-SIZES = (136, 64, 48, 7)
-SAMPLES, BATCH = 150, 61  # two whole batches and one of 28
-RNG = np.random.default_rng(11)
-Y = RNG.integers(0, 7, SAMPLES)
+WIDTHS = (136, 64, 48)  # before the ten classes
 
 
 class ByRows(NumbaBackend):
@@ -28,36 +26,6 @@ class ByRows(NumbaBackend):
 
     def splits_columns(self, part: Part, why: str) -> bool:
         return False
-
-
-def _data(dtype: str) -> np.ndarray:
-    return np.random.default_rng(3).normal(size=(SAMPLES, SIZES[0])).astype(dtype)
-
-
-def _step(backend: Any, activation: Any, rule: str, dtype: str) -> tuple[Any, Any]:
-    gp.manual_seed(7)
-    layers: list[Any] = []
-    for a, b in itertools.pairwise(SIZES):
-        layers += [nn.Linear(a, b, dtype=dtype), activation()]
-    model = nn.Sequential(*layers[:-1])
-    loss_fn = nn.CrossEntropyLoss()
-    rules: dict[str, Callable[[], Any]] = {
-        "sgd": lambda: optim.SGD(model.parameters(), lr=0.05),
-        "momentum": lambda: optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
-        "adam": lambda: optim.Adam(model.parameters(), lr=0.01),
-        "clipped": lambda: optim.Adam(model.parameters(), lr=0.01),
-    }
-    norm = 0.1 if rule == "clipped" else None
-    step = gp.compile_step(
-        lambda x, y: loss_fn(model(x), y), rules[rule](), backend=backend, max_grad_norm=norm
-    )
-    return step, model
-
-
-def _trained(backend: Any, activation: Any, rule: str, dtype: str) -> dict[str, np.ndarray]:
-    step, model = _step(backend, activation, rule, dtype)
-    losses = step.run(_data(dtype), Y, batch_size=BATCH, epochs=3, seed=1)
-    return {"losses": losses, **model.state_dict()}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -73,17 +41,16 @@ def _trained(backend: Any, activation: Any, rule: str, dtype: str) -> dict[str, 
     ],
 )
 def test_columns_and_rows_give_the_same_bits(activation: Any, rule: str, dtype: str) -> None:
-    wanted = _trained(ByRows(workers=1), activation, rule, dtype)
+    wanted = trained(ByRows(workers=1), WIDTHS, activation, rule, dtype)
     assert wanted["losses"][-1] < wanted["losses"][0]
     for workers in (1, 2, 3):
-        found = _trained(NumbaBackend(workers=workers), activation, rule, dtype)
+        found = trained(NumbaBackend(workers=workers), WIDTHS, activation, rule, dtype)
         for name in wanted:
             assert_same(found[name], wanted[name], f"{workers} workers: {name}")
 
 
 def test_the_first_layer_is_shared_by_columns() -> None:
-    step, _ = _step(NumbaBackend(workers=2), nn.ReLU, "adam", "float32")
-    program = step.prepare(_data("float32")[:BATCH], Y[:BATCH])
+    step, program = prepared(NumbaBackend(workers=2), WIDTHS)
     shared = sorted((p.name, p.rows) for p in program.parts if p.shared == "columns")
     few_rows = ("matmul+ema+ema_square+adam_update", 48)
     assert shared == [("matmul+add+relu", 64), few_rows, ("matmul+relu_grad", 64)]
@@ -93,8 +60,7 @@ def test_the_first_layer_is_shared_by_columns() -> None:
     assert program.parts[before].shared == "columns"
     assert not syncs[before + 1]  # the update reads what its own worker has just made
     assert "64 columns" in step.report()
-    by_rows, _ = _step(ByRows(workers=2), nn.ReLU, "adam", "float32")
-    assert "columns" not in str(by_rows.prepare(_data("float32")[:BATCH], Y[:BATCH]))
+    assert "columns" not in str(prepared(ByRows(workers=2), WIDTHS)[1])
 
 
 @pytest.mark.parametrize("columns", [64, 80, 96, 112])
@@ -187,6 +153,8 @@ def test_batches_are_read_in_place_where_they_can_be(
 
 def _run(forward: Callable[[Any, Any], Any], dtype: str, order: np.ndarray) -> tuple[Any, ...]:
     step, layer = _reads(forward, dtype)
-    losses = step.run(_data(dtype), batch_size=BATCH, epochs=2, order=order)
+    losses = step.run(
+        digits(dtype, SAMPLES, WIDTHS[0])[0], batch_size=UNEVEN, epochs=2, order=order
+    )
     assert np.isfinite(losses).all()
     return step, losses, layer.state_dict()

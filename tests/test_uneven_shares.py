@@ -15,7 +15,7 @@ from gpubp.backends.numba_cpu import NumbaBackend, words
 from gpubp.backends.numba_cpu.job import Job
 from gpubp.backends.numba_cpu.kernels.sharing import change_shares
 from gpubp.backends.numba_cpu.pace import SHARES_SECONDS, Pace
-from gpubp.program import WHOLE, share_of
+from gpubp.program import WHOLE, WHOLE_LINES, share_of
 from gpubp.store import address_of
 
 
@@ -89,11 +89,11 @@ def test_a_share_that_was_rounded_to_nothing_comes_back(workers: int, rows: int)
         for turn in range(4):
             bounds = _bounds(shared, workers)
             for w, line in enumerate(lines):
-                start, stop = share_of(rows, w, bounds)
+                start, stop = share_of(rows, w, bounds, WHOLE_LINES)
                 time = 10_000 if w == slow and turn == 0 else 1
                 line[:2] = ((stop - start) * time, stop - start) if start < stop else (1, 0)
             change_shares(address_of(shared), workers)
-        found = [share_of(rows, w, _bounds(shared, workers)) for w in range(workers)]
+        found = [share_of(rows, w, _bounds(shared, workers), WHOLE_LINES) for w in range(workers)]
         assert min(b - a for a, b in found) >= rows // workers // 2, (slow, found)
 
 

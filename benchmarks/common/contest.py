@@ -59,11 +59,14 @@ class Spread:
 class Outcome:
     """Of one contest: by contender's name, in the order in which they were given."""
 
-    spreads: dict[str, Spread] = field(default_factory=dict)
-    rounds: dict[str, list[float]] = field(default_factory=dict)  # what they are the spreads of
+    rounds: dict[str, list[float]] = field(default_factory=dict)  # seconds
     device: dict[str, Spread] = field(default_factory=dict)  # by the GPU's clock
     differences: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def spreads(self) -> dict[str, Spread]:
+        return {name: Spread.of(seconds) for name, seconds in self.rounds.items()}
 
 
 class Arena:
@@ -147,7 +150,6 @@ class Arena:
         for child in self._children.values():
             child.ask("clear")
         outcome.rounds = seconds
-        outcome.spreads = {name: Spread.of(values) for name, values in seconds.items()}
         told = {name: [v for v in values if v is not None] for name, values in device.items()}
         outcome.device = {name: Spread.of(values) for name, values in told.items() if values}
         return outcome

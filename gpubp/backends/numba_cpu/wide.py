@@ -27,7 +27,8 @@ def _of_product(part: Part) -> list[list[Operand]]:
     epilogue = find_epilogue(part, words.epilogues(product.dtype.name))
     operands = [part.inputs[a] for a in product.args]
     if epilogue is None and len(part.body) > 1:
-        return [[o] for o in operands if o not in _beside(part)]
+        beside = _beside(part)
+        return [[o] for o in operands if o not in beside]
     made = [o for _, o in part.outputs] if epilogue is None else [epilogue.target, *epilogue.state]
     return [[o] for o in operands] + [made]
 
