@@ -56,6 +56,8 @@ def _region(layout: Layout, batched: bool) -> IndexLimit | None:
     sample = base.shape[1:]
     if layout.whole:
         return IndexLimit(base.payload, 0, 0, sample, c_strides(sample))
+    if not layout.shape:
+        return None
     size, (rows, *shape), (step, *strides) = math.prod(sample), layout.shape, layout.strides
     steps = [(n - 1) * s for n, s in zip(shape, strides)]
     first = layout.offset + sum(min(s, 0) for s in steps)

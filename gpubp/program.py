@@ -89,6 +89,25 @@ class Operand:
         return self.shape[-1] if self.contiguous else self.strides[-2]
 
     @property
+    def extent(self) -> tuple[int, int]:
+        """The first byte of its buffer that it has, and the one after the last."""
+        steps = [(n - 1) * s for n, s in zip(self.shape, self.strides)]
+        first = self.offset + sum(min(step, 0) for step in steps)
+        last = self.offset + sum(max(step, 0) for step in steps)
+        size = self.dtype.itemsize
+        return (first * size, (last + 1) * size) if 0 not in self.shape else (0, 0)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its buffer, and the byte there of its first element."""
+        return self.buffer, self.offset * self.dtype.itemsize
+
+    def meets(self, other: Operand) -> bool:
+        """The two may share memory."""
+        (first, last), (start, stop) = self.extent, other.extent
+        return self.buffer == other.buffer and first < stop and start < last
+
+    @property
     def unique_bytes(self) -> int:
         """Bytes of distinct elements: a broadcast axis counts once."""
         sizes = [n for n, s in zip(self.shape, self.strides) if s != 0]

@@ -71,7 +71,10 @@ class Runner:
                 self.backend.splits_columns,
                 self.backend.wide_rows,
             )
-            ready = Ready(graph, structure, program, self.backend.load(program))
+            loaded = self.backend.load(program)
+            if self._options.verifying:
+                self.backend.check_writes(loaded)
+            ready = Ready(graph, structure, program, loaded)
             self._known[types, key] = ready
         self.last = ready
         return ready

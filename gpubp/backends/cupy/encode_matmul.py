@@ -105,7 +105,7 @@ def tiled(part: Part, context: Context) -> list[Launch]:
     grid = (found.rows, found.columns, min(batches * found.chunks, MAX_GRID))
     if found.columns > MAX_GRID:
         raise BackendError(f"{part.name}: a product of {compute.shape} has too many tiles.")
-    writer = Writer(part, context.locate, context.table)
+    writer = Writer(part, context)
     dtype = ctype_of(compute.dtype)
     names = (("m", m), ("n", n), ("k", k), ("chunk", found.chunk), ("chunks", found.chunks))
     for name, number in (*names, ("batches", batches)):

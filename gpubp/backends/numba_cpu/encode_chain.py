@@ -46,7 +46,7 @@ def float_bits(value: float) -> int:
 
 def place(operand: Operand) -> list[int]:
     """Buffer and byte offset."""
-    return [operand.buffer, operand.offset * operand.dtype.itemsize]
+    return [*operand.place]
 
 
 def functor_name(compute: Compute, dtype: str) -> str:
@@ -219,7 +219,7 @@ class ChainEncoder:
         for position in self.ops:
             if self.base + position > value:
                 for arg in self.part.body[position].args:
-                    if arg < self.base and _same_memory(self.part.inputs[arg], target):
+                    if arg < self.base and self.part.inputs[arg].meets(target):
                         return True
         return False
 
@@ -238,12 +238,3 @@ class ChainEncoder:
                 if made_here and home >= 0 and self.last_use[arg] == position:
                     self.free.append(home)
         return rows
-
-
-def _same_memory(a: Operand, b: Operand) -> bool:
-    def span(x: Operand) -> tuple[int, int]:
-        reach = sum((n - 1) * s for n, s in zip(x.shape, x.strides)) + 1
-        return x.offset * x.dtype.itemsize, (x.offset + reach) * x.dtype.itemsize
-
-    (a0, a1), (b0, b1) = span(a), span(b)
-    return a.buffer == b.buffer and a0 < b1 and b0 < a1

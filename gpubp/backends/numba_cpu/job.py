@@ -215,7 +215,7 @@ def checks_of(programs: Sequence[Program], feed: Feed) -> list[tuple[int, ...]]:
     """What the run loop looks at before any work: rows of `words.CHECK_WORDS`."""
     if feed.check is None:
         return []
-    found = []
+    found: list[tuple[int, ...]] = []
     for limit in {limit: None for p in programs for limit in p.index_limits}:
         array = feed.inputs[limit.input]
         what = words.CHECK_INT32 if array.dtype == np.int32 else words.CHECK_INT64
