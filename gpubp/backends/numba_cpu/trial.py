@@ -19,11 +19,12 @@ class Trial:
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
-        feed = feed_of_zeros(loaded.program)
-        self._table, self._keep = loaded.table(feed, feed.outputs[0], 1)
+        self._feed = feed_of_zeros(loaded.program)  # the tables hold its arrays' addresses
+        outputs = self._feed.outputs[0]
+        self._table, self._keep = loaded.table(self._feed, outputs, 1)
         self._memory: list[NDArray[Any] | None] = list(loaded.memory)
         for i in loaded.outputs:
-            self._memory[i] = feed.outputs[0][loaded.program.buffers[i].position]
+            self._memory[i] = outputs[loaded.program.buffers[i].position]
 
     def run(self, position: int) -> bool:
         """Run a part; False if there is nothing to run, or it calls the user's own function, or it
