@@ -10,6 +10,7 @@ from tolerances import assert_close, assert_same
 from view_chains import READERS, Program, program
 
 import gpubp as gp
+from gpubp import ops
 from gpubp.backends.numba_cpu import NumbaBackend
 
 ONE, THREE = NumbaBackend(workers=1), NumbaBackend(workers=3)
@@ -64,3 +65,49 @@ def test_gradients_are_central_differences() -> None:
             flat[at] = kept
             numeric = (ends[0] - ends[1]) / 2e-6
             assert abs(gradient.reshape(-1)[at] - numeric) <= 1e-6 * (1 + abs(numeric)), str(chain)
+
+
+def tiled(x: Any, times: tuple[int, ...]) -> Any:
+    """`np.tile`, by a broadcast between the axes of x."""
+    between = ops.reshape(x, tuple(n for size in x.shape for n in (1, size)))
+    wide = tuple(n for pair in zip(times, x.shape, strict=True) for n in pair)
+    whole = tuple(k * n for k, n in zip(times, x.shape, strict=True))
+    return ops.reshape(ops.broadcast_to(between, wide), whole)
+
+
+@pytest.mark.parametrize("backend", ["numpy", ONE, THREE], ids=["numpy", "one", "three"])
+@pytest.mark.parametrize("ndim", [1, 3, 4, 6])
+def test_strides_along_many_axes(ndim: int, backend: Any) -> None:
+    """Up to twelve axes that no two can be walked as one."""
+    rng = np.random.default_rng(ndim)
+    shape, times = tuple(rng.integers(2, 4, ndim)), tuple(rng.integers(2, 3, ndim))
+    x = rng.normal(size=shape)
+    forms: list[Any] = [
+        lambda x: tiled(x, times),
+        lambda x: ops.tanh(tiled(x, times)) * tiled(x + 1.0, times),
+        lambda x: ops.sum(tiled(ops.square(x), times)),
+        lambda x: ops.max(tiled(x, times), 0),
+        lambda x: gp.grad(lambda z: ops.sum(ops.sin(tiled(z, times))))(x),
+        lambda x: tiled(ops.transpose(x)[::-1], times),
+    ]
+    for i, form in enumerate(forms):
+        expected = gp.compile(form, backend="numpy", options=PLAIN)(x)
+        assert_close(gp.compile(form, backend=backend)(x), expected, f"form {i}, {ndim} axes")
+    assert_same(gp.compile(forms[0], backend=backend)(x), np.tile(x, times))
+
+
+@pytest.mark.parametrize("backend", ["numpy", ONE, THREE], ids=["numpy", "one", "three"])
+def test_transposes_of_products_of_stacks(backend: Any) -> None:
+    """Both operands' batch axes in every order, so that no one stride walks them."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(3, 5, 2, 4)), rng.normal(size=(3, 2, 4, 6))
+
+    def product(a: Any, b: Any) -> Any:
+        return ops.swapaxes(ops.matmul(ops.transpose(a, (0, 2, 1, 3)), b), -1, -2)
+
+    def turned(a: Any, b: Any) -> Any:
+        left = ops.transpose(b, (1, 0, 3, 2))
+        return ops.swapaxes(ops.matmul(left, ops.transpose(a, (2, 0, 3, 1))), -1, -2)
+
+    for fn in (product, turned):
+        assert_close(gp.compile(fn, backend=backend)(a, b), fn(a, b))

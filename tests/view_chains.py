@@ -111,7 +111,9 @@ class _Draw:
             if at < len(before) - 1 and self.chance(0.5):
                 before[at : at + 2] = [before[at] * before[at + 1]]
             elif at < len(before) and before[at] > 1 and self.chance(0.7):
-                by = int(self.rng.choice([d for d in range(1, before[at] + 1) if before[at] % d == 0]))
+                by = int(
+                    self.rng.choice([d for d in range(1, before[at] + 1) if before[at] % d == 0])
+                )
                 before[at : at + 1] = [by, before[at] // by]
             else:
                 before.insert(at, 1)
