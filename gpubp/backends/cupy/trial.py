@@ -24,7 +24,6 @@ class Trial:
             return False
         for work in self._loaded.parts[position]:
             work()
-        self._driver.synchronize()
         word = np.zeros(1, np.int64)
         self._driver.download(self._status, word)
         if word[0] == 0:
