@@ -6,7 +6,7 @@ an instruction, with the groups that share an instruction listed together.
 The rules, in the order they apply:
 
 1. Each op that is not elementwise is the anchor of a group of its own. Softmax cross-entropy and
-   its gradient over the same logits share one.
+   one gradient over the same logits share one.
 2. *Sink*: an elementwise op joins the group of its consumers if they are all in one elementwise
    group of the same shape. So a value computed from saved activations is recomputed where it is
    used, instead of being stored in the forward pass.
@@ -145,7 +145,10 @@ class _Fusion:
         return list(dict.fromkeys(self.of[n.index] for n in self.nodes))
 
     def join_cross_entropy(self) -> None:
-        """Forward and backward of softmax cross-entropy in one pass over the logits."""
+        """Forward and backward of softmax cross-entropy in one pass over the logits.
+
+        The pass makes one gradient: those of further pullbacks are computed on their own.
+        """
         forward = {n.inputs: n for n in self.nodes if n.spec.name == _XENT}
         for node in self.nodes:
             if node.spec.name == f"{_XENT}_grad" and node.inputs[:2] in forward:
@@ -153,6 +156,7 @@ class _Fusion:
                 second = self.of[node.index]
                 if not self._feeds(first, second):
                     self._merge(first, second)
+                    del forward[node.inputs[:2]]
 
     def sink(self) -> None:
         for node in reversed(self.nodes):
@@ -233,7 +237,9 @@ class _Fusion:
             return False
         if anchor is not None and anchor.spec.kind not in (Kind.MATMUL, Kind.REDUCE):
             return False
-        if anchor is not None and anchor.dtype.name not in ("float32", "float64", "int64"):
+        # What follows reads the anchor's value as its kernel makes it: an argmax of floats, which
+        # is made beside floats but is an integer, is followed by nothing.
+        if anchor is not None and anchor.dtype.name != (producer.compute or group.compute):
             return False
         return (
             producer.shape == group.shape

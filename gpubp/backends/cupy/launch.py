@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -10,6 +11,7 @@ from gpubp.backends.cupy.copies import Copies
 from gpubp.backends.cupy.driver import Dim
 from gpubp.backends.cupy.products import Addresses, Plan, Problem, Products
 from gpubp.backends.cupy.writer import Locate, Params, Writer
+from gpubp.errors import VerificationError
 from gpubp.program import Part
 
 THREADS = 256
@@ -90,6 +92,7 @@ class Context:
         precision: what float32 matrix products are computed in: see `CupyBackend`.
         chooser: for large matrix products; None if there is none.
         copies: what it reads instead of some operands.
+        written: where launches of the part that is being encoded write: buffer, and byte in it.
         reports: a kernel may set the status word; known when all are encoded.
     """
 
@@ -103,6 +106,7 @@ class Context:
     precision: str = "float32"
     chooser: GemmChooser | None = None
     copies: Copies = field(default_factory=Copies)
+    written: set[tuple[int, int]] = field(default_factory=set)
     reports: bool = False
 
 
@@ -127,16 +131,28 @@ def blocks_for(threads: int, per_block: int = THREADS) -> int:
 def source(
     headers: Sequence[str], params: Params, kernels: Sequence[tuple[str, int, list[str]]]
 ) -> str:
-    """A whole source: includes, the parameters, kernels of (name, threads a block, body)."""
+    """A whole source: includes, the parameters, kernels of (name, threads a block, body).
+
+    Raises:
+        VerificationError: a kernel declares where a result goes, and then does not write there.
+    """
     lines = [f'#include "{name}.cuh"' for name in headers]
     lines += ["", params.text(), ""]
     for name, threads, body in kernels:
         lines.append(
             f'extern "C" __global__ void __launch_bounds__({threads}) {name}(const Params p) {{'
         )
+        _require_used(body)
         lines += [f"  {line}" for line in body]
         lines += ["}", f"GP_KERNEL({name}, Params)", ""]
     return "\n".join(lines)
+
+
+def _require_used(body: Sequence[str]) -> None:
+    text = "\n".join(body)
+    for name in re.findall(r"\* (out\d+) = ", text):
+        if len(re.findall(rf"\b{name}\b", text)) < 2:
+            raise VerificationError(f"a CUDA kernel declares {name} and does not write there.")
 
 
 def simple(writer: Writer, part: Part, header: str, body: list[str], threads: int) -> Launch:
