@@ -246,7 +246,7 @@ TANHSHRINK = elementwise(
 SOFTSIGN = elementwise(
     "softsign",
     lambda x: x / (1 + np.abs(x)),
-    lambda g, y, x: (g / square(abs(x) + 1.0),),
+    lambda g, y, x: (g * square(1.0 / (abs(x) + 1.0)),),
     flops=2.0,
 )
 

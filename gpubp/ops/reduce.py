@@ -2,7 +2,8 @@
 
 Specs take `axis` as a sorted tuple of non-negative axes and `keepdims`; public functions take what
 NumPy's take. Sums of floats accumulate in float64 and are rounded once, means after the division;
-sums of integers and booleans are int64. NaN propagates. An empty sum is 0; every other empty reduction is a ShapeError.
+sums of integers and booleans are int64. NaN propagates. An empty sum is 0; every other empty
+reduction is a ShapeError.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gpubp.ops.spec import (
     normalized_axis,
     promote,
     register,
+    require_float,
     require_numeric,
 )
 
@@ -47,6 +49,9 @@ def _spread(value: Array, x: Array, axis: tuple[int, ...]) -> Array:
 
 def _sum_infer(x: Typed, *, axis: tuple[int, ...], keepdims: bool, mean: bool = False) -> ArrayType:
     normalized_axes(axis, len(x.shape), "sum")
+    if mean:
+        require_float("mean", x)
+        _require_elements("mean", x, axis)
     dtype = x.dtype if x.dtype.kind == "f" else INT64
     return ArrayType(_reduced(x.shape, axis, keepdims), dtype)
 
@@ -134,7 +139,6 @@ def mean(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = Fal
     if x.dtype.kind != "f":
         raise DTypeError(f"mean: expected floats, got {describe(x)}. Use gp.ops.astype first.")
     axes = normalized_axes(axis, len(x.shape), "mean")
-    _require_elements("mean", x, axes)
     return bind(SUM, x, axis=axes, keepdims=bool(keepdims), mean=True)
 
 

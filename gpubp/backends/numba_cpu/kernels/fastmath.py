@@ -121,7 +121,7 @@ def _scaled64(_typing: Any, y: Any, shifted: Any) -> Any:
     """See `scaled`."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return scaled(builder, *args, ir.IntType(64), 52)
+        return scaled(builder, args[0], args[1], ir.IntType(64), 52)
 
     return types.float64(types.float64, types.float64), codegen
 
@@ -131,7 +131,7 @@ def _scaled32(_typing: Any, y: Any, shifted: Any) -> Any:
     """See `scaled`."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return scaled(builder, *args, I32, 23)
+        return scaled(builder, args[0], args[1], I32, 23)
 
     return types.float32(types.float32, types.float32), codegen
 

@@ -73,7 +73,7 @@ class VectorMath:
         sign = builder.select(builder.fcmp_ordered(">", x, zero), self.constant(end), below)
         return builder.select(inside, y, sign)
 
-    def _at_least(self, low: float, x: Any) -> Any:
+    def _at_least(self, low: Any, x: Any) -> Any:
         """The larger of both; NaN stays."""
         builder, bound = self.builder, self.constant(low)
         return builder.select(builder.fcmp_ordered("<", x, bound), bound, x)

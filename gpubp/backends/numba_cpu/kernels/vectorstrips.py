@@ -1,4 +1,4 @@
-"""Loops over strips written as LLVM vectors, for functions that branch: LLVM does not vectorise those.
+"""Loops over strips written as LLVM vectors, for functions that branch: LLVM leaves them scalar.
 
 Each is `f(out, a, b, n)` on addresses of float32; `out` may be one of the operands.
 """
