@@ -313,7 +313,7 @@ def fast_functions(kind: Any) -> SimpleNamespace:
 
     @_inline
     def gelu_slope(x):
-        near = min(max(x, -40.0), 40.0)  # NaN may be lost here, but not in erfc
+        near = -40.0 if x < -40.0 else (40.0 if x > 40.0 else x)
         density = exp_below64(-0.5 * near * near) * _DENSITY
         return 0.5 * math.erfc(x * -_ROOT_HALF) + near * density
 

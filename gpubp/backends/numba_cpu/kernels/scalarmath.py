@@ -53,19 +53,21 @@ def make_math(kind: Any) -> SimpleNamespace:
         soft = (max(z, C(0)) + log1p(exp_below(-abs(z)))) / beta
         return x if z > threshold else soft
 
-    k0 = C(math.sqrt(2.0 / math.pi))
-    k1 = C(0.044715)
-
     # (1 + tanh(u)) / 2 is the sigmoid of 2 u, which keeps its digits where tanh(u) is near -1.
+    k0 = C(2.0 * math.sqrt(2.0 / math.pi))
+    k1, k2 = C(0.044715 * k0), C(3 * 0.044715 * k0)
+
     @inline
     def gelu_tanh(x):
-        return x * sigmoid(C(2) * k0 * (x + k1 * x * x * x))
+        return x * sigmoid(x * (x * x * k1 + k0))
 
     @inline
     def gelu_tanh_slope(x):
-        s = sigmoid(C(2) * k0 * (x + k1 * x * x * x))
-        bounded = min(max(x, C(-40)), C(40))  # NaN may be lost here, but not in the sigmoid
-        return s + s * (C(1) - s) * bounded * C(2) * k0 * (C(1) + C(3) * k1 * bounded * bounded)
+        near = C(-40) if x < C(-40) else x  # NaN stays
+        near = C(40) if near > C(40) else near
+        z = near * near
+        s = sigmoid(near * (z * k1 + k0))
+        return s + s * (C(1) - s) * near * (z * k2 + k0)
 
     # Of float32 there is none for a single number: see `vectormath`.
     only64 = {n: getattr(fast, n) for n in ("gelu", "gelu_slope") if hasattr(fast, n)}
