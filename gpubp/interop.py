@@ -58,8 +58,8 @@ def host_array(value: Any, name: str = "an argument") -> NDArray[Any]:
     masked = _masked(value)
     if masked:
         raise DataError(
-            f"{name} is a masked array with {masked} elements masked, "
-            "which would count as numbers. Fill them (array.filled(0)) or leave these rows out."
+            f"{name} is a masked array, and its {masked} masked elements would count as numbers. "
+            "Fill them (array.filled(0)), or leave these rows out."
         )
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
         require_signed(value, name)
