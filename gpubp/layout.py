@@ -238,7 +238,7 @@ class _Canonical:
         runs = _axis_runs(node.attrs["axis"])
         for axes in reversed(runs):
             shape = tuple(1 if i in axes else n for i, n in enumerate(source.shape))
-            attrs = {"axis": axes, "keepdims": True}
+            attrs = {**node.attrs, "axis": axes, "keepdims": True}
             source = self._owned(self.graph.append(node.spec, (source,), attrs, shape, node.dtype))
         if source.shape == node.shape:
             return source

@@ -22,6 +22,7 @@ from gpubp import ops
 from gpubp.core import Array, Graph, Node
 from gpubp.errors import DataError, GradientError, ShapeError
 from gpubp.grad import gradients
+from gpubp.interop import host_array
 from gpubp.scaling import LossScale
 from gpubp.store import Slot, pack, siblings
 
@@ -158,7 +159,7 @@ class Updater:
         """
         batches = int(state_dict["batches"])
         params = list(self.optimizer.parameters()) if batches else []
-        sums = [np.asarray(s) for s in state_dict["sums"]] if batches else []
+        sums = [host_array(s, "a sum") for s in state_dict["sums"]] if batches else []
         if batches and not batches < self.settings.accumulate:
             raise DataError(
                 f"{batches} batches wait in the state, but accumulate is "

@@ -41,7 +41,7 @@ class Loss(Module):
         if weight is None:
             setattr(self, name, None)
             return
-        values: NDArray[Any] = np.asarray(weight)
+        values: NDArray[Any] = concrete(weight, f"{type(self).__name__}: {name}")
         if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
             raise DataError(
                 f"{type(self).__name__}: {name} must be finite numbers, got {weight!r}."

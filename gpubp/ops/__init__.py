@@ -16,7 +16,9 @@ from gpubp.ops.activation import (
     sigmoid,
     silu,
     softplus,
+    softsign,
     tanh,
+    tanhshrink,
 )
 from gpubp.ops.composite import (
     celu,
@@ -31,8 +33,6 @@ from gpubp.ops.composite import (
     relu6,
     selu,
     softshrink,
-    softsign,
-    tanhshrink,
     threshold,
 )
 from gpubp.ops.custom import custom_op

@@ -13,7 +13,8 @@ from gpubp import nn
 from gpubp.core import ArrayType
 from gpubp.data.checks import check_equal_lengths, check_finite, check_labels, check_not_empty
 from gpubp.data.sources import ArraySource, BatchSource, MappedSource, Source, is_mapped
-from gpubp.errors import DataError, DTypeError
+from gpubp.errors import DataError
+from gpubp.interop import check_dtype
 from gpubp.runner import as_input
 from gpubp.trace import trace
 from gpubp.train import metrics as metrics_module
@@ -131,8 +132,7 @@ def checked(trainer: Trainer, given: Sequence[ArrayLike], names: Sequence[str]) 
 
 def _converted(value: Any, name: str, floating: np.dtype[Any]) -> NDArray[Any]:
     if is_mapped(value):
-        if value.dtype.kind not in "fiub":
-            raise DTypeError(f"{name} has dtype {value.dtype}; expected numbers.")
+        check_dtype(value.dtype, name)
         mapped: NDArray[Any] = value
         return mapped
     converted: NDArray[Any] = as_input(value, name, floating)

@@ -18,6 +18,7 @@ from gpubp.backends import Backend
 from gpubp.data.checks import check_finite, check_not_empty
 from gpubp.device_array import DeviceArray
 from gpubp.errors import DataError, unknown_name
+from gpubp.interop import check_dtype
 from gpubp.nn.module import Module
 from gpubp.optim.base import Optimizer
 from gpubp.runner import as_input
@@ -220,6 +221,8 @@ class Trainer:
             DataError: X is empty or not finite.
         """
         backend = self.evaluator.backend
+        if isinstance(X, np.memmap):
+            check_dtype(X.dtype, "X")
         data = X if isinstance(X, np.memmap) else as_input(X, "X", self.floating, backend)
         check_not_empty(data, "X")
         if not isinstance(data, DeviceArray):

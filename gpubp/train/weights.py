@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpubp import ops
 from gpubp.core import describe
 from gpubp.errors import DataError, GpubpError, ShapeError
+from gpubp.interop import host_array
 
 ClassWeight = Mapping[int, float] | Literal["balanced"]
 
@@ -81,7 +82,9 @@ def sample_weights(
     """
     if sample_weight is None and class_weight is None:
         return None
-    weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    weights = np.ones(len(y))
+    if sample_weight is not None:
+        weights = np.asarray(host_array(sample_weight, name), np.float64)
     if weights.shape != (len(y),):
         raise DataError(f"{name} has shape {weights.shape}, expected ({len(y)},): one a sample.")
     wrong = ~(np.isfinite(weights) & (weights >= 0))
