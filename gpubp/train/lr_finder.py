@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpubp.atomic import replacing
 from gpubp.errors import DataError, missing_extra
-from gpubp.train import inputs
 from gpubp.totals import spoiled
+from gpubp.train import inputs
 from gpubp.train.evaluation import training_mode
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.errors import DataError, unknown_name
-from gpubp.train.reading import AS_GIVEN, Floats, Reading, Rows, class_axis, is_labelled, rows_of
+from gpubp.train.reading import AS_GIVEN, Floats, Reading, Rows, class_axis, rows_of
 from gpubp.train.regression import mae, mse, r2, rmse
 
 __all__ = [
