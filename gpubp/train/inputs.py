@@ -19,7 +19,7 @@ from gpubp.trace import trace
 from gpubp.train import metrics as metrics_module
 from gpubp.train.evaluation import mode
 from gpubp.train.metrics import Metric, UserMetric
-from gpubp.train.weights import ClassWeight, class_weights, require_some, sample_weights
+from gpubp.train.weights import ClassWeight, sample_weights
 
 if TYPE_CHECKING:
     from gpubp.train.trainer import Trainer
@@ -100,12 +100,12 @@ def _class_weighted(
     """X, y and the samples' weights times those of the classes, counted over `rows`."""
     X, y, *given = arrays
     classes = _classes(trainer, X) if _takes_classes(trainer, y) else None
-    ignored = getattr(trainer.loss_fn, "ignore_index", None)
-    weights = class_weights(y, class_weight, rows, classes, ignored)
-    if given:
-        weights = weights * given[0]
-    require_some(weights if rows is None else weights[rows], "sample_weight times class_weight")
-    return X, y, weights.astype(trainer.floating)
+    ignored = _ignored(trainer.loss_fn)
+    weights = sample_weights(
+        y, given[0] if given else None, class_weight, trainer.floating, "sample_weight",
+        rows, classes, ignored,
+    )  # fmt: skip
+    return (X, y) if weights is None else (X, y, weights)
 
 
 def _stream(batches: Any, floating: np.dtype[Any]) -> BatchSource:
@@ -141,7 +141,9 @@ def checked(trainer: Trainer, given: Sequence[ArrayLike], names: Sequence[str]) 
         check_finite(array, name)
     _check_classes(trainer, arrays[0], arrays[1], names[1])
     if len(given) == 3:
-        arrays.append(sample_weights(arrays[1], given[2], floating, names[2]))
+        weights = sample_weights(arrays[1], given[2], None, floating, names[2])
+        assert weights is not None
+        arrays.append(weights)
     return tuple(arrays)
 
 
@@ -159,9 +161,16 @@ def _check_classes(trainer: Trainer, X: NDArray[Any], y: NDArray[Any], name: str
     """Labels in range, for losses that take class indices."""
     if not _takes_classes(trainer, y):
         return
-    ignored = getattr(trainer.loss_fn, "ignore_index", None)
+    ignored = _ignored(trainer.loss_fn)
     labels = y if ignored is None else np.where(y == ignored, 0, y)
     check_labels(labels, _classes(trainer, X), name)
+
+
+def _ignored(loss_fn: Any) -> int | None:
+    """The label that a loss, or one inside of it, ignores."""
+    inside = loss_fn.modules() if isinstance(loss_fn, nn.Module) else [loss_fn]
+    found = [getattr(module, "ignore_index", None) for module in inside]
+    return next((index for index in found if index is not None), None)
 
 
 def _takes_classes(trainer: Trainer, y: NDArray[Any]) -> bool:

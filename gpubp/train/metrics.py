@@ -25,6 +25,7 @@ from gpubp.train.regression import mae, mse, r2, rmse
 
 __all__ = [
     "Metric",
+    "Reading",
     "UserMetric",
     "accuracy",
     "auc",

@@ -66,8 +66,8 @@ class Rows:
     def found(self, threshold: float) -> NDArray[np.int64]:
         """Predicted labels, in the shape of `true`: of equal scores the first wins."""
         if self.kind == "classes":
-            return self.scores.argmax(axis=-1).astype(np.int64)
-        return (self.scores > threshold).astype(np.int64)
+            return np.asarray(self.scores.argmax(axis=-1), np.int64)
+        return np.asarray(self.scores > threshold, np.int64)
 
     @property
     def two_sided(self) -> bool:

@@ -63,20 +63,36 @@ def _takes_weights(loss_fn: Any) -> bool:
 
 
 def sample_weights(
-    y: NDArray[Any], sample_weight: ArrayLike, dtype: Any, name: str = "sample_weight"
-) -> NDArray[Any]:
-    """The weights given, checked.
+    y: NDArray[Any],
+    sample_weight: ArrayLike | None,
+    class_weight: ClassWeight | None,
+    dtype: Any,
+    name: str = "sample_weight",
+    rows: NDArray[np.int64] | None = None,
+    classes: int | None = None,
+    ignored: int | None = None,
+) -> NDArray[Any] | None:
+    """One weight a sample: those given, times those of the classes; None if neither was given.
 
     Args:
-        y: targets.
+        y: targets; with `class_weight` one whole number a sample, of any dtype: shape (samples,)
+            or (samples, 1).
         sample_weight: shape (samples,) or (samples, 1), finite, at least 0 and not all 0.
+        class_weight: weight of each label (1 where it has none; a label that does not occur is no
+            error), or "balanced" for samples / (classes that occur * samples of the class), as
+            scikit-learn.
         dtype: of the result.
         name: of `sample_weight`, for errors.
+        rows: that are trained on, and have class weights; None for all.
+        classes: how many there are, if known: labels are 0 to classes - 1.
+        ignored: a label that counts as none.
 
     Raises:
         DataError: weights that cannot be used.
     """
-    weights = np.asarray(sample_weight, np.float64)
+    if sample_weight is None and class_weight is None:
+        return None
+    weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     if weights.shape == (len(y), 1):
         weights = weights[:, 0]
     if weights.shape != (len(y),):
@@ -85,34 +101,24 @@ def sample_weights(
     if wrong.any():
         at = int(np.argmax(wrong))
         raise DataError(f"{name} holds {weights[at]} at index {at}; expected numbers from 0 on.")
-    require_some(weights, name)
+    rows = np.arange(len(y)) if rows is None else rows
+    if class_weight is not None:
+        weights = weights * _of_classes(y, class_weight, rows, classes, ignored)
+    if not weights[rows].any():
+        raise DataError(f"{name}: all weights are 0, so nothing would be trained.")
     return weights.astype(dtype)
 
 
-def class_weights(
+def _of_classes(
     y: NDArray[Any],
     class_weight: ClassWeight,
-    rows: NDArray[np.int64] | None = None,
-    classes: int | None = None,
-    ignored: int | None = None,
+    rows: NDArray[np.int64],
+    classes: int | None,
+    ignored: int | None,
 ) -> NDArray[np.float64]:
-    """The weight of each sample's class; 1 for rows that are not trained on.
-
-    Args:
-        y: one whole number a sample, of any dtype: shape (samples,) or (samples, 1).
-        class_weight: weight of each label (1 where it has none; a label that does not occur is
-            no error), or "balanced" for samples / (classes that occur * samples of the class), as
-            scikit-learn.
-        rows: that are trained on; None for all.
-        classes: how many there are, if known: labels are 0 to classes - 1.
-        ignored: a label that counts as none.
-
-    Raises:
-        DataError: weights or targets that cannot be used.
-    """
+    """The weight of each sample's class; 1 for other rows and ignored labels."""
     labels = _one_label_a_sample(y)
     weights = np.ones(len(labels))
-    rows = np.arange(len(labels)) if rows is None else rows
     if ignored is not None:
         rows = rows[labels[rows] != ignored]
     found, which, counts = np.unique(labels[rows], return_inverse=True, return_counts=True)
@@ -145,7 +151,8 @@ def _checked(
         weight = float(value)
         if not (np.isfinite(weight) and weight >= 0):
             raise DataError(f"class_weight holds {weight}; expected numbers from 0 on.")
-        label = int(key) if isinstance(key, (int, float, np.number)) and key == int(key) else None
+        number = float(key) if isinstance(key, (int, float, np.integer, np.floating)) else 0.5
+        label = int(number) if number.is_integer() else None
         outside = classes is not None and label is not None and not 0 <= label < classes
         if label is None or (outside and label != ignored):
             to = "whole numbers" if classes is None else f"0 to {classes - 1}"
@@ -154,9 +161,3 @@ def _checked(
             )
         known[label] = weight
     return known
-
-
-def require_some(weights: NDArray[np.float64], name: str) -> None:
-    """Raise DataError if all weights are 0."""
-    if len(weights) and not weights.any():
-        raise DataError(f"{name}: all weights are 0, so nothing would be trained.")
