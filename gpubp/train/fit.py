@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.data.sources import Block, Blocks
-from gpubp.totals import together
+from gpubp.totals import spoiled, together
 from gpubp.train.callbacks import Callback
 from gpubp.train.evaluation import training_mode
 from gpubp.train.history import History
@@ -228,12 +228,14 @@ class Fit:
         )
         seconds = max(time.perf_counter() - begin, 1e-9)
         self._rate, self._seen = len(losses) / seconds, block.arrays
-        trainer.losses.append(trainer.step.totals)
+        rows = trainer.step.totals
+        trainer.losses.append(rows)
         trainer.position += len(chunk)
         trainer.steps += len(losses)
         for callback in trainer.callbacks:
             callback.on_chunk_end(trainer, losses)
-        progress.advance(len(chunk), seconds, float(losses[-1]))
+        shown = losses[~np.isnan(losses) | spoiled(rows)]  # without batches where nothing counts
+        progress.advance(len(chunk), seconds, float(shown[-1]) if len(shown) else float("nan"))
         every = self.plan.save_every_steps
         if every and trainer.steps % every == 0:
             self._save()
