@@ -89,9 +89,9 @@ def class_axis(y: NDArray[Any], outputs: NDArray[Any]) -> int | None:
 
 
 def is_labelled(y: NDArray[Any], outputs: NDArray[Any]) -> bool:
-    """Whether targets are one class label for each row of several outputs."""
+    """Whether targets are one class label for each row of outputs: of several, or yes or no."""
     axis = class_axis(y, outputs)
-    return axis is not None and outputs.shape[axis] > 1
+    return axis is not None and (outputs.shape[axis] > 1 or bool(np.isin(y, (0, 1)).all()))
 
 
 def rows_of(name: str, y: NDArray[Any], outputs: NDArray[Any], how: Reading) -> Rows:

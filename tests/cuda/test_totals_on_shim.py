@@ -104,6 +104,7 @@ def test_a_batch_in_which_nothing_counts_moves_nothing() -> None:
         np.testing.assert_array_equal(value, before[key])
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
 @pytest.mark.parametrize("class_weight", [None, {0: 0.5, 1: 3.0}, "balanced"])
 def test_weights_of_estimators(

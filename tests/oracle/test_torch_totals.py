@@ -85,3 +85,69 @@ def test_a_batch_of_ignored_labels_steps_as_torchs_does(backend):
     np.testing.assert_allclose(losses, expected, rtol=1e-10)
     assert np.isnan(losses).tolist() == [False, True, False]
     np.testing.assert_allclose(ours.weight.numpy(), theirs.weight.detach().numpy(), rtol=1e-10)
+
+
+def _drawn(rng, classes):
+    """A random loss: terms of (torch's name, arguments, factor, scale of the outputs)."""
+    terms = []
+    for _ in range(int(rng.integers(1, 4))):
+        name = str(rng.choice(["CrossEntropyLoss", "NLLLoss", "MSELoss"]))
+        kw = {"reduction": str(rng.choice(["mean", "sum"]))}
+        if name != "MSELoss":
+            kw["ignore_index"] = int(rng.choice([-100, 1]))
+            if rng.integers(2):
+                kw["weight"] = np.round(rng.uniform(0.1, 3.0, classes), 1)
+        if name == "CrossEntropyLoss":
+            kw["label_smoothing"] = float(rng.choice([0.0, 0.2]))
+        terms.append((name, kw, float(rng.normal()), float(rng.uniform(0.5, 1.5))))
+    return terms
+
+
+def _value(library, terms, outputs, y, ones):
+    total = 0.0
+    for name, kw, factor, scale in terms:
+        given = kw
+        if library is torch.nn:
+            given = {k: torch.tensor(v) if k == "weight" else v for k, v in kw.items()}
+        target = ones if name == "MSELoss" else y
+        total = total + factor * getattr(library, name)(**given)(outputs * scale, target)
+    return total
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_losses_in_random_batches(seed):
+    """Sums of losses of any kinds, labels (N,) and (N, L): one update by all batches."""
+    rng = np.random.default_rng(seed)
+    n, classes, length = (int(rng.integers(a, b)) for a, b in ((3, 20), (2, 5), (1, 4)))
+    terms = _drawn(rng, classes)
+    x, y = rng.normal(size=(n, 4)), rng.integers(0, classes, (n, length))
+    if all(kw.get("ignore_index", -100) == -100 for _, kw, _, _ in terms):
+        y[rng.random(y.shape) < 0.4] = -100
+    start = rng.normal(size=(classes * length, 4))
+    theirs = torch.tensor(start, requires_grad=True)
+    outputs = (torch.tensor(x) @ theirs.T).reshape(n, classes, length)
+    expected = _value(torch.nn, terms, outputs, torch.tensor(y), torch.ones_like(outputs))
+    expected.backward()
+    ours = nn.Linear(4, classes * length, bias=False, dtype="float64")
+    ours.weight.value = start
+
+    def loss(a, b):
+        z = ops.reshape(ours(a), (a.shape[0], classes, length))
+        return _value(nn, terms, z, b, ops.broadcast_to(np.ones(()), z.shape))
+
+    batch_size = int(rng.integers(1, n + 1))
+    step = compile_step(
+        loss,
+        optim.SGD(ours.parameters(), lr=1.0),
+        accumulate=-(-n // batch_size),
+        backend="numpy" if seed % 2 else "numba",
+    )
+    step.run(x, y, batch_size=batch_size, shuffle=False)
+    found = together(step.totals)
+    if not np.isfinite(expected.item()):  # no label counts
+        assert np.isnan(found) and np.isfinite(ours.weight.numpy()).all()
+        return
+    assert found == pytest.approx(expected.item(), rel=1e-8, abs=1e-10)
+    np.testing.assert_allclose(
+        start - ours.weight.numpy(), theirs.grad.numpy(), rtol=1e-8, atol=1e-10
+    )
