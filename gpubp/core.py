@@ -162,6 +162,9 @@ class Graph:
         outputs: what the program returns.
         writes: (slot, node): at the end, `slot` takes the node's value.
         assumptions: (fact, its value while tracing); see `assume`.
+        ratios: by the index of a node that is a mean over a count, (sum, count); the count is None
+            where the node is a sum; see `gpubp.totals`.
+        notes: what a loss says about the model's outputs; see `note`.
     """
 
     def __init__(self) -> None:
@@ -171,6 +174,8 @@ class Graph:
         self.writes: list[tuple[Slot, Node]] = []
         self.random_streams = 0
         self.assumptions: list[tuple[Callable[[], object], object]] = []
+        self.ratios: dict[int, tuple[Node, Node | None]] = {}
+        self.notes: dict[str, Any] = {}
         self._known: dict[Any, Node] = {}
 
     def add(self, spec: OpSpec, inputs: tuple[Node, ...], attrs: dict[str, Any]) -> Node:
@@ -402,6 +407,16 @@ def assume(fact: Callable[[], object]) -> None:
     graph = _active.graph
     if graph is not None and all(known != fact for known, _ in graph.assumptions):
         graph.assumptions.append((fact, fact()))
+
+
+def note(name: str, value: Any) -> None:
+    """Tell who traces what a function knows of its arguments; the first to say it is heard.
+
+    A loss so says that outputs are logits, however deep in a user's function it is called.
+    """
+    graph = _active.graph
+    if graph is not None:
+        graph.notes.setdefault(name, value)
 
 
 def _not_filled_in(*_: Any) -> Any:

@@ -216,9 +216,13 @@ class Module:
         return (buffer for _, buffer in self.named_buffers())
 
     def train(self: ModuleT, mode: bool = True) -> ModuleT:
-        """Set train mode (or eval mode) here and below; returns self."""
-        for module in self.modules():
-            module.training = mode
+        """Set train mode (or eval mode) here and below; returns self.
+
+        Each sub-module's own `train` is called: one that overrides it may stay as it is.
+        """
+        self.training = mode
+        for module in self.children():
+            module.train(mode)
         return self
 
     def eval(self: ModuleT) -> ModuleT:

@@ -91,6 +91,7 @@ from gpubp.ops.shape import (
     transpose,
 )
 from gpubp.ops.state import assign
+from gpubp.ops.totals import mean_over
 
 __all__ = [
     "Generator",
@@ -144,6 +145,7 @@ __all__ = [
     "max",
     "maximum",
     "mean",
+    "mean_over",
     "min",
     "minimum",
     "mish",
