@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeAlias
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.errors import DataError, DTypeError, TraceError
+from gpubp.facts import Facts, exact
 from gpubp.interop import from_host_dlpack, on_device
 from gpubp.operators import Operators
 from gpubp.store import Slot
@@ -161,7 +163,7 @@ class Graph:
         inputs: the INPUT leaves, in call order.
         outputs: what the program returns.
         writes: (slot, node): at the end, `slot` takes the node's value.
-        assumptions: (fact, its value while tracing); see `assume`.
+        facts: what was read of Python's state while tracing.
     """
 
     def __init__(self) -> None:
@@ -170,12 +172,13 @@ class Graph:
         self.outputs: list[Node] = []
         self.writes: list[tuple[Slot, Node]] = []
         self.random_streams = 0
-        self.assumptions: list[tuple[Callable[[], object], object]] = []
+        self.facts = Facts()
         self._known: dict[Any, Node] = {}
+        self._constants: dict[Any, list[tuple[bytes, Node]]] = {}
 
     def add(self, spec: OpSpec, inputs: tuple[Node, ...], attrs: dict[str, Any]) -> Node:
         """Append `spec` applied to `inputs`, or return the equal node that is there."""
-        key = (spec, *[n.index for n in inputs], *attrs.items())
+        key = (spec, *[n.index for n in inputs], *[(k, exact(v)) for k, v in attrs.items()])
         node = self._known.get(key)
         if node is None:
             out = spec.infer(*inputs, **attrs)
@@ -194,15 +197,17 @@ class Graph:
         return node
 
     def constant(self, value: ConcreteArray) -> Node:
-        """A constant; small equal ones are shared."""
-        value = np.ascontiguousarray(value).reshape(np.shape(value))
-        key: Any = (CONST, id(value))
-        if value.size <= 16:
-            key = (CONST, value.dtype, value.shape, value.tobytes())
-        node = self._known.get(key)
-        if node is None:
-            dtype = checked_dtype(value.dtype)
-            node = self._known[key] = self.append(CONST, (), {}, value.shape, dtype, value)
+        """A constant: a copy of `value` as it is now; equal ones are one."""
+        dtype = checked_dtype(value.dtype)
+        data = value.tobytes()
+        # The checksum finds what may be equal, the comparison says whether it is.
+        known = self._constants.setdefault((value.shape, dtype, crc32(data)), [])
+        for content, node in known:
+            if content == data:
+                return node
+        own: ConcreteArray = np.ndarray(value.shape, dtype, data)
+        node = self.append(CONST, (), {}, value.shape, dtype, own)
+        known.append((data, node))
         return node
 
     def slot(self, slot: Slot) -> Node:
@@ -220,8 +225,8 @@ class Graph:
         self._known[(SLOT, id(slot))] = node
 
     def still_valid(self) -> bool:
-        """Every fact that was assumed while tracing still holds."""
-        return all(fact() == value for fact, value in self.assumptions)
+        """Everything that was read while tracing is as it was."""
+        return self.facts.hold()
 
     def slots(self) -> list[Slot]:
         """Every slot read so far, in order of first use."""
@@ -238,6 +243,8 @@ class Graph:
             return value.node
         if isinstance(value, Slot):
             return self.slot(value)
+        if isinstance(value, np.ndarray) and value.ndim:
+            self.facts.array(value)
         return self.constant(np.asarray(concrete(value), dtype=dtype))
 
     def append(
@@ -395,13 +402,14 @@ def tracing(graph: Graph) -> Iterator[Graph]:
 
 
 def assume(fact: Callable[[], object]) -> None:
-    """Note Python state that the trace depends on (a module's mode, a hyper-parameter).
+    """Note Python state that the trace depends on: a function that looks at it.
 
-    A program is traced again when a fact it was traced under no longer has the same value.
+    A program is traced again when the function no longer returns the same. It is asked only after
+    an announcement (`gpubp.facts.announce`), so whoever changes the state must make one. Attributes
+    of modules, and those that are declared as `Noted`, do all this by themselves.
     """
-    graph = _active.graph
-    if graph is not None and all(known != fact for known, _ in graph.assumptions):
-        graph.assumptions.append((fact, fact()))
+    if _active.graph is not None:
+        _active.graph.facts.assume(fact)
 
 
 def _not_filled_in(*_: Any) -> Any:

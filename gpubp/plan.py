@@ -219,7 +219,7 @@ def _flat_key(unit: Unit, buffers: list[Buffer]) -> object:
         if buffers[operand.buffer].kind != "bank" or not same or not operand.contiguous:
             return None
         described.append(operand.buffer)
-    body = tuple((c.spec.name, c.args, tuple(c.attrs.items()), c.dtype.str) for c in part.body)
+    body = tuple((c.spec.name, c.args, exact(tuple(c.attrs.items())), c.dtype.str) for c in part.body)
     return body, tuple(described), tuple(v for v, _ in part.outputs)
 
 

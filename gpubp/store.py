@@ -87,6 +87,8 @@ class Slot:
         dtype: default is the dtype of `value`.
     """
 
+    _announces = True  # nothing that traces read of it changes without; see gpubp.facts
+
     def __init__(self, name: str, value: ArrayLike, dtype: Any = None) -> None:
         self.name = name
         self._value: NDArray[Any] = np.array(value, dtype=dtype, order="C")

@@ -50,6 +50,7 @@ def trace(fn: Callable[..., Any], types: Any) -> tuple[Graph, Any]:
         out = fn(*tree.unflatten(structure, args))
         results, shape = tree.flatten(out)
         graph.outputs = [_output(graph, r) for r in results]
+    graph.facts.seal(fn)
     return graph, shape
 
 

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpubp.core import active_graph, assume, at_once
+from gpubp.core import active_graph, at_once
 from gpubp.errors import ShapeError, UnknownNameError, unknown_name
+from gpubp.facts import MISSING, Table, announce
 from gpubp.interop import on_device
 from gpubp.nn.parameter import Buffer, Parameter
 
@@ -37,18 +38,21 @@ class Module:
     A module starts in train mode.
     """
 
+    _announces = True  # changes of attributes; see gpubp.facts
+    _table_names = ("_parameters", "_buffers", "_modules")
+
     def __init__(self) -> None:
-        self.__dict__.update(_training=True, _parameters={}, _buffers={}, _modules={})
+        self.__dict__.update(_training=True, **{name: Table() for name in self._table_names})
 
     @property
     def training(self) -> bool:
         """True in train mode; a program that was traced in the other mode is traced again."""
-        assume(lambda: self._training)
         return bool(self._training)
 
     @training.setter
     def training(self, mode: bool) -> None:
-        self.__dict__["_training"] = bool(mode)
+        if self.__dict__["_training"] is not bool(mode):
+            self._training = bool(mode)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; every subclass writes its own."""
@@ -60,10 +64,21 @@ class Module:
             return at_once.call(self, args)
         return self.forward(*args, **kwargs)
 
+    def __getattribute__(self, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        graph = active_graph()
+        if graph is not None and name[:2] != "__":
+            graph.facts.read(self, name, value)
+        return value
+
     def __setattr__(self, name: str, value: Any) -> None:
         table = self._table_for(name, value)
+        graph = active_graph()
+        if graph is not None:
+            graph.facts.wrote(self, name)
         if table is None:
             object.__setattr__(self, name, value)
+            announce()
             return
         self.__dict__.pop(name, None)
         for other in self._tables():
@@ -95,10 +110,15 @@ class Module:
         return None
 
     def __getattr__(self, name: str) -> Any:
-        for key in ("_parameters", "_buffers", "_modules"):
+        found, graph = MISSING, active_graph()
+        for key in self._table_names:
             table = self.__dict__.get(key, {})
             if name in table:
-                return table[name]
+                found = table[name]
+        if graph is not None and name[:2] != "__":
+            graph.facts.read(self, name, found)
+        if found is not MISSING:
+            return found
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     def __delattr__(self, name: str) -> None:
@@ -107,6 +127,7 @@ class Module:
                 del table[name]
                 return
         object.__delattr__(self, name)
+        announce()
 
     def register_buffer(self, name: str, value: ArrayLike) -> Buffer:
         """Add state that is saved with the module but not trained.

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpubp.core import active_graph, checked_dtype, describe
 from gpubp.errors import DTypeError, TraceError
+from gpubp.noted import Noted
 from gpubp.operators import Operators
 from gpubp.store import Slot
 
@@ -65,6 +66,8 @@ class Parameter(Buffer):
     Raises:
         DTypeError: `value` is not of a float dtype.
     """
+
+    requires_grad = Noted()
 
     def __init__(
         self,

@@ -77,8 +77,11 @@ def operand(value: Any) -> Any:
     """An argument of an op: a traced array, a slot, an array on a device, or a NumPy array."""
     if isinstance(value, (Array, Slot)):
         return value
-    if active_graph() is None and on_device(value):
+    graph = active_graph()
+    if graph is None and on_device(value):
         return at_once.native(value)
+    if graph is not None and isinstance(value, np.ndarray):
+        graph.facts.array(value)
     return concrete(value)
 
 

@@ -12,9 +12,16 @@ from gpubp import ops
 from gpubp.core import Array
 from gpubp.errors import DataError, ShapeError
 from gpubp.nn.parameter import Parameter
+from gpubp.noted import Noted
 from gpubp.ops import update
 from gpubp.optim.group import checked_params
 from gpubp.store import Slot
+
+
+def _checked_decay(_: Any, decay: Any) -> float:
+    if not 0.0 <= decay <= 1.0:
+        raise DataError(f"EMA: decay is {decay}, expected a number in [0, 1].")
+    return float(decay)
 
 
 class EMA:
@@ -29,17 +36,17 @@ class EMA:
         decay: in [0, 1].
 
     Attributes:
-        decay: the weight of the past.
+        decay: the weight of the past; may be set, for the steps from then on.
 
     Raises:
         DataError: no parameters, or decay out of its range.
         TypeError: something that is not a Parameter.
     """
 
+    decay = Noted(_checked_decay)
+
     def __init__(self, params: Iterable[Parameter], decay: float = 0.999) -> None:
-        if not 0.0 <= decay <= 1.0:
-            raise DataError(f"EMA: decay is {decay}, expected a number in [0, 1].")
-        self.decay = float(decay)
+        self.decay = decay
         self._params = checked_params(params)
         if not self._params:
             raise DataError("EMA got no parameters. Pass model.parameters().")

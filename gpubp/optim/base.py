@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from gpubp.core import Array, assume
 from gpubp.errors import DataError, ShapeError, UnknownNameError, unknown_name
+from gpubp.facts import announce
 from gpubp.nn.parameter import Parameter
 from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params, plain
 from gpubp.optim.rules import adjusted
@@ -50,11 +51,12 @@ class Optimizer(ABC):
     saves_step = True
     saves_initial = False
     decouples = False
+    _announces = True  # see gpubp.facts
+    _version = 0
 
     def __init__(self, params: Params, defaults: Mapping[str, Any]) -> None:
         self.defaults = dict(defaults)
         self.param_groups: list[ParamGroup] = []
-        self._version = 0
         self._arrays = Arrays()
         self._cohorts = Cohorts(self._changed)
         for group in as_groups(params):
@@ -285,8 +287,13 @@ class Optimizer(ABC):
             )
         return array
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        self._changed()
+
     def _changed(self) -> None:
-        self._version += 1
+        object.__setattr__(self, "_version", self._version + 1)
+        announce()
 
     def _trained(self) -> list[bool]:
         return [p.requires_grad for group in self.param_groups for p in group.params]
