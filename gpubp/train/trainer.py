@@ -89,14 +89,9 @@ class Trainer:
         self.scheduler = scheduler
         self.scheduler_every = scheduler_every
         self.history = History()
-        self.step: Step = compile_step(
-            lambda x, *rest: self._loss(model(x), *rest),
-            optimizer,
-            backend=backend,
-            device=device,
-            **step_options,
-        )
-        self.evaluator = Evaluator(model, self._loss, loss_fn, backend, device)
+        self._made: tuple[str | Backend | None, str, dict[str, Any]]
+        self._made = backend, device, step_options
+        self._compile()
         self.seed = seed
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.epoch = self.steps = self.position = 0
@@ -109,6 +104,31 @@ class Trainer:
         self.fit_facts: dict[str, Any] = {}
         self.resuming = False
         self.pending: Pending | None = None
+
+    def _compile(self) -> None:
+        backend, device, options = self._made
+        self.step: Step = compile_step(
+            lambda x, *rest: self._loss(self.model(x), *rest),
+            self.optimizer,
+            backend=backend,
+            device=device,
+            **options,
+        )
+        self.evaluator = Evaluator(self.model, self._loss, self.loss_fn, backend, device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is whole: model, optimiser, schedule and callbacks of its own, and a step that is
+        compiled for them.
+        """
+        state = {k: v for k, v in self.__dict__.items() if k not in ("step", "evaluator")}
+        *where, options = self._made
+        state["_made"] = (*where, {**options, "loss_scale": self.step.loss_scale})
+        return {"trainer": state, "step": self.step.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state["trainer"])
+        self._compile()
+        self.step.load_state_dict(state["step"])
 
     def fit(
         self,
