@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from gpubp.errors import VerificationError
+from gpubp.facts import exact
 from gpubp.program import Buffer, Instruction, Operand, Part
 from gpubp.store import ALIGN_BYTES, round_up
 

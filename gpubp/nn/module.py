@@ -71,6 +71,15 @@ class Module:
             graph.facts.read(self, name, value)
         return value
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies are made of; a copy made while tracing reads all of it."""
+        graph = active_graph()
+        state = dict(self.__dict__)
+        if graph is not None:
+            for name, value in state.items():
+                graph.facts.read(self, name, value)
+        return state
+
     def __setattr__(self, name: str, value: Any) -> None:
         table = self._table_for(name, value)
         graph = active_graph()

@@ -44,10 +44,6 @@ class Buffer(Operators, Slot):
             )
         return np.array(self.value, dtype=dtype, copy=copy)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy is a new array: it must not keep half of a link to the bank of the original.
-        return {**self.__dict__, "_value": self.value.copy(), "bank": None, "offset": 0}
-
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len() of a scalar")

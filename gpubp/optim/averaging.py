@@ -110,6 +110,13 @@ class EMA:
             for param, average in zip(self._params, self._averages, strict=True):
                 param.value = average.value
 
+    def __getstate__(self) -> dict[str, Any]:
+        if self._applied:
+            raise DataError(
+                "the averages are applied; leave the `with` block before copying or pickling them."
+            )
+        return self.__dict__
+
     def _swap(self) -> None:
         for param, average in zip(self._params, self._averages, strict=True):
             kept = param.value.copy()

@@ -53,11 +53,16 @@ class Evaluator:
     ) -> None:
         self._model = model
         self._loss = loss
+        self._loss_fn = loss_fn
         self._threshold = 0.0 if type(loss_fn).__name__ in _OF_LOGITS else 0.5
         self.backend = get_backend(backend, device)
         self._forward = compile_function(model, backend=self.backend)
         self._batched = Batched(model, self.backend)
         self._both = compile_function(self._outputs_and_loss, backend=self.backend)
+
+    def is_of(self, model: Module, loss_fn: Any) -> bool:
+        """It was made for these very objects."""
+        return self._model is model and self._loss_fn is loss_fn
 
     def _outputs_and_loss(self, x: Any, *rest: Any) -> tuple[Any, Any]:
         outputs = self._model(x)

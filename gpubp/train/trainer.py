@@ -8,7 +8,7 @@ mode it was in before.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from gpubp.data.checks import check_finite, check_not_empty
 from gpubp.device_array import DeviceArray
 from gpubp.errors import DataError, unknown_name
 from gpubp.nn.module import Module
+from gpubp.noted import Noted
 from gpubp.optim.base import Optimizer
 from gpubp.runner import as_input
 from gpubp.step import Step, compile_step
@@ -35,6 +36,22 @@ from gpubp.train.weights import ClassWeight, weighted_loss
 if TYPE_CHECKING:
     from gpubp.train.state import Pending
     from gpubp.train.tensorfile import Path_
+
+
+def _only_once(name: str) -> Callable[[Any, Any], Any]:
+    """A check that refuses another optimiser, or another schedule inside the program."""
+
+    def checked(trainer: Any, value: Any) -> Any:
+        known = trainer.__dict__
+        fixed = name == "optimizer" or known.get("scheduler_every") == "step"
+        if fixed and value is not known.get(name, value):
+            raise DataError(
+                f"the trainer's step is compiled for its {name}. Make a new Trainer, or change the "
+                f"options of the {name} that it has."
+            )
+        return value
+
+    return checked
 
 
 class Trainer:
@@ -59,9 +76,16 @@ class Trainer:
         epoch: whole epochs trained so far.
         steps: batches trained on so far.
         position: samples trained on in the epoch that was left unfinished; else 0.
+        model, loss_fn: may be set; what runs from then on is the new one. (optimizer may not, nor
+            scheduler where it moves with each step: the step is compiled for them.)
         stop_reason: why the last `fit` ended before its last epoch, else None: "interrupted",
             "max_steps", "max_time", or what a callback gave.
     """
+
+    model: Any = Noted()
+    loss_fn: Any = Noted()
+    optimizer: Any = Noted(_only_once("optimizer"))
+    scheduler: Any = Noted(_only_once("scheduler"))
 
     def __init__(
         self,
@@ -89,14 +113,9 @@ class Trainer:
         self.scheduler = scheduler
         self.scheduler_every = scheduler_every
         self.history = History()
-        self.step: Step = compile_step(
-            lambda x, *rest: self._loss(model(x), *rest),
-            optimizer,
-            backend=backend,
-            device=device,
-            **step_options,
-        )
-        self.evaluator = Evaluator(model, self._loss, loss_fn, backend, device)
+        self._made: tuple[str | Backend | None, str, dict[str, Any]]
+        self._made = backend, device, step_options
+        self._compile()
         self.seed = seed
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.epoch = self.steps = self.position = 0
@@ -109,6 +128,41 @@ class Trainer:
         self.fit_facts: dict[str, Any] = {}
         self.resuming = False
         self.pending: Pending | None = None
+
+    def _compile(self) -> None:
+        backend, device, options = self._made
+        self.step: Step = compile_step(
+            lambda x, *rest: self._loss(self.model(x), *rest),
+            self.optimizer,
+            backend=backend,
+            device=device,
+            **options,
+        )
+        self._evaluator: Evaluator | None = None
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """Runs the model and the loss that the trainer has now."""
+        found = self._evaluator
+        if found is None or not found.is_of(self.model, self.loss_fn):
+            backend, device, _ = self._made
+            found = Evaluator(self.model, self._loss, self.loss_fn, backend, device)
+            self._evaluator = found
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is whole: model, optimiser, schedule and callbacks of its own, and a step that is
+        compiled for them.
+        """
+        state = {k: v for k, v in self.__dict__.items() if k not in ("step", "_evaluator")}
+        *where, options = self._made
+        state["_made"] = (*where, {**options, "loss_scale": self.step.loss_scale})
+        return {"trainer": state, "step": self.step.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state["trainer"])
+        self._compile()
+        self.step.load_state_dict(state["step"])
 
     def fit(
         self,
