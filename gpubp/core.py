@@ -43,6 +43,14 @@ class ArrayType(NamedTuple):
     dtype: np.dtype[Any]
 
 
+class NumberType(NamedTuple):
+    """The type of an argument that is a Python float: it takes the dtype of what it meets."""
+
+    shape: Shape = ()
+    dtype: np.dtype[Any] = np.dtype(np.float64)
+    weak: bool = True
+
+
 class Typed(Protocol):
     """Anything with a shape and a dtype: a node, an array, a slot."""
 
@@ -120,7 +128,8 @@ ALIAS = OpSpec(
 class Node:
     """One op applied to nodes: a value of the graph.
 
-    `payload` is set on leaves: the input's position, the constant array, or the slot.
+    `payload` is set on leaves: the input's position, the constant array, or the slot. A `weak` one
+    is made of Python's floats alone; see `gpubp.ops.weak`.
     """
 
     spec: OpSpec
@@ -130,6 +139,7 @@ class Node:
     dtype: np.dtype[Any]
     index: int
     payload: Any = None
+    weak: bool = False
 
     @property
     def size(self) -> int:
@@ -176,37 +186,53 @@ class Graph:
         self._known: dict[Any, Node] = {}
         self._constants: dict[Any, list[tuple[bytes, Node]]] = {}
 
-    def add(self, spec: OpSpec, inputs: tuple[Node, ...], attrs: dict[str, Any]) -> Node:
-        """Append `spec` applied to `inputs`, or return the equal node that is there."""
-        key = (spec, *[n.index for n in inputs], *[(k, exact(v)) for k, v in attrs.items()])
+    def add(
+        self,
+        spec: OpSpec,
+        inputs: tuple[Node, ...],
+        attrs: dict[str, Any],
+        weak: bool | None = None,
+    ) -> Node:
+        """Append `spec` applied to `inputs`, or return the equal node that is there.
+
+        Args:
+            spec: the op.
+            inputs: nodes of this graph.
+            attrs: static attributes.
+            weak: whether the result is; by default, if all its float inputs are.
+        """
+        weak = _stays_weak(spec, inputs) if weak is None else weak
+        key = (spec, weak, *[n.index for n in inputs], *[(k, exact(v)) for k, v in attrs.items()])
         node = self._known.get(key)
         if node is None:
             out = spec.infer(*inputs, **attrs)
-            if _foldable(spec, inputs, out):
+            weak = weak and out.dtype.kind == "f"
+            if _foldable(spec, inputs, out, weak):
                 value = spec.reference(*[n.payload for n in inputs], **attrs)
-                node = self.constant(np.asarray(value, dtype=out.dtype))
+                node = self.constant(np.asarray(value, dtype=out.dtype), weak)
             else:
-                node = self.append(spec, inputs, attrs, out.shape, out.dtype)
+                node = self.append(spec, inputs, attrs, out.shape, out.dtype, weak=weak)
             self._known[key] = node
         return node
 
-    def input(self, shape: Shape, dtype: Any) -> Node:
+    def input(self, shape: Shape, dtype: Any, weak: bool = False) -> Node:
         """Append the next positional input."""
-        node = self.append(INPUT, (), {}, tuple(shape), checked_dtype(dtype), len(self.inputs))
+        checked, position = checked_dtype(dtype), len(self.inputs)
+        node = self.append(INPUT, (), {}, tuple(shape), checked, position, weak)
         self.inputs.append(node)
         return node
 
-    def constant(self, value: ConcreteArray) -> Node:
+    def constant(self, value: ConcreteArray, weak: bool = False) -> Node:
         """A constant: a copy of `value` as it is now; equal ones are one."""
         dtype = checked_dtype(value.dtype)
         data = value.tobytes()
         # The checksum finds what may be equal, the comparison says whether it is.
-        known = self._constants.setdefault((value.shape, dtype, crc32(data)), [])
+        known = self._constants.setdefault((value.shape, dtype, weak, crc32(data)), [])
         for content, node in known:
             if content == data:
                 return node
         own: ConcreteArray = np.ndarray(value.shape, dtype, data)
-        node = self.append(CONST, (), {}, value.shape, dtype, own)
+        node = self.append(CONST, (), {}, value.shape, dtype, own, weak)
         known.append((data, node))
         return node
 
@@ -243,6 +269,8 @@ class Graph:
             return value.node
         if isinstance(value, Slot):
             return self.slot(value)
+        if type(value) is float and dtype is None:
+            return self.constant(np.asarray(value), weak=True)
         if isinstance(value, np.ndarray) and value.ndim:
             self.facts.array(value)
         return self.constant(np.asarray(concrete(value), dtype=dtype))
@@ -255,9 +283,10 @@ class Graph:
         shape: Shape,
         dtype: np.dtype[Any],
         payload: Any = None,
+        weak: bool = False,
     ) -> Node:
         """Append a node as given, without looking for an equal one."""
-        node = Node(spec, inputs, attrs, shape, dtype, len(self.nodes), payload)
+        node = Node(spec, inputs, attrs, shape, dtype, len(self.nodes), payload, weak)
         self.nodes.append(node)
         return node
 
@@ -277,11 +306,17 @@ def live_order(graph: Graph) -> list[Node]:
     return [n for n in graph.nodes if n.index in needed]
 
 
-def _foldable(spec: OpSpec, inputs: tuple[Node, ...], out: ArrayType) -> bool:
+def _stays_weak(spec: OpSpec, inputs: tuple[Node, ...]) -> bool:
+    """All float inputs are weak, and the op has no dtype in mind."""
+    floats = [n.weak for n in inputs if n.dtype.kind == "f"]
+    return bool(floats) and all(floats) and spec.kind is not Kind.CUSTOM and spec.name != "cast"
+
+
+def _foldable(spec: OpSpec, inputs: tuple[Node, ...], out: ArrayType, weak: bool) -> bool:
     return (
-        out.shape == ()
+        (out.shape == () or weak)
         and spec is not ALIAS
-        and spec.kind in (Kind.ELEMENTWISE, Kind.VIEW)
+        and (weak or spec.kind in (Kind.ELEMENTWISE, Kind.VIEW))
         and bool(inputs)
         and all(n.spec is CONST for n in inputs)
     )
@@ -341,22 +376,34 @@ class Array(Operators):
             f"the compiled program runs. {instead}"
         )
 
+    def _constant(self) -> Any:
+        """The number, where it is known while tracing: made of Python's numbers alone."""
+        return self.node.payload if self.node.spec is CONST else None
+
     def __bool__(self) -> bool:
+        if self._constant() is not None:
+            return bool(self._constant())
         raise self._value_needed(
             "a Python condition (if, while, and, or, not, max(), sorted())",
             "Use gp.ops.where(condition, a, b), or gp.ops.maximum/minimum/logical_and.",
         )
 
     def __float__(self) -> float:
+        if self._constant() is not None:
+            return float(self._constant())
         raise self._value_needed("float()", "Keep it as an array, or return it from the function.")
 
     def __int__(self) -> int:
+        if self._constant() is not None:
+            return int(self._constant())
         raise self._value_needed("int()", "Keep it as an array, or return it from the function.")
 
     def __index__(self) -> int:
         raise self._value_needed("indexing by it", "Use gp.ops.gather(x, indices).")
 
     def __array__(self, *_: Any, **__: Any) -> ConcreteArray:
+        if self._constant() is not None:
+            return np.array(self._constant())
         raise self._value_needed("a NumPy function", "Use the function of that name in gp.ops.")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -369,6 +416,11 @@ class Array(Operators):
                 f"np.{name} cannot write {describe(self)}, which is traced, into a NumPy array. "
                 "Write a = a + b instead of a += b, and leave out=... away."
             )
+        known = [a._constant() if isinstance(a, Array) else a for a in args]
+        if method == "__call__" and all(a is not None for a in known):
+            found = np.asarray(ufunc(*known, **kwargs))
+            weak = found.dtype == np.float64
+            return Array(self.graph, self.graph.constant(found, weak)) if weak else found
         raise self._value_needed(f"np.{name}", "Use the function of that name in gp.ops.")
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from gpubp import tree
 from gpubp.backends.base import Backend, Feed
 from gpubp.compile import Options
-from gpubp.core import ArrayType, Graph, active_graph
+from gpubp.core import ArrayType, Graph, NumberType, active_graph
 from gpubp.device_array import DeviceArray
 from gpubp.report import report
 from gpubp.results import Results
@@ -85,7 +85,10 @@ class CompiledFunction:
         leaves, self._structure = tree.flatten(list(args))
         backend = self._runner.backend
         arrays = [as_input(x, f"argument {i}", None, backend) for i, x in enumerate(leaves)]
-        types = tuple(ArrayType(a.shape, a.dtype) for a in arrays)
+        types = tuple(
+            NumberType() if type(x) is float else ArrayType(a.shape, a.dtype)
+            for a, x in zip(arrays, leaves)
+        )
         ready = self._runner.get(types, repr(self._structure))
         program = ready.program
         device = device or any(isinstance(a, DeviceArray) for a in arrays)

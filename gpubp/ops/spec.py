@@ -28,11 +28,9 @@ from gpubp.core import (
 )
 from gpubp.errors import DTypeError, ShapeError
 from gpubp.interop import on_device
+from gpubp.ops.weak import FLOAT32, FLOAT64, SPECS, is_weak, settled, weakly
 from gpubp.store import Slot
 
-SPECS: dict[str, OpSpec] = {}
-FLOAT32 = np.dtype(np.float32)
-FLOAT64 = np.dtype(np.float64)
 INT64 = np.dtype(np.int64)
 BOOL = np.dtype(np.bool_)
 _ORDER = {np.dtype(n): i for i, n in enumerate(("bool", "int32", "int64", "float32", "float64"))}
@@ -50,26 +48,28 @@ def promote(*values: Any, floating: bool = False) -> list[Any]:
     """Bring arguments to one dtype.
 
     The order is bool < int32 < int64 < float32 < float64; Python numbers take the dtype of the
-    arrays they meet (a float meeting integers gives float32). With `floating`, integers become
-    float32.
+    arrays they meet. With `floating`, integers become float32. A Python float that meets no float
+    array gives float32; in a trace, a weak value (see `weak`) that has its dtype to come.
 
     Returns:
         The arguments as arrays (on the host or a device), slots or traced arrays of one dtype.
     """
-    weak = [type(v) in (bool, int, float) for v in values]  # not np.float64, a float's subclass
-    arrays = [v if w else operand(v) for v, w in zip(values, weak, strict=True)]
-    dtypes = [checked_dtype(a.dtype) for a, w in zip(arrays, weak, strict=True) if not w]
+    numbers = [type(v) in (bool, int, float) for v in values]  # not np.float64, a float's subclass
+    arrays = [v if n else operand(v) for v, n in zip(values, numbers, strict=True)]
+    soft = [n or is_weak(a) for a, n in zip(arrays, numbers, strict=True)]
+    dtypes = [checked_dtype(a.dtype) for a, s in zip(arrays, soft, strict=True) if not s]
     target = max(dtypes, key=_ORDER.__getitem__) if dtypes else BOOL
-    for value, is_weak in zip(values, weak, strict=True):
-        if is_weak and isinstance(value, float) and target.kind != "f":
-            target = FLOAT32
-        elif is_weak and not isinstance(value, bool) and target == BOOL:
-            target = INT64
-    if floating and target.kind != "f":
+    has_float = any(isinstance(a, float) or is_weak(a) for a, s in zip(arrays, soft) if s)
+    if target.kind != "f" and (has_float or floating):
+        graph = active_graph()
+        if graph is not None and (has_float or not dtypes):
+            return [weakly(graph, a) for a in arrays]
         target = FLOAT32
+    if target == BOOL and any(type(v) is int for v in values):
+        target = INT64
     return [
-        np.asarray(a, dtype=target) if w else cast_to(a, target)
-        for a, w in zip(arrays, weak, strict=True)
+        np.asarray(a, dtype=target) if n else cast_to(a, target)
+        for a, n in zip(arrays, numbers, strict=True)
     ]
 
 
@@ -101,6 +101,8 @@ def beside(other: Any, value: Any) -> Any:
 
 def cast_to(value: Any, dtype: np.dtype[Any]) -> Any:
     """`value` itself if it has `dtype`, else a cast of it."""
+    if is_weak(value):
+        return settled(value, dtype)
     if value.dtype == dtype:
         return value
     return bind(SPECS["cast"], value, dtype=str(dtype))
