@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.reach import is_plain, peek, reached
+from gpubp.reach import leads_on, peek, reached
 
 WATCHED_BYTES = 1 << 16  # of an array; larger ones are copied, and not compared at each call
 WATCHED_ITEMS = 1000  # of a list or dict; of larger ones, the length is compared
@@ -235,7 +235,7 @@ class Facts:
         if table is None:  # it may get one: in front of its class's, or where there is none
             self._announced.append(_Fact(partial(_found, owner, name), MISSING))
             return
-        if is_plain(value):
+        if leads_on(value):
             self._roots += [owner, value]
         elif isinstance(value, np.ndarray):
             self.array(value)

@@ -39,6 +39,11 @@ def is_plain(value: Any) -> bool:
     return not _of_library(kind.__module__) and not announces(value)
 
 
+def leads_on(value: Any) -> bool:
+    """Code, or a plain object: there may be attributes to watch behind it."""
+    return isinstance(value, _CODE) or is_plain(value)
+
+
 def announces(value: Any) -> bool:
     """It says when one of its attributes is set."""
     return bool(getattr(type(value), "_announces", False))
@@ -105,7 +110,7 @@ class _Search:
 
     def visit(self, value: Any) -> None:
         """Follow a value, if it is code or an object with attributes of its own."""
-        if not isinstance(value, _CODE) and not is_plain(value) and not announces(value):
+        if not leads_on(value) and not announces(value):
             return
         if id(value) in self._seen:
             return

@@ -3,7 +3,8 @@
 `where(x > 0, 0.1, 0.2)` has no dtype of its own. In a trace it is computed in float64 and marked
 weak. Where it meets an array of float32 or float64, the ops that made it are appended once more, in
 that dtype, from the numbers on; what nobody needs then is dropped with all dead nodes. So a program
-in float64 keeps all digits, and a program in float32 has no float64 in it.
+in float64 keeps all digits, and a program in float32 has no float64 in it (but for numbers that are
+compared with each other).
 
 A weak value that leaves the program (a result, a constant's own digits) becomes float64 where all
 float arrays of the program are, or where there are Python's floats alone; else float32.
