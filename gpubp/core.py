@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.errors import DataError, DTypeError, TraceError
-from gpubp.facts import Facts, exact
+from gpubp.facts import Facts
 from gpubp.interop import from_host_dlpack, on_device
+from gpubp.keys import exact
 from gpubp.operators import Operators
 from gpubp.store import Slot
 
@@ -201,7 +202,8 @@ class Graph:
             attrs: static attributes.
             weak: whether the result is; by default, if all its float inputs are.
         """
-        weak = _stays_weak(spec, inputs) if weak is None else weak
+        if weak is None:
+            weak = True in [n.weak for n in inputs] and _stays_weak(spec, inputs)
         key = (spec, weak, *[n.index for n in inputs], *[(k, exact(v)) for k, v in attrs.items()])
         node = self._known.get(key)
         if node is None:
@@ -308,8 +310,9 @@ def live_order(graph: Graph) -> list[Node]:
 
 def _stays_weak(spec: OpSpec, inputs: tuple[Node, ...]) -> bool:
     """All float inputs are weak, and the op has no dtype in mind."""
-    floats = [n.weak for n in inputs if n.dtype.kind == "f"]
-    return bool(floats) and all(floats) and spec.kind is not Kind.CUSTOM and spec.name != "cast"
+    if spec.kind is Kind.CUSTOM or spec.name == "cast":
+        return False
+    return all(n.weak for n in inputs if n.dtype.kind == "f")
 
 
 def _foldable(spec: OpSpec, inputs: tuple[Node, ...], out: ArrayType, weak: bool) -> bool:
@@ -457,7 +460,7 @@ def assume(fact: Callable[[], object]) -> None:
     """Note Python state that the trace depends on: a function that looks at it.
 
     A program is traced again when the function no longer returns the same. It is asked only after
-    an announcement (`gpubp.facts.announce`), so whoever changes the state must make one. Attributes
+    an announcement (`gpubp.announce`), so whoever changes the state must make one. Attributes
     of modules, and those that are declared as `Noted`, do all this by themselves.
     """
     if _active.graph is not None:

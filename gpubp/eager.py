@@ -18,9 +18,9 @@ from gpubp.backends import get_backend
 from gpubp.backends.base import Backend
 from gpubp.core import OpSpec, at_once, bind
 from gpubp.errors import DataError, GpubpError
-from gpubp.facts import exact
 from gpubp.function import CompiledFunction
 from gpubp.interop import device_number, on_device
+from gpubp.keys import exact
 from gpubp.ops.state import assign as assign_slot
 from gpubp.store import Slot
 

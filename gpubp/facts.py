@@ -12,143 +12,22 @@ arrays, plain objects) is watched: it is compared at each call.
 from __future__ import annotations
 
 import weakref
-from collections import deque
 from collections.abc import Callable
 from functools import partial
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.reach import leads_on, peek, reached
+from gpubp.announce import Table, clock
+from gpubp.keys import SIMPLE, frozen, may_move
+from gpubp.reach import holds_data, leads_on, peek, reached
 
 WATCHED_BYTES = 1 << 16  # of an array; larger ones are copied, and not compared at each call
-WATCHED_ITEMS = 1000  # of a list or dict; of larger ones, the length is compared
 MISSING = type("MISSING", (), {"__repr__": lambda self: "nothing"})()
 
-_CONTAINERS = (list, set, dict, deque, bytearray)
-_DEPTH = 8  # of containers in containers
-
-
-class _Clock:
-    """`now` is another object after each announcement."""
-
-    now: object = object()
-
-
-_clock = _Clock()
-
-
-def announce() -> None:
-    """Say that something which traces read has changed: call it after the change."""
-    _clock.now = object()
-
-
-class Table(dict[str, Any]):
-    """A dict that announces its changes."""
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, value)
-        announce()
-
-    def __delitem__(self, key: str) -> None:
-        super().__delitem__(key)
-        announce()
-
-    def __ior__(self, other: Any) -> Table:  # type: ignore[override,misc]
-        self.update(other)
-        return self
-
-    def pop(self, *args: Any) -> Any:
-        """As dict's."""
-        found = super().pop(*args)
-        announce()
-        return found
-
-    def popitem(self) -> tuple[str, Any]:
-        """As dict's."""
-        found = super().popitem()
-        announce()
-        return found
-
-    def clear(self) -> None:
-        """As dict's."""
-        super().clear()
-        announce()
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        """As dict's."""
-        super().update(*args, **kwargs)
-        announce()
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        """As dict's."""
-        found = super().setdefault(key, default)
-        announce()
-        return found
-
-
-class _Same:
-    """An object that is equal to itself only."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: object) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.value is self.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-def exact(value: Any) -> Any:
-    """A key that is equal for values that are alike: 1, True and 1.0 are not, nor are 0.0 and -0.0.
-
-    Args:
-        value: hashable.
-    """
-    kind = type(value)
-    if kind is tuple:
-        return (kind, *map(exact, value))
-    if isinstance(value, float):
-        return kind, value.hex()
-    if kind is frozenset:
-        return kind, frozenset(map(exact, value))
-    return (kind, repr(value)) if kind is complex else (kind, value)
-
-
-def frozen(value: Any, depth: int = _DEPTH) -> Any:
-    """A key for what a value is now: numbers and text by value, containers by content.
-
-    Everything else is equal to itself only.
-    """
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
-        return exact(value)
-    kind, deeper = type(value), depth - 1
-    if depth == 0:
-        return _Same(value)
-    if _may_move(value) and len(value) > WATCHED_ITEMS:
-        return kind, len(value), _Same(value)
-    if isinstance(value, dict):
-        return kind, tuple([(frozen(k, deeper), frozen(v, deeper)) for k, v in value.items()])
-    if isinstance(value, (tuple, list, deque)):
-        return kind, tuple([frozen(v, deeper) for v in value])
-    if isinstance(value, (set, frozenset)):
-        return kind, frozenset([frozen(v, deeper) for v in value])
-    if isinstance(value, bytearray):
-        return kind, bytes(value)
-    if isinstance(value, np.generic):
-        return kind, value.tobytes()
-    return _Same(value)
-
-
-def _may_move(value: Any) -> bool:
-    """It holds a container that can change without an announcement."""
-    if isinstance(value, (tuple, frozenset)):
-        return any(map(_may_move, value))
-    return isinstance(value, _CONTAINERS) and not isinstance(value, Table)
+_HOLDS = methodcaller("holds")
 
 
 class _Fact:
@@ -157,22 +36,23 @@ class _Fact:
     Args:
         current: looks at it again.
         value: what it was.
+        moves: it can change and be the same object.
     """
 
     __slots__ = ("_current", "_frozen", "_moves", "_value")
 
-    def __init__(self, current: Callable[[], Any], value: Any) -> None:
+    def __init__(self, current: Callable[[], Any], value: Any, moves: bool) -> None:
         self._current = current
         self._value = value
-        self._moves = isinstance(value, Table) or _may_move(value)
-        self._frozen = frozen(value)
+        self._moves = moves
+        self._frozen = frozen(value) if moves else None
 
     def holds(self) -> bool:
         """It is as it was."""
         now = self._current()
-        if now is self._value and not self._moves:
-            return True
-        return bool(frozen(now) == self._frozen)
+        if self._moves:
+            return bool(frozen(now) == self._frozen)
+        return now is self._value or bool(frozen(now) == frozen(self._value))
 
 
 class _Captured:
@@ -198,7 +78,7 @@ class Facts:
     """Everything that one trace has read."""
 
     def __init__(self) -> None:
-        self._seen = _clock.now
+        self._seen = clock.now
         self._known: dict[Any, Any] = {}  # what was read or written; keeps its owner, and so its id
         self._announced: list[_Fact] = []
         self._watched: list[_Fact | _Captured] = []
@@ -206,41 +86,59 @@ class Facts:
 
     def hold(self) -> bool:
         """Everything is as it was while tracing."""
-        now = _clock.now
+        now = clock.now
         if self._seen is not now:
-            if not all([fact.holds() for fact in self._announced]):
+            if not all(map(_HOLDS, self._announced)):
                 return False
             self._seen = now
-        return not self._watched or all([fact.holds() for fact in self._watched])
+        return not self._watched or all(map(_HOLDS, self._watched))
 
     def assume(self, fact: Callable[[], object]) -> None:
         """Note what a function returns; what it looks at must announce its changes."""
         if fact not in self._known:
             self._known[fact] = fact
-            self._announced.append(_Fact(fact, fact()))
+            self._announced.append(_Fact(fact, fact(), True))
 
-    def read(self, owner: Any, name: str, value: Any) -> None:
+    def read(self, owner: Any, name: str, value: Any, table: Any = None) -> None:
         """Note that an attribute was read, of an object that announces when one is set.
 
         Args:
             owner: the object.
             name: the attribute.
             value: what it is; MISSING if there is none.
+            table: the dict that holds it, if known.
         """
         key = id(owner), name
-        if key in self._known:
+        if key in self._known or name[:2] == "__":
             return
         self._known[key] = owner
-        table = _table_of(owner, name)
-        if table is None:  # it may get one: in front of its class's, or where there is none
-            self._announced.append(_Fact(partial(_found, owner, name), MISSING))
+        if table is None:
+            table = _table_of(owner, name)
+        if table is None:
+            self._not_its_own(owner, name)
+            return
+        look, kind = partial(dict.get, table, name, MISSING), type(value)
+        if kind in SIMPLE or hasattr(kind, "_announces") or kind is Table:
+            self._announced.append(_Fact(look, value, kind is Table))
             return
         if leads_on(value):
-            self._roots += [owner, value]
+            self._roots.append(value)
         elif isinstance(value, np.ndarray):
             self.array(value)
-        facts: list[Any] = self._watched if _may_move(value) else self._announced
-        facts.append(_Fact(partial(dict.get, table, name, MISSING), value))
+        moves = may_move(value)
+        facts: list[Any] = self._watched if moves else self._announced
+        facts.append(_Fact(look, value, moves))
+
+    def _not_its_own(self, owner: Any, name: str) -> None:
+        """It may get an attribute, in front of its class's or where there is none."""
+        self._announced.append(_Fact(partial(_found, owner, name), MISSING, False))
+        if holds_data(owner, name):
+            self._watch(owner, name)
+
+    def _watch(self, owner: Any, name: str) -> None:
+        look = partial(peek, owner, name, MISSING)
+        value = look()
+        self._watched.append(_Fact(look, value, may_move(value)))
 
     def wrote(self, owner: Any, name: str) -> None:
         """Note that an attribute was set while tracing: what is read from now on is no fact."""
@@ -248,7 +146,7 @@ class Facts:
 
     def array(self, array: NDArray[Any]) -> None:
         """Note that an array's numbers became part of the trace."""
-        while isinstance(array.base, np.ndarray):
+        while isinstance(array.base, np.ndarray) and array.base.nbytes <= WATCHED_BYTES:
             array = array.base  # a view may die while its memory lives on
         key = id(array), None
         known = self._known.get(key)
@@ -264,12 +162,15 @@ class Facts:
             fn: what was traced.
         """
         self._watched = [f for f in self._watched if not isinstance(f, _Captured) or f.alive]
-        for owner, name in reached([fn, *self._roots]):
+        for owner, name in reached([fn, *self._owners(), *self._roots]):
             key = id(owner), name
             if key not in self._known:
                 self._known[key] = owner
-                look = partial(peek, owner, name, MISSING)
-                self._watched.append(_Fact(look, look()))
+                self._watch(owner, name)
+
+    def _owners(self) -> list[Any]:
+        """Whose code may read what the roots hold."""
+        return list({id(o): o for o in self._known.values()}.values()) if self._roots else []
 
 
 def _table_of(owner: Any, name: str) -> dict[str, Any] | None:

@@ -29,8 +29,8 @@ from gpubp.core import (
 )
 from gpubp.errors import GradientError, ShapeError, TraceError
 from gpubp.interop import on_device
-from gpubp.store import Slot
 from gpubp.ops.weak import leaving
+from gpubp.store import Slot
 from gpubp.trace import evaluate_graph
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gpubp.announce import announce
 from gpubp.core import active_graph
-from gpubp.facts import announce
 
 
 class Noted:
@@ -30,12 +30,13 @@ class Noted:
         if owner is None:
             return self
         try:
-            value = owner.__dict__[self._name]
+            own = owner.__dict__
+            value = own[self._name]
         except KeyError:
             raise AttributeError(f"{type(owner).__name__} has no {self._name} yet.") from None
         graph = active_graph()
         if graph is not None:
-            graph.facts.read(owner, self._name, value)
+            graph.facts.read(owner, self._name, value, own)
         return value
 
     def __set__(self, owner: Any, value: Any) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from gpubp.errors import VerificationError
-from gpubp.facts import exact
+from gpubp.keys import exact
 from gpubp.program import Buffer, Instruction, Operand, Part
 from gpubp.store import ALIGN_BYTES, round_up
 
@@ -220,7 +220,9 @@ def _flat_key(unit: Unit, buffers: list[Buffer]) -> object:
         if buffers[operand.buffer].kind != "bank" or not same or not operand.contiguous:
             return None
         described.append(operand.buffer)
-    body = tuple((c.spec.name, c.args, exact(tuple(c.attrs.items())), c.dtype.str) for c in part.body)
+    body = tuple(
+        (c.spec.name, c.args, exact(tuple(c.attrs.items())), c.dtype.str) for c in part.body
+    )
     return body, tuple(described), tuple(v for v, _ in part.outputs)
 
 

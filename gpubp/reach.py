@@ -26,6 +26,8 @@ _NOTHING = object()
 _LIBRARIES = frozenset(
     ("gpubp", "numpy", "scipy", "sklearn", "pandas", "torch", "jax", "cupy", "numba", "matplotlib")
 ) | (sys.stdlib_module_names - {"__main__"})
+_CONTAINERS = (list, tuple, dict)
+_MOST = 100  # items of a container that are followed
 _CODE = (FunctionType, MethodType, partial, staticmethod, classmethod, property)
 
 
@@ -40,8 +42,15 @@ def is_plain(value: Any) -> bool:
 
 
 def leads_on(value: Any) -> bool:
-    """Code, or a plain object: there may be attributes to watch behind it."""
-    return isinstance(value, _CODE) or is_plain(value)
+    """Code, a plain object, or a container: there may be attributes to watch behind it."""
+    return isinstance(value, (*_CODE, *_CONTAINERS)) or is_plain(value)
+
+
+def holds_data(owner: Any, name: str) -> bool:
+    """The class of an object, one of the user's, has data under this name."""
+    kind = type(owner)
+    found = _of_class(kind, name)
+    return not (found is _NOTHING or isinstance(found, _CODE) or _of_library(kind.__module__))
 
 
 def announces(value: Any) -> bool:
@@ -110,14 +119,14 @@ class _Search:
 
     def visit(self, value: Any) -> None:
         """Follow a value, if it is code or an object with attributes of its own."""
-        if not leads_on(value) and not announces(value):
+        if not leads_on(value) and (not announces(value) or _of_library(type(value).__module__)):
             return
         if id(value) in self._seen:
             return
         self._seen[id(value)] = value
         if isinstance(value, FunctionType):
             self._function(value)
-        elif isinstance(value, _CODE):
+        elif isinstance(value, (*_CODE, *_CONTAINERS)):
             for inner in _parts(value):
                 self.visit(inner)
         else:
@@ -156,7 +165,9 @@ class _Search:
 
 
 def _parts(value: Any) -> Sequence[Any]:
-    """What a method, a partial or a decorated function is made of."""
+    """What a container, a method, a partial or a decorated function is made of."""
+    if isinstance(value, _CONTAINERS):
+        return list(value.values() if isinstance(value, dict) else value)[:_MOST]
     if isinstance(value, MethodType):
         return value.__func__, value.__self__
     if isinstance(value, partial):

@@ -22,11 +22,33 @@ WEIGHT = [0.5, 1.0, 2.0, 3.0]
 Inputs = tuple[Any, ...]
 Change = Callable[[Any], Any]
 
-_ELEMENTWISE = (
-    "CELU ELU GELU GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid Mish PReLU "
-    "ReLU ReLU6 SELU SiLU Sigmoid Softplus Softshrink Softsign Tanh Tanhshrink Flatten Identity "
-    "Dropout"
-).split()
+_ELEMENTWISE = [
+    "CELU",
+    "ELU",
+    "GELU",
+    "GLU",
+    "Hardshrink",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "LeakyReLU",
+    "LogSigmoid",
+    "Mish",
+    "PReLU",
+    "ReLU",
+    "ReLU6",
+    "SELU",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Softshrink",
+    "Softsign",
+    "Tanh",
+    "Tanhshrink",
+    "Flatten",
+    "Identity",
+    "Dropout",
+]
 
 MODULES: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
     **{name: (getattr(nn, name), (X,)) for name in _ELEMENTWISE},
@@ -129,8 +151,10 @@ def compiled_after(
     f(*inputs)
     change(module)
     fresh, plain = copy.deepcopy(module), copy.deepcopy(module)
-    return outcome(f, inputs), outcome(gp.compile(fresh, backend=backend), inputs), outcome(
-        plain, inputs
+    return (
+        outcome(f, inputs),
+        outcome(gp.compile(fresh, backend=backend), inputs),
+        outcome(plain, inputs),
     )
 
 

@@ -10,7 +10,8 @@ import pytest
 import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.core import CONST, ArrayType
-from gpubp.facts import WATCHED_BYTES, exact, frozen
+from gpubp.facts import WATCHED_BYTES
+from gpubp.keys import exact, frozen
 from gpubp.trace import trace
 
 BACKENDS = ["numpy", "numba"]

@@ -43,6 +43,14 @@ def test_the_default_backend_sees_them_too(name: str) -> None:
         assert alike(old, new), what
 
 
+class Factor:
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def times(self, x: Any) -> Any:
+        return x * self.by
+
+
 class Net(nn.Module):
     """Holds what users' modules hold."""
 
@@ -59,6 +67,8 @@ class Net(nn.Module):
         self.mask = np.ones(4, np.float32)
         self.pair = (1.0, [2.0])
         self.plain = [nn.Tanh(), nn.ReLU()]
+        self.parts = [Factor(1.5), Factor(2.0)]
+        self.named = {"b": Factor(1.0)}
 
     def forward(self, x: Any) -> Any:
         for layer in self.layers:
@@ -73,6 +83,9 @@ class Net(nn.Module):
             x = x * step
         for part in self.plain:
             x = part(x)
+        for factor in self.parts:
+            x = factor.times(x)
+        x = x * self.named["b"].by
         return self.bent(x * self.mask) * self.scale * self.pair[0] * self.pair[1][0]
 
     def bent(self, x: Any) -> Any:
@@ -97,7 +110,9 @@ NET_CHANGES: dict[str, Any] = {
     "pop from a ModuleDict": lambda n: n.heads.pop("a"),
     "clear a ModuleDict": lambda n: n.heads.clear(),
     "append to a ParameterList": lambda n: n.gains.append(nn.Parameter(2 * np.ones(4, "f4"))),
-    "replace in a ParameterDict": lambda n: n.shifts.update({"a": nn.Parameter(3 * np.ones(4, "f4"))}),
+    "replace in a ParameterDict": lambda n: n.shifts.update(
+        {"a": nn.Parameter(3 * np.ones(4, "f4"))}
+    ),
     "a parameter's values": lambda n: setattr(n.gains[0], "value", np.full(4, 3.0)),
     "an attribute of an inner module": lambda n: setattr(n.layers[0], "in_features", 4),
     "a weight of an inner module": lambda n: setattr(
@@ -111,6 +126,8 @@ NET_CHANGES: dict[str, Any] = {
     "a part of an array": _of_a_view,
     "another array": lambda n: setattr(n, "mask", np.full(4, 2.0, np.float32)),
     "a list in a tuple": lambda n: n.pair[1].__setitem__(0, 0.5),
+    "a plain object in a list": lambda n: setattr(n.parts[1], "by", 5.0),
+    "a plain object in a dict": lambda n: setattr(n.named["b"], "by", 5.0),
     "a module in a plain list": lambda n: n.plain.__setitem__(0, nn.Sigmoid()),
     "an attribute before the class's": lambda n: setattr(n, "scale", 4.0),
     "an attribute that was not there": lambda n: setattr(n, "bend", 2.0),
@@ -131,6 +148,18 @@ def test_what_users_modules_hold(what: str) -> None:
     found = f(X)
     np.testing.assert_allclose(found, np.asarray(net(X)), 1e-5, 1e-6)
     assert what.startswith(("an attribute of an", "train mode")) or not np.allclose(found, before)
+
+
+def test_attributes_of_users_classes() -> None:
+    net = Net()
+    f = gp.compile(net)
+    f(X)
+    try:
+        Net.scale = 3.0
+        np.testing.assert_allclose(f(X), np.asarray(net(X)), 1e-5, 1e-6)
+    finally:
+        Net.scale = 1.0
+    np.testing.assert_allclose(f(X), np.asarray(net(X)), 1e-5, 1e-6)
 
 
 def test_a_change_back_and_forth() -> None:

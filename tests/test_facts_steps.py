@@ -17,8 +17,9 @@ import pytest
 
 import gpubp as gp
 from gpubp import nn, ops, optim
+from gpubp.announce import announce
 from gpubp.errors import DataError, GradientError
-from gpubp.facts import Facts, announce
+from gpubp.facts import Facts
 from gpubp.optim import lr_scheduler
 from gpubp.train import Trainer
 
@@ -115,7 +116,7 @@ def test_options_of_optimizers(name: str) -> None:
     for option, value in made.defaults.items():
         model, loss = _model(), nn.MSELoss()
         optimizer = getattr(optim, name)(model.parameters())
-        step = gp.compile_step(lambda x, y, m=model: loss(m(x), y), optimizer)
+        step = gp.compile_step(lambda x, y, m=model, f=loss: f(m(x), y), optimizer)
         step(X, Y)
         other = not value if isinstance(value, bool) else _other(value)
         try:
@@ -123,7 +124,7 @@ def test_options_of_optimizers(name: str) -> None:
         except DataError:
             continue
         twin, same = copy.deepcopy((model, optimizer))
-        new = gp.compile_step(lambda x, y, m=twin: loss(m(x), y), same)
+        new = gp.compile_step(lambda x, y, m=twin, f=loss: f(m(x), y), same)
         for _ in range(2):
             np.testing.assert_array_equal(step(X, Y), new(X, Y), f"{option} = {other}")
 
@@ -155,7 +156,7 @@ def test_schedules_inside_the_step(make: Any, name: str, value: Any) -> None:
         optimizer = optim.SGD(model.parameters(), lr=0.1)
         schedule = make(optimizer)
         options: Any = {"scheduler": schedule} if inside else {}
-        step = gp.compile_step(lambda x, y, m=model: loss(m(x), y), optimizer, **options)
+        step = gp.compile_step(lambda x, y, m=model, f=loss: f(m(x), y), optimizer, **options)
         found = []
         for i in range(6):
             if i == 3:
@@ -307,7 +308,9 @@ def test_a_trainer_takes_another_loss_and_another_model() -> None:
     np.testing.assert_allclose(trainer.predict(X), np.tanh(np.asarray(model(X))), 1e-5, 1e-6)
     expected = np.mean(np.abs(np.tanh(np.asarray(model(X))) - Y))
     np.testing.assert_allclose(trainer.evaluate(X, Y)["loss"], expected, 1e-5)
-    np.testing.assert_allclose(trainer.fit(X, Y, batch_size=24, verbose=False)["loss"][-1], expected, 1e-5)
+    np.testing.assert_allclose(
+        trainer.fit(X, Y, batch_size=24, verbose=False)["loss"][-1], expected, 1e-5
+    )
 
 
 def test_predictions_and_evaluations_see_changes() -> None:
@@ -330,7 +333,7 @@ def test_a_trainer_keeps_its_optimizer() -> None:
     schedule = lr_scheduler.StepLR(optimizer, 2)
     trainer = Trainer(model, nn.MSELoss(), optimizer, scheduler=schedule, scheduler_every="step")
     trainer.optimizer, trainer.scheduler = optimizer, schedule
-    with pytest.raises(DataError, match="compiled for its optimizer. Make a new Trainer"):
+    with pytest.raises(DataError, match=r"compiled for its optimizer\. Make a new Trainer"):
         trainer.optimizer = optim.Adam(model.parameters())
     with pytest.raises(DataError, match="compiled for its scheduler"):
         trainer.scheduler = lr_scheduler.StepLR(optimizer, 3)

@@ -33,7 +33,10 @@ PROGRAMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "power": (lambda x: ops.power(0.1, 0.3), lambda x: 0.1**0.3),
     "quotient of integers": (lambda x: ops.divide(1, 3), lambda x: 1 / 3),
     "boolean times": (lambda x: (x > 0) * 0.1, lambda x: (x > 0) * 0.1),
-    "integer times": (lambda x: ops.astype(x > 0, "int32") * 0.1 + 0.3, lambda x: (x > 0) * 0.1 + 0.3),
+    "integer times": (
+        lambda x: ops.astype(x > 0, "int32") * 0.1 + 0.3,
+        lambda x: (x > 0) * 0.1 + 0.3,
+    ),
     "known integers": (lambda x: np.arange(4) * _as_weak(0.1), lambda x: np.arange(4) * 0.1),
     "stack": (lambda x: ops.sum(ops.stack([0.1, 0.3, 0.7])), lambda x: NUMBERS.sum()),
     "concat": (lambda x: ops.max(ops.concat([ops.stack([0.1]), ops.stack([0.7])])), lambda x: 0.7),
@@ -60,14 +63,23 @@ PROGRAMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     ),
     "gather": (lambda x: _of_numbers(x)[np.array([0, 3, 1, 2])], lambda x: [0.3, 0.1, 0.3, 0.1]),
     "a NumPy function": (lambda x: np.cbrt(ops.exp(0.1)), lambda x: np.cbrt(np.exp(0.1))),
-    "Python's float": (lambda x: float(ops.exp(0.1)) + int(ops.exp(0.1)), lambda x: np.exp(0.1) + 1),
+    "Python's float": (
+        lambda x: float(ops.exp(0.1)) + int(ops.exp(0.1)),
+        lambda x: np.exp(0.1) + 1,
+    ),
     "a condition": (lambda x: 0.7 if ops.exp(0.1) > 1.1 else 0.1, lambda x: 0.7),
-    "a gradient by a number": (lambda x: gp.grad(lambda a: a * a * a)(0.1), lambda x: 0.1 * 0.1 * 3),
+    "a gradient by a number": (
+        lambda x: gp.grad(lambda a: a * a * a)(0.1),
+        lambda x: 0.1 * 0.1 * 3,
+    ),
     "a gradient through x": (
         lambda x: gp.grad(lambda a: ops.sum(ops.exp(a * x)))(0.1),
         lambda x: np.sum(x * np.exp(0.1 * x)),
     ),
-    "a module's number": (lambda x: nn.Threshold(0.2, 0.7)(_of_numbers(x)), lambda x: [0.3, 0.3, 0.7, 0.7]),
+    "a module's number": (
+        lambda x: nn.Threshold(0.2, 0.7)(_of_numbers(x)),
+        lambda x: [0.3, 0.3, 0.7, 0.7],
+    ),
 }
 
 
@@ -114,7 +126,10 @@ def test_the_same_numbers_in_float32_as_before() -> None:
         return lambda x: ops.exp(ops.where(x > 0, a, b) * 0.7) * x
 
     for backend in BACKENDS:
-        assert_same(gp.compile(of(0.1, 0.3), backend=backend)(x), gp.compile(of(low, high), backend=backend)(x))
+        assert_same(
+            gp.compile(of(0.1, 0.3), backend=backend)(x),
+            gp.compile(of(low, high), backend=backend)(x),
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -124,11 +139,17 @@ def test_python_floats_as_arguments(backend: str) -> None:
         found = f(0.1, x)
         assert found.dtype == x.dtype
         np.testing.assert_allclose(found, np.exp(0.2) * X, 1e-14 if x.dtype == np.float64 else 1e-6)
-        gradient = gp.compile(gp.grad(lambda a, x: ops.sum(ops.exp(a * 2.0) * x)), backend=backend)(0.1, x)
+        gradient = gp.compile(gp.grad(lambda a, x: ops.sum(ops.exp(a * 2.0) * x)), backend=backend)(
+            0.1, x
+        )
         np.testing.assert_allclose(gradient, 2 * np.exp(0.2) * X.sum(), 1e-14 if x is X else 1e-6)
     assert f(np.float32(0.1), X.astype(np.float32)).dtype == np.float32
-    assert f(np.float64(0.1), X.astype(np.float32)).dtype == np.float64, "a NumPy number has a dtype"
-    np.testing.assert_allclose(gp.compile(lambda a: {"b": a["b"] * 3.0})({"b": 0.1})["b"], 0.1 * 3.0, 1e-16)
+    assert f(np.float64(0.1), X.astype(np.float32)).dtype == np.float64, (
+        "a NumPy number has a dtype"
+    )
+    np.testing.assert_allclose(
+        gp.compile(lambda a: {"b": a["b"] * 3.0})({"b": 0.1})["b"], 0.1 * 3.0, 1e-16
+    )
 
 
 def test_gradients_at_python_floats() -> None:
@@ -196,7 +217,7 @@ def test_custom_ops_get_arrays_with_a_dtype() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_steps(dtype: str) -> None:
-    """Targets and weights made of numbers: the parameters' dtype decides, also of integer inputs."""
+    """Targets and weights made of numbers: the parameters' dtype decides, also with integers."""
     gp.manual_seed(0)
     layer = nn.Embedding(4, 3, dtype=dtype)
     start = layer.weight.numpy().astype(np.float64)

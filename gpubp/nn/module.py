@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.announce import Table, announce
 from gpubp.core import active_graph, at_once
 from gpubp.errors import ShapeError, UnknownNameError, unknown_name
-from gpubp.facts import MISSING, Table, announce
+from gpubp.facts import MISSING
 from gpubp.interop import on_device
 from gpubp.nn.parameter import Buffer, Parameter
 
@@ -67,7 +68,7 @@ class Module:
     def __getattribute__(self, name: str) -> Any:
         value = object.__getattribute__(self, name)
         graph = active_graph()
-        if graph is not None and name[:2] != "__":
+        if graph is not None:
             graph.facts.read(self, name, value)
         return value
 
@@ -119,15 +120,15 @@ class Module:
         return None
 
     def __getattr__(self, name: str) -> Any:
-        found, graph = MISSING, active_graph()
-        for key in self._table_names:
-            table = self.__dict__.get(key, {})
+        own, graph = object.__getattribute__(self, "__dict__"), active_graph()
+        for key in Module._table_names:
+            table = own.get(key, {})
             if name in table:
-                found = table[name]
-        if graph is not None and name[:2] != "__":
-            graph.facts.read(self, name, found)
-        if found is not MISSING:
-            return found
+                if graph is not None:
+                    graph.facts.read(self, name, table[name], table)
+                return table[name]
+        if graph is not None:
+            graph.facts.read(self, name, MISSING)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     def __delattr__(self, name: str) -> None:

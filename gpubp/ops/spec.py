@@ -28,11 +28,15 @@ from gpubp.core import (
 )
 from gpubp.errors import DTypeError, ShapeError
 from gpubp.interop import on_device
-from gpubp.ops.weak import FLOAT32, FLOAT64, SPECS, is_weak, settled, weakly
+from gpubp.ops.weak import FLOAT32 as FLOAT32
+from gpubp.ops.weak import FLOAT64 as FLOAT64
+from gpubp.ops.weak import SPECS as SPECS
+from gpubp.ops.weak import settled, weakly
 from gpubp.store import Slot
 
 INT64 = np.dtype(np.int64)
 BOOL = np.dtype(np.bool_)
+_NUMBERS = (bool, int, float)
 _ORDER = {np.dtype(n): i for i, n in enumerate(("bool", "int32", "int64", "float32", "float64"))}
 
 
@@ -54,23 +58,45 @@ def promote(*values: Any, floating: bool = False) -> list[Any]:
     Returns:
         The arguments as arrays (on the host or a device), slots or traced arrays of one dtype.
     """
-    numbers = [type(v) in (bool, int, float) for v in values]  # not np.float64, a float's subclass
-    arrays = [v if n else operand(v) for v, n in zip(values, numbers, strict=True)]
-    soft = [n or is_weak(a) for a, n in zip(arrays, numbers, strict=True)]
-    dtypes = [checked_dtype(a.dtype) for a, s in zip(arrays, soft, strict=True) if not s]
-    target = max(dtypes, key=_ORDER.__getitem__) if dtypes else BOOL
-    has_float = any(isinstance(a, float) or is_weak(a) for a, s in zip(arrays, soft) if s)
-    if target.kind != "f" and (has_float or floating):
+    if _are_alike(values, floating):
+        return list(values)
+    arrays: list[Any] = []
+    target: np.dtype[Any] = BOOL
+    is_soft = has_arrays = False
+    for value in values:
+        kind = type(value)  # np.float64, a float's subclass, has a dtype
+        if kind is float:
+            is_soft = True
+        elif kind not in _NUMBERS:
+            value = operand(value)
+            if type(value) is Array and value.node.weak:
+                is_soft = True
+            else:
+                has_arrays = True
+                target = max(target, checked_dtype(value.dtype), key=_ORDER.__getitem__)
+        arrays.append(value)
+    if target.kind != "f" and (is_soft or floating):
         graph = active_graph()
-        if graph is not None and (has_float or not dtypes):
+        if graph is not None and (is_soft or not has_arrays):
             return [weakly(graph, a) for a in arrays]
         target = FLOAT32
-    if target == BOOL and any(type(v) is int for v in values):
+    if target == BOOL and int in map(type, values):
         target = INT64
     return [
-        np.asarray(a, dtype=target) if n else cast_to(a, target)
-        for a, n in zip(arrays, numbers, strict=True)
+        np.asarray(a, dtype=target) if type(a) in _NUMBERS else cast_to(a, target) for a in arrays
     ]
+
+
+def _are_alike(values: Sequence[Any], floating: bool) -> bool:
+    """They are traced arrays of one dtype: nothing is to be converted."""
+    for value in values:
+        if type(value) is not Array:
+            return False
+    nodes = [v.node for v in values]
+    dtype, weak = nodes[0].dtype, nodes[0].weak
+    if floating and dtype.kind != "f":
+        return False
+    return all(n.dtype is dtype and n.weak is weak for n in nodes)
 
 
 def operand(value: Any) -> Any:
@@ -101,7 +127,7 @@ def beside(other: Any, value: Any) -> Any:
 
 def cast_to(value: Any, dtype: np.dtype[Any]) -> Any:
     """`value` itself if it has `dtype`, else a cast of it."""
-    if is_weak(value):
+    if type(value) is Array and value.node.weak:
         return settled(value, dtype)
     if value.dtype == dtype:
         return value

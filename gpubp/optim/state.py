@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp import ops
-from gpubp.facts import announce
+from gpubp.announce import announce
 from gpubp.nn.parameter import Parameter
 from gpubp.store import Slot, siblings
 

@@ -323,7 +323,8 @@ class Trainer:
     @property
     def floating(self) -> np.dtype[Any]:
         """The parameters' dtype."""
-        return self.optimizer.parameters()[0].dtype
+        found: np.dtype[Any] = self.optimizer.parameters()[0].dtype
+        return found
 
     def _loss(self, outputs: Any, y: Any, weights: Any = None) -> Any:
         if weights is None:

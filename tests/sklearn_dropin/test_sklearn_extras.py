@@ -391,7 +391,8 @@ def test_a_loss_that_has_changed_is_traced_again(solver: str, way: str):
     def fit(loss: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model = MLPRegressor((4,), solver=solver, loss=loss, max_iter=12, random_state=0)
+            model = MLPRegressor(hidden_layer_sizes=(4,), solver=solver, loss=loss, max_iter=12)
+            model.set_params(random_state=0)
             return model.fit(X, t)
 
     expected, share = fit(Pinball(0.1)), 0.9
