@@ -164,7 +164,8 @@ class _Canonical:
 
     def _translate(self, node: Node) -> Node:
         if node.spec is CONST:
-            return self._owned(self.graph.constant(node.payload))
+            made = self.graph.append(CONST, (), {}, node.shape, node.dtype, node.payload)
+            return self._owned(made)
         if node.spec is SLOT:
             return self._owned(self.graph.slot(node.payload))
         if node.inputs and node.inputs[0].index in self.flipped:

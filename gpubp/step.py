@@ -23,7 +23,7 @@ from gpubp.epochs import (
     orders,
     updates_after,
 )
-from gpubp.errors import DataError, GradientError
+from gpubp.errors import CopyError, DataError, GradientError
 from gpubp.program import Program
 from gpubp.report import report
 from gpubp.results import Results
@@ -75,9 +75,22 @@ class Step:
         self._floating = optimizer.parameters()[0].dtype
         self._ran: _Room | None = None
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise CopyError(
+            "a Step cannot be copied or pickled: its function refers to the model it was made "
+            "with. Copy the parts together, as in `model, optimizer = copy.deepcopy((model, "
+            "optimizer))` (with schedule, EMA and loss scale, if there are any), and call "
+            "gp.compile_step on the copies."
+        )
+
     @property
     def backend(self) -> Backend:
         return self._runner.backend
+
+    @property
+    def loss_scale(self) -> LossScale | None:
+        """What scales the loss before its gradients are taken, if anything does."""
+        return self._settings.loss_scale
 
     @property
     def program(self) -> Program | None:

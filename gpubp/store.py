@@ -5,7 +5,8 @@ random-number counter. Compiling packs slots of one dtype back to back into a fl
 then is a view of its bank, and every program that names the slot reads and writes that memory.
 
 Holds in between: a slot belongs to at most one bank, for ever; `slot.value` is always the live
-array; offsets in a bank are multiples of 64 bytes, and the padding between slots is zero.
+array; offsets in a bank are multiples of 64 bytes, and the padding between slots is zero. A copy
+or pickle of a slot is a new slot with a value of its own, in no bank yet.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ class Slot:
         dtype: default is the dtype of `value`.
     """
 
+    _announces = True  # nothing that traces read of it changes without; see gpubp.facts
+
     def __init__(self, name: str, value: ArrayLike, dtype: Any = None) -> None:
         self.name = name
         given = host_array(value, name)
@@ -136,6 +139,10 @@ class Slot:
                 f"{self.name}: got a value of shape {array.shape}, expected {self.shape}."
             )
         return _kept(array, self.dtype, self.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is a new array: it must not keep half of a link to the bank of the original.
+        return {**self.__dict__, "_value": self.value.copy(), "bank": None, "offset": 0}
 
     def place(self, bank: Bank, offset: int) -> None:
         """Move the value into `bank` at `offset` (elements); from now on it is a view of it."""

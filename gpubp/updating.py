@@ -24,6 +24,7 @@ from gpubp.core import CONST, Array, Graph, Node
 from gpubp.errors import DataError, GradientError, ShapeError
 from gpubp.grad import gradients
 from gpubp.interop import host_array
+from gpubp.ops.spec import cast_to
 from gpubp.scaling import LossScale
 from gpubp.store import Slot, pack, siblings
 from gpubp.totals import Term, mean_of_samples
@@ -280,7 +281,7 @@ class Updater:
         if settings.loss_scale is not None and finite is not None:
             writes = [(slot, ops.where(finite, value, slot)) for slot, value in writes]
             writes += settings.loss_scale.emit(finite)
-        graph.writes += [(slot, graph.lift(value)) for slot, value in writes]
+        graph.writes += [(slot, graph.lift(cast_to(value, slot.dtype))) for slot, value in writes]
 
 
 class _Sums:

@@ -63,6 +63,11 @@ class Network:
     dropout: tuple[float, ...] = ()
 
     @property
+    def is_ours(self) -> bool:
+        """Its loss is one of ours: equal networks are the same program."""
+        return not callable(self.loss)
+
+    @property
     def shapes(self) -> list[tuple[int, int]]:
         """Of the weight matrices: (inputs, outputs), as scikit-learn's."""
         return list(zip(self.units[:-1], self.units[1:]))

@@ -9,7 +9,7 @@ Dropout switched off) stays so; only a model that is in eval mode as a whole is 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from gpubp.device_array import DeviceArray
 from gpubp.errors import DataError, unknown_name
 from gpubp.interop import check_dtype
 from gpubp.nn.module import Module
+from gpubp.noted import Noted
 from gpubp.optim.base import Optimizer
 from gpubp.runner import as_input
 from gpubp.step import Step, compile_step
@@ -38,6 +39,22 @@ from gpubp.train.weights import ClassWeight, weighted_loss
 if TYPE_CHECKING:
     from gpubp.train.state import Pending
     from gpubp.train.tensorfile import Path_
+
+
+def _only_once(name: str) -> Callable[[Any, Any], Any]:
+    """A check that refuses another optimiser, or another schedule inside the program."""
+
+    def checked(trainer: Any, value: Any) -> Any:
+        known = trainer.__dict__
+        fixed = name == "optimizer" or known.get("scheduler_every") == "step"
+        if fixed and value is not known.get(name, value):
+            raise DataError(
+                f"the trainer's step is compiled for its {name}. Make a new Trainer, or change the "
+                f"options of the {name} that it has."
+            )
+        return value
+
+    return checked
 
 
 class Trainer:
@@ -64,9 +81,16 @@ class Trainer:
         epoch: whole epochs trained so far.
         steps: batches trained on so far.
         position: samples trained on in the epoch that was left unfinished; else 0.
+        model, loss_fn: may be set; what runs from then on is the new one. (optimizer may not, nor
+            scheduler where it moves with each step: the step is compiled for them.)
         stop_reason: why the last `fit` ended before its last epoch, else None: "interrupted",
             "max_steps", "max_time", or what a callback gave.
     """
+
+    model: Any = Noted()
+    loss_fn: Any = Noted()
+    optimizer: Any = Noted(_only_once("optimizer"))
+    scheduler: Any = Noted(_only_once("scheduler"))
 
     def __init__(
         self,
@@ -94,14 +118,9 @@ class Trainer:
         self.scheduler = scheduler
         self.scheduler_every = scheduler_every
         self.history = History()
-        self.step: Step = compile_step(
-            lambda x, *rest: self._loss(model(x), *rest),
-            optimizer,
-            backend=backend,
-            device=device,
-            **step_options,
-        )
-        self.evaluator = Evaluator(model, self._loss, backend, device)
+        self._made: tuple[str | Backend | None, str, dict[str, Any]]
+        self._made = backend, device, step_options
+        self._compile()
         self.seed = seed
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.epoch = self.steps = self.position = 0
@@ -114,6 +133,41 @@ class Trainer:
         self.fit_facts: dict[str, Any] = {}
         self.resuming = False
         self.pending: Pending | None = None
+
+    def _compile(self) -> None:
+        backend, device, options = self._made
+        self.step: Step = compile_step(
+            lambda x, *rest: self._loss(self.model(x), *rest),
+            self.optimizer,
+            backend=backend,
+            device=device,
+            **options,
+        )
+        self._evaluator: tuple[Module, Any, Evaluator] | None = None
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """Runs the model and the loss that the trainer has now."""
+        made = self._evaluator
+        if made is None or made[0] is not self.model or made[1] is not self.loss_fn:
+            backend, device, _ = self._made
+            evaluator = Evaluator(self.model, self._loss, backend, device)
+            made = self._evaluator = self.model, self.loss_fn, evaluator
+        return made[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is whole: model, optimiser, schedule and callbacks of its own, and a step that is
+        compiled for them.
+        """
+        state = {k: v for k, v in self.__dict__.items() if k not in ("step", "_evaluator")}
+        *where, options = self._made
+        state["_made"] = (*where, {**options, "loss_scale": self.step.loss_scale})
+        return {"trainer": state, "step": self.step.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state["trainer"])
+        self._compile()
+        self.step.load_state_dict(state["step"])
 
     def fit(
         self,
@@ -279,7 +333,8 @@ class Trainer:
     @property
     def floating(self) -> np.dtype[Any]:
         """The parameters' dtype."""
-        return self.optimizer.parameters()[0].dtype
+        found: np.dtype[Any] = self.optimizer.parameters()[0].dtype
+        return found
 
     def _loss(self, outputs: Any, y: Any, weights: Any = None) -> Any:
         if getattr(self.loss_fn, "from_logits", None):
