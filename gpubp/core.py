@@ -223,6 +223,10 @@ class Graph:
         """Every fact that was assumed while tracing still holds."""
         return all(fact() == value for fact, value in self.assumptions)
 
+    def calls_python(self) -> bool:
+        """There is an op of the user's in it."""
+        return any(n.spec.kind is Kind.CUSTOM for n in self.nodes)
+
     def slots(self) -> list[Slot]:
         """Every slot read so far, in order of first use."""
         return [n.payload for n in self.nodes if n.spec is SLOT]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from gpubp.epochs import (
     updates_after,
 )
 from gpubp.errors import CopyError, DataError, GradientError
+from gpubp.nesting import nesting, require_not_running, running, turn
+from gpubp.pauses import Pauses
 from gpubp.program import Program
 from gpubp.report import report
 from gpubp.results import Results
@@ -41,6 +44,19 @@ from gpubp.updating import (
 )
 
 __all__ = ["Step", "compile_step"]
+
+
+@dataclass
+class _Progress:
+    """How far a run has come: its losses, and how many of them are there."""
+
+    result: Results | None
+    done: int
+
+    @property
+    def value(self) -> Any:
+        """All of them."""
+        return None if self.result is None else self.result.value
 
 
 class Step:
@@ -65,8 +81,9 @@ class Step:
         self._fn = fn
         self._updater = Updater(optimizer, self._settings)
         self._rng = np.random.default_rng(seed)
-        self._runner = Runner(self._trace_update, backend, device, True, options)
+        self._runner = Runner(self._trace_update, backend, device, True, options, "a step")
         self._adding = Runner(self._trace_adding, self._runner.backend, None, True, options)
+        self._progress = _Progress(None, 0)
         self._singles, self._adding_singles = Singles(), Singles()
         if not optimizer.parameters():
             raise GradientError("the optimizer has no parameters to train.")
@@ -100,6 +117,19 @@ class Step:
         return self._updater.grads
 
     @property
+    def losses(self) -> Any:
+        """The loss of every batch of the last `run`, as far as it came: what an exception kept it
+        from returning. While it goes on, as far as is known."""
+        result, done = self._progress.result, self._progress.done
+        if result is None:
+            return np.zeros(0, self._floating)
+        return result.value if done == result.steps else result.value[:done]
+
+    def forget_losses(self) -> None:
+        """Let go of the losses of the last run."""
+        self._progress = _Progress(None, 0)
+
+    @property
     def pending(self) -> int:
         """With accumulate: batches whose gradients wait for the next update."""
         return self._updater.pending
@@ -116,17 +146,20 @@ class Step:
             part of the batch is there.
         """
         key = key_of(batch)
-        with self._runner.lock:
+        with turn(self._runner) if nesting.possible else self._runner.lock:
             final = self._next_is_final()
             singles = self._singles if final else self._adding_singles
             single = singles.find(key)
             if single is None:
                 return self._first_call(batch, key, final)
             self._runner.last = single.ready
-            if self._settings.plain:
+            if self._settings.plain and not nesting.possible:
                 return single(batch)[0][0]
             self._require_own_weights()
-            with self._scheduled(np.full(1, final)):
+            with (
+                running(self._runner, [single.ready.graph]),
+                self._scheduled(np.full(1, final)),
+            ):
                 return single(batch)[0][0]
 
     def _first_call(
@@ -136,7 +169,7 @@ class Step:
         size = len(data[0])
         one = Batches.one(size, final)
         result = self._room(data, one, single=True)
-        self._execute(data, np.arange(size), one, result, finite=False)
+        self._execute(data, np.arange(size), one, _Progress(result, 0), finite=False)
         if self._runner.last is not None:
             singles = self._singles if final else self._adding_singles
             singles.add(key, self._runner.last, self.backend, data)
@@ -178,12 +211,47 @@ class Step:
         Returns:
             The loss of every batch, in order; on the device if part of the data is there.
 
+        Ctrl-C ends a run in the main thread within about 0.1 s (or at the end of the step, if that
+        takes longer) with KeyboardInterrupt. Whole steps are done then: parameters, optimiser,
+        schedule and averages are as after as many steps of an uninterrupted run, `losses` has what
+        was returned so far, and the stream of orders stands behind the epochs that were begun. The
+        same holds for what `progress` raises.
+
         Raises:
             DataError: empty data, NaN or infinity, indices out of range, labels out of range.
+            NestingError: called by a custom op inside of a run of this step.
         """
+        if nesting.possible:
+            require_not_running(self._runner)
         arrays = checked_data(data, self._floating, self.backend)
-        rng = self._rng if seed is None else np.random.default_rng(seed)
-        indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
+        self._progress = _Progress(None, 0)
+        with Pauses() as pauses:
+            own = shuffle and seed is None and order is None
+            before = self._rng.bit_generator.state if own else None
+            rng = self._rng if seed is None else np.random.default_rng(seed)
+            indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
+            try:
+                self._run_orders(
+                    arrays, indices, batch_size, drop_last, flush, checked, progress, pauses
+                )
+            except BaseException:
+                if before is not None:
+                    self._draw_again(before, len(arrays[0]), len(indices))
+                raise
+        return self._progress.value
+
+    def _run_orders(
+        self,
+        arrays: list[ConcreteArray],
+        indices: list[NDArray[np.int64]],
+        batch_size: int,
+        drop_last: bool,
+        flush: bool,
+        checked: bool,
+        progress: Callable[[int, int], None] | None,
+        pauses: Pauses,
+    ) -> None:
+        """Run epochs of checked arrays in these orders; the losses are put into `_progress`."""
         size = len(indices[0])
         require_count("batch_size", batch_size)
         if batch_size > size:
@@ -196,16 +264,24 @@ class Step:
             return epoch_batches(size, batch_size, drop_last, count, final)
 
         whole = batches(len(indices))
-        result = self._room(arrays, whole)
+        state = self._progress = _Progress(self._room(arrays, whole), 0)
         if progress is None:
-            self._execute(arrays, np.concatenate(indices), whole, result, checked=checked)
-            return result.value
-        steps = len(whole.starts) // len(indices)
+            order = np.concatenate(indices)
+            self._execute(arrays, order, whole, state, checked=checked, pauses=pauses)
+            return
         for i, chosen in enumerate(indices):
             known = checked or i > 0
-            self._execute(arrays, chosen, batches(1), result, i * steps, checked=known)
-            progress(i + 1, len(indices))
-        return result.value
+            self._execute(arrays, chosen, batches(1), state, checked=known, pauses=pauses)
+            with pauses.open():
+                progress(i + 1, len(indices))
+
+    def _draw_again(self, before: Mapping[str, Any], samples: int, epochs: int) -> None:
+        """Let the stream of orders stand behind the epochs of a run that were begun."""
+        result, done = self._progress.result, self._progress.done
+        self._rng.bit_generator.state = before
+        if result is not None and done:
+            begun = -(-done // (result.steps // epochs))
+            orders(samples, begun, True, self._rng, None)
 
     def report(self, profile: bool = False) -> str:
         """Instructions, fusion, arithmetic, bytes moved fused and unfused, arena size.
@@ -223,14 +299,14 @@ class Step:
             *batch: arrays, or anything with `shape` and `dtype`.
         """
         types = tuple(ArrayType(tuple(b.shape), np.dtype(b.dtype)) for b in batch)
-        with self._runner.lock:
+        with turn(self._runner):
             if self._settings.accumulate > 1:
                 self._adding.get(types)
             return self._runner.get(types).program
 
     def _room(self, data: list[ConcreteArray], batches: Batches, single: bool = False) -> Results:
         """Room for the losses, on the device if part of the data is there."""
-        with self._runner.lock:
+        with turn(self._runner):
             size, final = batches.kinds()[0][0]
             dtype = self._ready(data, size, final).program.output_types[0][1]
         device = any(isinstance(a, DeviceArray) for a in data)
@@ -241,16 +317,24 @@ class Step:
         data: list[ConcreteArray],
         order: NDArray[np.int64],
         batches: Batches,
-        result: Results,
-        first: int = 0,
+        progress: _Progress,
         finite: bool = True,
         checked: bool = False,
+        pauses: Pauses | None = None,
     ) -> None:
-        """Run batches; their losses are put into `result`, from the row `first` on.
+        """Run batches; their losses are put into the rows that are not done yet.
 
         `finite`: refuse NaN and infinity. `checked`: the data were checked before.
         """
-        with self._runner.lock:
+        first, result = progress.done, progress.result
+        assert result is not None
+
+        def look(done: int) -> None:
+            progress.done = first + start + done
+            if pauses is not None:
+                pauses.look()
+
+        with turn(self._runner):
             self._require_own_weights()
             kinds, which = batches.kinds()
             readies = [self._ready(data, size, final) for size, final in kinds]
@@ -263,9 +347,14 @@ class Step:
             for start, stop in self._segments(batches):
                 check = None if checked or start else lambda: check_values(program, data, finite)
                 losses = result.rows(first + start, first + stop)
-                feed = Feed(data, order, [[losses]] * len(loaded), check, finite)
-                with self._scheduled(batches.final[start:stop]):
+                listen = None if pauses is None else look
+                feed = Feed(data, order, [[losses]] * len(loaded), check, finite, listen)
+                with (
+                    running(self._runner, [r.graph for r in readies]),
+                    self._scheduled(batches.final[start:stop]),
+                ):
                     self.backend.run(loaded, schedule[start:stop], feed)
+                progress.done = first + stop
 
     def written_slots(self) -> list[Slot]:
         """Every slot that the compiled programs write: parameters, state, counters; in order."""

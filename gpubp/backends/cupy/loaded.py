@@ -38,6 +38,7 @@ class Loaded:
         recordable: its launches may be recorded; not so if it calls Python functions.
         reports: it may find a label or an index out of range.
         parts: for each part of the program, what launches its kernels.
+        seconds: that a step takes, when a long run has measured it; else 0.
         replay: number of steps -> what runs so many recorded steps again.
     """
 
@@ -50,6 +51,7 @@ class Loaded:
         precision: str = "float32",
     ) -> None:
         self.program = program
+        self.seconds = 0.0
         self._driver = driver
         self._residents = len(program.input_types) if program.batched else 0
         self._order = len(program.buffers) + self._residents
