@@ -179,6 +179,8 @@ class CupyBackend(Backend):
             def steps(first: int, stop: int) -> None:
                 listen = None if feed.look is None else look
                 self._launch(loaded, which, first, stop, listen)
+                if listen is not None and cut is not None:
+                    listen(stop)
 
             if cut is None:
                 outputs = self._prepare(loaded, schedule, feed)
