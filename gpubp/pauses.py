@@ -16,6 +16,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 # What `signal` itself calls: the same functions without the enums, which take most of their time.
+_main_thread = threading.main_thread
 _signals: Any = sys.modules.get("_signal", signal)
 
 
@@ -26,13 +27,13 @@ class Pauses:
     own, which raises KeyboardInterrupt, or another one.
     """
 
-    def __init__(self) -> None:
-        self._before: Any = None
-        self._heard: tuple[int, FrameType | None] | None = None
-        self._at_once = False
+    # Of the class until they are set: most runs are short, and nothing is heard in them.
+    _before: Any = None
+    _heard: tuple[int, FrameType | None] | None = None
+    _at_once = False
 
     def __enter__(self) -> Pauses:
-        if threading.get_ident() == threading.main_thread().ident:
+        if threading.get_ident() == _main_thread().ident:
             before = _signals.getsignal(signal.SIGINT)
             if callable(before):
                 self._before = before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,19 +45,6 @@ from gpubp.updating import (
 __all__ = ["Step", "compile_step"]
 
 
-@dataclass
-class _Progress:
-    """How far a run has come: its losses, and how many of them are there."""
-
-    result: Results | None
-    done: int
-
-    @property
-    def value(self) -> Any:
-        """All of them."""
-        return None if self.result is None else self.result.value
-
-
 class Step:
     """A compiled training step; made by `gp.compile_step`.
 
@@ -83,7 +69,8 @@ class Step:
         self._rng = np.random.default_rng(seed)
         self._runner = Runner(self._trace_update, backend, device, True, options, "a step")
         self._adding = Runner(self._trace_adding, self._runner.backend, None, True, options)
-        self._progress = _Progress(None, 0)
+        self._ran: Results | None = None
+        self._done = 0
         self._singles, self._adding_singles = Singles(), Singles()
         if not optimizer.parameters():
             raise GradientError("the optimizer has no parameters to train.")
@@ -120,14 +107,14 @@ class Step:
     def losses(self) -> Any:
         """The loss of every batch of the last `run`, as far as it came: what an exception kept it
         from returning. While it goes on, as far as is known."""
-        result, done = self._progress.result, self._progress.done
+        result, done = self._ran, self._done
         if result is None:
             return np.zeros(0, self._floating)
         return result.value if done == result.steps else result.value[:done]
 
     def forget_losses(self) -> None:
         """Let go of the losses of the last run."""
-        self._progress = _Progress(None, 0)
+        self._ran, self._done = None, 0
 
     @property
     def pending(self) -> int:
@@ -156,10 +143,7 @@ class Step:
             if self._settings.plain and not nesting.possible:
                 return single(batch)[0][0]
             self._require_own_weights()
-            with (
-                running(self._runner, [single.ready.graph]),
-                self._scheduled(np.full(1, final)),
-            ):
+            with self._running([single.ready]), self._scheduled(np.full(1, final)):
                 return single(batch)[0][0]
 
     def _first_call(
@@ -169,7 +153,7 @@ class Step:
         size = len(data[0])
         one = Batches.one(size, final)
         result = self._room(data, one, single=True)
-        self._execute(data, np.arange(size), one, _Progress(result, 0), finite=False)
+        self._execute(data, np.arange(size), one, result, finite=False)
         if self._runner.last is not None:
             singles = self._singles if final else self._adding_singles
             singles.add(key, self._runner.last, self.backend, data)
@@ -214,8 +198,8 @@ class Step:
         Ctrl-C ends a run in the main thread within about 0.1 s (or at the end of the step, if that
         takes longer) with KeyboardInterrupt. Whole steps are done then: parameters, optimiser,
         schedule and averages are as after as many steps of an uninterrupted run, `losses` has what
-        was returned so far, and the stream of orders stands behind the epochs that were begun. The
-        same holds for what `progress` raises.
+        was returned so far, and the stream of orders stands behind the epochs that were begun (one,
+        at least). The same holds for what `progress` raises.
 
         Raises:
             DataError: empty data, NaN or infinity, indices out of range, labels out of range.
@@ -224,21 +208,21 @@ class Step:
         if nesting.possible:
             require_not_running(self._runner)
         arrays = checked_data(data, self._floating, self.backend)
-        self._progress = _Progress(None, 0)
+        self.forget_losses()
         with Pauses() as pauses:
-            own = shuffle and seed is None and order is None
-            before = self._rng.bit_generator.state if own else None
+            many = epochs != 1 and shuffle and seed is None and order is None
+            before = self._rng.bit_generator.state if many else None
             rng = self._rng if seed is None else np.random.default_rng(seed)
             indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
             try:
-                self._run_orders(
+                result = self._run_orders(
                     arrays, indices, batch_size, drop_last, flush, checked, progress, pauses
                 )
             except BaseException:
                 if before is not None:
                     self._draw_again(before, len(arrays[0]), len(indices))
                 raise
-        return self._progress.value
+        return result.value
 
     def _run_orders(
         self,
@@ -250,8 +234,8 @@ class Step:
         checked: bool,
         progress: Callable[[int, int], None] | None,
         pauses: Pauses,
-    ) -> None:
-        """Run epochs of checked arrays in these orders; the losses are put into `_progress`."""
+    ) -> Results:
+        """Run epochs of checked arrays in these orders."""
         size = len(indices[0])
         require_count("batch_size", batch_size)
         if batch_size > size:
@@ -264,24 +248,23 @@ class Step:
             return epoch_batches(size, batch_size, drop_last, count, final)
 
         whole = batches(len(indices))
-        state = self._progress = _Progress(self._room(arrays, whole), 0)
+        result = self._ran = self._room(arrays, whole)
         if progress is None:
             order = np.concatenate(indices)
-            self._execute(arrays, order, whole, state, checked=checked, pauses=pauses)
-            return
+            self._execute(arrays, order, whole, result, checked=checked, pauses=pauses)
+            return result
         for i, chosen in enumerate(indices):
-            known = checked or i > 0
-            self._execute(arrays, chosen, batches(1), state, checked=known, pauses=pauses)
+            first, known = self._done, checked or i > 0
+            self._execute(arrays, chosen, batches(1), result, first, checked=known, pauses=pauses)
             with pauses.open():
                 progress(i + 1, len(indices))
+        return result
 
     def _draw_again(self, before: Mapping[str, Any], samples: int, epochs: int) -> None:
         """Let the stream of orders stand behind the epochs of a run that were begun."""
-        result, done = self._progress.result, self._progress.done
         self._rng.bit_generator.state = before
-        if result is not None and done:
-            begun = -(-done // (result.steps // epochs))
-            orders(samples, begun, True, self._rng, None)
+        each = 1 if self._ran is None else self._ran.steps // epochs
+        orders(samples, max(1, -(-self._done // each)), True, self._rng, None)
 
     def report(self, profile: bool = False) -> str:
         """Instructions, fusion, arithmetic, bytes moved fused and unfused, arena size.
@@ -317,20 +300,20 @@ class Step:
         data: list[ConcreteArray],
         order: NDArray[np.int64],
         batches: Batches,
-        progress: _Progress,
+        result: Results,
+        first: int = 0,
         finite: bool = True,
         checked: bool = False,
         pauses: Pauses | None = None,
     ) -> None:
-        """Run batches; their losses are put into the rows that are not done yet.
+        """Run batches; their losses are put into `result`, from the row `first` on.
 
-        `finite`: refuse NaN and infinity. `checked`: the data were checked before.
+        `finite`: refuse NaN and infinity. `checked`: the data were checked before. `pauses`: of a
+        run, whose books are kept.
         """
-        first, result = progress.done, progress.result
-        assert result is not None
 
         def look(done: int) -> None:
-            progress.done = first + start + done
+            self._done = first + start + done
             if pauses is not None:
                 pauses.look()
 
@@ -349,12 +332,10 @@ class Step:
                 losses = result.rows(first + start, first + stop)
                 listen = None if pauses is None else look
                 feed = Feed(data, order, [[losses]] * len(loaded), check, finite, listen)
-                with (
-                    running(self._runner, [r.graph for r in readies]),
-                    self._scheduled(batches.final[start:stop]),
-                ):
+                with self._running(readies), self._scheduled(batches.final[start:stop]):
                     self.backend.run(loaded, schedule[start:stop], feed)
-                progress.done = first + stop
+                if pauses is not None:
+                    self._done = first + stop
 
     def written_slots(self) -> list[Slot]:
         """Every slot that the compiled programs write: parameters, state, counters; in order."""
@@ -397,6 +378,12 @@ class Step:
         """While open, a run may make these updates, with the schedule's rates for each."""
         scheduler = self._settings.scheduler
         return nullcontext() if scheduler is None else scheduler.table.moving(int(final.sum()))
+
+    def _running(self, readies: Sequence[Ready]) -> AbstractContextManager[None]:
+        """While open, this thread runs these programs."""
+        if not nesting.possible:
+            return nullcontext()
+        return running(self._runner, [ready.graph for ready in readies])
 
     def _require_own_weights(self) -> None:
         ema = self._settings.ema

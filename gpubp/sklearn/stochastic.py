@@ -170,6 +170,7 @@ class _Epochs:
             self._check_weights(orders)
             start = time.perf_counter()
             self.hooks.begin()
+            self.engine.step.forget_losses()
             try:
                 losses = self.rows.run(orders, self.batch_size, self.engine.run)
             except KeyboardInterrupt:
@@ -187,6 +188,7 @@ class _Epochs:
     def _book_whole_epochs(self, epochs: int) -> None:
         """Of a call of so many epochs that was interrupted: those that were done count."""
         done = self.engine.step.losses
+        self._save()
         if self.rows.dense and epochs > 1:
             whole = len(done) // len(self.sizes)
             for losses in done[: whole * len(self.sizes)].reshape(whole, -1):
