@@ -128,6 +128,7 @@ def test_a_forked_child_is_told_that_it_has_no_gpu() -> None:
     fn = gp.compile(lambda x: x * 2.0, backend=backend)
     fn(X)
     backend.start_anew()  # what a child does first
-    for _ in range(2):
+    other = gp.compile(lambda x: x * 3.0, backend=backend)
+    for call in (fn, fn, other):
         with pytest.raises(BackendError, match="get_context\\('spawn'\\)"):
-            fn(X)
+            call(X)
