@@ -41,6 +41,10 @@ class GradientError(GpubpError, ValueError):
     """A gradient that does not exist: no path to the loss, or an op without a rule."""
 
 
+class NestingError(GpubpError, RuntimeError):
+    """A program that was called inside of a run that it would disturb."""
+
+
 class CopyError(GpubpError, TypeError):
     """Something that cannot be copied or pickled as a whole."""
 

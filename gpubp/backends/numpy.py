@@ -97,6 +97,8 @@ class NumpyBackend(Backend):
             for instruction in target.program.instructions:
                 for part in instruction.parts:
                     self._run_part(target, instruction, part, feed, position)
+            if feed.look is not None:
+                feed.look(step + 1)
         for target in loaded:
             target.release()
 

@@ -143,13 +143,28 @@ class Fit:
         for callback in trainer.callbacks:
             callback.on_epoch_begin(trainer, number)
         samples, verbose = self.data.samples, self.plan.verbose
+        measured = False
         with EpochProgress(number, self._last_epoch, samples, verbose) as progress:
             if self._train(self._order(), progress):
-                record = {"epoch": number, "loss": self._mean_loss(), **self._measured()}
+                record = {"epoch": number, "loss": self._mean_loss()}
+                measured = self._measure(record)
+            if measured:
                 self._end_epoch(record)
             else:
+                self._must_stop()
                 record = self._leave_epoch()
             progress.finish({k: v for k, v in record.items() if k != "epoch"}, trainer.stop_reason)
+
+    def _measure(self, record: dict[str, float]) -> bool:
+        """Add what was measured to an epoch's record; False if Ctrl-C was pressed before its end.
+
+        The epoch does not count then: a resumed run measures it.
+        """
+        with self._interrupt.leaving():
+            if not self._interrupt.asked:
+                record.update(self._measured())
+                return True
+        return False
 
     def _end_epoch(self, record: dict[str, float]) -> None:
         """Count the epoch as done, then let the schedule, callbacks and checkpoint follow."""
@@ -211,21 +226,27 @@ class Fit:
     def _run(
         self, block: Block, chunk: NDArray[np.int64], ends: bool, progress: EpochProgress
     ) -> None:
-        """Run the steps of a chunk and note where training stands then.
+        """Run the steps of a chunk, or as many as Ctrl-C lets, and note where training stands then.
 
         With accumulated gradients, the batches that wait at the end of an epoch update too.
         """
         trainer, size = self.trainer, min(block.batch_size, len(chunk))
         checked = self._seen is block.arrays
         begin = time.perf_counter()
-        losses = trainer.step.run(
-            *block.arrays,
-            batch_size=size,
-            order=chunk,
-            shuffle=False,
-            flush=ends,
-            checked=checked,
-        )
+        trainer.step.forget_losses()
+        with self._interrupt.leaving():
+            trainer.step.run(
+                *block.arrays,
+                batch_size=size,
+                order=chunk,
+                shuffle=False,
+                flush=ends,
+                checked=checked,
+            )
+        losses = trainer.step.losses
+        if not len(losses):
+            return
+        chunk = chunk[: size * len(losses)]
         seconds = max(time.perf_counter() - begin, 1e-9)
         self._rate, self._seen = len(losses) / seconds, block.arrays
         rows = trainer.step.totals

@@ -208,7 +208,7 @@ def _callbacks(trainer: Trainer) -> list[Any]:
 def _whole_epochs(trainer: Trainer) -> list[dict[str, float]]:
     """The records, without that of an epoch which a resumed run will finish."""
     records = trainer.history.records
-    unfinished = trainer.position > 0 and bool(records) and records[-1]["epoch"] % 1 != 0
+    unfinished = trainer.position > 0 and bool(records) and records[-1]["epoch"] > trainer.epoch
     return records[:-1] if unfinished else list(records)
 
 

@@ -28,7 +28,6 @@ class Loaded:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.pace = Pace(program.flops)
         self.residents = len(program.input_types) if program.batched else 0
         resident = len(program.buffers)
         order = resident + self.residents
@@ -50,6 +49,7 @@ class Loaded:
                     encoded.words[0] = self.customs[-1].address
                 parts.append((encoded, part, sync))
                 sync = False
+        self.pace = Pace(program.flops, bool(self.customs))
         self.scratch_bytes = round_up(max([p.scratch for p, _, _ in parts], default=0) + 64, 64)
         self._link(parts)
         self._allocate()
