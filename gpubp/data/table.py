@@ -69,11 +69,11 @@ class Table:
         return {name: found[name] for name in order if found[name]}
 
     def gaps(self, names: Sequence[str]) -> str:
-        """The columns without a value somewhere, in words: how often, and where first."""
+        """Columns with missing values, in words: "age: 557 of 1,313 (first in row 7), ..."."""
         found = self.missing(names)
         parts = [
-            f"{name!r} in {len(rows):,} of {len(self):,} rows"
-            f" ({'first ' if len(rows) > 1 else ''}row {self.lines[rows[0]]})"
+            f"{name}: {len(rows):,} of {len(self):,}"
+            f" ({'first in ' if len(rows) > 1 else ''}row {self.lines[rows[0]]})"
             for name, rows in found.items()
         ]
         more = f", and in {len(parts) - _SHOWN} other columns" if len(parts) > _SHOWN else ""
@@ -88,14 +88,16 @@ class Table:
         """
         found = self.gaps(names)
         if found:
-            raise DataError(f"{self.path} has no value for {found}. {advice or 'Fill them in.'}")
+            raise DataError(
+                f"{self.path} has missing values in {found}. {advice or 'Fill them in.'}"
+            )
 
     def complete_rows(self, names: Sequence[str]) -> Table:
         """The rows that have a value in each of these columns."""
         gaps = {row for rows in self.missing(names).values() for row in rows}
         if len(gaps) == len(self):
             raise DataError(
-                f"{self.path}: every row has a missing value: there is none for {self.gaps(names)}. "
+                f"{self.path}: every row has a missing value, in {self.gaps(names)}. "
                 "Leave out columns that are mostly empty (--drop NAME)."
             )
         return self.rows([i for i in range(len(self)) if i not in gaps]) if gaps else self
