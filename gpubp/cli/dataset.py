@@ -36,7 +36,7 @@ class Dataset:
         held_out: the same for the part held out; None if there is none.
         encoding: how they were made.
         unit: what a sample is called.
-        summary: how it was read, line by line.
+        said: how it was read, line by line.
         warnings: what may be wrong with it.
     """
 
@@ -44,7 +44,7 @@ class Dataset:
     held_out: _Arrays | None
     encoding: Encoding
     unit: str
-    summary: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -109,7 +109,7 @@ def _of_csv(options: argparse.Namespace) -> Dataset:
         *summary.of_labels(found, table, target in declared),
     ]
     made = _split(options, found, X, y, "rows", table)
-    made.summary += summary.of_writing(table, [n for n in used if n not in declared])
+    made.said.extend(summary.of_writing(table, [n for n in used if n not in declared]))
     made.warnings[:0] = warnings
     return made
 
@@ -143,8 +143,8 @@ def _check_amounts(options: argparse.Namespace, found: Encoding, table: Table) -
         cell = table.column(target)[0]
         raise CommandError(
             BAD_DATA,
-            f"{table.where(0, target)}: {cell!r} and {count - 1} other values look like numbers that "
-            "cannot be read as such. Write plain numbers, or add --task classification.",
+            f"{table.where(0, target)}: {cell!r} and {count - 1} other values look like numbers "
+            "that cannot be read as such. Write plain numbers, or add --task classification.",
         )
 
 
@@ -179,8 +179,8 @@ def _split(
         value = found.classes[0] if found.classes else y[0]
         raise CommandError(
             BAD_DATA,
-            f"{options.data}: {found.target!r} is {value!r} in all {len(y)} {unit}: there is nothing "
-            "to learn. Name another target, or find data in which it varies.",
+            f"{options.data}: {found.target!r} is {value!r} in all {len(y)} {unit}: there is "
+            "nothing to learn. Name another target, or find data in which it varies.",
         )
     for name, array in (("X", X), (found.target, y)):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -203,7 +203,6 @@ def _split(
         summary.of_target(found, y),
         summary.of_inputs(found, options.drop),
     ]
-    order = [*kept, *held]
-    where = order if table is None else [table.lines[i] for i in order]
+    where = [int(i) if table is None else table.lines[i] for i in [*kept, *held]]
     warnings = summary.of_split(found, (y[kept], y[held]), unit, where)
     return Dataset(parts[0], parts[1] if count else None, found, unit, said, warnings)

@@ -82,7 +82,7 @@ def _of_arrays(
     elif y.dtype.kind not in "fiub" or y.reshape(len(y), -1).shape[1] != found.outputs:
         data.notes.append(f"no score: {found.target!r} is {y.dtype} of shape {y.shape}.")
     else:
-        finite = np.isfinite(y.reshape(len(y), -1).astype(np.float64)).all(axis=1)
+        finite = np.asarray(np.isfinite(y.reshape(len(y), -1).astype(np.float64)).all(axis=1))
         data.scored = np.flatnonzero(finite)
         data.targets = y[data.scored]
         _left_out(data, found, rows, [""] * len(rows), ~finite, "is no finite number")
@@ -155,7 +155,9 @@ def _score_labels(
     empty: NDArray[np.bool_] | None = None,
 ) -> None:
     known = found.known_labels(labels)
-    empty = np.zeros(len(known), bool) if empty is None else empty & (known < 0)
+    if empty is None:
+        empty = np.zeros(len(known), np.bool_)
+    empty = empty & (known < 0)
     data.scored = np.flatnonzero(known >= 0)
     data.targets = known[data.scored]
     _left_out(data, found, lines, labels, empty, "has no value")

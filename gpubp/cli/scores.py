@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,11 +85,11 @@ def _baseline(found: Encoding, kept: NDArray[Any], y: NDArray[Any]) -> tuple[str
     return "rmse", "the mean", float(np.sqrt(np.mean((true - mean) ** 2)))
 
 
-def of_predictions(found: Encoding, outputs: NDArray[Any], targets: Sequence[Any]) -> str:
+def of_predictions(found: Encoding, outputs: NDArray[Any], targets: NDArray[Any]) -> str:
     """How good predictions are whose targets are known: class indices, or numbers."""
     predicted = found.predictions(outputs)
     if found.task == "classification":
-        right = np.mean(found.known_labels(predicted.tolist()) == np.asarray(targets))
+        right = np.mean(found.known_labels(predicted.tolist()) == targets)
         return f"accuracy {right:.3f} ({len(targets)} samples)"
     true = np.asarray(targets, np.float64).reshape(len(predicted), -1)
     rmse = known_metrics.mse(true, predicted) ** 0.5

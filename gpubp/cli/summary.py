@@ -152,9 +152,9 @@ def _of_numbers(table: Table, name: str, different: Sequence[str], place: str) -
             f"{place}, row {row}: {code!r} is read as a number; if these are codes, "
             f"{option('categorical', name)} takes them as names."
         ]
-    values = [as_number(cell) for cell in table.column(name)[:-1]]
-    counts = len(values) > MANY_CLASSES and values[0] in (0, 1)
-    if counts and values == [values[0] + i for i in range(len(values))]:
+    values = [as_number(cell) for cell in table.column(name)]
+    first = values[0] if len(values) > MANY_CLASSES else None
+    if first in (0, 1) and values == [float(i) + (first or 0) for i in range(len(values))]:
         return [
             f"{place} counts the rows: if it is no more than that, leave it out "
             f"({option('drop', name)})."
@@ -196,7 +196,8 @@ def _mixture(table: Table, name: str, different: Counter[str], place: str) -> li
     if 0 < len(numbers) < len(different):
         row = table.lines[table.column(name).index(numbers[0])]
         return [
-            f"{place} holds names and numbers ({numbers[0]!r} in row {row}): all are taken as names."
+            f"{place} holds names and numbers ({numbers[0]!r} in row {row}): all are taken as "
+            "names."
         ]
     return []
 
@@ -236,7 +237,7 @@ def of_split(
         unit: what a sample is called.
         where: one number a sample, which finds it in the file; training part first.
     """
-    kept, held = parts
+    held = parts[1]
     if not len(held):
         return []
     warnings = []
@@ -262,8 +263,8 @@ def of_split(
             if shown:
                 more = f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else ""
                 warnings.append(
-                    f"class {', '.join(shown)}{more} of {found.target!r} {what}. Merge or leave out "
-                    "classes that are so rare, or try another --seed."
+                    f"class {', '.join(shown)}{more} of {found.target!r} {what}. Merge or "
+                    "leave out classes that are so rare, or try another --seed."
                 )
     return warnings
 

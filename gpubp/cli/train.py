@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
         data = dataset.load(options)
     metrics = scores.metrics(options, data.encoding)
     trainer = build.trainer(options, data)
-    for line in () if options.quiet else data.summary:
+    for line in () if options.quiet else data.said:
         print(line, file=sys.stderr)
     for line in data.warnings:
         summary.warn(line)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.data.scaling import Standardizer
 from gpubp.data.numerals import as_number, is_missing, label_key
+from gpubp.data.scaling import Standardizer
 from gpubp.data.table import Table
 from gpubp.errors import DataError, ShapeError, unknown_name
 

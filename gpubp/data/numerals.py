@@ -1,9 +1,10 @@
 """How the columns of a file write their numbers: decimal commas, thousands, money, percent, units.
 
-Comes in: columns of text. Goes out: for each column that holds numbers, a `Writing`, which turns its
-cells into numbers. Cells are never judged one by one: "3,750" is 3750 beside "1,234.50", and 3.75
-beside "12,5". A column is read as most of its cells are, so that a mistyped one is an error at its
-place; where its cells leave it open, the rest of the file decides, then what separates its columns.
+Comes in: columns of text. Goes out: for each column that holds numbers, a `Writing`, which turns
+its cells into numbers. Cells are never judged one by one: "3,750" is 3750 beside "1,234.50", and
+3.75 beside "12,5". A column is read as most of its cells are, so that a mistyped one is an error at
+its place; where its cells leave it open, the rest of the file decides, then what separates its
+columns.
 """
 
 from __future__ import annotations
@@ -15,35 +16,34 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 POINT, COMMA = ".", ","
-MISSING = frozenset(
-    ("", "na", "n/a", "n.a.", "nan", "-nan", "null", "none", "?", "-", "--", ".", "<na>")
-    + ("#n/a", "#n/a n/a", "#na", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan")
-)
+_MISSING = " na n/a n.a. nan -nan null none ? - -- . <na> #n/a #na 1.#ind -1.#ind 1.#qnan -1.#qnan"
+MISSING = frozenset([*_MISSING.split(" "), "#n/a n/a"])  # the first one is empty
 
 _SIGNS = "$€£¥₹₽₩₺₪฿₫₴₦₱"
 _CODES = (
-    "AUD BRL CAD CHF CNY CZK DKK EUR GBP HKD HUF ILS INR JPY KRW MXN NOK NZD PLN RUB SEK SGD THB "
-    "TRY TWD USD ZAR Rs Fr kr zł"
-).split()
-_MONEY = rf"(?:[A-Z]{{1,2}})?[{_SIGNS}]|(?:{'|'.join(_CODES)})\.?"
+    "AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HKD|HUF|ILS|INR|JPY|KRW|MXN|NOK|NZD|PLN|RUB|SEK|SGD|THB|"
+    "TRY|TWD|USD|ZAR|Rs|Fr|kr|zł"
+)
+_MONEY = rf"(?:[A-Z]{{1,2}})?[{_SIGNS}]|(?:{_CODES})\.?"
 # Units that may follow a number without a space: others, such as the letter of "12b", are names.
-_UNITS = frozenset(
+_KNOWN = (
     "kg g mg µg lb lbs oz t km m cm mm µm nm mi ft in yd km/h mph m/s m2 m² m3 m³ km2 km² ha "
     "l L ml mL cl gal hp kW kWh Hz kHz MHz GHz kB KB MB GB TB K k M Mio Mrd bn Pa hPa kPa "
     "bar psi d day days h hr hrs hour hours min mins minutes s sec secs ms yr yrs year years y "
-    "px pt pts x cc rpm kcal kJ dB cal °C °F ° ° % ‰ %".split()
+    "px pt pts x cc rpm kcal kJ dB cal °C °F ° % ‰"
 )
+_UNITS = frozenset(_KNOWN.split())
 _WORD = r"[^\W\d_][\w./²³]{0,14}"
 _CELL = re.compile(
     rf"""(?P<open>\()?\s* (?P<sign>[+-])?\s* (?P<before>{_MONEY})?\s* (?P<inner>[+-])?\s*
-    (?P<body>(?:\d(?:[\d.,'’\ ]*[\d.,])?|[.,]\d+)(?:[eE][+-]?\d+)?)
+    (?P<body>(?:\d(?:[\d.,'\ ]*[\d.,])?|[.,]\d+)(?:[eE][+-]?\d+)?)
     (?P<gap>\s*) (?P<after>%|‰|°[CF]?|{_MONEY}|{_WORD})? \s*(?P<close>\))?""",
     re.VERBOSE,
 )
-_GROUPS = r"[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}|[1-9]\d{0,2}(?:[ '’]\d{3})+"
+_GROUPS = r"[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}|[1-9]\d{0,2}(?:[ ']\d{3})+"
 _WITH_POINT = re.compile(rf"(?:{_GROUPS}|\d*)(?:\.\d*)?(?:[eE][+-]?\d+)?")
 _BEGINNING = re.compile(rf"[(<>~≤≥±+-]*\s*(?:{_MONEY})?\s*[+-]?[.,]?\d")
-_SPACES = str.maketrans({"\u2212": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " "})
+_SPACES = str.maketrans({"\u2212": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2019": "'"})
 _SWAP = str.maketrans(".,", ",.")
 
 
@@ -142,7 +142,7 @@ class _Parsed:
         body = self.body if decimal == POINT else self.body.translate(_SWAP)
         if not _WITH_POINT.fullmatch(body):
             return None
-        return self.sign * float(re.sub(r"[ ,'’]", "", body))
+        return self.sign * float(re.sub(r"[ ,']", "", body))
 
 
 def _parsed(cell: str) -> _Parsed | None:
@@ -269,7 +269,7 @@ def _of_plain(cells: Iterable[str]) -> tuple[str, str]:
 
 
 def _decimal(parsed: Mapping[str, _Parsed], counts: Counter[str]) -> tuple[str, str]:
-    """The decimal sign that most cells need ("" if either will do), and a cell that may mean two."""
+    """The decimal sign that most cells need ("": either will do), and a cell that may mean two."""
     need: Counter[str] = Counter()
     doubtful = ""
     for cell, found in parsed.items():

@@ -60,9 +60,9 @@ class Table:
         return replace(self, columns=columns, lines=[self.lines[i] for i in keep])
 
     def missing(self, names: Sequence[str]) -> dict[str, list[int]]:
-        """The rows of each of these columns without a value; columns that are complete are left out.
+        """The rows of each of these columns without a value; only columns that have such rows.
 
-        Columns with most gaps come first.
+        Those with most come first.
         """
         found = {n: [i for i, c in enumerate(self.column(n)) if is_missing(c)] for n in names}
         order = sorted(found, key=lambda name: -len(found[name]))
@@ -105,7 +105,7 @@ class Table:
     def is_numeric(self, name: str) -> bool:
         """Whether more than half of the cells of a column that have a value are numbers.
 
-        So one mistyped cell is an error at its place, and does not make a column of names out of it.
+        So one mistyped cell is an error at its place, and makes no column of names out of it.
         """
         return name in self.written
 
@@ -113,8 +113,8 @@ class Table:
         """A column as numbers.
 
         Raises:
-            DataError: a cell that is none, or is not finite, with its row; or cells that can be read
-                in two ways.
+            DataError: a cell that is none, or is not finite, with its row; or cells that can be
+                read in two ways.
         """
         cells, writing = self.column(name), self.written.get(name, _PLAIN)
         if writing.problem:
@@ -126,8 +126,9 @@ class Table:
             if number is None or not np.isfinite(number):
                 why = writing.wrong(cell) or "as the others are"
                 raise DataError(
-                    f"{self.where(i, name)}: {cell!r} is not a finite number, {why}. Correct it, or "
-                    f"declare the column when training (--categorical {name}) if it holds names."
+                    f"{self.where(i, name)}: {cell!r} is not a finite number, {why}. Correct "
+                    f"it, or declare the column (--categorical {name} of gpubp train) if it holds "
+                    "names."
                 )
             values[i] = number
         return values

@@ -57,7 +57,9 @@ class _Names:
     def __init__(self, package: ModuleType) -> None:
         self._package = package
         own = vars(package).get("__getattr__")
-        self._own = own._own if isinstance(own, _Names) else own  # ours: the package was reloaded
+        self._own: Any = (
+            own._own if isinstance(own, _Names) else own
+        )  # ours: the package was reloaded
 
     def take_away(self) -> None:
         """Leave the package without the names."""
