@@ -176,7 +176,7 @@ def _split(
         len(found.classes) == 1 if found.task == "classification" else not np.ptp(y, axis=0).any()
     )
     if same:
-        value = found.classes[0] if found.classes else y[0]
+        value = found.classes[0] if found.classes else y[0].tolist()
         raise CommandError(
             BAD_DATA,
             f"{options.data}: {found.target!r} is {value!r} in all {len(y)} {unit}: there is "

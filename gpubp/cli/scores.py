@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.cli.summary import counted
 from gpubp.errors import unknown_name
 from gpubp.train import metrics as known_metrics
 
@@ -62,9 +63,9 @@ def result(options: argparse.Namespace, data: Dataset, trainer: Trainer) -> tupl
     values = trainer.evaluate(X, y, metrics(asked, data.encoding))
     shown = ", ".join(f"{name} {_format(name, values[name])}" for name in names)
     name, answer, baseline = _baseline(data.encoding, data.train[1], y)
-    unit = data.unit.removesuffix("s") if len(y) == 1 else data.unit
+    samples = counted(len(y), data.unit)
     alone = f"{_format(name, baseline)}" if name == "accuracy" else f"{name} {baseline:.4g}"
-    line = f"{part} {shown} ({len(y)} {unit}; always {answer}: {alone})"
+    line = f"{part} {shown} ({samples}; always {answer}: {alone})"
     better = values[name] > baseline if name == "accuracy" else values[name] < baseline
     if better:
         return line, None

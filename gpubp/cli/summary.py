@@ -42,6 +42,11 @@ def option(name: str, value: object) -> str:
     return f"--{name} {shlex.quote(str(value))}"
 
 
+def counted(number: int, unit: str) -> str:
+    """`1 row`, `1,000 rows`."""
+    return f"{number:,} {unit.removesuffix('s') if number == 1 else unit}"
+
+
 def of_file(path: str, unit: str, counts: tuple[int, int], table: Table | None = None) -> str:
     """The first line: how much there is.
 
@@ -79,11 +84,12 @@ def of_target(found: Encoding, y: NDArray[Any]) -> str:
 
 def of_inputs(found: Encoding, left_out: Sequence[str]) -> str:
     """The third line: what it is learned from."""
-    text = f"from {found.width:,} inputs"
+    text = f"from {counted(found.width, 'inputs')}"
     if found.columns:
         shown = [_column(column) for column in found.columns[:_SHOWN_COLUMNS]]
         more = len(found.columns) - len(shown)
-        text = f"from {len(found.columns)} columns, {found.width:,} inputs: {', '.join(shown)}"
+        columns, inputs = counted(len(found.columns), "columns"), counted(found.width, "inputs")
+        text = f"from {columns}, {inputs}: {', '.join(shown)}"
         text += f", and {more} more" if more else ""
     return text + (f"; left out: {', '.join(left_out)}" if left_out else "")
 
@@ -92,7 +98,7 @@ def _column(column: Column) -> str:
     if not column.names:
         return f"{column.name} ({f'number in {column.unit!r}' if column.unit else 'number'})"
     dates = ": dates?" if _dates(column.names) else ""
-    return f"{column.name} ({len(column.names)} names{dates})"
+    return f"{column.name} ({counted(len(column.names), 'names')}{dates})"
 
 
 def of_writing(table: Table, names: Sequence[str]) -> list[str]:
@@ -242,17 +248,15 @@ def of_split(
         return []
     warnings = []
     if len(held) < MANY_CLASSES:
-        one = len(held) == 1
         warnings.append(
-            f"only {len(held)} {unit.removesuffix('s') if one else unit} {'is' if one else 'are'} "
-            "held out: the score says little. Hold out more (--validation 0.5), or find more data."
+            f"only {counted(len(held), unit)} {'is' if len(held) == 1 else 'are'} held out: the score says little. Hold out more (--validation 0.5), or find more data."
         )
     if found.task == "classification":
         counts = [np.bincount(part, minlength=len(found.classes)) for part in parts]
         y = np.concatenate(parts)
         for which, what in (
-            (0, "has no samples in the training part: it cannot be learned"),
-            (1, "has no samples in the part held out: the score does not see it"),
+            (0, "no sample in the training part: nothing is learned of that"),
+            (1, "no sample in the part held out: the score does not see that"),
         ):
             absent = np.flatnonzero(counts[which] == 0)
             shown = [
@@ -263,7 +267,7 @@ def of_split(
             if shown:
                 more = f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else ""
                 warnings.append(
-                    f"class {', '.join(shown)}{more} of {found.target!r} {what}. Merge or "
+                    f"{found.target!r} has classes with {what}: {', '.join(shown)}{more}. Merge or "
                     "leave out classes that are so rare, or try another --seed."
                 )
     return warnings
