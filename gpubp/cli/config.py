@@ -53,8 +53,9 @@ def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) ->
     command: argparse.ArgumentParser = getattr(options, "parser", parser)
     unknown = next((word for word in rest if word.startswith("-")), rest[0]).partition("=")[0]
     known = [text for action in command._actions for text in action.option_strings]
-    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]}?" if near and unknown.startswith("-") else ""
+    long = [text for text in known if text.startswith("--")]
+    near = difflib.get_close_matches(unknown, long, n=1, cutoff=0.6)
+    hint = f" Did you mean {near[0]}?" if near and unknown.startswith("--") else ""
     what = "option" if unknown.startswith("-") else "argument"
     raise CommandError(
         WRONG_ARGUMENTS,
@@ -68,16 +69,19 @@ def _example(table: dict[str, Any]) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that names the nearest choice beside one that does not exist."""
+    """An ArgumentParser whose errors are a line, with the nearest choice beside an unknown one."""
 
     def error(self, message: str) -> NoReturn:
-        """Print usage and message, and exit."""
+        """End the command; where arguments are missing, with its usage."""
+        if "required" in message:
+            super().error(message)
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if found is not None:
             choices = re.findall(r"[\w-]+", found[2])
             near = difflib.get_close_matches(found[1], choices, n=1, cutoff=0.5)
             message += f". Did you mean {near[0]!r}?" if near else ""
-        super().error(message)
+        ended = message if message.endswith("?") else f"{message}."
+        raise CommandError(WRONG_ARGUMENTS, f"{self.prog}: {ended} See {self.prog} --help.")
 
 
 def _read(path: str) -> dict[str, Any]:

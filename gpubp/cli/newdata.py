@@ -103,23 +103,26 @@ def _of_table(found: Encoding, whole: Table, missing: str) -> NewData:
             f"no prediction for {left} of {len(whole)} rows with missing values: "
             f"{whole.gaps(names)}."
         )
-    data.notes += _readings(found, whole, names)
+    data.notes += _readings(found, whole)
     cells = table.columns.get(found.target)
     if cells is not None:
         _score_cells(data, found, table, cells)
     return data
 
 
-def _readings(found: Encoding, table: Table, names: Sequence[str]) -> list[str]:
+def _readings(found: Encoding, table: Table) -> list[str]:
     """How numbers were read, where that is not plain."""
-    notes = summary.of_writing(table, names) + summary.doubts(table, names)
-    for column in found.columns:
-        writing = table.written.get(column.name)
-        if not column.names and writing is not None and writing.unit != column.unit:
-            has, was = (f"{u!r}" if u else "no unit" for u in (writing.unit, column.unit))
+    units = {column.name: column.unit for column in found.columns if not column.names}
+    if found.task == "regression" and found.target in table.columns:
+        units[found.target] = found.target_unit
+    notes = summary.of_writing(table, list(units)) + summary.doubts(table, list(units))
+    for name, unit in units.items():
+        writing = table.written.get(name)
+        if writing is not None and writing.unit != unit and not (unit and writing.unit):
+            has, was = (f"{u!r}" if u else "no unit" for u in (writing.unit, unit))
             notes.append(
-                f"column {column.name!r} has {has}, the training data had {was}: the numbers are "
-                "taken as they are."
+                f"column {name!r} has {has}, the training data had {was}: the numbers are taken as "
+                "they are."
             )
     return notes
 

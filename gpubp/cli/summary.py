@@ -249,7 +249,8 @@ def of_split(
     warnings = []
     if len(held) < MANY_CLASSES:
         warnings.append(
-            f"only {counted(len(held), unit)} {'is' if len(held) == 1 else 'are'} held out: the score says little. Hold out more (--validation 0.5), or find more data."
+            f"only {counted(len(held), unit)} {'is' if len(held) == 1 else 'are'} held out: the "
+            "score says little. Hold out more (--validation 0.5), or find more data."
         )
     if found.task == "classification":
         counts = [np.bincount(part, minlength=len(found.classes)) for part in parts]

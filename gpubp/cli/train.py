@@ -111,6 +111,7 @@ def run(options: argparse.Namespace) -> int:
     """Train; returns the exit code."""
     from gpubp.cli import build, dataset, resuming, scores, summary
 
+    _check_numbers(options)
     _check_outputs(options)
     with of_files():
         data = dataset.load(options)
@@ -145,6 +146,24 @@ def run(options: argparse.Namespace) -> int:
         extra=extra,
     )
     return _finish(options, data, trainer, extra)
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    """Before any work: are the numbers of the run in range?"""
+    from gpubp.train.plan import Plan
+
+    Plan(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        shuffle=True,
+        verbose=not options.quiet,
+        max_steps=options.max_steps,
+        max_time=options.max_time,
+        checkpoint=options.resume,
+        save_every=options.save_every,
+        save_every_steps=None,
+        resume=options.resume,
+    ).check()
 
 
 def _check_outputs(options: argparse.Namespace) -> None:

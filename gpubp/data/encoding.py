@@ -147,7 +147,7 @@ class Encoding:
         plain = {"task": self.task, "target": self.target, "width": self.width}
         columns = [asdict(column) for column in self.columns]
         found = {"columns": columns, "classes": self.classes, "outputs": self.outputs}
-        return {**plain, **found, **scales}
+        return {**plain, **found, **scales, "target_unit": self.target_unit}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Encoding:
