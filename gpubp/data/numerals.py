@@ -231,13 +231,13 @@ def _shown(found: _Parsed | None, decimal: str) -> str:
 
 def _look(cells: Sequence[str]) -> _Look | None:
     """None if the cells are not numbers for the most part."""
+    if all_plain(cells):
+        strict, doubtful = _of_plain(cells)
+        return _Look("", -1, strict, doubtful, cells.index(doubtful) if doubtful else -1)
     counts = Counter(cells)
     for cell in [c for c in counts if is_missing(c)]:
         del counts[cell]
     plain = {cell for cell in counts if as_number(cell) is not None}
-    if counts and len(plain) == len(counts):
-        strict, doubtful = _of_plain(counts)
-        return _Look("", -1, strict, doubtful, cells.index(doubtful) if doubtful else -1)
     parsed = {cell: p for cell in counts if (p := _parsed(cell)) is not None and p.readable}
     numbers = {*plain, *parsed}
     if sum(counts[c] for c in numbers) * 2 <= counts.total():
@@ -254,6 +254,17 @@ def _look(cells: Sequence[str]) -> _Look | None:
     strict, doubtful = _decimal(kept, counts)
     first = next((i for i, c in enumerate(cells) if c in kept and c not in plain), -1)
     return _Look(unit, first, strict, doubtful, cells.index(doubtful) if doubtful else -1)
+
+
+def all_plain(cells: Sequence[str]) -> bool:
+    """Whether Python reads all cells that have a value, and there are such."""
+    try:
+        for cell in cells:
+            float(cell)
+    except ValueError:
+        given = [cell for cell in cells if not is_missing(cell)]
+        return bool(given) and all(as_number(cell) is not None for cell in given)
+    return not any("_" in cell for cell in cells)
 
 
 def _of_plain(cells: Iterable[str]) -> tuple[str, str]:
@@ -276,6 +287,6 @@ def _decimal(parsed: Mapping[str, _Parsed], counts: Counter[str]) -> tuple[str, 
         point, comma = found.value(POINT), found.value(COMMA)
         if (point is None) != (comma is None):
             need[COMMA if point is None else POINT] += counts[cell]
-        elif point != comma and (not doubtful or COMMA in cell):
+        elif point != comma and (not doubtful or (COMMA in cell and COMMA not in doubtful)):
             doubtful = cell
     return (need.most_common(1)[0][0], "") if need else ("", doubtful)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.data.numerals import Writing, as_number, is_missing, survey
+from gpubp.data.numerals import Writing, all_plain, as_number, is_missing, survey
 from gpubp.errors import DataError, unknown_name
 
 _SHOWN = 5
@@ -120,6 +120,10 @@ class Table:
         if writing.problem:
             place = self.where(writing.row, name)
             raise DataError(f"{place}: {writing.problem}.")
+        if writing == _PLAIN and all_plain(cells):  # the usual case, quickly
+            values = np.array(cells, np.float64)
+            if np.isfinite(values).all():
+                return values
         values = np.empty(len(cells))
         for i, cell in enumerate(cells):
             number = writing.number(cell)
