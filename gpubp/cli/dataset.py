@@ -163,15 +163,8 @@ def _of_npz(options: argparse.Namespace) -> Dataset:
     return _split(options, found, found.array(X, "X"), targets, "samples")
 
 
-def _split(
-    options: argparse.Namespace,
-    found: Encoding,
-    X: NDArray[np.float64],
-    y: NDArray[Any],
-    unit: str,
-    table: Table | None = None,
-) -> Dataset:
-    """Hold a part out, and standardise by what is left."""
+def _check_varies(options: argparse.Namespace, found: Encoding, y: NDArray[Any], unit: str) -> None:
+    """Raise CommandError for a target that is the same everywhere."""
     same = (
         len(found.classes) == 1 if found.task == "classification" else not np.ptp(y, axis=0).any()
     )
@@ -182,10 +175,22 @@ def _split(
             f"{options.data}: {found.target!r} is {value!r} in all {len(y)} {unit}: there is "
             "nothing to learn. Name another target, or find data in which it varies.",
         )
+
+
+def _split(
+    options: argparse.Namespace,
+    found: Encoding,
+    X: NDArray[np.float64],
+    y: NDArray[Any],
+    unit: str,
+    table: Table | None = None,
+) -> Dataset:
+    """Hold a part out, and standardise by what is left."""
     for name, array in (("X", X), (found.target, y)):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             raise CommandError(BAD_DATA, f"{options.data}: {name} holds {array[at]} at index {at}.")
+    _check_varies(options, found, y, unit)
     order = np.random.default_rng(options.seed).permutation(len(X))
     count = math.ceil(options.validation * len(X))
     if count >= len(X):

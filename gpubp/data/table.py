@@ -152,27 +152,7 @@ def read_csv(
     Raises:
         DataError: unreadable, empty, no header, or rows of other lengths, with the line.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            named = re.fullmatch(r"sep=(.)\s*", first)
-            if named is None:
-                file.seek(0)
-            outside = re.sub(r'"[^"]*"', "", first)
-            found = delimiter or (named and named[1]) or max(_DELIMITERS, key=outside.count)
-            reader = csv.reader(file, delimiter=found, strict=True)
-            start = 0 if named is None else 1
-            read = ((reader.line_num + start, [c.strip() for c in row]) for row in reader)
-            rows = [(line, row) for line, row in read if any(row)]
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8 "
-            "(in Excel: CSV UTF-8)."
-        ) from error
-    except csv.Error as error:
-        raise DataError(f"{path} is malformed near line {reader.line_num}: {error}.") from error
+    found, rows = _rows(path, delimiter)
     if len(rows) < 2:
         raise DataError(f"{path} is empty: expected a header line and at least one row.")
     (_, header), body = rows[0], rows[1:]
@@ -186,6 +166,33 @@ def read_csv(
     columns = {name: [row[i] for _, row in body] for i, name in enumerate(header)}
     lines = [line for line, _ in body]
     return Table(str(path), columns, lines, found, survey(columns, found, decimal))
+
+
+def _rows(
+    path: str | os.PathLike[str], delimiter: str | None
+) -> tuple[str, list[tuple[int, list[str]]]]:
+    """What separates the columns, and (line, cells) of each row, the header being the first."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            named = re.fullmatch(r"sep=(.)\s*", first)
+            if named is None:
+                file.seek(0)
+            outside = re.sub(r'"[^"]*"', "", first)
+            found = delimiter or (named and named[1]) or max(_DELIMITERS, key=outside.count)
+            reader = csv.reader(file, delimiter=found, strict=True)
+            start = 0 if named is None else 1
+            read = ((reader.line_num + start, [c.strip() for c in row]) for row in reader)
+            return found, [(line, row) for line, row in read if any(row)]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8 "
+            "(in Excel: CSV UTF-8)."
+        ) from error
+    except csv.Error as error:
+        raise DataError(f"{path} is malformed near line {reader.line_num}: {error}.") from error
 
 
 def _check_header(path: object, header: list[str]) -> None:
