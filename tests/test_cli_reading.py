@@ -73,7 +73,7 @@ def test_decimal_commas(capsys, tmp_path, numbers, delimiter, word):
         models.append((out, load_model(model).model.state_dict()))
     assert f"columns separated by {word}, decimal commas" in err
     assert f"regression of 'price', {100 * numbers.min():.6g} to" in err
-    assert f"read '{_german(numbers[0])}' ('x', row 2) as {numbers[0]}" in err
+    assert f"read '{_german(numbers[0])}' (row 2, column 'x') as {numbers[0]}" in err
     assert models[0][0] == models[1][0]
     for key, value in models[0][1].items():
         np.testing.assert_allclose(models[1][1][key], value, rtol=1e-5, atol=1e-6)
@@ -208,6 +208,31 @@ def test_a_target_that_is_the_same_everywhere_is_refused(capsys, tmp_path, numbe
     np.savez(tmp_path / "d.npz", X=numbers[:, None], y=np.full(ROWS, 3))
     code, _, err = _train(capsys, tmp_path / "d.npz")
     assert code == 3 and "'y' is 3 in all 60 samples: there is nothing to learn" in err
+
+
+def test_places_are_those_of_the_file_when_rows_were_dropped(capsys, tmp_path, numbers):
+    rows = [[f"{1000 + i:,}", f"{x} kg", _kind(x)] for i, x in enumerate(numbers)]
+    rows[0][1] = rows[1][2] = ""
+    path = _write(tmp_path / "d.csv", ["n", "w", "y"], rows)
+    code, _, err = _train(capsys, path, "--target", "y", "--missing", "drop")
+    assert code == 0
+    assert f"{path}, row 2, column 'n': '1,000' is read as 1000" in err
+    assert f"'{numbers[1]} kg' (row 3, column 'w') as {numbers[1]} in 'kg'" in err
+    rows = [[n, f"{i} kg" if i else "", y] for i, (n, _, y) in enumerate(rows)]
+    path = _write(tmp_path / "d.tsv", ["n", "w", "y"], rows, "\t")
+    code, _, err = _train(capsys, path, "--target", "y", "--missing", "drop")
+    assert code == 3 and "row 2, column 'n': '1,000' can mean" in err
+
+
+@pytest.mark.parametrize("validation", ["0", "0.5"])
+def test_regressions_with_and_without_a_part_held_out(capsys, tmp_path, numbers, validation):
+    path = _write(tmp_path / "d.csv", ["x", "y"], [[x, 2 * x] for x in numbers])
+    code, out, _ = _train(capsys, path, "--target", "y", "--validation", validation, "--quiet")
+    assert code == 0
+    assert out.startswith("held-out r2" if float(validation) else "training r2")
+    np.savez(tmp_path / "d.npz", X=numbers[:, None], y=np.stack([numbers, -numbers], 1))
+    code, _, _ = _train(capsys, tmp_path / "d.npz", "--validation", validation, "--quiet")
+    assert code == 0
 
 
 def test_small_and_rare_parts_are_named(capsys, tmp_path, numbers):
@@ -446,7 +471,7 @@ def test_excels_first_line_blank_lines_and_a_mark_are_no_trouble(capsys, tmp_pat
     path.write_text("\ufeffsep=;\nx;y\n\n" + "\n".join(rows) + "\n  \n;\n", encoding="utf-8")
     code, _, err = _train(capsys, path, "--target", "y")
     assert code == 0
-    assert "48 rows to train on" in err and "('x', row 4)" in err
+    assert "48 rows to train on" in err and "(row 4, column 'x')" in err
 
 
 def test_a_target_cannot_be_dropped(capsys, tmp_path, numbers):

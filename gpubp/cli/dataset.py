@@ -165,9 +165,7 @@ def _of_npz(options: argparse.Namespace) -> Dataset:
 
 def _check_varies(options: argparse.Namespace, found: Encoding, y: NDArray[Any], unit: str) -> None:
     """Raise CommandError for a target that is the same everywhere."""
-    same = (
-        len(found.classes) == 1 if found.task == "classification" else not np.ptp(y, axis=0).any()
-    )
+    same = len(found.classes) == 1 if found.task == "classification" else bool((y == y[0]).all())
     if same:
         value = found.classes[0] if found.classes else y[0].tolist()
         raise CommandError(

@@ -105,13 +105,14 @@ def of_writing(table: Table, names: Sequence[str]) -> list[str]:
     """How numbers were read that are not written as Python writes them: nothing, or one line."""
     parts = []
     for name in names:
+        cell, place = table.example(name)
         writing = table.written.get(name)
-        if writing is None or writing.row < 0 or writing.row >= len(table) or writing.doubt:
-            continue
-        cell = table.column(name)[writing.row]
-        unit = f" in {writing.unit!r}" if writing.unit else ""
-        place = f"{name!r}, row {table.lines[writing.row]}"
-        parts.append(f"{cell!r} ({place}) as {writing.number(cell):.10g}{unit}")
+        number = writing.number(cell) if writing is not None and cell else None
+        if writing is not None and number is not None and not writing.doubt:
+            unit = f" in {writing.unit!r}" if writing.unit else ""
+            parts.append(
+                f"{cell!r} ({place.removeprefix(f'{table.path}, ')}) as {number:.10g}{unit}"
+            )
     more = f"; and {len(parts) - _SHOWN} columns more" if len(parts) > _SHOWN else ""
     return [f"read {'; '.join(parts[:_SHOWN])}{more}"] if parts else []
 
@@ -121,9 +122,9 @@ def doubts(table: Table, names: Sequence[str]) -> list[str]:
     found = []
     for name in names:
         writing = table.written.get(name)
-        if writing is not None and writing.doubt and 0 <= writing.row < len(table):
-            cell = table.column(name)[writing.row]
-            found.append(f"{table.where(writing.row, name)}: {cell!r} is read as {writing.doubt}.")
+        if writing is not None and writing.doubt:
+            cell, place = table.example(name)
+            found.append(f"{place}: {cell!r} is read as {writing.doubt}.")
     return found
 
 

@@ -125,7 +125,7 @@ class Encoding:
         """Targets for the loss: class indices as they are, or standardised (rows, outputs)."""
         if self.task == "classification":
             return y
-        found = np.asarray(y, np.float64).reshape(len(y), -1)
+        found = np.asarray(y, np.float64).reshape(len(y), self.outputs)  # there may be no rows
         scaled = found if self.target_scale is None else self.target_scale.transform(found)
         return scaled.astype(np.float32)
 
@@ -285,8 +285,7 @@ def check_unit(table: Table, name: str, unit: str) -> None:
     """Raise DataError if a column has numbers in another unit than those of the training data."""
     writing = table.written.get(name)
     if writing is not None and unit and writing.unit not in ("", unit):
-        row = max(0, writing.row)
+        cell, place = table.example(name)
         raise DataError(
-            f"{table.where(row, name)}: {table.column(name)[row]!r} is in {writing.unit!r}, the "
-            f"training data were in {unit!r}. Convert it."
+            f"{place}: {cell!r} is in {writing.unit!r}, the training data were in {unit!r}. Convert it."
         )

@@ -252,7 +252,8 @@ def _look(cells: Sequence[str]) -> _Look | None:
         return None  # such as 1st, 2nd, 3rd
     kept = {c: p for c, p in parsed.items() if p.unit == unit}
     strict, doubtful = _decimal(kept, counts)
-    first = next((i for i, c in enumerate(cells) if c in kept and c not in plain), -1)
+    shown = {c for c, p in kept.items() if c not in plain and p.value(strict or POINT) is not None}
+    first = next((i for i, cell in enumerate(cells) if cell in shown), -1)
     return _Look(unit, first, strict, doubtful, cells.index(doubtful) if doubtful else -1)
 
 

@@ -33,6 +33,7 @@ class Table:
         lines: the line of the file that each row began on.
         delimiter: what separated the columns.
         written: the columns of numbers, and how each writes them.
+        whole: the table as it was read, if this has some of its rows; `written` speaks of that.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Table:
     lines: list[int]
     delimiter: str = ","
     written: Mapping[str, Writing] = field(default_factory=dict)
+    whole: Table | None = None
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -57,7 +59,18 @@ class Table:
     def rows(self, keep: Sequence[int]) -> Table:
         """A table of some of the rows."""
         columns = {name: [cells[i] for i in keep] for name, cells in self.columns.items()}
-        return replace(self, columns=columns, lines=[self.lines[i] for i in keep])
+        lines = [self.lines[i] for i in keep]
+        return replace(self, columns=columns, lines=lines, whole=self.whole or self)
+
+    def example(self, name: str) -> tuple[str, str]:
+        """A cell of a column that is not written as Python writes numbers, and its place in words.
+
+        Two empty texts if there is none.
+        """
+        whole, writing = self.whole or self, self.written.get(name, _PLAIN)
+        if writing.row < 0:
+            return "", ""
+        return whole.column(name)[writing.row], whole.where(writing.row, name)
 
     def missing(self, names: Sequence[str]) -> dict[str, list[int]]:
         """The rows of each of these columns without a value; only columns that have such rows.
@@ -118,8 +131,7 @@ class Table:
         """
         cells, writing = self.column(name), self.written.get(name, _PLAIN)
         if writing.problem:
-            place = self.where(writing.row, name)
-            raise DataError(f"{place}: {writing.problem}.")
+            raise DataError(f"{self.example(name)[1]}: {writing.problem}.")
         if writing == _PLAIN and all_plain(cells):  # the usual case, quickly
             values = np.array(cells, np.float64)
             if np.isfinite(values).all():
