@@ -401,7 +401,7 @@ def test_units_of_new_files_are_those_of_training(capsys, tmp_path, numbers):
     assert err.splitlines()[-1] == score
     _write(path, header, [[f"{1000 * x:.0f} g", f"€{100 * x:,.2f}"] for x in numbers])
     code, _, err = _run(capsys, *predict)
-    assert code == 3 and "is in 'g', the training data were in 'kg'. Convert it." in err
+    assert code == 3 and "is in 'g', training was in 'kg'. Convert it." in err
     _write(path, header, [[x, f"€{100 * x:,.2f}"] for x in numbers])
     code, _, err = _run(capsys, *predict)
     assert code == 0 and "no score by 'price'" in err and "r2" not in err

@@ -287,5 +287,5 @@ def check_unit(table: Table, name: str, unit: str) -> None:
     if writing is not None and unit and writing.unit not in ("", unit):
         cell, place = table.example(name)
         raise DataError(
-            f"{place}: {cell!r} is in {writing.unit!r}, the training data were in {unit!r}. Convert it."
+            f"{place}: {cell!r} is in {writing.unit!r}, training was in {unit!r}. Convert it."
         )
