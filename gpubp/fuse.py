@@ -20,6 +20,7 @@ The rules, in the order they apply:
    shares that product's instruction.
 
 A merge never closes a cycle: no path may lead from one group through another one back to the first.
+Nor does it make a part that takes more numbers to describe than a CUDA kernel takes parameters.
 Holds in between: every computed node is in exactly one group; a group is a connected or independent
 set of ops over one iteration space, in topological order.
 """
@@ -39,6 +40,11 @@ from gpubp.store import Slot
 
 _FUSIBLE = (Kind.ELEMENTWISE, Kind.RANDOM)
 _XENT = "softmax_cross_entropy"
+# Numbers that describe a part: a kernel takes 4096 bytes of parameters, and some are for its sizes.
+MOST_NUMBERS = 440
+
+
+_PLACE = 3  # an address, and where to find it if it moves
 
 
 @dataclass(eq=False)
@@ -51,12 +57,14 @@ class Group:
         shape: the iteration space of its elementwise ops.
         compute: "float32", "float64" or "int64", the arithmetic of its elementwise ops; "" if any
             will do (logic on booleans).
+        numbers: at least as many as describe it, see `MOST_NUMBERS`.
     """
 
     nodes: list[Node]
     anchor: Node | None
     shape: Shape
     compute: str
+    numbers: int = 0
 
     @property
     def elementwise(self) -> bool:
@@ -119,6 +127,7 @@ class _Fusion:
                 self.users[base.index].append(node)
             self.of[node.index] = self._single(node)
         self._slot_readers = self._find_slot_readers()
+        self._results = {n.index for n in graph.outputs} | {n.index for _, n in graph.writes}
 
     def _find_slot_readers(self) -> dict[int, list[Node]]:
         readers: dict[int, list[Node]] = {}
@@ -134,7 +143,28 @@ class _Fusion:
         compute = compute_type(node) if fusible else node.dtype.name
         if node.spec.kind is Kind.REDUCE and not fusible:
             compute = compute_type(node)
-        return Group([node], None if fusible else node, node.shape, compute)
+        numbers = sum(_PLACE + len(i.shape) for i in node.inputs) + _PLACE + len(node.attrs)
+        return Group([node], None if fusible else node, node.shape, compute, numbers)
+
+    def _numbers(self, nodes: list[Node]) -> int:
+        """How many describe these ops as one part: places and strides of operands, attributes."""
+        inside = {n.index for n in nodes}
+        reads = {i.index: i for n in nodes for i in n.inputs}
+        found = sum(len(n.attrs) for n in nodes)
+        for index, source in reads.items():
+            layout = self.layouts[index]
+            if layout.base.index not in inside:
+                found += _PLACE + (0 if layout.whole else len(source.shape))
+        for node in nodes:
+            leaves = any(u.index not in inside for u in self.users[node.index])
+            found += _PLACE * (leaves or node.index in self._results)
+        return found
+
+    def _fits(self, a: Group, b: Group) -> bool:
+        """The two together do not take too many numbers to describe."""
+        if a.numbers + b.numbers <= MOST_NUMBERS:
+            return True
+        return self._numbers([*a.nodes, *b.nodes]) <= MOST_NUMBERS
 
     def groups(self) -> list[Group]:
         """All groups, by their first node."""
@@ -169,7 +199,8 @@ class _Fusion:
     def _joinable(self, node: Node, target: Group) -> bool:
         """All uses of `node` are direct reads, at the same index, in `target`'s arithmetic."""
         same = node.shape == target.shape and _agree(self.of[node.index], target)
-        return same and self._read_plainly(node, target)
+        fits = self._fits(self.of[node.index], target)
+        return same and fits and self._read_plainly(node, target)
 
     def _read_plainly(self, node: Node, reader: Group) -> bool:
         for user in self.users[node.index]:
@@ -240,13 +271,12 @@ class _Fusion:
         return (
             producer.shape == group.shape
             and _agree(producer, group)
+            and self._fits(producer, group)
             and all(self._read_plainly(n, group) for n in producer.nodes if n.shape == group.shape)
             and not self._detour(producer, group)
         )
 
     def merge_prologues(self) -> None:
-        results = [*self.graph.outputs, *[n for _, n in self.graph.writes]]
-        kept = {n.index for n in results}
         for node in self.nodes:
             if node.spec.name != "sum":
                 continue
@@ -255,7 +285,7 @@ class _Fusion:
                 continue
             group, target = self.of[source.index], self.of[node.index]
             alone = all(
-                n.index not in kept
+                n.index not in self._results
                 and all(self.of[u.index] in (group, target) for u in self.users[n.index])
                 for n in group.nodes
             )
@@ -266,6 +296,7 @@ class _Fusion:
                 and group.shape == node.inputs[0].shape
                 and group.shape != ()
                 and _agree(group, target)
+                and self._fits(group, target)
                 and not self._detour(group, target)
             ):
                 shape = target.shape
@@ -279,7 +310,8 @@ class _Fusion:
             if not group.elementwise or group.shape != () or random:
                 continue
             for other in scalars:
-                if not self._detour(other, group) and not self._detour(group, other):
+                apart = self._detour(other, group) or self._detour(group, other)
+                if not apart and self._fits(other, group):
                     self._merge(other, group)
                     other.compute = "scalar"
                     break
@@ -367,6 +399,9 @@ class _Fusion:
         kept.nodes = sorted([*kept.nodes, *gone.nodes], key=lambda n: n.index)
         low, high = kept.nodes[0].index, kept.nodes[-1].index
         self.spanned[low + 1 : high + 1] = b"\1" * (high - low)
+        kept.numbers += gone.numbers
+        if kept.numbers > MOST_NUMBERS:
+            kept.numbers = self._numbers(kept.nodes)
         kept.anchor = kept.anchor or gone.anchor
         kept.compute = kept.compute or gone.compute
 
