@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 
 from gpubp.backends.base import PROBLEMS, Backend, Feed, Probe, banks_kept, feed_of_zeros
 from gpubp.backends.cupy import chunks
+from gpubp.backends.cupy.autotune import Autotuner
 from gpubp.backends.cupy.chunks import Chunks
 from gpubp.backends.cupy.driver import Driver
 from gpubp.backends.cupy.exchange import adopt, begin, end, require_aligned
-from gpubp.backends.cupy.library import Library
+from gpubp.backends.cupy.executor import Executor
 from gpubp.backends.cupy.loaded import RUN_WORDS, STATUS_WORD, Loaded
 from gpubp.backends.cupy.memory import Staging
 from gpubp.backends.cupy.nvmath_products import describe
 from gpubp.backends.cupy.products import PIP
-from gpubp.backends.cupy.sources import Kernels
 from gpubp.backends.cupy.trial import Trial
 from gpubp.backends.poison import check_writes
 from gpubp.device_array import DeviceArray
@@ -73,7 +73,7 @@ class CupyBackend(Backend):
         self.driver = driver
         self.precision = _checked_precision(precision, driver)
         waits = os.environ.get("GPUBP_CUDA_SYNC", "") not in ("", "0")
-        self._library = Library(driver, Kernels(driver), waits)
+        self._chooser = Autotuner(Executor(driver, waits))
         self._run = driver.allocate(8 * RUN_WORDS)
         self._staging = Staging(driver)
         self._results = Staging(driver)
@@ -96,7 +96,7 @@ class CupyBackend(Backend):
 
     def load(self, program: Program) -> Loaded:
         with self._lock:
-            return Loaded(program, self.driver, self._library, self._run.address, self.precision)
+            return Loaded(program, self.driver, self._chooser, self._run.address, self.precision)
 
     def profile(self, loaded: Loaded, feed: Feed, repeats: int = 50) -> list[float]:
         """Seconds that each part of a program takes on the device, when it runs alone again and
@@ -218,7 +218,7 @@ class CupyBackend(Backend):
 
     def _steps(self, loaded: Loaded, count: int) -> None:
         """Run `count` steps of one program."""
-        if count < RECORD_FROM or not loaded.recordable or self._library.waits:
+        if count < RECORD_FROM or not loaded.recordable or self._chooser.executor.waits:
             for _ in range(count):
                 loaded.step()
             return

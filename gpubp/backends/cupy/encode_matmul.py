@@ -81,9 +81,9 @@ def matmul(part: Part, context: Context) -> list[AnyLaunch]:
         return launches(part, lowered, plan, here)
 
     lowered = lower(part, context)
-    if lowered is not None and context.library is not None:
+    if lowered is not None and context.chooser is not None:
         own = partial(tiled, part)
-        plan = context.library.choose(part, lowered.problem, context, own, theirs)
+        plan = context.chooser.choose(part, lowered.problem, context, own, theirs)
         if plan is not None:
             return launches(part, lowered, plan, context)
     return [*tiled(part, context)]

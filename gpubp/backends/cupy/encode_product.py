@@ -77,10 +77,10 @@ def lower(part: Part, context: Context) -> Lowered | None:
     a, b = (part.inputs[i] for i in compute.args)
     *batch, m, n = compute.shape
     sizes = (m, n, a.shape[-1], math.prod(batch))
-    library = context.library
+    chooser = context.chooser
     if min(sizes) < 1 or max(sizes) > MOST or 2.0 * math.prod(sizes) < LEAST_FLOPS:
         return None
-    if library is None or library.products is None:  # asked last: it may have to be loaded
+    if chooser is None or chooser.products is None:  # asked last: it may have to be loaded
         return None
     first, second = (_source(o, context, compute.dtype.name) for o in (b, a))
     left, right = (_matrix(s, s.address(context), tuple(batch)) for s in (first, second))
@@ -101,8 +101,8 @@ def lower(part: Part, context: Context) -> Lowered | None:
 
 def launches(part: Part, lowered: Lowered, plan: Plan, context: Context) -> list[AnyLaunch]:
     """Copies that are not current, the product, what follows."""
-    library = context.library
-    assert library is not None
+    chooser = context.chooser
+    assert chooser is not None
     made: list[AnyLaunch] = []
     for source in (lowered.a, lowered.b, lowered.bias):
         if source is not None and source.form:
@@ -111,7 +111,7 @@ def launches(part: Part, lowered: Lowered, plan: Plan, context: Context) -> list
     if lowered.rate is not None:
         made += copy(part, context, lowered.rate, "negative")
         alpha = context.copies.address(lowered.rate, "negative")
-        beta = library.one(lowered.rate.dtype.name)
+        beta = chooser.one(lowered.rate.dtype.name)
     at = Addresses(
         lowered.a.address(context),
         lowered.b.address(context),

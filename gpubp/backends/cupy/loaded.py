@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.backends.cupy.autotune import Autotuner
 from gpubp.backends.cupy.driver import DeviceMemoryError, Driver, Memory
 from gpubp.backends.cupy.encode import encode
 from gpubp.backends.cupy.launch import AnyLaunch, Context, Workspace
-from gpubp.backends.cupy.library import Library, settle
 from gpubp.backends.cupy.memory import copy_of
 from gpubp.backends.cupy.products import Work
 from gpubp.backends.cupy.sources import begin_step
+from gpubp.backends.cupy.tuning_sandbox import size_workspace
 from gpubp.core import evaluate
 from gpubp.errors import BackendError
 from gpubp.program import Operand, Part, Program
@@ -46,7 +47,7 @@ class Loaded:
         self,
         program: Program,
         driver: Driver,
-        library: Library,
+        chooser: Autotuner,
         run: int,
         precision: str = "float32",
     ) -> None:
@@ -56,9 +57,9 @@ class Loaded:
         self._order = len(program.buffers) + self._residents
         self._rows = [i for i, b in enumerate(program.buffers) if b.kind == "output"]
         self._tables = driver.allocate(8 * (self._order + 1 + 3 * len(self._rows)))
-        self._run, self._library = run, library
+        self._run, self._chooser, self._executor = run, chooser, chooser.executor
         self.recordable = not any(_on_host(p) for p in program.parts)
-        self.begin = library.bind(begin_step(self._begin_numbers()))
+        self.begin = self._executor.bind(begin_step(self._begin_numbers()))
         context = self._context(precision)
         try:
             self._allocate()
@@ -106,11 +107,11 @@ class Loaded:
             self._driver.processors,
             Workspace(),
             precision,
-            self._library,
+            self._chooser,
         )
 
     def _encode(self, context: Context) -> list[list[Work]]:
-        self._keep += settle(lambda: self._launches(context), context, self._driver)
+        self._keep += size_workspace(lambda: self._launches(context), context, self._driver)
         made = self._launches(context)
         self.reports = context.reports
         return [self._works(*pair) for pair in zip(self.program.parts, made, strict=True)]
@@ -127,7 +128,7 @@ class Loaded:
     def _works(self, part: Part, made: Sequence[AnyLaunch]) -> list[Work]:
         if _on_host(part):
             return [lambda: self._call_custom(part)]
-        return [self._library.bind(launch) for launch in made]
+        return [self._executor.bind(launch) for launch in made]
 
     def _call_custom(self, part: Part) -> None:
         """Run a user's NumPy function on the host: there and back through the host's memory."""
