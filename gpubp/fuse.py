@@ -37,15 +37,11 @@ import numpy as np
 from gpubp.core import SLOT, Graph, Kind, Node, Shape
 from gpubp.layout import Layout, own
 from gpubp.ops.spec import SPECS
+from gpubp.sizes import Sizes
 from gpubp.store import Slot
 
 _FUSIBLE = (Kind.ELEMENTWISE, Kind.RANDOM)
 _XENT = "softmax_cross_entropy"
-# Numbers that describe a part: a kernel takes 4096 bytes of parameters, and some are for its sizes.
-MOST_NUMBERS = 440
-
-
-_PLACE = 3  # an address, and where to find it if it moves
 
 
 @dataclass(eq=False)
@@ -58,14 +54,12 @@ class Group:
         shape: the iteration space of its elementwise ops.
         compute: "float32", "float64" or "int64", the arithmetic of its elementwise ops; "" if any
             will do (logic on booleans).
-        numbers: at least as many as describe it, see `MOST_NUMBERS`.
     """
 
     nodes: list[Node]
     anchor: Node | None
     shape: Shape
     compute: str
-    numbers: int = 0
 
     @property
     def elementwise(self) -> bool:
@@ -132,6 +126,7 @@ class _Fusion:
             self.levels[id(group)] = 1 + max(below, default=0)
         self._slot_readers = self._find_slot_readers()
         self._results = {n.index for n in graph.outputs} | {n.index for _, n in graph.writes}
+        self.sizes = Sizes(layouts, self.users, self.of, self._results)
 
     def _find_slot_readers(self) -> dict[int, list[Node]]:
         readers: dict[int, list[Node]] = {}
@@ -147,28 +142,7 @@ class _Fusion:
         compute = compute_type(node) if fusible else node.dtype.name
         if node.spec.kind is Kind.REDUCE and not fusible:
             compute = compute_type(node)
-        numbers = sum(_PLACE + len(i.shape) for i in node.inputs) + _PLACE + len(node.attrs)
-        return Group([node], None if fusible else node, node.shape, compute, numbers)
-
-    def _numbers(self, nodes: list[Node]) -> int:
-        """How many describe these ops as one part: places and strides of operands, attributes."""
-        inside = {n.index for n in nodes}
-        reads = {i.index: i for n in nodes for i in n.inputs}
-        found = sum(len(n.attrs) for n in nodes)
-        for index, source in reads.items():
-            layout = self.layouts[index]
-            if layout.base.index not in inside:
-                found += _PLACE + (0 if layout.whole else len(source.shape))
-        for node in nodes:
-            leaves = any(u.index not in inside for u in self.users[node.index])
-            found += _PLACE * (leaves or node.index in self._results)
-        return found
-
-    def _fits(self, a: Group, b: Group) -> bool:
-        """The two together do not take too many numbers to describe."""
-        if a.numbers + b.numbers <= MOST_NUMBERS:
-            return True
-        return self._numbers([*a.nodes, *b.nodes]) <= MOST_NUMBERS
+        return Group([node], None if fusible else node, node.shape, compute)
 
     def groups(self) -> list[Group]:
         """All groups, by their first node."""
@@ -203,7 +177,7 @@ class _Fusion:
     def _joinable(self, node: Node, target: Group) -> bool:
         """All uses of `node` are direct reads, at the same index, in `target`'s arithmetic."""
         same = node.shape == target.shape and _agree(self.of[node.index], target)
-        fits = self._fits(self.of[node.index], target)
+        fits = self.sizes.fit(self.of[node.index], target)
         return same and fits and self._read_plainly(node, target)
 
     def _read_plainly(self, node: Node, reader: Group) -> bool:
@@ -275,7 +249,7 @@ class _Fusion:
         return (
             producer.shape == group.shape
             and _agree(producer, group)
-            and self._fits(producer, group)
+            and self.sizes.fit(producer, group)
             and all(self._read_plainly(n, group) for n in producer.nodes if n.shape == group.shape)
             and not self._detour(producer, group)
         )
@@ -300,7 +274,7 @@ class _Fusion:
                 and group.shape == node.inputs[0].shape
                 and group.shape != ()
                 and _agree(group, target)
-                and self._fits(group, target)
+                and self.sizes.fit(group, target)
                 and not self._detour(group, target)
             ):
                 shape = target.shape
@@ -315,7 +289,7 @@ class _Fusion:
                 continue
             for other in scalars:
                 apart = self._detour(other, group) or self._detour(group, other)
-                if not apart and self._fits(other, group):
+                if not apart and self.sizes.fit(other, group):
                     self._merge(other, group)
                     other.compute = "scalar"
                     break
@@ -405,14 +379,12 @@ class _Fusion:
         return by_columns and right.base is source and right.whole and right.shape == source.shape
 
     def _merge(self, kept: Group, gone: Group) -> None:
+        self.sizes.merge(kept, gone)
         level = max(self.levels[id(g)] for g in (kept, gone))
         lifted = [n for g in (kept, gone) if self.levels[id(g)] < level for n in g.nodes]
         for node in gone.nodes:
             self.of[node.index] = kept
         kept.nodes = _in_order(kept.nodes, gone.nodes)
-        kept.numbers += gone.numbers
-        if kept.numbers > MOST_NUMBERS:
-            kept.numbers = self._numbers(kept.nodes)
         kept.anchor = kept.anchor or gone.anchor
         kept.compute = kept.compute or gone.compute
         self.levels[id(kept)] = level

@@ -11,8 +11,8 @@ from classifier import BATCH, OPTIMIZERS, bank_labels, classifier_step, digits, 
 import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.compile import compile_graph
-from gpubp.fuse import MOST_NUMBERS
 from gpubp.program import Part, Program
+from gpubp.sizes import MOST_NUMBERS
 from gpubp.trace import trace
 
 # The last op that the update rule adds to the weight gradient.
