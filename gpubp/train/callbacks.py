@@ -8,14 +8,16 @@ remember over a resumption goes through `state_dict` and `load_state_dict`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.errors import DataError, unknown_name
+from gpubp.errors import DataError, UnknownNameError, unknown_name
+from gpubp.train.direction import direction
 
 if TYPE_CHECKING:
     from gpubp.train.tensorfile import Path_
@@ -40,6 +42,15 @@ class Callback:
     def on_train_end(self, trainer: Trainer) -> None:
         """At the end, whatever the reason for it."""
 
+    def adds(self, trainer: Trainer) -> list[str] | None:
+        """Names of the numbers that `on_epoch_end` adds to a record; None if that is not known.
+
+        So a name to watch that no record will have is refused before the first step. Default: not
+        known, if `on_epoch_end` is the user's.
+        """
+        ours = type(self).on_epoch_end.__module__.partition(".")[0] == __name__.partition(".")[0]
+        return [] if ours else None
+
     def state_dict(self) -> dict[str, Any]:
         """What to remember in a checkpoint: numbers, strings, arrays, lists and dicts of them."""
         return {}
@@ -53,7 +64,8 @@ class Monitor(Callback):
 
     Args:
         monitor: which number of the record.
-        mode: "min", "max", or "auto": "max" for accuracy, precision, recall, f1, auc and r2.
+        mode: "min", "max", or "auto": by the name ("val_acc" rises, "val_f1_loss" falls); a name
+            that does not tell is taken as "min", with a warning that asks for the mode.
         min_delta: what counts as better, at least.
 
     Attributes:
@@ -64,13 +76,20 @@ class Monitor(Callback):
     def __init__(self, monitor: str, mode: str = "auto", min_delta: float = 0.0) -> None:
         if mode not in ("auto", "min", "max"):
             raise unknown_name("mode", mode, ("auto", "min", "max"))
-        if mode == "auto":
-            rising = ("accuracy", "precision", "recall", "f1", "auc", "r2")
-            mode = "max" if any(name in monitor for name in rising) else "min"
         self.monitor = monitor
-        self.mode = mode
+        self.mode = self._told_by(monitor) if mode == "auto" else mode
         self.min_delta = abs(float(min_delta))
         self.forget()
+
+    def _told_by(self, monitor: str) -> str:
+        found = direction(monitor)
+        if found is None:
+            warnings.warn(
+                f"{type(self).__name__}: the name {monitor!r} does not say whether it should rise "
+                "or fall. Taken as mode='min'; pass mode='min' or mode='max'.",
+                stacklevel=5,
+            )
+        return found or "min"
 
     def forget(self) -> None:
         """Start anew."""
@@ -78,21 +97,31 @@ class Monitor(Callback):
         self.best_epoch = 0
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """A new run starts anew; one that is resumed goes on."""
+        """A new run starts anew; one that is resumed goes on.
+
+        Raises:
+            UnknownNameError: the records of this run will have no such number.
+        """
+        known = trainer.numbers_before(self)
+        if known is not None and self.monitor not in known:
+            raise self._unknown(known)
         if not trainer.resuming:
             self.forget()
 
+    def _unknown(self, known: Iterable[str]) -> UnknownNameError:
+        return unknown_name(f"number for {type(self).__name__} to watch", self.monitor, known)
+
     def improved(self, epoch: int, record: Mapping[str, float]) -> bool:
-        """Take note of an epoch; True if it is the best so far.
+        """Take note of an epoch; True if it is the best so far, which NaN and infinity never are.
 
         Raises:
             UnknownNameError: the record has no such number.
         """
         if self.monitor not in record:
-            raise unknown_name(f"number for {type(self).__name__} to watch", self.monitor, record)
+            raise self._unknown(record)
         value = record[self.monitor]
         gain = value - self.best if self.mode == "max" else self.best - value
-        if not gain > self.min_delta:
+        if not (gain > self.min_delta and math.isfinite(value)):
             return False
         self.best, self.best_epoch = value, epoch
         return True
@@ -143,15 +172,18 @@ class EarlyStopping(Monitor):
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: dict[str, float]) -> None:
         """Count, and ask to end when patience is over."""
-        if self.improved(epoch, record):
+        usable = not self.restore_best_weights or trainer.weights_are_finite()
+        if usable and self.improved(epoch, record):
             self.waited = 0
             if self.restore_best_weights:
                 self.weights = trainer.model.state_dict()
             return
         self.waited += 1
         if self.waited >= self.patience:
-            best = f"{self.monitor} was best in epoch {self.best_epoch} ({self.best:.6g})"
-            trainer.stop(f"early stopping: {best}")
+            best = f"was best in epoch {self.best_epoch} ({self.best:.6g})"
+            if not self.best_epoch:
+                best = f"was in no epoch a finite number ({record.get(self.monitor)} at last)"
+            trainer.stop(f"early stopping: {self.monitor} {best}")
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Put the best weights back."""
@@ -194,19 +226,37 @@ class ModelCheckpoint(Monitor):
         self.extra = extra
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: dict[str, float]) -> None:
-        """Write the model if it is time to."""
+        """Write the model if it is time to; weights that are not finite are never written."""
         from gpubp.train.modelfile import save_model
 
+        if not trainer.weights_are_finite():
+            return
         if self.save_best_only and not self.improved(epoch, record):
             return
+        save_model(self._filled({**record, "epoch": epoch}), trainer.model, self.extra)
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """As of every monitor; what it will write, and where to, is checked.
+
+        Raises:
+            DataError: a name in the path that the records will not have, or no such folder.
+        """
+        if self.save_best_only:
+            super().on_train_begin(trainer)
+        known = trainer.numbers_before(self)
+        if known is not None:
+            path = self._filled({**dict.fromkeys(known, 0.0), "epoch": 1})
+            if not path.parent.is_dir():
+                raise DataError(f"{path} cannot be written: the folder {path.parent} is not there.")
+
+    def _filled(self, values: Mapping[str, float]) -> Path:
         try:
-            path = Path(str(self.path).format(**{**record, "epoch": epoch}))
+            return Path(str(self.path).format(**values))
         except (KeyError, ValueError, IndexError) as error:
-            known = ", ".join(record)
+            known = ", ".join(values)
             raise DataError(
                 f"{self.path} cannot be filled in ({error}); known: {known}."
             ) from error
-        save_model(path, trainer.model, self.extra)
 
 
 class TerminateOnNaN(Callback):
@@ -217,7 +267,7 @@ class TerminateOnNaN(Callback):
         if not np.isfinite(losses).all():
             first = int(np.argmax(~np.isfinite(losses)))
             step = trainer.steps - len(losses) + first + 1
-            trainer.stop(f"the loss was {losses[first]} at step {step}")
+            trainer.stop(f"the loss was {losses[first]} at step {step}", diverged=True)
 
 
 class LRMonitor(Callback):
@@ -236,6 +286,10 @@ class LRMonitor(Callback):
         for i, rate in enumerate(self._rates):
             record[f"lr_{i}" if i else "lr"] = rate
         self._rates = []
+
+    def adds(self, trainer: Trainer) -> list[str] | None:
+        """One name for each group."""
+        return [f"lr_{i}" if i else "lr" for i in range(len(trainer.optimizer.param_groups))]
 
     def state_dict(self) -> dict[str, Any]:
         """The rates of an epoch in progress."""

@@ -9,6 +9,7 @@ checkpoint can be written there; where the chunks end has no influence on any re
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -18,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.data.sources import Block, Blocks
+from gpubp.errors import DataError
+from gpubp.train import foresight, resumption
 from gpubp.train.callbacks import Callback
 from gpubp.train.evaluation import mode
 from gpubp.train.history import History
@@ -25,6 +28,7 @@ from gpubp.train.inputs import Data
 from gpubp.train.interrupt import Interrupt
 from gpubp.train.plan import Plan
 from gpubp.train.progress import EpochProgress
+from gpubp.train.saving import Saver
 from gpubp.train.scheduling import advance
 
 if TYPE_CHECKING:
@@ -34,7 +38,6 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_UPDATES = 0.25
 SECONDS_BETWEEN_LOOKS = 1.0
 FIRST_CHUNK_BATCHES = 16
-_NO_ORDER = np.zeros(0, np.int64)
 
 
 class Fit:
@@ -58,39 +61,62 @@ class Fit:
         self._seen: Any = None
         self._deadline = time.monotonic() + (plan.max_time or float("inf"))
         self._interrupt = Interrupt()
+        self._saver = Saver(trainer, plan)
         self._last_epoch = 0
+        self._stream_samples: int | None = None  # of a stream's epoch, once one has ended
 
     def run(self) -> History:
         """Train to the end of the plan, or to what comes first."""
         trainer = self.trainer
         self._start()
+        foresight.check(trainer, self.plan, self.data)
+        begun: list[Callback] = []
         with self._interrupt:
-            for callback in trainer.callbacks:
-                callback.on_train_begin(trainer)
             try:
-                while trainer.stop_reason is None and trainer.epoch < self._last_epoch:
-                    self._epoch()
-            finally:
                 for callback in trainer.callbacks:
+                    callback.on_train_begin(trainer)
+                    begun.append(callback)
+                self._saver.check()
+                self._epochs()
+                self._saver.before_end()
+            finally:
+                for callback in begun:
                     callback.on_train_end(trainer)
+            self._saver.after_end()
         return trainer.history
+
+    def _epochs(self) -> None:
+        trainer = self.trainer
+        if trainer.stop_reason is None and trainer.resuming and self._budget_is_used_up():
+            trainer.stop("max_steps")
+            if trainer.position:
+                trainer.history.add(self._part_of_epoch())
+        while trainer.stop_reason is None and trainer.epoch < self._last_epoch:
+            self._epoch()
 
     def _start(self) -> None:
         """Compile, and take over the state of the checkpoint to resume."""
         trainer, plan = self.trainer, self.plan
+        if trainer.ema is not None and trainer.ema.applied:
+            raise DataError(
+                "the parameters hold their averages: leave `with ema.apply():` before training."
+            )
+        now = resumption.options_of(trainer, plan)
         self._compile()
         if plan.resume is not None or trainer.pending is not None:
-            self._resume()
+            self._resume(now)
         else:
             trainer.resuming = False
             trainer.position, trainer.losses = 0, []
+            trainer.made = now
         if plan.resume is None:
             trainer.stop_reason = None
+            trainer.diverged = False
             trainer.fit_start, trainer.fit_steps = trainer.epoch, trainer.steps
         trainer.fit_facts = self._facts()
         self._last_epoch = trainer.fit_start + plan.epochs
 
-    def _resume(self) -> None:
+    def _resume(self, now: dict[str, Any]) -> None:
         """Go on from a checkpoint, or from a state that was loaded before."""
         from gpubp.train import state
 
@@ -98,7 +124,9 @@ class Fit:
         if path is not None:
             state.load(trainer, path, self._facts())
         self._compile()  # restored options may have made the program stale
-        state.put_pending(trainer, path or "the state that was loaded", self._facts())
+        state.put_pending(trainer, path, self._facts())
+        if path is not None:
+            trainer.made = resumption.compared(path, trainer.made, now)
         trainer.resuming = True
 
     def _compile(self) -> None:
@@ -117,6 +145,7 @@ class Fit:
             "batch_size": self.plan.batch_size,
             "shuffle": self.plan.shuffle,
             "split": None if self.data.rows is None else self.trainer.seed,
+            "drop_last": self.plan.drop_last,
         }
 
     def _order(self) -> NDArray[np.int64]:
@@ -125,12 +154,7 @@ class Fit:
         if trainer.position:
             trainer.rng.bit_generator.state = trainer.epoch_rng
         trainer.epoch_rng = trainer.rng.bit_generator.state
-        if self.data.samples is None:
-            return _NO_ORDER
-        rows = self.data.rows
-        if rows is None:
-            rows = np.arange(self.data.samples)
-        return trainer.rng.permutation(rows) if self.plan.shuffle else rows
+        return self.data.order(trainer.rng, self.plan.shuffle)
 
     def _epoch(self) -> None:
         trainer = self.trainer
@@ -150,26 +174,40 @@ class Fit:
         """Count the epoch as done, then let the schedule, callbacks and checkpoint follow."""
         trainer = self.trainer
         trainer.epoch += 1
+        self._stream_samples = trainer.position
         trainer.position, trainer.losses = 0, []
         if trainer.scheduler_every == "epoch":
-            advance(trainer.scheduler, record)
+            advance(trainer.scheduler, trainer.watched, record)
         for callback in trainer.callbacks:
             callback.on_epoch_end(trainer, trainer.epoch, record)
         trainer.history.add(record)
         due = (trainer.epoch - trainer.fit_start) % self.plan.save_every == 0
-        if due or trainer.stop_reason or trainer.epoch >= self._last_epoch:
-            self._save()
+        # What was asked for while metrics were measured is heard before the next epoch.
+        if trainer.epoch >= self._last_epoch or self._must_stop() or due:
+            self._saver.save(record["loss"])
 
     def _leave_epoch(self) -> dict[str, float]:
         """Save, and record the part of an epoch that was trained on."""
+        self._saver.save(self._mean_loss())
+        record = self._part_of_epoch()
+        self.trainer.history.add(record)
+        return record
+
+    def _part_of_epoch(self) -> dict[str, float]:
         trainer = self.trainer
-        self._save()
-        share = trainer.position / (self.data.samples or 2 * trainer.position)
-        record = {"epoch": trainer.epoch + share, "loss": self._mean_loss()}
+        record = {"epoch": trainer.epoch + self._share(), "loss": self._mean_loss()}
         if trainer.stop_reason != "interrupted":
             record.update(self._measured())
-        trainer.history.add(record)
         return record
+
+    def _share(self) -> float:
+        """How much of the epoch was trained on; NaN where its length is not known."""
+        trainer, source = self.trainer, self.data.source
+        samples = self.data.samples or self._stream_samples
+        if samples:
+            return trainer.position / samples
+        batches = source.batches(self.plan.batch_size, samples)
+        return sum(map(len, trainer.losses)) / batches if batches else math.nan
 
     def _train(self, order: NDArray[np.int64], progress: EpochProgress) -> bool:
         """Train on the rest of an epoch; False if there was a reason to stop before its end."""
@@ -184,7 +222,7 @@ class Fit:
                     ends = last and start + size >= len(block.order)
                     self._run(block, block.order[start : start + size], ends, progress)
                     start += size
-                    if self._must_stop() and trainer.position != self.data.samples:
+                    if self._must_stop() and not ends:
                         return False
         return True
 
@@ -233,7 +271,7 @@ class Fit:
         progress.advance(len(chunk), seconds, float(losses[-1]))
         every = self.plan.save_every_steps
         if every and trainer.steps % every == 0:
-            self._save()
+            self._saver.save(self._mean_loss())
 
     def _chunk(self, progress: EpochProgress) -> int:
         """Steps to run before Python looks around."""
@@ -249,18 +287,18 @@ class Fit:
 
     def _must_stop(self) -> bool:
         """Whether there is a reason to stop; the trainer then knows it."""
-        trainer, plan = self.trainer, self.plan
+        trainer = self.trainer
         if self._interrupt.asked:
             trainer.stop("interrupted")
-        if plan.max_steps is not None and trainer.steps - trainer.fit_steps >= plan.max_steps:
+        if self._budget_is_used_up():
             trainer.stop("max_steps")
         if time.monotonic() >= self._deadline:
             trainer.stop("max_time")
         return trainer.stop_reason is not None
 
-    def _save(self) -> None:
-        if self.plan.checkpoint is not None:
-            self.trainer.save(self.plan.checkpoint, self.plan.extra)
+    def _budget_is_used_up(self) -> bool:
+        trainer, most = self.trainer, self.plan.max_steps
+        return most is not None and trainer.steps - trainer.fit_steps >= most
 
     def _mean_loss(self) -> float:
         """The mean loss of a sample so far: one sum, so that where chunks end does not matter."""

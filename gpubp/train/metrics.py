@@ -8,7 +8,9 @@ scikit-learn (`accuracy_score`, `precision_score(..., zero_division=0)`, `roc_au
 
 from __future__ import annotations
 
+import math
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,8 @@ from numpy.typing import NDArray
 from gpubp.errors import DataError, unknown_name
 
 Floats = NDArray[np.float64]
+# What the history and `LRMonitor` write.
+_TAKEN = re.compile(r"epoch|loss|lr(_\d+)?|val_.*")
 UserMetric = Callable[[NDArray[Any], NDArray[Any]], float]
 
 
@@ -29,10 +33,12 @@ class Metric:
     Attributes:
         name: as in the history.
         compute: takes (targets, outputs, threshold).
+        named: it is one of `names()`, and no function of the user's.
     """
 
     name: str
     compute: Callable[[NDArray[Any], NDArray[Any], float], float]
+    named: bool = True
 
 
 def find(metrics: Iterable[str | UserMetric]) -> list[Metric]:
@@ -44,8 +50,22 @@ def find(metrics: Iterable[str | UserMetric]) -> list[Metric]:
 
     Raises:
         UnknownNameError: no such metric, with the nearest.
+        DataError: two of one name, or a name that the history needs for something else.
     """
-    return [_user(m) if callable(m) else _named(m) for m in metrics]
+    found = [_user(m) if callable(m) else _named(m) for m in metrics]
+    given = [metric.name for metric in found]
+    for name in given:
+        if given.count(name) > 1:
+            raise DataError(
+                f"two metrics are called {name!r}, and the history has one place for a name. Give "
+                "functions names of their own (def, or fn.__name__ = ...), and each name once."
+            )
+        if _TAKEN.fullmatch(name):
+            raise DataError(
+                f"a metric cannot be called {name!r}: the history keeps that name for itself "
+                "(epoch, loss, lr, and what begins with val_). Rename the function."
+            )
+    return found
 
 
 def names() -> list[str]:
@@ -55,7 +75,16 @@ def names() -> list[str]:
 
 def _user(fn: UserMetric) -> Metric:
     name = getattr(fn, "__name__", type(fn).__name__)
-    return Metric(name, lambda y, outputs, threshold: float(fn(y, outputs)))
+
+    def compute(y: NDArray[Any], outputs: NDArray[Any], threshold: float) -> float:
+        value = np.asarray(fn(y, outputs))
+        if value.size != 1 or value.dtype.kind not in "fiub":
+            raise DataError(
+                f"the metric {name} gave {value.dtype} of shape {value.shape}; expected a number."
+            )
+        return float(value.reshape(()))
+
+    return Metric(name, compute, named=False)
 
 
 def _named(name: str) -> Metric:
@@ -74,6 +103,14 @@ def _named(name: str) -> Metric:
 def is_labelled(y: NDArray[Any], outputs: NDArray[Any]) -> bool:
     """Whether targets are one class label for each row of several outputs."""
     return y.dtype.kind == "i" and outputs.ndim > 1 and y.shape == outputs.shape[:-1]
+
+
+def accuracy_by_itself(
+    metrics: Iterable[Metric], y: NDArray[Any], outputs: NDArray[Any]
+) -> list[str]:
+    """["accuracy"] where it is measured without being asked for: targets are class labels."""
+    asked = any(metric.name == "accuracy" for metric in metrics)
+    return ["accuracy"] if is_labelled(y, outputs) and not asked else []
 
 
 def labels(
@@ -155,8 +192,7 @@ def auc(y: NDArray[Any], outputs: NDArray[Any], threshold: float = 0.5) -> float
     scikit-learn), by the outputs if each row sums to 1, else by their softmax; for two outputs by
     their difference.
 
-    Raises:
-        DataError: a class has no samples, or no others.
+    A class without samples, or without others, has no ROC curve: NaN, with a warning.
     """
     true, _ = labels("auc", y, outputs, threshold)
     if not (is_labelled(y, outputs) and outputs.shape[-1] > 1):
@@ -175,7 +211,12 @@ def _binary_auc(positive: NDArray[np.bool_], scores: Floats) -> float:
     count = int(positive.sum())
     others = len(positive) - count
     if count == 0 or others == 0:
-        raise DataError("auc needs samples of every class, and others; a class has none here.")
+        warnings.warn(
+            "auc is not defined, and NaN is taken: it needs samples of every class, and others; a "
+            "class has none here.",
+            stacklevel=2,
+        )
+        return math.nan
     _, which, ties = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = np.cumsum(ties) - (ties - 1) / 2
     total = ranks[which][positive].sum()

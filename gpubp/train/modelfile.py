@@ -17,6 +17,8 @@ from gpubp.train.tensorfile import Path_, Tensors
 VERSION = 1
 MODEL, CHECKPOINT = "model", "checkpoint"
 PREFIX = "model."
+# In the record of a checkpoint: the weights that the run ended with, if not the last ones.
+ENDED = "ended"
 
 
 class Loaded(NamedTuple):
@@ -63,7 +65,8 @@ def structure_of(model: Module) -> dict[str, Any] | None:
 
 
 def load_model(path: Path_) -> Loaded:
-    """Read the model of a model file or of a checkpoint.
+    """Read the model of a model file or of a checkpoint: as the run ended, with its best weights
+    if it ended with these.
 
     Raises:
         CheckpointError: the file is damaged, foreign, newer, or holds no structure.
@@ -102,7 +105,18 @@ def load_weights(path: Path_, model: Module, strict: bool = True) -> LoadResult:
 
 
 def weights_of(tensors: Tensors, record: Mapping[str, Any]) -> Tensors:
-    """The state dict among the arrays of a file."""
+    """The weights to use, among the arrays of a file: those that the run ended with.
+
+    A run ends with others than its last ones where a callback puts the best ones back.
+    """
+    if ENDED in record:
+        found: Tensors = tensorfile.unpack(record[ENDED], tensors)
+        return found
+    return last_weights(tensors, record)
+
+
+def last_weights(tensors: Tensors, record: Mapping[str, Any]) -> Tensors:
+    """The weights after the last step: from where a run goes on."""
     if record.get("kind") != CHECKPOINT:
         return tensors
     return {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}

@@ -30,6 +30,7 @@ from gpubp.train.fit import Fit
 from gpubp.train.history import History
 from gpubp.train.metrics import UserMetric
 from gpubp.train.plan import Plan
+from gpubp.train.scheduling import check_monitor
 from gpubp.train.weights import ClassWeight, weighted_loss
 
 if TYPE_CHECKING:
@@ -49,8 +50,11 @@ class Trainer:
         seed: of the order of the samples and of `validation_split`. Weights and dropout are seeded
             by `gp.manual_seed`.
         scheduler: of `gpubp.optim.lr_scheduler`, or anything with its methods.
-        scheduler_every: "epoch": its `step()` is called after each epoch (with the validation loss,
-            else the loss, if it takes a metric); "step": it moves at each step, inside the program.
+        scheduler_every: "epoch": its `step()` is called after each epoch; "step": it moves at each
+            step, inside the program.
+        monitor: the number of the record that a schedule is fed which takes one
+            (ReduceLROnPlateau). Default is val_loss (else loss), for a schedule of mode "max"
+            val_accuracy (else accuracy).
         **step_options: passed on to `gp.compile_step`: max_grad_norm and the rest.
 
     Attributes:
@@ -61,6 +65,11 @@ class Trainer:
         position: samples trained on in the epoch that was left unfinished; else 0.
         stop_reason: why the last `fit` ended before its last epoch, else None: "interrupted",
             "max_steps", "max_time", or what a callback gave.
+        diverged: that reason was a loss that is not finite (`TerminateOnNaN`).
+
+    Raises:
+        DataError: a monitor that the schedule does not watch, or that improves the other way.
+        UnknownNameError: an option that there is not.
     """
 
     def __init__(
@@ -73,11 +82,13 @@ class Trainer:
         seed: int = 0,
         scheduler: Any = None,
         scheduler_every: str = "epoch",
+        monitor: str | None = None,
         **step_options: Any,
     ) -> None:
         known = inspect.signature(compile_step).parameters
         if scheduler_every not in ("epoch", "step"):
             raise unknown_name("scheduler_every", scheduler_every, ("epoch", "step"))
+        check_monitor(scheduler, monitor)
         if scheduler is not None and scheduler_every == "step":
             step_options["scheduler"] = scheduler
         for name in step_options:
@@ -88,6 +99,7 @@ class Trainer:
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scheduler_every = scheduler_every
+        self.monitor = monitor
         self.history = History()
         self.step: Step = compile_step(
             lambda x, *rest: self._loss(model(x), *rest),
@@ -101,6 +113,7 @@ class Trainer:
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.epoch = self.steps = self.position = 0
         self.stop_reason: str | None = None
+        self.diverged = False
         self.callbacks: Sequence[Callback] = ()
         # What checkpoints hold besides: of the unfinished epoch, and of the call of fit.
         self.losses: list[NDArray[np.float64]] = []
@@ -109,6 +122,11 @@ class Trainer:
         self.fit_facts: dict[str, Any] = {}
         self.resuming = False
         self.pending: Pending | None = None
+        # Of the call of fit: names in its records, and which of them the schedule watches.
+        self.numbers: list[str] = []
+        self.watched: str | None = None
+        # What a resumed run compares its own options with; see `resumption`.
+        self.made: dict[str, Any] = {}
 
     def fit(
         self,
@@ -121,6 +139,7 @@ class Trainer:
         verbose: bool = True,
         metrics: Sequence[str | UserMetric] = (),
         *,
+        drop_last: bool = False,
         validation_split: float = 0.0,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight | None = None,
@@ -146,12 +165,13 @@ class Trainer:
             epochs: passes over the data, at least 1.
             batch_size: samples a step; the last batch of an epoch may be shorter. Iterables bring
                 their own.
+            drop_last: leave out a last batch that is shorter.
             validation_data: (X, y) or (X, y, weights) held out: evaluated after each epoch, as
                 val_loss, val_accuracy for class labels, and the metrics.
             shuffle: a new order each epoch.
             verbose: show progress on stderr.
             metrics: names or functions of (targets, outputs), measured on X, y after each epoch,
-                and on the validation data; see `gpubp.train.metrics`.
+                and on the validation data; see `gpubp.train.metrics`. A name stands once.
             validation_split: the share of X, y to hold out, chosen at random by the trainer's seed.
             sample_weight: one weight a sample: the loss is mean(weight * loss of the sample).
             class_weight: label -> weight, or "balanced"; multiplies the sample weights.
@@ -159,12 +179,14 @@ class Trainer:
             max_steps: end after so many steps, counted over a fit and its resumptions.
             max_time: end after about so many seconds.
             checkpoint: a file to save the training state to, every `save_every` epochs (and
-                `save_every_steps` steps), at the end, and on Ctrl-C.
+                `save_every_steps` steps), at the end, and on Ctrl-C. The state of a run that has
+                diverged is not saved: the file keeps the last good one.
             save_every: epochs.
             save_every_steps: steps.
             resume: a checkpoint to go on from. `epochs` counts from the start of the call that was
                 cut off: the same call with `resume` added ends as if it had never been stopped, bit
-                for bit, given the same data, backend and options.
+                for bit, given the same data, backend and options. Where options differ, a warning
+                says which were taken and which stay as in the file.
 
         Returns:
             The trainer's history, whose "loss" is the mean over the epoch's samples. An epoch that
@@ -177,12 +199,13 @@ class Trainer:
         """
         plan = Plan(
             epochs, batch_size, shuffle, verbose, max_steps, max_time,
-            checkpoint, save_every, save_every_steps, resume, extra,
+            checkpoint, save_every, save_every_steps, resume, extra, drop_last,
         )  # fmt: skip
         plan.check()
         data = inputs.prepare(
-            self, X, y, validation_data, validation_split, sample_weight, class_weight, metrics
-        )
+            self, X, y, validation_data, validation_split, sample_weight, class_weight, metrics,
+            batch_size, drop_last,
+        )  # fmt: skip
         return Fit(self, plan, data, callbacks).run()
 
     def evaluate(
@@ -262,9 +285,39 @@ class Trainer:
 
         return state.load(self, path)
 
-    def stop(self, reason: str) -> None:
-        """Ask `fit` to end: for callbacks. The first reason stays."""
+    def stop(self, reason: str, diverged: bool = False) -> None:
+        """Ask `fit` to end: for callbacks. The first reason stays.
+
+        Args:
+            reason: why.
+            diverged: the weights are of no use any more: the checkpoint keeps what it has.
+        """
         self.stop_reason = self.stop_reason or reason
+        self.diverged = self.diverged or diverged
+
+    def numbers_before(self, callback: Callback) -> list[str] | None:
+        """Names in the records of this fit when they come to a callback.
+
+        None if a callback before it may add some that nobody knows.
+        """
+        names = list(self.numbers)
+        for other in self.callbacks:
+            if other is callback:
+                break
+            added = other.adds(self) if isinstance(other, Callback) else None
+            if added is None:
+                return None
+            names += added
+        return names
+
+    def weights_are_finite(self) -> bool:
+        """No trained weight is NaN or infinite."""
+        return all(bool(np.isfinite(p.value).all()) for p in self.optimizer.parameters())
+
+    @property
+    def ema(self) -> Any:
+        """The average of the weights that the step keeps; None for none."""
+        return self.step.settings.ema
 
     @property
     def floating(self) -> np.dtype[Any]:
