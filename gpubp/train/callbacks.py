@@ -8,7 +8,6 @@ remember over a resumption goes through `state_dict` and `load_state_dict`.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.errors import DataError, UnknownNameError, unknown_name
+from gpubp.errors import DataError, UnknownNameError, unknown_name, warn
 from gpubp.train.direction import direction
 
 if TYPE_CHECKING:
@@ -84,10 +83,9 @@ class Monitor(Callback):
     def _told_by(self, monitor: str) -> str:
         found = direction(monitor)
         if found is None:
-            warnings.warn(
+            warn(
                 f"{type(self).__name__}: the name {monitor!r} does not say whether it should rise "
-                "or fall. Taken as mode='min'; pass mode='min' or mode='max'.",
-                stacklevel=5,
+                "or fall. Taken as mode='min'; pass mode='min' or mode='max'."
             )
         return found or "min"
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.errors import DataError, unknown_name
+from gpubp.errors import DataError, unknown_name, warn
 
 Floats = NDArray[np.float64]
 # What the history and `LRMonitor` write.
@@ -48,24 +47,35 @@ def find(metrics: Iterable[str | UserMetric]) -> list[Metric]:
         metrics: names of `names()`, or functions of (targets, outputs) to a number, which are
             called by their `__name__`.
 
+            A function whose name is taken (by another one, or by what the history keeps for itself:
+            epoch, loss, lr, val_...) gets another name, with a warning.
+
     Raises:
         UnknownNameError: no such metric, with the nearest.
-        DataError: two of one name, or a name that the history needs for something else.
+        DataError: a name that stands twice.
     """
     found = [_user(m) if callable(m) else _named(m) for m in metrics]
-    given = [metric.name for metric in found]
-    for name in given:
-        if given.count(name) > 1:
-            raise DataError(
-                f"two metrics are called {name!r}, and the history has one place for a name. Give "
-                "functions names of their own (def, or fn.__name__ = ...), and each name once."
-            )
-        if _TAKEN.fullmatch(name):
-            raise DataError(
-                f"a metric cannot be called {name!r}: the history keeps that name for itself "
-                "(epoch, loss, lr, and what begins with val_). Rename the function."
-            )
-    return found
+    known = [metric.name for metric in found if metric.named]
+    for name in known:
+        if known.count(name) > 1:
+            raise DataError(f"the metric {name!r} stands twice in metrics; name it once.")
+    return [m if m.named else replace(m, name=_free_name(m.name, known)) for m in found]
+
+
+def _free_name(name: str, known: list[str]) -> str:
+    """A name that the history has a place for; `known` grows by it."""
+    free = f"metric_{name}" if _TAKEN.fullmatch(name) else name
+    count = 1
+    while free in known:
+        count += 1
+        free = f"{name}_{count}"
+    if free != name:
+        warn(
+            f"a metric cannot be called {name!r} here, for that name is taken: it is recorded as "
+            f"{free!r}. Give functions names of their own (def, or fn.__name__ = ...)."
+        )
+    known.append(free)
+    return free
 
 
 def names() -> list[str]:
@@ -211,10 +221,9 @@ def _binary_auc(positive: NDArray[np.bool_], scores: Floats) -> float:
     count = int(positive.sum())
     others = len(positive) - count
     if count == 0 or others == 0:
-        warnings.warn(
+        warn(
             "auc is not defined, and NaN is taken: it needs samples of every class, and others; a "
-            "class has none here.",
-            stacklevel=2,
+            "class has none here."
         )
         return math.nan
     _, which, ties = np.unique(scores, return_inverse=True, return_counts=True)

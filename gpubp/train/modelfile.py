@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gpubp.errors import CheckpointError, GpubpError
 from gpubp.nn.module import LoadResult, Module
 from gpubp.train import architecture, tensorfile
@@ -123,9 +125,29 @@ def last_weights(tensors: Tensors, record: Mapping[str, Any]) -> Tensors:
 
 
 def put_weights(path: Path_, model: Module, weights: Tensors, strict: bool = True) -> LoadResult:
-    """`model.load_state_dict`, with errors that name the file."""
+    """`model.load_state_dict`, with errors that name the file.
+
+    A name that is missing is no fault if the model has the same weight under another name.
+
+    Raises:
+        CheckpointError: the weights do not fit, or are different where the model has one weight.
+    """
+    for name, array in weights.items():
+        if array.dtype.kind not in "fiub":
+            raise CheckpointError(f"{path}: {name} has dtype {array.dtype}; weights are real.")
+    found = dict(weights)
+    for names in architecture.tied(model):
+        given = [name for name in names if name in weights]
+        for name in given[1:]:
+            if not np.array_equal(weights[name], weights[given[0]], equal_nan=True):
+                raise CheckpointError(
+                    f"{path} does not fit the model, where {given[0]} and {name} are one weight: "
+                    "the file holds different values for them."
+                )
+        if given:
+            found.update(dict.fromkeys(names, weights[given[0]]))
     try:
-        return model.load_state_dict(weights, strict)
+        return model.load_state_dict(found, strict)
     except GpubpError as error:
         raise CheckpointError(f"{path} does not fit the model: {error}") from error
 

@@ -6,10 +6,10 @@ batches are made and what the step does with gradients is as this call says. Nei
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gpubp.errors import warn
 from gpubp.train.plan import Plan
 from gpubp.train.tensorfile import Path_
 
@@ -79,10 +79,7 @@ def compared(path: Path_, was: Mapping[str, Any], now: dict[str, Any]) -> dict[s
         listed = ", ".join(f"{name}={new} (was {old})" for name, old, new in taken)
         said.append(f"these are new from here on: {listed}")
     if said:
-        warnings.warn(
-            f"{path} is of a run with other options; {'; '.join(said)}.",
-            stacklevel=6,
-        )
+        warn(f"{path} is of a run with other options; {'; '.join(said)}.")
     return {_KEPT: was[_KEPT], _TAKEN: now[_TAKEN]}
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from gpubp.errors import warn
 from gpubp.train.plan import Plan
 from gpubp.train.tensorfile import Path_
 
@@ -62,10 +62,9 @@ class Saver:
             kept = "nothing was saved before"
             if self._written_at is not None:
                 kept = f"it keeps the state of step {self._written_at}"
-            warnings.warn(
+            warn(
                 f"{self._path} was not written after step {self._trainer.steps}, because {why}: "
-                f"{kept}.",
-                stacklevel=2,
+                f"{kept}."
             )
 
     def _unfit(self, loss: float) -> str | None:

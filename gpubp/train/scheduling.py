@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpubp.errors import DataError, unknown_name
+from gpubp.errors import DataError, unknown_name, warn
 from gpubp.train.direction import direction
 
 
@@ -134,11 +133,10 @@ def check_length(scheduler: Any, steps: int, unit: str) -> None:
             ) from error
     meant = scheduler.updates_meant() if hasattr(scheduler, "updates_meant") else 0
     if unit == "epoch" and meant > position + steps:
-        warnings.warn(
+        warn(
             f"{type(scheduler).__name__} was made for {math.ceil(meant)} steps, but takes one an "
             f"epoch, and this run has {steps}: its cycle will not come to its end. Pass "
-            "scheduler_every='step' to Trainer, so that it takes one an update.",
-            stacklevel=5,
+            "scheduler_every='step' to Trainer, so that it takes one an update."
         )
 
 
