@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gpubp.train.callbacks import (
-    Callback,
-    EarlyStopping,
-    LRMonitor,
-    ModelCheckpoint,
-    TerminateOnNaN,
-)
+from gpubp.train.callbacks import Callback, LRMonitor, TerminateOnNaN
 from gpubp.train.history import History
+from gpubp.train.monitors import EarlyStopping, ModelCheckpoint
 from gpubp.train.trainer import Trainer
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ checkpoint can be written there; where the chunks end has no influence on any re
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -28,6 +27,7 @@ from gpubp.train.inputs import Data
 from gpubp.train.interrupt import Interrupt
 from gpubp.train.plan import Plan
 from gpubp.train.progress import EpochProgress
+from gpubp.train.recording import mean_loss, measured, part_of_epoch
 from gpubp.train.saving import Saver
 from gpubp.train.scheduling import advance
 
@@ -90,7 +90,7 @@ class Fit:
         if trainer.stop_reason is None and trainer.resuming and self._budget_is_used_up():
             trainer.stop("max_steps")
             if trainer.position:
-                trainer.history.add(self._part_of_epoch())
+                trainer.history.add(part_of_epoch(trainer, self.plan, self.data, None))
         while trainer.stop_reason is None and trainer.epoch < self._last_epoch:
             self._epoch()
 
@@ -164,7 +164,8 @@ class Fit:
         samples, verbose = self.data.samples, self.plan.verbose
         with EpochProgress(number, self._last_epoch, samples, verbose) as progress:
             if self._train(self._order(), progress):
-                record = {"epoch": number, "loss": self._mean_loss(), **self._measured()}
+                found = measured(trainer, self.data)
+                record = {"epoch": number, "loss": mean_loss(trainer), **found}
                 self._end_epoch(record)
             else:
                 record = self._leave_epoch()
@@ -188,26 +189,10 @@ class Fit:
 
     def _leave_epoch(self) -> dict[str, float]:
         """Save, and record the part of an epoch that was trained on."""
-        self._saver.save(self._mean_loss())
-        record = self._part_of_epoch()
+        self._saver.save(mean_loss(self.trainer))
+        record = part_of_epoch(self.trainer, self.plan, self.data, self._stream_samples)
         self.trainer.history.add(record)
         return record
-
-    def _part_of_epoch(self) -> dict[str, float]:
-        trainer = self.trainer
-        record = {"epoch": trainer.epoch + self._share(), "loss": self._mean_loss()}
-        if trainer.stop_reason != "interrupted":
-            record.update(self._measured())
-        return record
-
-    def _share(self) -> float:
-        """How much of the epoch was trained on; NaN where its length is not known."""
-        trainer, source = self.trainer, self.data.source
-        samples = self.data.samples or self._stream_samples
-        if samples:
-            return trainer.position / samples
-        batches = source.batches(self.plan.batch_size, samples)
-        return sum(map(len, trainer.losses)) / batches if batches else math.nan
 
     def _train(self, order: NDArray[np.int64], progress: EpochProgress) -> bool:
         """Train on the rest of an epoch; False if there was a reason to stop before its end."""
@@ -271,7 +256,7 @@ class Fit:
         progress.advance(len(chunk), seconds, float(losses[-1]))
         every = self.plan.save_every_steps
         if every and trainer.steps % every == 0:
-            self._saver.save(self._mean_loss())
+            self._saver.save(mean_loss(trainer))
 
     def _chunk(self, progress: EpochProgress) -> int:
         """Steps to run before Python looks around."""
@@ -299,21 +284,3 @@ class Fit:
     def _budget_is_used_up(self) -> bool:
         trainer, most = self.trainer, self.plan.max_steps
         return most is not None and trainer.steps - trainer.fit_steps >= most
-
-    def _mean_loss(self) -> float:
-        """The mean loss of a sample so far: one sum, so that where chunks end does not matter."""
-        return float(np.concatenate(self.trainer.losses).sum() / self.trainer.position)
-
-    def _measured(self) -> dict[str, float]:
-        """Metrics on the training data, and everything on the held-out data."""
-        data, found = self.data, {}
-        measure, floating = self.trainer.evaluator.measure, self.trainer.floating
-        if data.metrics and data.train is not None:
-            rows = data.rows
-            arrays = data.train if rows is None else tuple(a[rows] for a in data.train)
-            values = measure(arrays, floating, data.metrics)
-            found = {metric.name: values[metric.name] for metric in data.metrics}
-        if data.held_out is not None:
-            held = measure(data.held_out, floating, data.metrics)
-            found.update({f"val_{key}": value for key, value in held.items()})
-        return found

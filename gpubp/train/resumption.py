@@ -32,7 +32,7 @@ def options_of(trainer: Trainer, plan: Plan) -> dict[str, Any]:
     taken = {name: getattr(settings, name) for name in _OF_STEP}
     taken |= {name: getattr(plan, name) for name in _OF_PLAN}
     taken["optimizer"] = type(trainer.optimizer).__name__
-    taken["ema decay"] = None if settings.ema is None else getattr(settings.ema, "decay", None)
+    taken["ema decay"] = None if trainer.ema is None else trainer.ema.decay
     made = trainer.made.get(_KEPT) if trainer.steps else None
     return {_TAKEN: taken, _KEPT: made or {**_of_groups(trainer), **_of_schedule(trainer)}}
 

@@ -57,9 +57,7 @@ def save(trainer: Trainer, path: Path_, extra: Mapping[str, Any] | None = None) 
 
 def own_weights(trainer: Trainer) -> AbstractContextManager[None]:
     """While open, parameters hold their own weights, inside `ema.apply()` too."""
-    found: AbstractContextManager[None]
-    found = nullcontext() if trainer.ema is None else trainer.ema.own_weights()
-    return found
+    return nullcontext() if trainer.ema is None else trainer.ema.own_weights()
 
 
 def packed(trainer: Trainer, extra: Mapping[str, Any] | None, tensors: Tensors) -> dict[str, Any]:

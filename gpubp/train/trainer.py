@@ -19,6 +19,7 @@ from gpubp.data.checks import check_finite, check_not_empty
 from gpubp.device_array import DeviceArray
 from gpubp.errors import DataError, unknown_name
 from gpubp.nn.module import Module
+from gpubp.optim.averaging import EMA
 from gpubp.optim.base import Optimizer
 from gpubp.runner import as_input
 from gpubp.step import Step, compile_step
@@ -295,29 +296,15 @@ class Trainer:
         self.stop_reason = self.stop_reason or reason
         self.diverged = self.diverged or diverged
 
-    def numbers_before(self, callback: Callback) -> list[str] | None:
-        """Names in the records of this fit when they come to a callback.
-
-        None if a callback before it may add some that nobody knows.
-        """
-        names = list(self.numbers)
-        for other in self.callbacks:
-            if other is callback:
-                break
-            added = other.adds(self) if isinstance(other, Callback) else None
-            if added is None:
-                return None
-            names += added
-        return names
-
     def weights_are_finite(self) -> bool:
         """No trained weight is NaN or infinite."""
         return all(bool(np.isfinite(p.value).all()) for p in self.optimizer.parameters())
 
     @property
-    def ema(self) -> Any:
+    def ema(self) -> EMA | None:
         """The average of the weights that the step keeps; None for none."""
-        return self.step.settings.ema
+        found = self.step.settings.ema
+        return found if isinstance(found, EMA) else None
 
     @property
     def floating(self) -> np.dtype[Any]:
