@@ -342,9 +342,7 @@ def test_the_finder_undoes_an_error_too():
 
 def test_a_run_after_the_finder_is_the_run_without_it():
     def run(find):
-        made = _full(
-            schedule=lambda o: OneCycleLR(o, 0.1, total_steps=18), scheduler_every="step"
-        )
+        made = _full(schedule=lambda o: OneCycleLR(o, 0.1, total_steps=18), scheduler_every="step")
         if find:
             LRFinder(made).find(X, Y, batch_size=16)
         return _fit(made, callbacks=[LRMonitor()]).records

@@ -387,9 +387,7 @@ def _ended(monkeypatch, kind, how, steps, **options):
 
         monkeypatch.setattr(fit.Fit, "__init__", noted)
     more = {"max_steps": steps} if how == "max_steps" else {}
-    _fit(
-        made, *KINDS[kind](), shuffle=False, **HELD, callbacks=callbacks, **more, **options
-    )
+    _fit(made, *KINDS[kind](), shuffle=False, **HELD, callbacks=callbacks, **more, **options)
     assert made.steps == steps
     return made
 
@@ -408,9 +406,7 @@ def test_a_stop_at_the_last_batch_of_an_epoch_counts_it(monkeypatch, kind, how, 
 @pytest.mark.parametrize("how", STOPS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("steps", [1, 6, 12, 17])
-def test_a_run_resumed_after_any_end_is_one_never_stopped(
-    monkeypatch, tmp_path, kind, how, steps
-):
+def test_a_run_resumed_after_any_end_is_one_never_stopped(monkeypatch, tmp_path, kind, how, steps):
     path = tmp_path / "run.ckpt"
     whole = trainer()
     _fit(whole, *KINDS[kind](), shuffle=False, **HELD)
@@ -424,9 +420,7 @@ def test_a_run_resumed_after_any_end_is_one_never_stopped(
     else:
         resumed = trainer()
         same = {"max_steps": _Stop, "ctrl-c": _Press, "max_time": _Late}[how]
-        _fit(
-            resumed, *KINDS[kind](), shuffle=False, **HELD, resume=path, callbacks=[same(10**9)]
-        )
+        _fit(resumed, *KINDS[kind](), shuffle=False, **HELD, resume=path, callbacks=[same(10**9)])
     assert_same(resumed, whole)
 
 
