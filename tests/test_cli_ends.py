@@ -37,7 +37,7 @@ def _table(path, header, rows):
 
 
 def _column(text):
-    return [line for line in text.splitlines()[1:]]
+    return text.splitlines()[1:]
 
 
 def test_a_checkpoint_predicts_as_the_saved_model(capsys, tmp_path):

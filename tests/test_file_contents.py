@@ -75,7 +75,7 @@ def test_dtypes_that_files_do_not_have_are_named(tmp_path, dtype):
     array = np.array([0, 1]).astype(dtype)
     with pytest.raises(CheckpointError, match=re.escape(f"layer.x has dtype {array.dtype}, which")):
         tensorfile.write(tmp_path / "a", {"layer.x": array}, {})
-    with pytest.raises(CheckpointError, match="extra.x has dtype .*Convert it first"):
+    with pytest.raises(CheckpointError, match=r"extra\.x has dtype .*Convert it first"):
         save_model(tmp_path / "a", nn.Linear(2, 2), {"x": array})
     assert not list(tmp_path.iterdir())
 
@@ -182,7 +182,9 @@ def test_different_values_for_one_weight_are_refused(tmp_path):
     path, target = tmp_path / "w.safetensors", _Tied()
     save_model(path, _Tied(tie=False))
     before = target.state_dict()
-    with pytest.raises(CheckpointError, match="where first.weight and last.weight are one weight"):
+    with pytest.raises(
+        CheckpointError, match=r"where first\.weight and last\.weight are one weight"
+    ):
         load_weights(path, target)
     for name, value in before.items():
         np.testing.assert_array_equal(target.state_dict()[name], value)

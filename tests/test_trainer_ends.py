@@ -123,7 +123,7 @@ def test_drop_last_of_mapped_arrays_and_resumption(tmp_path, monkeypatch):
     resumed = trainer()
     _fit(resumed, mapped, Y, drop_last=True, resume=path)
     assert_same(resumed, whole)
-    with pytest.raises(CheckpointError, match="stands within an epoch of .*'drop_last': True"):
+    with pytest.raises(CheckpointError, match=r"stands within an epoch of .*'drop_last': True"):
         _fit(trainer(), resume=path)
 
 
