@@ -400,16 +400,3 @@ def test_the_same_options_say_nothing(tmp_path, options):
         _fit(trainer(**options), epochs=3, checkpoint=path, resume=path)
         made = _fit(trainer(**options), epochs=4, checkpoint=path, resume=path)
         _fit(made, epochs=5, checkpoint=path, resume=path)  # the same trainer goes back
-
-
-def test_files_of_before_go_on(tmp_path):
-    """Checkpoints without averages, options and drop_last by name."""
-    path = tmp_path / "a.ckpt"
-    whole = _fit(trainer(average=0.9))
-    _fit(trainer(average=0.9), checkpoint=path, max_steps=9)
-    tensors, record = tensorfile.read(path)
-    for name in ("ema", "loss_scale", "made"):
-        del record["trainer"][name]
-    del record["trainer"]["fit_facts"]["drop_last"]
-    tensorfile.write(path, tensors, record)
-    assert_same(_fit(trainer(average=0.9), resume=path), whole)

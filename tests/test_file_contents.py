@@ -182,9 +182,7 @@ def test_different_values_for_one_weight_are_refused(tmp_path):
     path, target = tmp_path / "w.safetensors", _Tied()
     save_model(path, _Tied(tie=False))
     before = target.state_dict()
-    with pytest.raises(
-        CheckpointError, match=r"where first\.weight and last\.weight are one"
-    ):
+    with pytest.raises(CheckpointError, match=r"where first\.weight and last\.weight are one"):
         load_weights(path, target)
     for name, value in before.items():
         np.testing.assert_array_equal(target.state_dict()[name], value)

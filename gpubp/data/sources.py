@@ -180,7 +180,7 @@ class BatchSource:
 
     def shortest(self, batch_size: int, samples: int | None) -> list[ArrayType] | None:
         """The types of the shortest batch of a list; others are not known before they come."""
-        if not isinstance(self._batches, (list, tuple)):
+        if not isinstance(self._batches, (list, tuple)) or not all(map(_is_batch, self._batches)):
             return None
         try:
             batch = min(self._batches, key=lambda b: len(b[0]))
@@ -208,7 +208,7 @@ class BatchSource:
     def _iterate(self) -> Iterator[tuple[NDArray[Any], ...]]:
         found = self._batches() if callable(self._batches) else self._batches
         for i, batch in enumerate(found):
-            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+            if not _is_batch(batch):
                 raise DataError(
                     f"batch {i} is a {type(batch).__name__}; expected (x, y) or (x, y, weights)."
                 )
@@ -218,6 +218,10 @@ class BatchSource:
                 check_not_empty(array, name)
                 check_equal_lengths(arrays[0], array)
             yield tuple(arrays)
+
+
+def _is_batch(batch: Any) -> bool:
+    return isinstance(batch, (tuple, list)) and len(batch) in (2, 3)
 
 
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 # Reasons to stop that a resumed run does not inherit.
 PASSING = ("interrupted", "max_steps", "max_time")
-_PARTS = ("optimizer", "slots", "losses", "scheduler", "callbacks", "history", "rng", "generator")
+_PARTS = (
+    "optimizer", "slots", "losses", "scheduler", "callbacks", "history", "rng", "generator", "ema",
+    "loss_scale", "made",
+)  # fmt: skip
 _NUMBERS = ("epoch", "steps", "position", "fit_start", "fit_steps", "fit_facts", "stop_reason")
 
 
@@ -135,7 +138,7 @@ def load(trainer: Trainer, path: Path_, facts: dict[str, Any] | None = None) -> 
     trainer.losses = [found["losses"]] if found["position"] else []
     for name in _NUMBERS:
         setattr(trainer, name, found[name])
-    trainer.made = found.get("made") or {}
+    trainer.made = found["made"]
     trainer.diverged = False
     trainer.pending = pending
     return dict(record["extra"])
@@ -173,11 +176,11 @@ def _owners(trainer: Trainer, found: Mapping[str, Any]) -> Iterator[tuple[Any, A
     yield trainer.optimizer, found["optimizer"]
     if trainer.scheduler is not None:
         yield trainer.scheduler, found["scheduler"]
-    # Of older files these two come with the slots, when the step is compiled.
-    if trainer.ema is not None and found.get("ema") is not None:
+    scale = trainer.step.settings.loss_scale
+    if trainer.ema is not None and found["ema"] is not None:
         yield trainer.ema, {k: v for k, v in found["ema"].items() if k != "decay"}
-    if trainer.step.settings.loss_scale is not None and found.get("loss_scale") is not None:
-        yield trainer.step.settings.loss_scale, found["loss_scale"]
+    if scale is not None and found["loss_scale"] is not None:
+        yield scale, found["loss_scale"]
 
 
 def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,7 +201,7 @@ def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str
 def _check_facts(path: Path_, found: Mapping[str, Any], facts: dict[str, Any]) -> None:
     """Raise CheckpointError if the order of an epoch in progress would be another one."""
     was = found["fit_facts"]
-    if found["position"] and was != facts and {"drop_last": False, **was} != facts:
+    if found["position"] and was != facts:
         raise CheckpointError(
             f"{path} stands within an epoch of {was}; this call has {facts}. To go on, they must "
             "be the same."
