@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 
 import numpy as np
 import pytest
@@ -62,35 +61,18 @@ def test_a_checkpoint_predicts_as_the_saved_model(capsys, tmp_path):
     assert _run(capsys, "predict", run, data, *NUMPY)[1] == wanted
 
 
-def test_a_run_that_diverges_leaves_its_checkpoint_as_it_was(capsys, tmp_path):
+def test_a_run_that_diverges_at_once_leaves_no_checkpoint(capsys, tmp_path):
     data, run = _noise(tmp_path / "a.csv"), tmp_path / "run.ckpt"
     line = ("train", data, "--target", "y", "--optimizer", "sgd", "--resume", run, *NUMPY)
-    assert _run(capsys, *line, "--epochs", "2")[0] == 0
-    before = load_model(run).model.state_dict()
-    code, _, err = _run(
-        capsys, "train", data, "--target", "y", "--optimizer", "sgd", "--resume",
-        tmp_path / "other.ckpt", "--lr", "1e30", "--epochs", "9", *NUMPY,
-    )  # fmt: skip
+    code, _, err = _run(capsys, *line, "--lr", "1e30", "--epochs", "9")
     assert code == 1
     assert "training diverged: the loss was" in err
-    assert not (tmp_path / "other.ckpt").exists()
-    code, _, err = _run(capsys, *line, "--epochs", "3", "--lr", "1e30")
-    assert code == 0
-    assert re.search(r"warning: .*lr=0.001 \(1e\+30 was not taken\)", err)
-    after = load_model(run).model.state_dict()
-    assert all(np.isfinite(a).all() for a in after.values())
-    assert not np.array_equal(before["0.weight"], after["0.weight"])
-
-
-def test_a_run_that_went_on_and_diverged_says_from_where(capsys, tmp_path):
-    data, run = _noise(tmp_path / "a.csv"), tmp_path / "d.ckpt"
-    line = ("train", data, "--target", "y", "--optimizer", "sgd", "--resume", run, *NUMPY)
-    assert _run(capsys, *line, "--lr", "1e9", "--epochs", "1")[0] == 0
-    code, _, err = _run(capsys, *line, "--lr", "0.01", "--epochs", "9")
-    assert code == 1
-    assert "lr=1000000000.0 (0.01 was not taken)" in err
-    assert "It went on from" in err.splitlines()[-1]
-    assert "delete it to start anew" in err.splitlines()[-1]
+    assert "warning: " in err
+    assert "nothing was saved before" in err
+    assert not run.exists()
+    assert _run(capsys, *line, "--lr", "0.01", "--epochs", "2")[0] == 0
+    state = load_model(run).model.state_dict()
+    assert all(np.isfinite(array).all() for array in state.values())
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6, -1e8, 1e12])

@@ -169,14 +169,8 @@ def _finish(
     from gpubp.train import save_model
 
     reason = trainer.stop_reason or ""
-    if trainer.diverged:
-        advice = "Try a lower --lr."
-        if trainer.resuming:
-            advice = (
-                f"It went on from {options.resume} with the options that this was begun with: "
-                "delete it to start anew with a lower --lr."
-            )
-        raise CommandError(DIVERGED, f"training diverged: {reason}. {advice}")
+    if reason.startswith("the loss was"):
+        raise CommandError(DIVERGED, f"training diverged: {reason}. Try a lower --lr.")
     if options.save:
         save_model(options.save, trainer.model, extra)
     with of_files():

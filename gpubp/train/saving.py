@@ -41,7 +41,7 @@ class Saver:
         if self._path is not None:
             from gpubp.train import state
 
-            state.packed(self._trainer, self._plan.extra, {})
+            state.check_savable(self._trainer, self._plan.extra)
             if self._plan.resume is not None and _same(self._plan.resume, self._path):
                 self._written_at = self._trainer.steps
 

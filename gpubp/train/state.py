@@ -96,6 +96,16 @@ def packed(trainer: Trainer, extra: Mapping[str, Any] | None, tensors: Tensors) 
     }
 
 
+def check_savable(trainer: Trainer, extra: Mapping[str, Any] | None) -> None:
+    """Raise CheckpointError for what the user brings, and a file cannot hold."""
+    for name, value in (
+        ("scheduler", _of_schedule(trainer.scheduler)),
+        ("callbacks", _callbacks(trainer)),
+        ("extra", dict(extra or {})),
+    ):
+        tensorfile.pack(value, {}, name)
+
+
 def _of_schedule(scheduler: Any) -> Any:
     if scheduler is not None and not hasattr(scheduler, "state_dict"):
         raise CheckpointError(
