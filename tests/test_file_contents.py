@@ -227,3 +227,15 @@ def test_trainers_of_the_tests_describe_themselves(tmp_path):
     made = trainer()
     save_model(tmp_path / "m", made.model)
     assert "tied" not in tensorfile.read(tmp_path / "m")[1]["model"]
+
+
+def test_where_chunks_end_is_not_in_the_file(tmp_path, monkeypatch):
+    for name, batches in (("a", 16), ("b", 1)):
+        monkeypatch.setattr("gpubp.train.fit.FIRST_CHUNK_BATCHES", batches)
+        monkeypatch.setattr("gpubp.train.fit.SECONDS_BETWEEN_LOOKS", 1e-9 if batches == 1 else 1.0)
+        made = trainer(
+            schedule=("OneCycleLR", {"max_lr": 0.1, "total_steps": 30}), scheduler_every="step"
+        )
+        options = {"epochs": 2, "batch_size": 16, "max_steps": 10, "verbose": False}
+        made.fit(X, Y, checkpoint=tmp_path / name, **options)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
