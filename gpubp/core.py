@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.errors import DataError, DTypeError, TraceError
-from gpubp.interop import from_host_dlpack, on_device
+from gpubp.interop import host_array, on_device
 from gpubp.operators import Operators
 from gpubp.store import Slot
 
@@ -162,6 +162,9 @@ class Graph:
         outputs: what the program returns.
         writes: (slot, node): at the end, `slot` takes the node's value.
         assumptions: (fact, its value while tracing); see `assume`.
+        ratios: by the index of a node that is a mean over a count, (sum, count); the count is None
+            where the node is a sum; see `gpubp.totals`.
+        notes: what a loss says about the model's outputs; see `note`.
     """
 
     def __init__(self) -> None:
@@ -171,6 +174,8 @@ class Graph:
         self.writes: list[tuple[Slot, Node]] = []
         self.random_streams = 0
         self.assumptions: list[tuple[Callable[[], object], object]] = []
+        self.ratios: dict[int, tuple[Node, Node | None]] = {}
+        self.notes: dict[str, Any] = {}
         self._known: dict[Any, Node] = {}
 
     def add(self, spec: OpSpec, inputs: tuple[Node, ...], attrs: dict[str, Any]) -> Node:
@@ -404,6 +409,16 @@ def assume(fact: Callable[[], object]) -> None:
         graph.assumptions.append((fact, fact()))
 
 
+def note(name: str, value: Any) -> None:
+    """Tell who traces what a function knows of its arguments; the first to say it is heard.
+
+    A loss so says that outputs are logits, however deep in a user's function it is called.
+    """
+    graph = _active.graph
+    if graph is not None:
+        graph.notes.setdefault(name, value)
+
+
 def _not_filled_in(*_: Any) -> Any:
     raise TypeError("gpubp.eager has not been imported")
 
@@ -456,8 +471,13 @@ def evaluate(spec: OpSpec, arrays: Sequence[ConcreteArray], attrs: dict[str, Any
     return np.asarray(spec.reference(*arrays, **attrs), dtype=out.dtype)
 
 
-def concrete(value: Any) -> ConcreteArray:
-    """A NumPy array from anything array-like that is not traced; no copy where none is needed."""
+def concrete(value: Any, name: str = "an argument") -> ConcreteArray:
+    """A NumPy array from anything array-like that is not traced; no copy where none is needed.
+
+    Raises:
+        TraceError: a traced array.
+        DataError, DTypeError: what `gpubp.interop.host_array` refuses, or an array on a GPU.
+    """
     if isinstance(value, Array):
         raise TraceError(
             f"a traced array {describe(value)} was used outside the function it was traced in. "
@@ -465,15 +485,12 @@ def concrete(value: Any) -> ConcreteArray:
         )
     if isinstance(value, Slot):
         return value.value
-    if not isinstance(value, np.ndarray):
-        if on_device(value):
-            raise DataError(
-                f"a {type(value).__name__} on a GPU was used as a constant of a traced function, "
-                "or where a host array is needed. Pass it as an argument, or copy it with .get()."
-            )
-        if hasattr(value, "__dlpack__"):
-            return from_host_dlpack(value)
-    array = np.asarray(value)
+    if not isinstance(value, np.ndarray) and on_device(value):
+        raise DataError(
+            f"a {type(value).__name__} on a GPU was used as a constant of a traced function, "
+            "or where a host array is needed. Pass it as an argument, or copy it with .get()."
+        )
+    array = host_array(value, name)
     python_float = isinstance(value, float) and not isinstance(value, np.generic)
     return array.astype(np.float32) if python_float else array
 

@@ -19,7 +19,7 @@ from gpubp.backends.base import Backend
 from gpubp.core import OpSpec, at_once, bind
 from gpubp.errors import DataError, GpubpError
 from gpubp.function import CompiledFunction
-from gpubp.interop import device_number, on_device
+from gpubp.interop import device_number, on_device, require_signed
 from gpubp.ops.state import assign as assign_slot
 from gpubp.store import Slot
 
@@ -38,9 +38,10 @@ def native(array: Any) -> Any:
     """An array on a GPU as one of the library that results come in, over the same memory.
 
     Raises:
-        DataError: it cannot be shared.
+        DataError: it cannot be shared, or torch keeps it with the sign changed.
     """
     backend = backend_of(array)
+    require_signed(array, "an argument")
     try:
         return backend.native(array)
     except GpubpError:

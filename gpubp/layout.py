@@ -192,7 +192,9 @@ class _Canonical:
 
     def _transposed_product(self, node: Node, product: Node) -> Node:
         """(A B)^T as B^T A^T, so that the product is computed in the layout it is used in."""
-        a, b = (self._transposed(self.new[i.index]) for i in product.inputs)
+        batch = node.shape[:-2]
+        turned = (self._transposed(self.new[i.index]) for i in product.inputs)
+        a, b = (self._matrices(x, batch) for x in turned)
         made = self.graph.append(product.spec, (b, a), {}, node.shape, node.dtype)
         return self._owned(made)
 
@@ -236,7 +238,7 @@ class _Canonical:
         runs = _axis_runs(node.attrs["axis"])
         for axes in reversed(runs):
             shape = tuple(1 if i in axes else n for i, n in enumerate(source.shape))
-            attrs = {"axis": axes, "keepdims": True}
+            attrs = {**node.attrs, "axis": axes, "keepdims": True}
             source = self._owned(self.graph.append(node.spec, (source,), attrs, shape, node.dtype))
         if source.shape == node.shape:
             return source

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from gpubp.backends import get_backend
 from gpubp.backends.base import Backend
 from gpubp.compile import Options, compile_graph
-from gpubp.core import DTYPES, Array, ArrayType, ConcreteArray, Graph, concrete
+from gpubp.core import Array, ArrayType, ConcreteArray, Graph, concrete
 from gpubp.device_array import DeviceArray
-from gpubp.errors import DataError, DTypeError, IndexRangeError, TraceError
+from gpubp.errors import DataError, IndexRangeError, TraceError
 from gpubp.interop import on_device
 from gpubp.program import Program
 from gpubp.store import pack
@@ -71,7 +71,10 @@ class Runner:
                 self.backend.splits_columns,
                 self.backend.wide_rows,
             )
-            ready = Ready(graph, structure, program, self.backend.load(program))
+            loaded = self.backend.load(program)
+            if self._options.verifying:
+                self.backend.check_writes(loaded)
+            ready = Ready(graph, structure, program, loaded)
             self._known[types, key] = ready
         self.last = ready
         return ready
@@ -87,15 +90,15 @@ def check_indices(program: Program, arrays: Sequence[ConcreteArray]) -> None:
     Raises:
         IndexRangeError: says which argument holds what, where, and the allowed range.
     """
-    for position, limit in program.index_limits.items():
-        array = arrays[position]
+    for limit in program.index_limits:
+        array = arrays[limit.input]
         if isinstance(array, DeviceArray):
             continue  # the kernel looks at each
-        if array.size and (array.min() < 0 or array.max() >= limit):
-            where = tuple(int(i) for i in np.argwhere((array < 0) | (array >= limit))[0])
+        where = limit.bad(array, program.batched)
+        if where is not None:
             raise IndexRangeError(
-                f"argument {position} holds {array[where]} at index {where}; as a class label or "
-                f"index it must be 0 to {limit - 1}."
+                f"argument {limit.input} holds {array[where]} at index {where}; as a class label "
+                f"or index it must be 0 to {limit.limit - 1}."
             )
 
 
@@ -117,8 +120,8 @@ def as_input(
         A NumPy array, or a DeviceArray for an array on a GPU.
 
     Raises:
-        DTypeError: not numbers.
-        DataError: it is on a GPU, and the backend reads the host's memory.
+        DTypeError: not numbers, or numbers that gpubp cannot hold; see `interop.host_array`.
+        DataError: it is on a GPU, and the backend reads the host's memory; elements are masked.
     """
     if isinstance(value, Array):
         raise TraceError(f"{name} is a traced array: call compiled functions outside of traces.")
@@ -131,15 +134,6 @@ def as_input(
                 ".get()."
             )
         return backend.adopt(value, name, floating)
-    array: NDArray[Any] = concrete(value)
-    if array.dtype.kind == "f":
-        target = floating or (array.dtype if array.dtype in DTYPES else np.dtype(np.float32))
-    elif array.dtype.kind in "iu":
-        target = array.dtype if array.dtype in DTYPES else np.dtype(np.int64)
-    elif array.dtype.kind == "b":
-        target = array.dtype
-    else:
-        raise DTypeError(
-            f"{name} has dtype {array.dtype}; expected numbers. Encode text and objects first."
-        )
+    array: NDArray[Any] = concrete(value, name)
+    target = floating if array.dtype.kind == "f" and floating is not None else array.dtype
     return np.asarray(array, dtype=target, order="C")

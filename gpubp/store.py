@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpubp.errors import ShapeError
+from gpubp.errors import DTypeError, ShapeError
+from gpubp.interop import host_array
 
 ALIGN_BYTES = 64
 
@@ -89,7 +90,10 @@ class Slot:
 
     def __init__(self, name: str, value: ArrayLike, dtype: Any = None) -> None:
         self.name = name
-        self._value: NDArray[Any] = np.array(value, dtype=dtype, order="C")
+        given = host_array(value, name)
+        # A dtype that gpubp has not, of an array of NumPy's, is refused and not widened.
+        own = value.dtype if isinstance(value, (np.ndarray, np.generic)) else given.dtype
+        self._value: NDArray[Any] = np.array(_kept(given, dtype or own, name), order="C")
         self.shape: tuple[int, ...] = self._value.shape
         self.dtype: np.dtype[Any] = self._value.dtype
         self.bank: Bank | None = None
@@ -116,12 +120,22 @@ class Slot:
 
     @value.setter
     def value(self, new: ArrayLike) -> None:
-        array = np.asarray(new)
+        self.value[...] = self.fitting(new)
+
+    def fitting(self, new: ArrayLike) -> NDArray[Any]:
+        """A value as this slot would take it; nothing is changed.
+
+        Raises:
+            ShapeError: of another shape.
+            DTypeError, DataError: floats for integers or the like, or what
+                `gpubp.interop.host_array` refuses.
+        """
+        array = host_array(new, self.name)
         if array.shape != self.shape:
             raise ShapeError(
                 f"{self.name}: got a value of shape {array.shape}, expected {self.shape}."
             )
-        self.value[...] = array
+        return _kept(array, self.dtype, self.name)
 
     def place(self, bank: Bank, offset: int) -> None:
         """Move the value into `bank` at `offset` (elements); from now on it is a view of it."""
@@ -132,6 +146,21 @@ class Slot:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name}, shape={self.shape}, dtype={self.dtype})"
+
+
+def _kept(array: NDArray[Any], dtype: Any, name: str) -> NDArray[Any]:
+    """The array in a slot's dtype: floats are rounded to floats, all else must stay as it is."""
+    target = np.dtype(dtype)
+    if target == array.dtype or target.kind == "f":
+        return array.astype(target, copy=False)
+    with np.errstate(invalid="ignore"):
+        made = array.astype(target)
+    if not np.array_equal(made, array):
+        raise DTypeError(
+            f"{name} is of {target} and cannot hold the value given, of {array.dtype}: numbers "
+            "would change. Round or encode it first."
+        )
+    return made
 
 
 def aligned_zeros(size: int, dtype: Any) -> NDArray[Any]:

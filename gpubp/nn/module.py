@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.core import active_graph, assume, at_once
 from gpubp.errors import ShapeError, UnknownNameError, unknown_name
-from gpubp.interop import on_device
+from gpubp.interop import host_array, on_device
 from gpubp.nn.parameter import Buffer, Parameter
 
 ModuleT = TypeVar("ModuleT", bound="Module")
@@ -217,9 +216,13 @@ class Module:
         return (buffer for _, buffer in self.named_buffers())
 
     def train(self: ModuleT, mode: bool = True) -> ModuleT:
-        """Set train mode (or eval mode) here and below; returns self."""
-        for module in self.modules():
-            module.training = mode
+        """Set train mode (or eval mode) here and below; returns self.
+
+        Each sub-module's own `train` is called: one that overrides it may stay as it is.
+        """
+        self.training = mode
+        for module in self.children():
+            module.train(mode)
         return self
 
     def eval(self: ModuleT) -> ModuleT:
@@ -249,6 +252,7 @@ class Module:
         Raises:
             UnknownNameError: `strict`, and the names differ.
             ShapeError: an array's shape differs from the slot's.
+            DTypeError, DataError: numbers that a slot cannot hold; see `interop.host_array`.
         """
         slots = self._slots_by_name()
         missing = [name for name in slots if name not in state]
@@ -258,7 +262,7 @@ class Module:
                 f"the state does not fit {type(self).__name__}: missing {_listed(missing)}; "
                 f"unexpected {_listed(unexpected)}. Pass strict=False to load the rest."
             )
-        values = {name: np.asarray(state[name]) for name in slots if name in state}
+        values = {name: host_array(state[name], name) for name in slots if name in state}
         wrong = [
             f"{name}: got {value.shape}, expected {slots[name].shape}"
             for name, value in values.items()
@@ -266,7 +270,8 @@ class Module:
         ]
         if wrong:
             raise ShapeError(f"the state does not fit {type(self).__name__}: {'; '.join(wrong)}.")
-        for name, value in values.items():
+        fitting = {name: slots[name].fitting(value) for name, value in values.items()}
+        for name, value in fitting.items():
             slots[name].value = value
         return LoadResult(missing, unexpected)
 

@@ -11,6 +11,7 @@ import numpy as np
 from gpubp import ops
 from gpubp.core import Array
 from gpubp.errors import DataError, ShapeError
+from gpubp.interop import host_array
 from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
 from gpubp.optim.group import checked_params
@@ -138,7 +139,7 @@ class EMA:
         """
         if self._applied:
             raise DataError("the averages are applied; leave the `with` block before loading.")
-        given = [np.asarray(a) for a in state_dict["averages"]]
+        given = [host_array(a, "an average") for a in state_dict["averages"]]
         if len(given) != len(self._params):
             raise DataError(f"got {len(given)} averages, expected {len(self._params)}.")
         if state_dict.get("decay", self.decay) != self.decay:

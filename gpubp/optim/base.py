@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from gpubp.core import Array, assume
 from gpubp.errors import DataError, ShapeError, UnknownNameError, unknown_name
+from gpubp.interop import host_array
 from gpubp.nn.parameter import Parameter
 from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params, plain
 from gpubp.optim.rules import adjusted
@@ -285,7 +286,7 @@ class Optimizer(ABC):
     def _checked_state(self, name: str, param: Parameter, value: Any) -> NDArray[Any]:
         if name not in self.state_names:
             raise UnknownNameError(f"{type(self).__name__} has no state named {name!r}.")
-        array = np.array(value, dtype=param.dtype)
+        array = np.array(host_array(value, f"{param.name}: state {name}"), dtype=param.dtype)
         if array.shape != param.shape:
             raise ShapeError(
                 f"{param.name}: state {name} has shape {array.shape}, expected {param.shape}."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpubp.train.callbacks import Callback, LRMonitor, TerminateOnNaN
 from gpubp.train.history import History
+from gpubp.train.metrics import metric
 from gpubp.train.monitors import EarlyStopping, ModelCheckpoint
 from gpubp.train.trainer import Trainer
 
@@ -48,5 +49,6 @@ __all__ = [
     "WandbLogger",
     "load_model",
     "load_weights",
+    "metric",
     "save_model",
 ]

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp import totals
 from gpubp.backends import Backend, get_backend
-from gpubp.core import ArrayType
+from gpubp.core import ArrayType, active_graph
 from gpubp.device_array import DeviceArray
 from gpubp.function import compile_function
 from gpubp.inference import Batched
 from gpubp.nn.module import Module
 from gpubp.runner import as_input
 from gpubp.trace import trace
-from gpubp.train.metrics import Metric, accuracy, accuracy_by_itself
+from gpubp.train.metrics import Metric, accuracy_by_itself, find
+from gpubp.train.reading import Reading
 
 BATCH = 1024
 _INTEGERS = (np.dtype(np.int32), np.dtype(np.int64))
-_OF_LOGITS = ("BCEWithLogitsLoss", "SoftMarginLoss", "HingeEmbeddingLoss")
 
 
 @contextmanager
@@ -36,13 +38,27 @@ def mode(model: Module, training: bool) -> Iterator[None]:
             module.training = was
 
 
+@contextmanager
+def training_mode(model: Module) -> Iterator[None]:
+    """The modes to train in: the user's.
+
+    A model in train mode stays as it is, so that modules which were put into eval mode (a frozen
+    BatchNorm, a Dropout switched off) are trained around. A model that is in eval mode as a whole,
+    as after predicting, is put into train mode for a while.
+    """
+    if model.training:
+        yield
+        return
+    with mode(model, training=True):
+        yield
+
+
 class Evaluator:
     """Runs a model and its loss on data of any size.
 
     Args:
         model: the model.
         loss: takes (outputs, y) or (outputs, y, weights).
-        loss_fn: whose class says what a single output means.
         backend, device: see `gp.compile`.
     """
 
@@ -50,21 +66,29 @@ class Evaluator:
         self,
         model: Module,
         loss: Callable[..., Any],
-        loss_fn: Any,
         backend: str | Backend | None,
         device: str,
     ) -> None:
         self._model = model
         self._loss = loss
-        self._threshold = 0.0 if type(loss_fn).__name__ in _OF_LOGITS else 0.5
+        self._reading = Reading()
         self.backend = get_backend(backend, device)
         self._forward = compile_function(model, backend=self.backend)
         self._batched = Batched(model, self.backend)
         self._both = compile_function(self._outputs_and_loss, backend=self.backend)
 
-    def _outputs_and_loss(self, x: Any, *rest: Any) -> tuple[Any, Any]:
+    def _outputs_and_loss(self, x: Any, *rest: Any) -> tuple[Any, ...]:
+        """Outputs, loss, and the sums and counts of its terms; called once, on traced arrays."""
         outputs = self._model(x)
-        return outputs, self._loss(outputs, *rest)
+        loss = self._loss(outputs, *rest)
+        graph = active_graph()
+        assert graph is not None
+        notes = graph.notes
+        self._reading = Reading(
+            notes.get("from_logits"), notes.get("ignore_index"), "one_hot" in notes
+        )
+        terms = totals.terms_of(graph, graph.lift(loss), x.shape[0])
+        return outputs, loss, [t.total for t in terms], [t.count for t in terms]
 
     def predict(self, X: Any, floating: np.dtype[Any], batch_size: int) -> Any:
         """The outputs of all samples; where they are, on a device or on the host."""
@@ -103,7 +127,7 @@ class Evaluator:
         """Raise what the named metrics will raise for these targets; functions are not called."""
         for metric in metrics:
             if metric.named:
-                metric.compute(np.asarray(y), outputs, self._threshold)
+                metric.of(np.asarray(y), outputs, self._reading)
 
     def measure(
         self, arrays: Sequence[Any], floating: np.dtype[Any], metrics: Sequence[Metric] = ()
@@ -116,21 +140,25 @@ class Evaluator:
             metrics: to compute; accuracy comes by itself if targets are class labels.
 
         Returns:
-            "loss" first: the mean of the batches' losses, weighted by their sizes.
+            "loss" first: as of one batch of all samples.
         """
-        loss = 0.0
-        parts = []
-        total = len(arrays[0])
+        rows, parts = [], []
         with mode(self._model, training=False):
-            for i in range(0, total, BATCH):
+            for i in range(0, len(arrays[0]), BATCH):
                 batch = [as_input(a[i : i + BATCH], "data", floating) for a in arrays]
-                outputs, mean = self._both(*batch)
-                loss += float(mean) * len(batch[0])
+                outputs, *loss = self._both(*batch)
+                rows.append(_row(len(batch[0]), *loss))
                 parts.append(outputs)
         outputs, y = np.concatenate(parts), np.asarray(arrays[1])
-        found = {"loss": loss / total}
-        wanted = {metric.name: metric.compute for metric in metrics}
-        wanted = {**dict.fromkeys(accuracy_by_itself(metrics, y, outputs), accuracy), **wanted}
-        for name, compute in wanted.items():
-            found[name] = compute(y, outputs, self._threshold)
-        return found
+        found = {"loss": totals.together(np.stack(rows))}
+        wanted = [*find(accuracy_by_itself(metrics, y, outputs)), *metrics]
+        how = replace(self._reading, weights=np.asarray(arrays[2]) if len(arrays) > 2 else None)
+        return {**found, **{metric.name: metric.of(y, outputs, how) for metric in wanted}}
+
+
+def _row(size: int, loss: Any, sums: Sequence[Any], counts: Sequence[Any]) -> NDArray[np.float64]:
+    """Sums and counts of a batch, (terms, 2); of a mean over samples if it has no terms."""
+    if not sums:
+        return np.array([[float(loss) * size, size]])
+    found = [(s, totals.NO_COUNT if c is None else c) for s, c in zip(sums, counts, strict=True)]
+    return np.array(found, np.float64)

@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 
 from gpubp.data.sources import Block, Blocks
 from gpubp.errors import DataError
+from gpubp.totals import spoiled
 from gpubp.train import foresight, resumption
 from gpubp.train.callbacks import Callback
-from gpubp.train.evaluation import mode
+from gpubp.train.evaluation import training_mode
 from gpubp.train.history import History
 from gpubp.train.inputs import Data
 from gpubp.train.interrupt import Interrupt
 from gpubp.train.plan import Plan
 from gpubp.train.progress import EpochProgress
-from gpubp.train.recording import mean_loss, measured, part_of_epoch
+from gpubp.train.recording import is_spoiled, mean_loss, measured, part_of_epoch
 from gpubp.train.saving import Saver
 from gpubp.train.scheduling import advance
 
@@ -68,22 +69,27 @@ class Fit:
     def run(self) -> History:
         """Train to the end of the plan, or to what comes first."""
         trainer = self.trainer
-        self._start()
-        foresight.check(trainer, self.plan, self.data)
-        begun: list[Callback] = []
-        with self._interrupt:
-            try:
-                for callback in trainer.callbacks:
-                    callback.on_train_begin(trainer)
-                    begun.append(callback)
-                self._saver.check()
-                self._epochs()
-                self._saver.before_end()
-            finally:
-                for callback in begun:
-                    callback.on_train_end(trainer)
-            self._saver.after_end()
+        with training_mode(trainer.model):
+            self._start()
+            foresight.check(trainer, self.plan, self.data)
+            with self._interrupt:
+                self._run_epochs()
+                self._saver.after_end()
         return trainer.history
+
+    def _run_epochs(self) -> None:
+        trainer = self.trainer
+        begun: list[Callback] = []
+        try:
+            for callback in trainer.callbacks:
+                callback.on_train_begin(trainer)
+                begun.append(callback)
+            self._saver.check()
+            self._epochs()
+            self._saver.before_end()
+        finally:
+            for callback in begun:
+                callback.on_train_end(trainer)
 
     def _epochs(self) -> None:
         trainer = self.trainer
@@ -133,8 +139,7 @@ class Fit:
         """Compile ahead, so that the first epoch's rate is the rate of training."""
         trainer, size = self.trainer, self.plan.batch_size
         size = min(size, self.data.samples or size)
-        with mode(trainer.model, training=True):
-            trainer.step.prepare(*self.data.source.types(size))
+        trainer.step.prepare(*self.data.source.types(size))
 
     def _facts(self) -> dict[str, Any]:
         """What must be as it was, to go on within an epoch."""
@@ -174,6 +179,7 @@ class Fit:
     def _end_epoch(self, record: dict[str, float]) -> None:
         """Count the epoch as done, then let the schedule, callbacks and checkpoint follow."""
         trainer = self.trainer
+        wrong = is_spoiled(trainer)
         trainer.epoch += 1
         self._stream_samples = trainer.position
         trainer.position, trainer.losses = 0, []
@@ -185,11 +191,11 @@ class Fit:
         due = (trainer.epoch - trainer.fit_start) % self.plan.save_every == 0
         # What was asked for while metrics were measured is heard before the next epoch.
         if trainer.epoch >= self._last_epoch or self._must_stop() or due:
-            self._saver.save(record["loss"])
+            self._saver.save(wrong)
 
     def _leave_epoch(self) -> dict[str, float]:
         """Save, and record the part of an epoch that was trained on."""
-        self._saver.save(mean_loss(self.trainer))
+        self._saver.save(is_spoiled(self.trainer))
         record = part_of_epoch(self.trainer, self.plan, self.data, self._stream_samples)
         self.trainer.history.add(record)
         return record
@@ -199,7 +205,7 @@ class Fit:
         trainer, plan = self.trainer, self.plan
         progress.skip(trainer.position)
         blocks = self.data.source.blocks(order, plan.batch_size, trainer.position)
-        with mode(trainer.model, training=True), closing(blocks):
+        with closing(blocks):
             for block, last in self._marked(blocks):
                 start = 0
                 while start < len(block.order):
@@ -246,17 +252,17 @@ class Fit:
         )
         seconds = max(time.perf_counter() - begin, 1e-9)
         self._rate, self._seen = len(losses) / seconds, block.arrays
-        sizes = np.full(len(losses), float(size))
-        sizes[-1] = len(chunk) - size * (len(losses) - 1)
-        trainer.losses.append(losses.astype(np.float64) * sizes)
+        rows = trainer.step.totals
+        trainer.losses.append(rows)
         trainer.position += len(chunk)
         trainer.steps += len(losses)
         for callback in trainer.callbacks:
             callback.on_chunk_end(trainer, losses)
-        progress.advance(len(chunk), seconds, float(losses[-1]))
+        shown = losses[~np.isnan(losses) | spoiled(rows)]  # without batches where nothing counts
+        progress.advance(len(chunk), seconds, float(shown[-1]) if len(shown) else float("nan"))
         every = self.plan.save_every_steps
         if every and trainer.steps % every == 0:
-            self._saver.save(mean_loss(trainer))
+            self._saver.save(is_spoiled(trainer))
 
     def _chunk(self, progress: EpochProgress) -> int:
         """Steps to run before Python looks around."""

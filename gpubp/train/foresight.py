@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.errors import CheckpointError, ShapeError
-from gpubp.train.evaluation import mode
 from gpubp.train.inputs import Arrays, Data
 from gpubp.train.metrics import accuracy_by_itself
 from gpubp.train.plan import Plan
@@ -83,8 +82,7 @@ def _check_last_batch(trainer: Trainer, plan: Plan, data: Data) -> None:
     if types is None or (samples is not None and rest * size < samples - trainer.position):
         return
     try:
-        with mode(trainer.model, training=True):
-            trainer.step.prepare(*types)
+        trainer.step.prepare(*types)
     except ShapeError as error:
         short = types[0].shape[0]
         advice = "pass drop_last=True to fit to leave it out" if samples else "leave it out"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpubp.totals import spoiled, together
 from gpubp.train.inputs import Data
 from gpubp.train.plan import Plan
 
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
 
 
 def mean_loss(trainer: Trainer) -> float:
-    """The mean loss of a sample so far: one sum, so that where chunks end does not matter."""
-    return float(np.concatenate(trainer.losses).sum() / trainer.position)
+    """The loss of the samples so far: one sum, so that where chunks end does not matter."""
+    return together(np.concatenate(trainer.losses))
+
+
+def is_spoiled(trainer: Trainer) -> bool:
+    """A loss of the epoch so far is NaN or infinite."""
+    return any(bool(spoiled(rows).any()) for rows in trainer.losses)
 
 
 def measured(trainer: Trainer, data: Data) -> dict[str, float]:

@@ -6,7 +6,6 @@ with other weights than its last ones (the best), the file gives these to whoeve
 
 from __future__ import annotations
 
-import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -45,15 +44,15 @@ class Saver:
             if self._plan.resume is not None and _same(self._plan.resume, self._path):
                 self._written_at = self._trainer.steps
 
-    def save(self, loss: float) -> None:
+    def save(self, spoiled: bool) -> None:
         """Write the state, unless the run has diverged.
 
         Args:
-            loss: the mean of the epoch so far.
+            spoiled: a loss of the epoch so far is NaN or infinite.
         """
         if self._path is None:
             return
-        why = self._unfit(loss)
+        why = self._unfit(spoiled)
         if why is None:
             self._trainer.save(self._path, self._plan.extra)
             self._written_at = self._trainer.steps
@@ -67,15 +66,15 @@ class Saver:
                 f"{kept}."
             )
 
-    def _unfit(self, loss: float) -> str | None:
+    def _unfit(self, spoiled: bool) -> str | None:
         trainer = self._trainer
         if trainer.diverged:
             return f"the run diverged ({trainer.stop_reason})"
         if not trainer.weights_are_finite():
             return "weights are not finite"
         # Updates with gradients that are not finite are skipped where the loss is scaled.
-        if not math.isfinite(loss) and trainer.step.settings.loss_scale is None:
-            return f"the loss of the epoch is {loss}"
+        if spoiled and trainer.step.settings.loss_scale is None:
+            return "a loss of the epoch is not finite"
         return None
 
     def before_end(self) -> None:

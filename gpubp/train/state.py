@@ -74,7 +74,7 @@ def packed(trainer: Trainer, extra: Mapping[str, Any] | None, tensors: Tensors) 
     parts = {
         "optimizer": trainer.optimizer.state_dict(),
         "slots": _values(trainer),
-        "losses": np.concatenate([np.zeros(0), *trainer.losses]),
+        "losses": np.concatenate(trainer.losses) if trainer.losses else np.zeros((0, 1, 2)),
         "scheduler": _of_schedule(trainer.scheduler),
         "ema": None if average is None else average.state_dict(),
         "loss_scale": None if scale is None else scale.state_dict(),
@@ -201,7 +201,12 @@ def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str
         if missing:
             raise LookupError(f"it has no {missing[0]}")
         losses = found["losses"]
-        if losses.ndim != 1 or losses.dtype != np.float64 or len(found["generator"]) != 2:
+        if (
+            losses.ndim != 3
+            or losses.shape[2] != 2
+            or losses.dtype != np.float64
+            or len(found["generator"]) != 2
+        ):
             raise LookupError(f"its losses are {losses.dtype} of shape {losses.shape}")
     except (LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is incomplete: {error}.") from error

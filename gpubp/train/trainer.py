@@ -1,8 +1,9 @@
 """Trainer: epochs, validation, history, callbacks and checkpoints around a compiled step.
 
 Comes in: a model, a loss, an optimiser and data. Goes out: a `History`, metrics, predictions.
-Training runs in train mode, evaluation and prediction in eval mode; afterwards the model is in the
-mode it was in before.
+Evaluation and prediction run in eval mode; afterwards every module is in the mode it was in before.
+Training leaves modes as they are, so that what was put into eval mode (a frozen BatchNorm, a
+Dropout switched off) stays so; only a model that is in eval mode as a whole is put into train mode.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.backends import Backend
+from gpubp.core import note
 from gpubp.data.checks import check_finite, check_not_empty
 from gpubp.device_array import DeviceArray
 from gpubp.errors import DataError, unknown_name
+from gpubp.interop import check_dtype
 from gpubp.nn.module import Module
 from gpubp.optim.averaging import EMA
 from gpubp.optim.base import Optimizer
@@ -29,7 +32,7 @@ from gpubp.train.callbacks import Callback
 from gpubp.train.evaluation import BATCH, Evaluator
 from gpubp.train.fit import Fit
 from gpubp.train.history import History
-from gpubp.train.metrics import UserMetric
+from gpubp.train.metrics import Metric, UserMetric
 from gpubp.train.plan import Plan
 from gpubp.train.scheduling import check_monitor
 from gpubp.train.weights import ClassWeight, weighted_loss
@@ -44,7 +47,9 @@ class Trainer:
 
     Args:
         model: maps a batch of samples to predictions.
-        loss_fn: maps (predictions, targets) to a scalar: the mean over the batch.
+        loss_fn: maps (predictions, targets) to a scalar: a loss of `gpubp.nn`, or a function, which
+            is taken for a mean over samples but for the losses and `gp.ops.mean_over` it calls. A
+            function with the attribute `from_logits = True` takes logits, for metrics.
         optimizer: over the model's parameters.
         device: "auto", "cpu", "cuda" or "cuda:N"; see `gp.compile_step`.
         backend: a backend's name; default is the best one available.
@@ -109,7 +114,7 @@ class Trainer:
             device=device,
             **step_options,
         )
-        self.evaluator = Evaluator(model, self._loss, loss_fn, backend, device)
+        self.evaluator = Evaluator(model, self._loss, backend, device)
         self.seed = seed
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.epoch = self.steps = self.position = 0
@@ -117,7 +122,7 @@ class Trainer:
         self.diverged = False
         self.callbacks: Sequence[Callback] = ()
         # What checkpoints hold besides: of the unfinished epoch, and of the call of fit.
-        self.losses: list[NDArray[np.float64]] = []
+        self.losses: list[NDArray[np.float64]] = []  # sums and counts; see Step.totals
         self.epoch_rng: Mapping[str, Any] = self.rng.bit_generator.state
         self.fit_start = self.fit_steps = 0
         self.fit_facts: dict[str, Any] = {}
@@ -138,7 +143,7 @@ class Trainer:
         validation_data: Sequence[ArrayLike] | None = None,
         shuffle: bool = True,
         verbose: bool = True,
-        metrics: Sequence[str | UserMetric] = (),
+        metrics: Sequence[str | UserMetric | Metric] = (),
         *,
         drop_last: bool = False,
         validation_split: float = 0.0,
@@ -171,11 +176,13 @@ class Trainer:
                 val_loss, val_accuracy for class labels, and the metrics.
             shuffle: a new order each epoch.
             verbose: show progress on stderr.
-            metrics: names or functions of (targets, outputs), measured on X, y after each epoch,
-                and on the validation data; see `gpubp.train.metrics`. A name stands once.
+            metrics: names, functions of (targets, outputs), or `gpubp.train.metric` with a
+                threshold or weights; measured on X, y after each epoch, and on the validation
+                data. A name stands once.
             validation_split: the share of X, y to hold out, chosen at random by the trainer's seed.
             sample_weight: one weight a sample: the loss is mean(weight * loss of the sample).
-            class_weight: label -> weight, or "balanced"; multiplies the sample weights.
+            class_weight: label -> weight, or "balanced"; multiplies the sample weights of the rows
+                that are trained on, and is counted over these alone. Held-out rows have none.
             callbacks: called in order; see `gpubp.train.Callback`.
             max_steps: end after so many steps, counted over a fit and its resumptions.
             max_time: end after about so many seconds.
@@ -190,7 +197,8 @@ class Trainer:
                 says which were taken and which stay as in the file.
 
         Returns:
-            The trainer's history, whose "loss" is the mean over the epoch's samples. An epoch that
+            The trainer's history, whose "loss" is that of the epoch's samples as of one batch (a
+            batch in which nothing counts is left out; a sum is a sum). An epoch that
             was not finished is the last record, numbered by its share (2.5: half of the third).
 
         Raises:
@@ -213,16 +221,16 @@ class Trainer:
         self,
         X: ArrayLike,
         y: ArrayLike,
-        metrics: Sequence[str | UserMetric] = (),
+        metrics: Sequence[str | UserMetric | Metric] = (),
         sample_weight: ArrayLike | None = None,
     ) -> dict[str, float]:
-        """The mean loss, the accuracy if the targets are class labels, and metrics.
+        """The loss as of one batch of all samples, accuracy for class labels, and metrics.
 
         Args:
             X: samples along the first axis.
             y: one target a sample.
             metrics: as for `fit`.
-            sample_weight: as for `fit`; for the loss alone.
+            sample_weight: as for `fit`; for the loss, and for metrics that are `weighted`.
 
         Raises:
             DataError: unusable data, with where.
@@ -244,6 +252,8 @@ class Trainer:
             DataError: X is empty or not finite.
         """
         backend = self.evaluator.backend
+        if isinstance(X, np.memmap):
+            check_dtype(X.dtype, "X")
         data = X if isinstance(X, np.memmap) else as_input(X, "X", self.floating, backend)
         check_not_empty(data, "X")
         if not isinstance(data, DeviceArray):
@@ -312,6 +322,8 @@ class Trainer:
         return self.optimizer.parameters()[0].dtype
 
     def _loss(self, outputs: Any, y: Any, weights: Any = None) -> Any:
+        if getattr(self.loss_fn, "from_logits", None):
+            note("from_logits", True)
         if weights is None:
             return self.loss_fn(outputs, y)
         return weighted_loss(self.loss_fn, outputs, y, weights)

@@ -89,6 +89,8 @@ CALLS: dict[str, Call] = {
     "threshold": lambda a: ops.threshold(a["x"], 0.1, -3.0),
     "prelu": lambda a: ops.prelu(a["x"], a["slope"]),
     "softmax_cross_entropy": lambda a: ops.softmax_cross_entropy(a["x"], a["labels"]),
+    "mean_over": lambda a: ops.mean_over(ops.sum(a["x"]), ops.sum(a["p"])),
+    "mean_over nothing": lambda a: ops.mean_over(ops.sum(a["x"]), ops.sum(a["p"] * 0.0)),
     "mixed dtypes": lambda a: ops.add(a["x"], a["d"]) + ops.sum(a["labels"]),
     "numbers": lambda a: 2 * a["x"] + 1 - ops.maximum(a["x"], np.float32(0.25)),
     "update": lambda a: ops.update.sgd(a["x"], a["y"], 0.1),

@@ -11,7 +11,7 @@ from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, op_words, place
 from gpubp.backends.numba_cpu.encode_matmul import encode_matmul
 from gpubp.backends.numba_cpu.gathered import Gathered
 from gpubp.backends.numba_cpu.opcodes import DTYPE_CODES
-from gpubp.errors import BackendError
+from gpubp.errors import BackendError, VerificationError
 from gpubp.fuse import arithmetic
 from gpubp.layout import c_strides, split_axes
 from gpubp.program import Operand, Part
@@ -46,6 +46,9 @@ def encode(
         resident: number of the buffer that stands for the first resident input.
         order: number of the buffer that stands for the index order at the step's position.
         gathered: batches that products read where they are.
+
+    Raises:
+        VerificationError: the encoder left out an output.
     """
     gathered = gathered or {}
     if part.outputs and all(math.prod(o.shape) == 0 for _, o in part.outputs):
@@ -54,11 +57,24 @@ def encode(
         in_place = part.outputs[0][1].value in gathered
         return None if in_place else _load_batch(part, resident, order)
     if part.kernel == "matmul":
-        return _matmul(part, gathered)
-    encoder = _ENCODERS.get(part.kernel)
-    if encoder is None:
+        encoded = _matmul(part, gathered)
+    elif part.kernel in _ENCODERS:
+        encoded = _ENCODERS[part.kernel](part)
+    else:
         raise BackendError(f"the CPU backend has no kernel for {part.kernel!r}.")
-    return encoder(part)
+    if part.kernel != "custom":  # whose function finds its operands itself
+        _require_outputs(part, encoded)
+    return encoded
+
+
+def _require_outputs(part: Part, encoded: EncodedPart) -> None:
+    """The code says where each output goes: none was forgotten."""
+    pairs = set(zip(encoded.words, encoded.words[1:]))
+    for _, operand in part.outputs:
+        if operand.place not in pairs:
+            raise VerificationError(
+                f"{part.name}: the CPU encoder left out %{operand.value}, one of its results."
+            )
 
 
 def _body_type(part: Part, positions: list[int]) -> str:
@@ -83,10 +99,12 @@ def _scalar(part: Part) -> EncodedPart:
     for operand in part.inputs:
         code += [DTYPE_CODES[operand.dtype.name], *place(operand)]
     for i, compute in enumerate(part.body):
-        code += op_words(compute, "float32", count + i, compute.args)
+        of_integers = all(part.type_of(a)[1].kind != "f" for a in compute.args)
+        code += op_words(compute, "int64" if of_integers else "float32", count + i, compute.args)
+        code[-1] += words.OF_INTEGERS if of_integers else 0
     for value, operand in part.outputs:
         code += [value, DTYPE_CODES[operand.dtype.name], *place(operand)]
-    return EncodedPart("scalar", code, 8 * (count + len(part.body)), [])
+    return EncodedPart("scalar", code, 16 * (count + len(part.body)), [])
 
 
 def _matmul(part: Part, gathered: Mapping[int, Gathered]) -> EncodedPart:
@@ -109,6 +127,7 @@ def _reduce(part: Part) -> EncodedPart:
     code = [0] * words.RED_WORDS
     code[words.RED_OP] = words.RED_CODES[compute.spec.name]
     code[words.RED_RED], code[words.RED_INNER] = red, inner
+    code[words.RED_MEAN] = int(compute.attrs.get("mean", False))
     code[words.RED_PER_ROW] = outer * inner // max(part.rows, 1)
     code[words.RED_IN_DTYPE] = DTYPE_CODES[in_dtype.name]
     code[words.RED_OUT_SCRATCH] = int(stored is None)
