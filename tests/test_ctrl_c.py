@@ -19,7 +19,7 @@ import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.backends.numba_cpu import NumbaBackend, pace
 from gpubp.backends.numpy import NumpyBackend
-from gpubp.pauses import Pauses
+from gpubp.runtime.pauses import Pauses
 from gpubp.train import EarlyStopping
 
 BACKENDS: dict[str, Callable[[], Any]] = {

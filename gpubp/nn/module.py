@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from numpy.typing import ArrayLike, NDArray
 
-from gpubp.announce import Table, announce
 from gpubp.core import active_graph, at_once
+from gpubp.core.announce import Table, announce
+from gpubp.core.facts import MISSING
+from gpubp.core.interop import host_array, on_device
 from gpubp.errors import ShapeError, UnknownNameError, unknown_name
-from gpubp.facts import MISSING
-from gpubp.interop import host_array, on_device
 from gpubp.nn.parameter import Buffer, Parameter
 
 ModuleT = TypeVar("ModuleT", bound="Module")
@@ -38,7 +38,7 @@ class Module:
     A module starts in train mode.
     """
 
-    _announces = True  # changes of attributes; see gpubp.facts
+    _announces = True  # changes of attributes; see gpubp.core.facts
     _table_names = ("_parameters", "_buffers", "_modules")
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gpubp.data.sources import Block, Blocks
 from gpubp.errors import DataError
-from gpubp.totals import spoiled
+from gpubp.runtime.totals import spoiled
 from gpubp.train import foresight, resumption
 from gpubp.train.callbacks import Callback
 from gpubp.train.evaluation import training_mode
