@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class Step:
     ) -> None:
         self._settings = settings or Settings()
         self._settings.check(optimizer)
-        self._fn = fn
+        self._fn, self._options = fn, options
         self._updater = Updater(optimizer, self._settings)
         self._rng = np.random.default_rng(seed)
         self._runner = Runner(self._trace_update, backend, device, True, options, "a step")
@@ -99,6 +99,21 @@ class Step:
     def program(self) -> Program | None:
         """The program that ran last."""
         return None if self._runner.last is None else self._runner.last.program
+
+    @property
+    def settings(self) -> Settings:
+        """How it updates."""
+        return self._settings
+
+    def unscheduled(self) -> Step:
+        """A step of the same function and optimiser that moves no schedule.
+
+        Gradients that wait for an update of one are not seen by the other.
+        """
+        settings = replace(self._settings, scheduler=None)
+        return Step(
+            self._fn, self._updater.optimizer, self.backend, None, settings, 0, self._options
+        )
 
     @property
     def grads(self) -> list[NDArray[Any]]:

@@ -95,17 +95,17 @@ def _put(file: IO[Any], lines: list[list[Any]]) -> None:
 
 
 def _lines(encoding: Encoding, outputs: Any, probabilities: bool) -> list[list[Any]]:
-    """The header and one line a sample."""
+    """The header and one line a sample; numbers keep all digits, so that reading gives the same."""
     from gpubp import ops
 
     found = encoding.predictions(outputs).tolist()
     if encoding.task == "regression":
         count = encoding.outputs
         header = ["prediction"] if count == 1 else [f"prediction_{i}" for i in range(count)]
-        return [header, *[[f"{value:.7g}" for value in row] for row in found]]
+        return [header, *found]
     lines = [["prediction"], *[[label] for label in found]]
     if probabilities:
         lines[0] += [f"probability_{label}" for label in encoding.classes]
-        for line, row in zip(lines[1:], ops.softmax(outputs).tolist(), strict=True):
-            line += [f"{value:.6f}" for value in row]
+        for line, row in zip(lines[1:], ops.softmax(outputs), strict=True):
+            line += list(row)  # of NumPy's float32, which prints as few digits as tell it apart
     return lines
