@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import points
 import pytest
+from registered import BACKENDS
 from tolerances import assert_same
 
 import gpubp as gp
@@ -315,7 +316,7 @@ def test_averages_and_loss_scales_go_on(how: str) -> None:
         HOWS[how](model2)  # the averaged weights themselves
 
 
-@pytest.mark.parametrize("backend", ["numba", "numpy"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("how", HOWS)
 def test_a_copied_generator_draws_on_by_itself(how: str, backend: str) -> None:
     generator = gp.Generator(7)
