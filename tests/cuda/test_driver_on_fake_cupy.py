@@ -52,7 +52,9 @@ def test_training_is_that_of_the_shim(cupy: Any, resident_bytes: int | None) -> 
 
 
 @shim
-def test_arrays_and_streams(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_cupy_arrays_in_the_order_of_its_stream(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend = CupyBackend()
     driver = backend.driver
     x, _ = digits()
