@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.core.interop import host_array
 from gpubp.errors import DataError, ShapeError
-from gpubp.interop import host_array
 
 
 class Standardizer:

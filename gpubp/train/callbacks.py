@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.totals import spoiled
+from gpubp.runtime.totals import spoiled
 
 if TYPE_CHECKING:
     from gpubp.train.trainer import Trainer

@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.core.interop import host_array
 from gpubp.errors import DataError
-from gpubp.interop import host_array
 from gpubp.nn.loss_base import Loss, weighing_samples
 from gpubp.nn.module import Module
 
