@@ -1,4 +1,4 @@
-"""Imports point one way: files import no file in a circle, and no folder one that stands above it."""
+"""Imports point one way: no file is imported in a circle, and no folder imports one above it."""
 
 from __future__ import annotations
 
