@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import optimizers
 import pytest
 
 import gpubp as gp
@@ -106,11 +107,7 @@ def test_averages_and_loss_scales() -> None:
         ema.decay = 2.0
 
 
-OPTIMIZERS = ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "Adamax"]
-OPTIMIZERS += ["ASGD", "Rprop", "Lion"]
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", optimizers.ROWS)
 def test_options_of_optimizers(name: str) -> None:
     made = getattr(optim, name)(_model().parameters())
     for option, value in made.defaults.items():

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from gpubp.compiler.views import c_strides
-from gpubp.core import OpSpec, Shape
+from gpubp.core import ArrayType, Kind, OpSpec, Shape
 from gpubp.core.store import Bank
+from gpubp.core.strided import is_contiguous
 
+PRODUCT = Kind.MATMUL.value  # the kernel of matrix products
 WHOLE = 1 << 16  # shares of the work begin and end at so many parts of it
 WHOLE_LINES, FINE = 16, 4  # grains: columns that fill cache lines, or shares of nearly one size
 
@@ -77,9 +78,7 @@ class Operand:
 
     @property
     def contiguous(self) -> bool:
-        return all(
-            n == 1 or s == c for n, s, c in zip(self.shape, self.strides, c_strides(self.shape))
-        )
+        return is_contiguous(self.shape, self.strides)
 
     @property
     def row_step(self) -> int:
@@ -159,7 +158,7 @@ class Part:
     @property
     def shared(self) -> str:
         """What workers share: "rows", or "columns" of a product."""
-        columns = self.kernel == "matmul" and self.outputs[0][1].axis == 1
+        columns = self.kernel == PRODUCT and self.outputs[0][1].axis == 1
         return "columns" if columns else "rows"
 
     @property
@@ -180,21 +179,18 @@ class Part:
                 found.update(a - base for a in self.body[i].args if a >= base)
         return sorted(found - {position})
 
-    def type_of(self, value: int) -> tuple[Shape, np.dtype[Any]]:
+    def type_of(self, value: int) -> ArrayType:
         """Shape and dtype of a numbered value."""
         if value < len(self.inputs):
             operand = self.inputs[value]
-            return operand.shape, operand.dtype
+            return ArrayType(operand.shape, operand.dtype)
         compute = self.body[value - len(self.inputs)]
-        return compute.shape, compute.dtype
+        return ArrayType(compute.shape, compute.dtype)
 
 
 def _flops(part: Part, compute: Compute) -> float:
-    if compute.spec.name == "matmul":
-        inner = part.type_of(compute.args[0])[0][-1]
-        return 2.0 * math.prod(compute.shape) * inner
-    sizes = [math.prod(compute.shape), *[math.prod(part.type_of(a)[0]) for a in compute.args]]
-    return compute.spec.flops * max(sizes)
+    out, inputs = ArrayType(compute.shape, compute.dtype), map(part.type_of, compute.args)
+    return compute.spec.arithmetic(out, *inputs, **compute.attrs)
 
 
 class IndexLimit(NamedTuple):

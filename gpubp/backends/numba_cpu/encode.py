@@ -13,7 +13,8 @@ from gpubp.backends.numba_cpu.gathered import Gathered, find_gathered
 from gpubp.backends.numba_cpu.opcodes import DTYPE_CODES
 from gpubp.compiler.group import arithmetic
 from gpubp.compiler.program import Operand, Part, Program
-from gpubp.compiler.views import c_strides, split_axes
+from gpubp.compiler.views import split_axes
+from gpubp.core.strided import c_strides
 from gpubp.errors import BackendError, VerificationError
 
 CROSS_BYTES = 16384
