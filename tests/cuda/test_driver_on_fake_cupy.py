@@ -15,7 +15,8 @@ from shim_driver import ShimDriver
 from tolerances import assert_same
 
 import gpubp as gp
-from gpubp.backends.cuda import CupyBackend, nvrtc
+from gpubp.backends.cuda import CupyBackend
+from gpubp.backends.cuda.drivers import nvrtc
 from gpubp.backends.cuda.drivers.base import DeviceMemoryError
 from gpubp.backends.cuda.drivers.cupy import SMALL, CupyDriver
 from gpubp.errors import BackendError
