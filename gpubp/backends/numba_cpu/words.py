@@ -86,7 +86,7 @@ MM_SCRATCH_C, MM_SCRATCH_B, MM_SCRATCH_A, MM_SCRATCH_CHAIN = 27, 28, 29, 30  # b
 MM_CHAIN_KERNEL = 31  # address of the chain kernel
 MM_PACK_A = 32  # 1: copy strips of A
 MM_TILES = 33  # address of the table of tiles
-MM_EPILOGUE = 34  # position in EPILOGUES
+MM_EPILOGUE = 34  # position in EPILOGUES; 0: nothing follows
 MM_BIAS = 35  # buffer (-1: none), byte offset
 MM_STATE = 37  # twice: buffer (-1: none), byte offset
 # TILE_MAX_NUMBERS times: buffer (-1: none, the number is static), byte offset, static bits
