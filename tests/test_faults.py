@@ -192,7 +192,7 @@ def _check_schedule() -> None:
 def test_a_frozen_learning_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     _check_schedule()
     monkeypatch.setattr(
-        "gpubp.optim.sgd.scalar", lambda value, like: np.asarray(value.value, like.dtype)
+        "gpubp.optim.sgd.scalar", lambda value, like: np.asarray(float(value.value), like.dtype)
     )
     _must_fail(_check_schedule)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpubp.core import active_graph
 from gpubp.core.announce import announce
+from gpubp.core.dispatch import active_graph
 
 
 class Noted:
