@@ -61,8 +61,8 @@ def op_source(kind: Any) -> str:
 def make_ops(kind: Any) -> Any:
     """The kernel that runs a chain's ops on one strip; its six words are in `op_source`.
 
-    A kernel of its own, called through its address, because it is most of the code: Numba would
-    optimise and emit it again with each kernel that contains it.
+    A kernel of its own, called through its address, because it is most of the code: it would be
+    optimised and emitted again with each kernel that contains it.
     """
     load, store = low.make_strip_access(kind)
     namespace = {

@@ -1,7 +1,7 @@
-"""What Numba does not offer: raw memory, bit casts, atomics, calls through addresses.
+"""Beneath the kernels' language: raw memory, bit casts, atomics, calls through addresses.
 
 Everything works on int64 addresses, so that no kernel allocates, reference-counts or raises, and
-the object code needs nothing from Numba or Python when it runs.
+the object code needs nothing from Python when it runs.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def call_kernel(
     tile: Any,
     scratch: Any,
 ) -> Any:
-    """Call a kernel by its address, in Numba's calling convention; returns its status."""
+    """Call a kernel by its address, see `translate.kernel_module`; returns its status."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         pointer = I8.as_pointer()

@@ -1,4 +1,4 @@
-"""Scalar functions of one float type that the op formulas use, as inlinable Numba functions."""
+"""Scalar functions of one float type that the op formulas use, as functions that are inlined."""
 
 from __future__ import annotations
 
