@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import os
 import sys
 import time
 import traceback
@@ -23,7 +24,9 @@ if __name__ == "__main__":  # pytest finds these folders by itself
     sys.path += [str(root), str(root / "cuda")]
 
 import torch
-from programs import Data, Mine, Outcome, Theirs, recipe
+from program_mine import Mine
+from program_theirs import Theirs
+from programs import Data, Outcome, recipe
 
 from gpubp.backends.numba_cpu import NumbaBackend
 
@@ -47,7 +50,7 @@ class Verdict(NamedTuple):
 
 @cache
 def backend(name: str) -> Any:
-    """"numpy", "numba1" to "numba3", "cuda"."""
+    """ "numpy", "numba1" to "numba3", "cuda"."""
     if name.startswith("numba"):
         return NumbaBackend(workers=int(name[5:]))
     if name == "cuda":
@@ -104,6 +107,7 @@ def main() -> int:
     parser.add_argument("--backends", default=",".join(BACKENDS), help="numpy, numba1..3, cuda")
     parser.add_argument("--show", action="store_true", help="print each program")
     given = parser.parse_args()
+    os.environ.setdefault("GPUBP_VERIFY", "1")
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     counts: collections.Counter[str] = collections.Counter()

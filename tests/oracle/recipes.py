@@ -174,3 +174,6 @@ class Recipe:
 
 def _listed(options: dict[str, Any]) -> str:
     return ", ".join(f"{k}={v}" for k, v in options.items())
+
+
+Rule = Callable[[Recipe], Any]

@@ -10,21 +10,20 @@ import numpy as np
 import torch
 
 Axes = int | tuple[int, ...] | None
+RENAMED = {
+    "equal": torch.eq,
+    "greater": torch.gt,
+    "greater_equal": torch.ge,
+    "less": torch.lt,
+    "less_equal": torch.le,
+    "not_equal": torch.ne,
+    "power": torch.pow,
+}
 
-abs, add, cos, divide, erf, exp = torch.abs, torch.add, torch.cos, torch.divide, torch.erf, torch.exp  # noqa: A001
-expm1, floor, log, log1p, matmul = torch.expm1, torch.floor, torch.log, torch.log1p, torch.matmul
-multiply, negative, power, sign = torch.multiply, torch.negative, torch.pow, torch.sign
-sin, sqrt, square, subtract = torch.sin, torch.sqrt, torch.square, torch.subtract
-equal, greater, greater_equal, less = torch.eq, torch.gt, torch.ge, torch.lt
-less_equal, not_equal, isfinite = torch.le, torch.ne, torch.isfinite
-logical_and, logical_not, logical_or = torch.logical_and, torch.logical_not, torch.logical_or
-maximum, minimum, swapaxes = torch.maximum, torch.minimum, torch.swapaxes
-broadcast_to, reshape, softmax, log_softmax = (
-    torch.broadcast_to,
-    torch.reshape,
-    torch.softmax,
-    torch.log_softmax,
-)
+
+def __getattr__(name: str) -> Any:
+    """What has the same arguments there, for the most part under the same name."""
+    return RENAMED[name] if name in RENAMED else getattr(torch, name)
 
 
 def constant(value: Any) -> Any:
@@ -38,7 +37,7 @@ def _axes(x: Any, axis: Axes) -> tuple[int, ...]:
     return axis if isinstance(axis, tuple) else (axis,)
 
 
-def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:  # noqa: A001
+def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     return torch.sum(x, _axes(x, axis), keepdim=keepdims) if x.ndim else x
 
 
@@ -46,11 +45,11 @@ def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     return torch.mean(x, _axes(x, axis), keepdim=keepdims) if x.ndim else x
 
 
-def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:  # noqa: A001
+def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     return torch.amax(x, _axes(x, axis), keepdim=keepdims)
 
 
-def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:  # noqa: A001
+def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     return torch.amin(x, _axes(x, axis), keepdim=keepdims)
 
 
@@ -68,10 +67,6 @@ def expand_dims(x: Any, axis: int) -> Any:
 
 def squeeze(x: Any, axis: Axes = None) -> Any:
     return torch.squeeze(x) if axis is None else torch.squeeze(x, axis)
-
-
-def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Any:
-    return torch.flatten(x, start_axis, end_axis)
 
 
 def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
@@ -134,18 +129,6 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
 def stop_gradient(x: Any) -> Any:
     return x.detach()
-
-
-def relu(x: Any) -> Any:
-    return torch.relu(x)
-
-
-def tanh(x: Any) -> Any:
-    return torch.tanh(x)
-
-
-def sigmoid(x: Any) -> Any:
-    return torch.sigmoid(x)
 
 
 def softplus(x: Any) -> Any:
