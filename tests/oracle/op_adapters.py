@@ -309,7 +309,7 @@ def loss(name: str, inputs: int = 2, **renamed: str) -> Callable[..., Any]:
         if rest:
             refuse("options by position")
         if any(hasattr(options.get(k), "node") for k in ("weight", "pos_weight")):
-            refuse("weights that are traced: a loss holds them")
+            refuse("weights that are computed, where a loss holds them")
         return getattr(nn, name)(**options)(*arrays)
 
     return adapted

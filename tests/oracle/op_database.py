@@ -60,13 +60,13 @@ TABLE: dict[str, Callable[..., Any]] = {
     "mul": ops.multiply,
     "div/no_rounding_mode": adapt.div,
     "true_divide": adapt.div,
-    "pow": adapt.floating(ops.power, "whole numbers: powers are of floats"),
+    "pow": adapt.floating(ops.power, "powers of whole numbers are of floats"),
     "__radd__": adapt.reflected(operator.add, ops.add),
     "__rsub__": adapt.reflected(operator.sub, ops.subtract),
     "__rmul__": adapt.reflected(operator.mul, ops.multiply),
     "__rdiv__": adapt.reflected(operator.truediv, ops.divide),
     "__rpow__": adapt.floating(
-        adapt.reflected(operator.pow, ops.power), "whole numbers: powers are of floats"
+        adapt.reflected(operator.pow, ops.power), "powers of whole numbers are of floats"
     ),
     "__rmatmul__": adapt.reflected(operator.matmul, ops.matmul),
     "max/binary": ops.maximum,
