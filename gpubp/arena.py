@@ -31,16 +31,62 @@ class Life:
     last_phase: int
     rows: RowKey | None
 
-    def fits(self, offset: int, other: Life, start: int) -> bool:
-        """This one may stand at `offset` while `other` stands at `start`."""
-        if offset >= start + other.nbytes or start >= offset + self.nbytes:
-            return True
-        early, late = (self, other) if self.first < other.first else (other, self)
-        if early.last_phase < late.first_phase:
-            return True
-        same_rows = early.rows is not None and early.rows == late.rows
-        same_place = offset == start and early.nbytes == late.nbytes
-        return same_rows and same_place and early.last < late.first
+
+class _Arena:
+    """The temporaries that have a place, by their first byte.
+
+    Two may overlap if no phase has both. Two that are walked by the same rows and are equally long
+    may share their place also within a phase, one after the other.
+    """
+
+    COLUMNS = 7  # start, end, first phase, last phase, first, last, rows
+
+    def __init__(self, capacity: int) -> None:
+        self._table = np.zeros((self.COLUMNS, capacity), np.int64)
+        self._count = 0
+        self._numbers: dict[tuple[RowKey, int], int] = {}
+
+    def place(self, life: Life) -> int:
+        """Put `life` at the lowest offset at which it disturbs nobody."""
+        kind = 0  # of no rows
+        if life.rows is not None:
+            kind = self._numbers.setdefault((life.rows, life.nbytes), len(self._numbers) + 1)
+        table = self._table[:, : self._count]
+        beside = table[:, (table[2] <= life.last_phase) & (table[3] >= life.first_phase)]
+        start = _lowest_gap(beside[0], beside[1], life.nbytes)
+        if kind and beside.size:
+            start = _shared_place(beside, life, kind, start)
+        self._insert(life, start, kind)
+        return start
+
+    def _insert(self, life: Life, start: int, kind: int) -> None:
+        n = self._count
+        at = int(np.searchsorted(self._table[0, :n], start, side="right"))
+        self._table[:, at + 1 : n + 1] = self._table[:, at:n]
+        phases = (life.first_phase, life.last_phase)
+        self._table[:, at] = (start, start + life.nbytes, *phases, life.first, life.last, kind)
+        self._count = n + 1
+
+
+def _lowest_gap(starts: np.ndarray, ends: np.ndarray, nbytes: int) -> int:
+    """The first byte of the lowest gap of this size between ranges ordered by their starts."""
+    if starts.size == 0:
+        return 0
+    reached = np.maximum.accumulate(ends)
+    before = np.concatenate(([0], reached[:-1]))
+    gaps = np.flatnonzero(starts - before >= nbytes)
+    return int(before[gaps[0]] if gaps.size else reached[-1])
+
+
+def _shared_place(beside: np.ndarray, life: Life, kind: int, below: int) -> int:
+    """The lowest place of its kind that is free while `life` is live, else `below`."""
+    alike = beside[:, (beside[6] == kind) & (beside[0] < below)]
+    taken = alike[0, (alike[4] <= life.last) & (alike[5] >= life.first)]
+    for start in np.setdiff1d(alike[0], taken):
+        overlap = (beside[0] < start + life.nbytes) & (beside[1] > start)
+        if np.count_nonzero(overlap) == np.count_nonzero(alike[0] == start):
+            return int(start)
+    return below
 
 
 def pack(
@@ -58,12 +104,12 @@ def pack(
         The program's buffers: those that were not temporaries, then the arena.
     """
     offsets: dict[int, int] = {}
-    placed: list[Life] = []
     end = 0
-    for life in sorted(_lives(buffers, instructions, phases), key=lambda x: (-x.nbytes, x.first)):
-        offsets[life.buffer] = _first_fit(life, placed, offsets) if reuse else end
+    lives = sorted(_lives(buffers, instructions, phases), key=lambda x: (-x.nbytes, x.first))
+    arena = _Arena(len(lives))
+    for life in lives:
+        offsets[life.buffer] = arena.place(life) if reuse else end
         end = max(end, offsets[life.buffer] + life.nbytes)
-        placed.append(life)
     return _rewrite(buffers, instructions, offsets, end)
 
 
@@ -82,16 +128,6 @@ def _lives(buffers: list[Buffer], instructions: list[Instruction], phases: list[
                     life.last, life.last_phase = i, phases[i]
                     life.rows = life.rows if life.rows == key else None
     return list(lives.values())
-
-
-def _first_fit(life: Life, placed: list[Life], offsets: dict[int, int]) -> int:
-    """The lowest offset at which `life` disturbs nobody."""
-    starts = {offsets[p.buffer] for p in placed}
-    ends = {offsets[p.buffer] + p.nbytes for p in placed}
-    for offset in sorted({0} | starts | ends):
-        if all(life.fits(offset, p, offsets[p.buffer]) for p in placed):
-            return offset
-    raise AssertionError("the end of the arena is always free")
 
 
 def _rewrite(

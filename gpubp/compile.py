@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gpubp.arena import pack
-from gpubp.core import INPUT, Graph, Kind, Node
+from gpubp.core import Graph, Kind, Node
 from gpubp.fuse import fuse
-from gpubp.layout import Layout, canonicalize
+from gpubp.labels import index_limits
+from gpubp.layout import canonicalize
 from gpubp.lower import Lowering
 from gpubp.plan import plan
 from gpubp.program import Operand, Part, Program
@@ -83,25 +84,11 @@ def compile_graph(
         [(n.shape, n.dtype) for n in canonical.outputs],
         batched,
         *_unfused_cost(canonical),
-        _index_limits(canonical, layouts),
+        index_limits(canonical, layouts, batched),
     )
     if options.verifying:
         check_program(program)
     return program
-
-
-def _index_limits(graph: Graph, layouts: dict[int, Layout]) -> dict[int, int]:
-    """Which inputs are used as labels or indices, and their smallest limit."""
-    limits: dict[int, int] = {}
-    for node in graph.nodes:
-        name = node.spec.name
-        if name not in ("gather", "softmax_cross_entropy", "softmax_cross_entropy_grad"):
-            continue
-        data, base = node.inputs[0], layouts[node.inputs[1].index].base
-        if base.spec is INPUT:
-            limit = data.shape[node.attrs["axis"] if name == "gather" else -1]
-            limits[base.payload] = min(limit, limits.get(base.payload, limit))
-    return limits
 
 
 def _unfused_cost(graph: Graph) -> tuple[int, int]:

@@ -6,7 +6,7 @@ an instruction, with the groups that share an instruction listed together.
 The rules, in the order they apply:
 
 1. Each op that is not elementwise is the anchor of a group of its own. Softmax cross-entropy and
-   its gradient over the same logits share one.
+   one gradient over the same logits share one.
 2. *Sink*: an elementwise op joins the group of its consumers if they are all in one elementwise
    group of the same shape. So a value computed from saved activations is recomputed where it is
    used, instead of being stored in the forward pass.
@@ -26,6 +26,7 @@ set of ops over one iteration space, in topological order.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -108,8 +109,9 @@ class _Fusion:
         self.together: dict[int, list[Group]] = {}
         self.nodes = [n for n in graph.nodes if not n.is_leaf and n.spec.kind is not Kind.VIEW]
         self.of: dict[int, Group] = {}
-        # 1 where a group reaches from below a node's index to it or beyond; see _reaches.
-        self.spanned = bytearray(len(graph.nodes))
+        # Of a group: above the levels of all that must run before it; see _reaches.
+        self.levels: dict[int, int] = {}
+        self.followers: dict[int, list[Group]] = {}  # the other way round than `after`
         self.users: dict[int, list[Node]] = {n.index: [] for n in self.nodes}
         self.sources: dict[int, list[Node]] = {}
         for node in self.nodes:
@@ -117,7 +119,9 @@ class _Fusion:
             self.sources[node.index] = [b for b in bases if not b.is_leaf]
             for base in self.sources[node.index]:
                 self.users[base.index].append(node)
-            self.of[node.index] = self._single(node)
+            group = self.of[node.index] = self._single(node)
+            below = [self.levels[id(self.of[s.index])] for s in self.sources[node.index]]
+            self.levels[id(group)] = 1 + max(below, default=0)
         self._slot_readers = self._find_slot_readers()
 
     def _find_slot_readers(self) -> dict[int, list[Node]]:
@@ -141,7 +145,10 @@ class _Fusion:
         return list(dict.fromkeys(self.of[n.index] for n in self.nodes))
 
     def join_cross_entropy(self) -> None:
-        """Forward and backward of softmax cross-entropy in one pass over the logits."""
+        """Forward and backward of softmax cross-entropy in one pass over the logits.
+
+        The pass makes one gradient: those of further pullbacks are computed on their own.
+        """
         forward = {n.inputs: n for n in self.nodes if n.spec.name == _XENT}
         for node in self.nodes:
             if node.spec.name == f"{_XENT}_grad" and node.inputs[:2] in forward:
@@ -149,6 +156,7 @@ class _Fusion:
                 second = self.of[node.index]
                 if not self._feeds(first, second):
                     self._merge(first, second)
+                    del forward[node.inputs[:2]]
 
     def sink(self) -> None:
         for node in reversed(self.nodes):
@@ -229,7 +237,9 @@ class _Fusion:
             return False
         if anchor is not None and anchor.spec.kind not in (Kind.MATMUL, Kind.REDUCE):
             return False
-        if anchor is not None and anchor.dtype.name not in ("float32", "float64", "int64"):
+        # What follows reads the anchor's value as its kernel makes it: an argmax of floats, which
+        # is made beside floats but is an integer, is followed by nothing.
+        if anchor is not None and anchor.dtype.name != (producer.compute or group.compute):
             return False
         return (
             producer.shape == group.shape
@@ -297,6 +307,9 @@ class _Fusion:
                 writer = self._copy_at_end(i, slot, node)
                 before = [self.of[r.index] for r in readers]
             self.after.setdefault(id(writer), []).extend(before)
+            for reader in before:
+                self.followers.setdefault(id(reader), []).append(writer)
+            self._lift((writer, self.levels[id(reader)] + 1) for reader in before)
 
     def _in_place(self, reader: Node, slot: Slot, written: Node) -> bool:
         """The reader takes element i of the slot only to make element i of what is written."""
@@ -314,8 +327,9 @@ class _Fusion:
         self.users[made.index] = []
         self.sources[made.index] = [node]
         self.graph.writes[position] = (slot, made)
-        self.of[made.index] = self._single(made)
-        return self.of[made.index]
+        group = self.of[made.index] = self._single(made)
+        self.levels[id(group)] = self.levels[id(self.of[node.index])] + 1
+        return group
 
     def attach_column_sums(self) -> list[list[Group]]:
         """Put each bias gradient beside the weight gradient that reads the same cotangent."""
@@ -330,8 +344,11 @@ class _Fusion:
             if host is not None and not any(
                 self._feeds(group, g) or self._feeds(g, group) for g in self.together[id(host)]
             ):
-                self.together[id(host)].append(group)
-                self.together[id(group)] = self.together[id(host)]
+                shared = self.together[id(host)]
+                shared.append(group)
+                self.together[id(group)] = shared
+                level = max(self.levels[id(g)] for g in shared)
+                self._lift((g, level) for g in shared)
         return [shared for key, shared in self.together.items() if key == id(shared[0])]
 
     def _host_of(self, group: Group, hosts: dict[int, list[Group]]) -> Group | None:
@@ -356,13 +373,31 @@ class _Fusion:
         return by_columns and right.base is source and right.whole and right.shape == source.shape
 
     def _merge(self, kept: Group, gone: Group) -> None:
+        level = max(self.levels[id(g)] for g in (kept, gone))
+        lifted = [n for g in (kept, gone) if self.levels[id(g)] < level for n in g.nodes]
         for node in gone.nodes:
             self.of[node.index] = kept
-        kept.nodes = sorted([*kept.nodes, *gone.nodes], key=lambda n: n.index)
-        low, high = kept.nodes[0].index, kept.nodes[-1].index
-        self.spanned[low + 1 : high + 1] = b"\1" * (high - low)
+        kept.nodes = _in_order(kept.nodes, gone.nodes)
         kept.anchor = kept.anchor or gone.anchor
         kept.compute = kept.compute or gone.compute
+        self.levels[id(kept)] = level
+        self._lift((g, level + 1) for g in self._behind(kept, lifted))
+
+    def _lift(self, groups: Iterable[tuple[Group, int]]) -> None:
+        """Give groups at least these levels, and all that follow them higher ones."""
+        work = list(groups)
+        while work:
+            group, level = work.pop()
+            if self.levels[id(group)] < level:
+                self.levels[id(group)] = level
+                work.extend((g, level + 1) for g in self._behind(group, group.nodes))
+
+    def _behind(self, group: Group, nodes: list[Node]) -> Iterable[Group]:
+        """Groups that run after some nodes of a group, and what shares their instructions."""
+        readers = (self.of[u.index] for n in nodes for u in self.users[n.index])
+        for follower in (*self.followers.get(id(group), ()), *readers):
+            if follower is not group:
+                yield from self.together.get(id(follower), (follower,))
 
     def _before(self, group: Group) -> Iterable[Group]:
         """Groups that must run before `group`, or before one that shares its instruction."""
@@ -379,23 +414,31 @@ class _Fusion:
 
     def _detour(self, first: Group, second: Group) -> bool:
         """A path leads from `first` to `second` through another group."""
+        if all(g is second for g in self._behind(first, first.nodes)):
+            return False  # found without walking back from `second`, which may come much later
         return self._reaches(first, [g for g in self._before(second) if g is not first])
 
     def _reaches(self, first: Group, frontier: list[Group]) -> bool:
         """`first` is, or feeds, one of `frontier`."""
-        # Below an index that no group spans, nothing depends on what stands above it.
-        floor = self.spanned.rfind(0, 0, first.nodes[0].index + 1)
+        lowest = self.levels[id(first)]
         seen: set[int] = set()
         while frontier:
             group = frontier.pop()
             if group is first:
                 return True
-            in_order = not self.after and not self.together
-            if id(group) in seen or (in_order and group.nodes[-1].index < floor):
+            if id(group) in seen or self.levels[id(group)] <= lowest:
                 continue
             seen.add(id(group))
             frontier.extend(self._before(group))
         return False
+
+
+def _in_order(a: list[Node], b: list[Node]) -> list[Node]:
+    """The nodes of both lists by their index; made in the longer one."""
+    longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
+    for node in shorter:
+        insort(longer, node, key=lambda n: n.index)
+    return longer
 
 
 def _agree(a: Group, b: Group) -> bool:

@@ -192,7 +192,9 @@ class _Canonical:
 
     def _transposed_product(self, node: Node, product: Node) -> Node:
         """(A B)^T as B^T A^T, so that the product is computed in the layout it is used in."""
-        a, b = (self._transposed(self.new[i.index]) for i in product.inputs)
+        batch = node.shape[:-2]
+        turned = (self._transposed(self.new[i.index]) for i in product.inputs)
+        a, b = (self._matrices(x, batch) for x in turned)
         made = self.graph.append(product.spec, (b, a), {}, node.shape, node.dtype)
         return self._owned(made)
 

@@ -72,6 +72,8 @@ class Lowering:
         self._index: dict[int, int] = {}
         self._bank_buffers: dict[int, Buffer] = {}
         self._leaving: set[int] = set()
+        self._updated = {slot for slot, _ in graph.writes}
+        self._products: dict[int, list[int]] = {}  # of a node: the products that read it
 
     def run(self, instructions: Sequence[Sequence[Group]]) -> Lowered:
         """Place every value and build all parts."""
@@ -79,6 +81,7 @@ class Lowering:
         self._place_results()
         groups = [g for i in instructions for g in i]
         self._find_leaving(groups)
+        self._find_products()
         loads = self._load_batch(groups)
         built = [[self._part(g) for g in i] for i in instructions]
         made = ([loads] if loads else []) + built
@@ -283,16 +286,17 @@ class Lowering:
     def _is_own_weight(self, product: Node) -> bool:
         """B is the transpose of a slot that is updated and that no other product reads."""
         weight = self.layouts[product.inputs[1].index]
-        updated = {slot for slot, _ in self.graph.writes}
-        if weight.base.spec is not SLOT or weight.base.payload not in updated:
+        if weight.base.spec is not SLOT or weight.base.payload not in self._updated:
             return False
-        readers = [
-            n
-            for n in self.graph.nodes
-            if n.spec.kind is Kind.MATMUL
-            and any(self.layouts[s.index].base is weight.base for s in n.inputs)
-        ]
-        return readers == [product] and weight.strides == (1, weight.shape[0])
+        alone = self._products[weight.base.index] == [product.index]
+        return alone and weight.strides == (1, weight.shape[0])
+
+    def _find_products(self) -> None:
+        """Which products read a slot, directly or through a view."""
+        for node in self.graph.nodes:
+            if node.spec.kind is Kind.MATMUL:
+                for index in {self.layouts[s.index].base.index for s in node.inputs}:
+                    self._products.setdefault(index, []).append(node.index)
 
 
 def _shared_by_columns(part: Part, columns: int) -> Part:

@@ -10,10 +10,13 @@ first.
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from gpubp.byte_ranges import ByteRanges
 from gpubp.errors import VerificationError
 from gpubp.program import Buffer, Instruction, Operand, Part
 from gpubp.store import ALIGN_BYTES, round_up
@@ -90,17 +93,18 @@ def plan(
 def _order(units: list[Unit]) -> None:
     """Producers before readers; readers of a slot's old value before the writer of its new one."""
     writer = {v: i for i, unit in enumerate(units) for v in unit.writes}
-    written: dict[int, list[tuple[int, Access]]] = {}
+    written: dict[int, ByteRanges[int]] = {}
     for i, unit in enumerate(units):
         unit.before = {writer[v] for v in unit.reads if v in writer} - {i}
         for access in unit.accesses:
             if access.write:
-                written.setdefault(access.buffer, []).append((i, access))
+                ranges = written.setdefault(access.buffer, ByteRanges())
+                ranges.add(access.low, access.high, i)
     for i, unit in enumerate(units):
         for access in unit.accesses:
-            if not access.write and access.value not in writer:
-                for j, target in written.get(access.buffer, ()):
-                    if j != i and access.low < target.high and target.low < access.high:
+            if not access.write and access.value not in writer and access.buffer in written:
+                for j in written[access.buffer].overlapping(access.low, access.high):
+                    if j != i:
                         units[j].before.add(i)
 
 
@@ -143,43 +147,70 @@ def row_key(operand: Operand, part: Part) -> RowKey | None:
     return part.rows, part.grain, operand.offset * size, stride * size, pieces
 
 
-def conflict(a: Unit, b: Unit) -> bool:
-    """A barrier is needed between the two."""
-    for x in a.accesses:
-        for y in b.accesses:
-            if (
-                x.buffer == y.buffer
-                and (x.write or y.write)
-                and x.low < y.high
-                and y.low < x.high
-                and (x.rows is None or x.rows != y.rows)
-            ):
-                return True
-    return False
+class Phase:
+    """What the instructions since the last barrier read and write."""
+
+    def __init__(self) -> None:
+        self._read: dict[int, ByteRanges[RowKey | None]] = {}
+        self._written: dict[int, ByteRanges[RowKey | None]] = {}
+        self._known: set[tuple[int, int, int, bool, RowKey | None]] = set()
+
+    def add(self, unit: Unit) -> None:
+        """`unit` runs in this phase."""
+        for access in unit.accesses:
+            if access[:5] not in self._known:
+                self._known.add(access[:5])
+                ranges = self._written if access.write else self._read
+                found = ranges.setdefault(access.buffer, ByteRanges())
+                found.add(access.low, access.high, access.rows)
+
+    def conflicts(self, unit: Unit) -> bool:
+        """A barrier is needed before `unit`."""
+        return any(
+            access.rows is None or access.rows != rows
+            for access in unit.accesses
+            for rows in self._overlapping(access)
+        )
+
+    def _overlapping(self, access: Access) -> Iterable[RowKey | None]:
+        """The rows of what shares memory with `access`, where one of the two writes."""
+        kinds = (self._written, self._read) if access.write else (self._written,)
+        for ranges in kinds:
+            if access.buffer in ranges:
+                yield from ranges[access.buffer].overlapping(access.low, access.high)
 
 
 def _schedule(units: list[Unit]) -> tuple[list[Instruction], list[int]]:
     """A topological order that runs all it can before each barrier."""
-    left = dict(enumerate(units))
-    done: set[int] = set()
-    phase: list[Unit] = []
+    waits = [len(u.before) for u in units]
+    after: list[list[int]] = [[] for _ in units]
+    for i, unit in enumerate(units):
+        for j in unit.before:
+            after[j].append(i)
+    ready = [i for i, n in enumerate(waits) if n == 0]  # a heap: the first in the list comes first
+    blocked: list[int] = []  # ready, but for a barrier
+    phase, number, pending = Phase(), 0, False
     instructions: list[Instruction] = []
     phases: list[int] = []
-    number, pending = 0, False
-    while left:
-        ready = [i for i, u in left.items() if u.before <= done]
+    while ready or blocked:
         if not ready:
-            raise VerificationError("the instructions depend on each other in a circle")
-        chosen = next((i for i in ready if not any(conflict(p, left[i]) for p in phase)), None)
-        if chosen is None:
-            phase, pending, number = [], True, number + 1
+            ready, blocked = blocked, []
+            heapq.heapify(ready)
+            phase, number, pending = Phase(), number + 1, True
+        i = heapq.heappop(ready)
+        if phase.conflicts(units[i]):
+            blocked.append(i)
             continue
-        unit = left.pop(chosen)
-        instructions.append(Instruction(unit.parts, pending))
+        phase.add(units[i])
+        instructions.append(Instruction(units[i].parts, pending))
         phases.append(number)
-        phase.append(unit)
-        done.add(chosen)
         pending = False
+        for j in after[i]:
+            waits[j] -= 1
+            if waits[j] == 0:
+                heapq.heappush(ready, j)
+    if len(instructions) < len(units):
+        raise VerificationError("the instructions depend on each other in a circle")
     return instructions, phases
 
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
 
 from gpubp.core import OpSpec, Shape
 from gpubp.layout import c_strides
@@ -85,6 +87,25 @@ class Operand:
         stride of an axis of size 1 says nothing.)
         """
         return self.shape[-1] if self.contiguous else self.strides[-2]
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """The first byte of its buffer that it has, and the one after the last."""
+        steps = [(n - 1) * s for n, s in zip(self.shape, self.strides)]
+        first = self.offset + sum(min(step, 0) for step in steps)
+        last = self.offset + sum(max(step, 0) for step in steps)
+        size = self.dtype.itemsize
+        return (first * size, (last + 1) * size) if 0 not in self.shape else (0, 0)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its buffer, and the byte there of its first element."""
+        return self.buffer, self.offset * self.dtype.itemsize
+
+    def meets(self, other: Operand) -> bool:
+        """The two may share memory."""
+        (first, last), (start, stop) = self.extent, other.extent
+        return self.buffer == other.buffer and first < stop and start < last
 
     @property
     def unique_bytes(self) -> int:
@@ -176,6 +197,43 @@ def _flops(part: Part, compute: Compute) -> float:
     return compute.spec.flops * max(sizes)
 
 
+class IndexLimit(NamedTuple):
+    """Elements of an input that are class labels or indices.
+
+    Attributes:
+        input: the input's position.
+        limit: they are 0 to `limit` - 1.
+        offset, shape, strides: which ones, in elements of the input, or of each sample of it if the
+            program is batched.
+    """
+
+    input: int
+    limit: int
+    offset: int
+    shape: Shape
+    strides: tuple[int, ...]
+
+    def layout(self, array: NDArray[Any], batched: bool) -> tuple[Shape, tuple[int, ...]]:
+        """Shape and strides, in elements, of what is limited in `array`, from `offset` on."""
+        if not batched:
+            return self.shape, self.strides
+        sample = math.prod(array.shape[1:])
+        return (len(array), *self.shape), (sample, *self.strides)
+
+    def bad(self, array: NDArray[Any], batched: bool) -> tuple[int, ...] | None:
+        """Where in `array` the first element that is out of range stands; None: there is none."""
+        shape, strides = self.layout(array, batched)
+        if 0 in shape:
+            return None
+        nbytes = tuple(s * array.itemsize for s in strides)
+        used = as_strided(array.reshape(-1)[self.offset :], shape, nbytes, writeable=False)
+        if used.min() >= 0 and used.max() < self.limit:
+            return None
+        first = np.argwhere((used < 0) | (used >= self.limit))[0]
+        at = self.offset + sum(int(i) * s for i, s in zip(first, strides))
+        return tuple(int(i) for i in np.unravel_index(at, array.shape))
+
+
 @dataclass(eq=False)
 class Instruction:
     """Parts that run one after the other without a barrier; `sync`: a barrier comes first."""
@@ -198,7 +256,7 @@ class Program:
         input_shapes, output_shapes: types of what is fed and returned, a step.
         batched: inputs are resident arrays from which a batch is gathered by an index order.
         unfused_bytes, unfused_ops: what the same step moves and launches with one kernel per op.
-        index_limits: input -> n: its numbers are class labels or indices, 0 to n - 1.
+        index_limits: what is looked at before any work.
     """
 
     buffers: list[Buffer]
@@ -208,7 +266,7 @@ class Program:
     batched: bool
     unfused_bytes: int
     unfused_ops: int
-    index_limits: dict[int, int] = field(default_factory=dict)
+    index_limits: list[IndexLimit] = field(default_factory=list)
 
     @property
     def batch_size(self) -> int:

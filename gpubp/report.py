@@ -10,9 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from gpubp.backends.base import Feed, Roof
+from gpubp.backends.base import Roof, feed_of_zeros
 from gpubp.errors import BackendError, GpubpError
 from gpubp.program import Part, Program
 from gpubp.runner import Ready, Runner
@@ -80,11 +78,7 @@ def _roof(runner: Runner) -> Roof | None:
 
 
 def _measure(runner: Runner, ready: Ready) -> list[float]:
-    program = ready.program
-    inputs = [np.zeros(shape, dtype) for shape, dtype in program.input_types]
-    outputs = [np.zeros((1, *shape), dtype) for shape, dtype in program.output_types]
-    feed = Feed(inputs, np.arange(program.batch_size), [outputs])
-    return runner.backend.profile(ready.loaded, feed)
+    return runner.backend.profile(ready.loaded, feed_of_zeros(ready.program))
 
 
 def _table(program: Program, backend: str, timings: Sequence[Timing] | None = None) -> list[str]:

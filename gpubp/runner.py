@@ -71,7 +71,10 @@ class Runner:
                 self.backend.splits_columns,
                 self.backend.wide_rows,
             )
-            ready = Ready(graph, structure, program, self.backend.load(program))
+            loaded = self.backend.load(program)
+            if self._options.verifying:
+                self.backend.check_writes(loaded)
+            ready = Ready(graph, structure, program, loaded)
             self._known[types, key] = ready
         self.last = ready
         return ready
@@ -87,15 +90,15 @@ def check_indices(program: Program, arrays: Sequence[ConcreteArray]) -> None:
     Raises:
         IndexRangeError: says which argument holds what, where, and the allowed range.
     """
-    for position, limit in program.index_limits.items():
-        array = arrays[position]
+    for limit in program.index_limits:
+        array = arrays[limit.input]
         if isinstance(array, DeviceArray):
             continue  # the kernel looks at each
-        if array.size and (array.min() < 0 or array.max() >= limit):
-            where = tuple(int(i) for i in np.argwhere((array < 0) | (array >= limit))[0])
+        where = limit.bad(array, program.batched)
+        if where is not None:
             raise IndexRangeError(
-                f"argument {position} holds {array[where]} at index {where}; as a class label or "
-                f"index it must be 0 to {limit - 1}."
+                f"argument {limit.input} holds {array[where]} at index {where}; as a class label "
+                f"or index it must be 0 to {limit.limit - 1}."
             )
 
 

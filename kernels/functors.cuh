@@ -53,7 +53,8 @@ GP_OP T sin(T a) { return m_sin(a); }
 GP_OP T cos(T a) { return m_cos(a); }
 GP_OP T erf(T a) { return m_erf(a); }
 GP_OP T clip(T a, double low, double high) {
-  return a > T(high) ? T(high) : (a < T(low) ? T(low) : a);
+  const T raised = a < T(low) ? T(low) : a;
+  return raised > T(high) ? T(high) : raised;  // last: it holds where low > high
 }
 
 // Comparisons and logic.

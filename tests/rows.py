@@ -28,6 +28,13 @@ EVERY = ("bool", *NUMBERS)
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, 88.0, -104.0, 1e4, -1e4, np.inf, -np.inf, np.nan)
 FINITE_SPECIAL = SPECIAL[:-3]
 
+
+def extremes(dtype: str) -> tuple[int, ...]:
+    """Integers at whose sums, products and negatives a dtype wraps around."""
+    limits = np.iinfo(dtype)
+    return (0, 1, -1, 7, limits.max, limits.min, limits.max - 1)
+
+
 # Empty, one, odd, one below and above a block of 1024, several blocks in one and in two dimensions.
 PLAIN: Shapes = (
     (0,), (), (1,), (7,), (3, 1), (0, 5), (2, 3, 4), (37, 53), (200, 10), (1023,), (1025,),
@@ -61,7 +68,9 @@ class Row:
         shapes: each entry holds the shapes `make` is called with, one an argument.
         attrs: shapes -> the attributes to try with them.
         dtypes: what `make` is called with.
-        special: values to try in every combination of float arguments; empty for none.
+        special: values to try in every combination of float arguments; empty for none. Integers are
+            then tried at their `extremes`, too, if the op has them.
+        conditions: as many first arguments are booleans there.
         wrt: positions of the arguments to differentiate by.
         exact: every backend must give the reference's bits.
     """
@@ -72,6 +81,7 @@ class Row:
     attrs: AttrRule = _no_attrs
     dtypes: tuple[str, ...] = FLOATS
     special: tuple[float, ...] = ()
+    conditions: int = 0
     wrt: tuple[int, ...] = ()
     exact: bool = False
 
@@ -97,7 +107,7 @@ class Case:
     def args(self) -> Args:
         """The arguments: new arrays at each call, with the same numbers."""
         if self.special:
-            return special_args(self.row, len(self.shapes), self.dtype)
+            return special_args(self.row, self.dtype)
         rng = np.random.default_rng(zlib.crc32(str(self).encode()))
         return self.row.make(rng, self.shapes, np.dtype(self.dtype))
 
@@ -113,9 +123,8 @@ def special_cases(row: Row) -> Iterator[Case]:
     """The special values in every combination; none if the row has none."""
     if not row.special:
         return
-    arity = len(row.shapes[0])
-    for dtype in FLOATS:
-        shapes = tuple(a.shape for a in special_args(row, arity, dtype))
+    for dtype in (*FLOATS, *[d for d in ("int32", "int64") if d in row.dtypes]):
+        shapes = tuple(a.shape for a in special_args(row, dtype))
         for attrs in row.attrs(shapes):
             yield Case(row, shapes, dtype, attrs, special=True)
 
@@ -131,12 +140,16 @@ def gradient_cases(row: Row, most: int) -> Iterator[Case]:
                 yield case
 
 
-def special_args(row: Row, arity: int, dtype: str) -> Args:
+def special_args(row: Row, dtype: str) -> Args:
     """Special values: one column an argument, or rows of two for ops that work along axes."""
-    if row.spec.kind is Kind.ELEMENTWISE:
-        columns = np.array(list(itertools.product(row.special, repeat=arity)), dtype)
-        return tuple(np.ascontiguousarray(columns[:, i]) for i in range(arity))
-    return (np.array(list(itertools.product(row.special, repeat=2)), dtype),)
+    values = row.special if dtype in FLOATS else extremes(dtype)
+    if row.spec.kind is not Kind.ELEMENTWISE:
+        return (np.array(list(itertools.product(values, repeat=2)), dtype),)
+    arity = len(row.shapes[0]) - row.conditions
+    each = [(False, True)] * row.conditions + [values] * arity
+    columns = zip(*itertools.product(*each), strict=True)
+    kinds = ["bool"] * row.conditions + [dtype] * arity
+    return tuple(np.array(c, kind) for c, kind in zip(columns, kinds, strict=True))
 
 
 def number(rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:

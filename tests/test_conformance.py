@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rows import EVERY, number
 from specs import ROWS, Case, Row, cases, special_cases
 from tolerances import assert_close, assert_product, assert_same
 
@@ -21,10 +22,11 @@ from gpubp.backends import get_backend
 from gpubp.backends.base import Backend
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.core import Kind, bind, evaluate
+from gpubp.errors import DTypeError
 
 BACKENDS = {"numpy": lambda: get_backend("numpy"), "numba": lambda: NumbaBackend(workers=1)}
 THREE = NumbaBackend(workers=3)
-VERIFIED = gp.Options(verify=True)
+VERIFIED, UNFUSED = gp.Options(verify=True), gp.Options(fuse=False, verify=False)
 
 
 def run_case(case: Case, args: Sequence[NDArray[Any]], backend: Backend) -> NDArray[Any]:
@@ -63,6 +65,18 @@ def compare(case: Case, args: Sequence[NDArray[Any]], actual: NDArray[Any], what
         (assert_same if case.row.exact else assert_close)(actual, expected, what)
 
 
+@pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
+def test_a_row_has_every_dtype_that_its_op_takes(row: Row) -> None:
+    """What users may compute is tried here, on every backend."""
+    if row.spec.kind not in (Kind.ELEMENTWISE, Kind.REDUCE, Kind.VIEW):
+        return  # for others `make` gives arguments of several dtypes
+    shapes = next(s for s in row.shapes if all(0 not in shape for shape in s) and s[0])
+    for dtype in set(EVERY) - set(row.dtypes):
+        args = row.make(np.random.default_rng(0), shapes, np.dtype(dtype))
+        with pytest.raises(DTypeError):
+            row.spec.infer(*args, **row.attrs(shapes)[0])
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
 def test_op_equals_its_reference(row: Row, backend: str) -> None:
@@ -93,3 +107,59 @@ def test_strided_operands(row: Row, backend: str) -> None:
     for case in cases(row):
         args = case.args()
         compare(case, args, run_strided(case, args, target), f"strided {case}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", EVERY)
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3)], ids=str)
+def test_sums_and_scalars_of_every_dtype(shape: Any, dtype: str, backend: str) -> None:
+    """A sum of all, what follows it, and what it is converted to."""
+    kind = np.dtype("bool" if dtype == "bool" else "int64")  # whose sums are exact
+    x = number(np.random.default_rng(0), shape, kind).astype(dtype)
+    forms: list[Any] = [
+        lambda x: ops.sum(x),
+        lambda x: ops.sum(x, keepdims=True) + ops.sum(x),
+        lambda x: ops.sum(ops.copy(x)) * 2,
+        lambda x: ops.where(ops.greater(ops.sum(x), 0), 1, ops.sum(x)),
+        *[lambda x, d=d: ops.astype(ops.sum(x), d) for d in EVERY],
+        *[lambda x, d=d: ops.sum(ops.astype(x, d)) for d in EVERY],
+    ]
+    target = BACKENDS[backend]()
+    for i, form in enumerate(forms):
+        expected = gp.compile(form, backend="numpy", options=UNFUSED)(x)
+        assert_same(gp.compile(form, backend=target)(x), expected, f"form {i}")
+
+
+# What follows a reduction, whose result may be of another type than its input.
+FOLLOWERS: list[Any] = [
+    lambda y: y * 0.5,
+    lambda y: y + 1,
+    lambda y: ops.greater(y, 1),
+    lambda y: ops.where(ops.equal(y, 2), 1.5, y),
+    *[lambda y, d=d: ops.astype(y, d) for d in EVERY],
+    lambda y: ops.astype(y, "float64") * ops.astype(y, "float32"),
+]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float32", "float64"])
+@pytest.mark.parametrize("name", ["sum", "max", "min", "argmax", "argmin"])
+def test_what_follows_a_reduction(name: str, dtype: str, backend: str) -> None:
+    x = number(np.random.default_rng(1), (9, 5), np.dtype("int64")).astype(dtype)
+    target = BACKENDS[backend]()
+    for i, follow in enumerate(FOLLOWERS):
+        for axis in (0, 1):
+
+            def reduced(x: Any) -> Any:
+                y = getattr(ops, name)(x, axis)  # noqa: B023
+                return y, follow(y)  # noqa: B023
+
+            def alone(x: Any) -> Any:
+                return follow(getattr(ops, name)(x, axis))  # noqa: B023
+
+            for fn in (reduced, alone):
+                expected = gp.compile(fn, backend="numpy", options=UNFUSED)(x)
+                found = gp.compile(fn, backend=target)(x)
+                pairs = zip(found, expected) if fn is reduced else [(found, expected)]
+                for a, b in pairs:
+                    assert_same(a, b, f"{name} over {axis}, follower {i}")

@@ -15,7 +15,7 @@ from tolerances import assert_close, assert_gradient
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.arena import Life
+from gpubp.arena import Life, _Arena
 from gpubp.backends.base import Feed
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.backends.numpy import NumpyBackend
@@ -102,19 +102,18 @@ def _check_step_program() -> None:
 
 def test_buffers_that_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     _check_step_program()
-    monkeypatch.setattr("gpubp.arena._first_fit", lambda *_: 0)
+    monkeypatch.setattr(_Arena, "place", lambda *_: 0)
     _must_fail(_check_step_program, VerificationError)
 
 
 def test_memory_reused_while_it_is_still_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lives that end one instruction early."""
-    fits = Life.fits
+    place = _Arena.place
 
-    def early(self: Life, offset: int, other: Life, start: int) -> bool:
-        cut = replace(other, last=other.last - 1, last_phase=other.last_phase - 1)
-        return fits(replace(self, last_phase=self.last_phase - 1), offset, cut, start)
+    def early(self: _Arena, life: Life) -> int:
+        return place(self, replace(life, last=life.last - 1, last_phase=life.last_phase - 1))
 
-    monkeypatch.setattr(Life, "fits", early)
+    monkeypatch.setattr(_Arena, "place", early)
     _must_fail(_check_step_program, VerificationError)
 
 

@@ -11,7 +11,8 @@ device, uploads it when the host's was written, and downloads it when it is read
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from gpubp.device_array import DeviceArray
 from gpubp.errors import BackendError, DataError
 from gpubp.program import Operand, Part, Program
+from gpubp.store import Bank
 
 # What kernels report in a word of status.
 PROBLEMS = {
@@ -90,6 +92,25 @@ class Roof:
         return max(flops / self.flops, moved / self.bytes)
 
 
+@contextmanager
+def banks_kept(program: Program) -> Iterator[None]:
+    """At the end the program's banks hold what they do now."""
+    banks = [b.payload for b in program.buffers if isinstance(b.payload, Bank)]
+    saved = [bank.data.copy() for bank in banks]
+    try:
+        yield
+    finally:
+        for bank, before in zip(banks, saved, strict=True):
+            bank.data[...] = before
+
+
+def feed_of_zeros(program: Program) -> Feed:
+    """Arrays for one step, to try or measure a program."""
+    inputs = [np.zeros(shape, dtype) for shape, dtype in program.input_types]
+    outputs = [np.zeros((1, *shape), dtype) for shape, dtype in program.output_types]
+    return Feed(inputs, np.arange(program.batch_size), [outputs])
+
+
 class Backend(ABC):
     """Runs programs. Subclasses hold no state of any one model.
 
@@ -137,6 +158,14 @@ class Backend(ABC):
     @abstractmethod
     def load(self, program: Program) -> Any:
         """Allocate what the program needs beside its banks and return what `run` takes."""
+
+    def check_writes(self, loaded: Any) -> None:  # noqa: B027 - not all need it
+        """Prove that every part writes all that it promises, see `poison`; banks stay as they are.
+        A backend whose results come from the ops' references has nothing to prove.
+
+        Raises:
+            VerificationError: one does not.
+        """
 
     def adopt(self, value: Any, name: str, floating: np.dtype[Any] | None = None) -> DeviceArray:
         """An array on a GPU as an input that is read where it is.

@@ -22,7 +22,7 @@ from shim_backend import shim_backend
 from shim_build import runtime
 from shim_driver import ShimDriver
 
-from gpubp.backends.cupy import CupyBackend, encode_product, library
+from gpubp.backends.cupy import CupyBackend, autotune, encode_product, tuning_record
 from gpubp.backends.cupy.products import ALIGNED, SIZES, Addresses, Matrix, Plan, Problem, Work
 from gpubp.errors import BackendError
 
@@ -222,8 +222,8 @@ def _refuse(reason: str) -> None:
 def send_everything(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """No product is too small for the library, and choices are not those of another test."""
     monkeypatch.setattr(encode_product, "LEAST_FLOPS", 0.0)
-    monkeypatch.setattr(library, "cache_root", lambda: folder)
-    monkeypatch.setattr(library, "ROUNDS", 1)  # of measuring by a clock that never varies
+    monkeypatch.setattr(tuning_record, "cache_root", lambda: folder)
+    monkeypatch.setattr(autotune, "ROUNDS", 1)  # of measuring by a clock that never varies
 
 
 def library_backend(order: str = "random", **options: Any) -> CupyBackend:

@@ -19,7 +19,7 @@ from specs import ROWS, Case, cases
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.backends.cupy import PRECISIONS, CupyBackend, library
+from gpubp.backends.cupy import PRECISIONS, CupyBackend, tuning_record
 from gpubp.backends.cupy.driver import Dim
 from gpubp.backends.cupy.products import Addresses, Plan, Problem, Products
 from gpubp.core import bind
@@ -209,7 +209,7 @@ def all_sources() -> dict[str, str]:
         for name, work in (_programs() | _ops() | _library()).items():
             by_library = name.startswith("library")
             driver = CollectingDriver(products=WinningProducts() if by_library else None)
-            with patch.multiple(library, _read=lambda key: None, _write=lambda key, plan: None):
+            with patch.multiple(tuning_record, read=lambda key: None, write=lambda key, plan: None):
                 work(CupyBackend(driver=driver))
             new = [s for s in driver.sources if s not in seen]
             seen.update(new)

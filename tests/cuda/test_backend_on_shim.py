@@ -50,6 +50,7 @@ class Failing(ShimDriver):
 
 @shim
 def test_a_kernel_that_fails_names_its_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUBP_VERIFY", "0")  # which would run the kernels first, and wait
     x, y = digits(samples=64)
     step = classifier_step(OPTIMIZERS["adam"], mlp(), backend=shim_backend(driver=Failing()))
     with pytest.raises(BackendError, match=r"^a kernel failed: .* Set GPUBP_CUDA_SYNC=1 to learn"):

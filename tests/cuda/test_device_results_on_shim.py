@@ -270,7 +270,10 @@ def test_dlpack(gpu: CupyBackend) -> None:
 
 
 @pytest.mark.parametrize("what", ["an op", "a gradient"])
-def test_at_once_the_host_waits_for_other_libraries(gpu: CupyBackend, what: str) -> None:
+def test_at_once_the_host_waits_for_other_libraries(
+    gpu: CupyBackend, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUBP_VERIFY", "0")  # which waits as well
     driver = gpu.driver
     assert isinstance(driver, ShimDriver)
     (there,) = put(gpu, digits()[0])

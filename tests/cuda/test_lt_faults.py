@@ -24,7 +24,7 @@ from tolerances import assert_close
 
 import gpubp as gp
 from gpubp import optim
-from gpubp.backends.cupy import encode_copy, encode_product, library
+from gpubp.backends.cupy import encode_copy, encode_product, executor
 from gpubp.backends.cupy.copies import Copies
 from gpubp.backends.cupy.launch import AnyLaunch, ProductLaunch
 from gpubp.backends.cupy.memory import BankCopy
@@ -110,7 +110,7 @@ def _stale_in_a_step(patch: Patch) -> None:
 def _stale_after_an_update(patch: Patch) -> None:
     """16-bit copies of the weights that are made in the first step only."""
     weights: list[range] = []
-    attach, bind = BankCopy.__init__, library.Library.bind
+    attach, bind = BankCopy.__init__, executor.Executor.bind
 
     def attached(self: BankCopy, *args: Any) -> None:
         attach(self, *args)
@@ -127,7 +127,7 @@ def _stale_after_an_update(patch: Patch) -> None:
         return lambda: made.append(True) or work() if not made else None
 
     patch.setattr(BankCopy, "__init__", attached)
-    patch.setattr(library.Library, "bind", bound)
+    patch.setattr(executor.Executor, "bind", bound)
 
 
 def _no_copy_at_all(patch: Patch) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import shim_build
 from numpy.typing import NDArray
+from rows import EVERY
 from shim_backend import shim_backend
 from shim_driver import ORDERS
 from specs import ROWS, Case, Row, cases, special_cases
-from test_conformance import compare
+from test_conformance import FOLLOWERS, compare
 from tolerances import assert_same
 
 import gpubp as gp
@@ -128,3 +129,33 @@ def test_reductions_of_every_plan(name: str, shape: Any, axis: Any, processors: 
         backend = shim_backend(order, processors=processors)
         found = compile_function(lambda x: getattr(ops, name)(x, axis), backend=backend)(x)
         np.testing.assert_allclose(found, getattr(np, name)(x, axis), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["sum", "argmax"])
+def test_what_follows_a_reduction(name: str) -> None:
+    """One program with everything that may follow, beside each other."""
+    x = np.random.default_rng(1).integers(-9, 9, (9, 5)).astype(np.float32)
+
+    def all_of_them(x: Any) -> Any:
+        return [follow(getattr(ops, name)(x, 1)) for follow in FOLLOWERS]
+
+    expected = gp.compile(all_of_them, backend="numpy")(x)
+    for found in in_every_order(all_of_them, (x,)):
+        for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+            assert_same(a, b, f"{name}, follower {i}")
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,)], ids=str)
+@pytest.mark.parametrize("dtype", EVERY)
+def test_sums_and_scalars_of_every_dtype(dtype: str, shape: Any) -> None:
+    x = np.random.default_rng(2).integers(0, 3, shape).astype(dtype)
+
+    def all_of_them(x: Any) -> Any:
+        total = ops.sum(x, keepdims=True)
+        casts = [ops.astype(v, d) for v in (total, ops.sum(x)) for d in EVERY]
+        return [total + ops.sum(x), *casts, *[ops.sum(ops.astype(x, d)) for d in EVERY]]
+
+    expected = gp.compile(all_of_them, backend="numpy")(x)
+    for found in in_every_order(all_of_them, (x,)):
+        for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+            assert_same(a, b, f"form {i}")

@@ -13,7 +13,7 @@ from tolerances import ORACLE, assert_close, assert_product, assert_same
 
 import gpubp as gp
 from gpubp import ops, optim
-from gpubp.backends.cupy import PRECISIONS, CupyBackend, encode_product, library
+from gpubp.backends.cupy import PRECISIONS, CupyBackend, autotune, encode_product, tuning_record
 
 STEPS = 50
 
@@ -30,8 +30,8 @@ def _everything_to_the_library(
         return (products.plans(problem, 1) or [None])[0]
 
     monkeypatch.setattr(encode_product, "LEAST_FLOPS", 0.0)
-    monkeypatch.setattr(library, "cache_root", lambda: tmp_path)
-    monkeypatch.setattr(library.Library, "_measured", first)
+    monkeypatch.setattr(tuning_record, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(autotune.Autotuner, "_measured", first)
 
 
 def _target(precision: str = "float32") -> CupyBackend:

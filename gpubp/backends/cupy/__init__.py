@@ -19,21 +19,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.base import PROBLEMS, Backend, Feed, Probe
+from gpubp.backends.base import PROBLEMS, Backend, Feed, Probe, banks_kept, feed_of_zeros
 from gpubp.backends.cupy import chunks
+from gpubp.backends.cupy.autotune import Autotuner
 from gpubp.backends.cupy.chunks import Chunks
 from gpubp.backends.cupy.driver import Driver
 from gpubp.backends.cupy.exchange import adopt, begin, end, require_aligned
-from gpubp.backends.cupy.library import Library
-from gpubp.backends.cupy.loaded import RUN_WORDS, Loaded
+from gpubp.backends.cupy.executor import Executor
+from gpubp.backends.cupy.loaded import RUN_WORDS, STATUS_WORD, Loaded
 from gpubp.backends.cupy.memory import Staging
 from gpubp.backends.cupy.nvmath_products import describe
 from gpubp.backends.cupy.products import PIP
-from gpubp.backends.cupy.sources import Kernels
+from gpubp.backends.cupy.trial import Trial
+from gpubp.backends.poison import check_writes
 from gpubp.device_array import DeviceArray
 from gpubp.errors import BackendError, DataError, unknown_name
 from gpubp.program import Program
-from gpubp.store import Bank
 
 STEPS_A_GRAPH = 16  # recorded together, for long runs
 RECORD_FROM = 8  # steps in a run that are worth a recording
@@ -72,7 +73,7 @@ class CupyBackend(Backend):
         self.driver = driver
         self.precision = _checked_precision(precision, driver)
         waits = os.environ.get("GPUBP_CUDA_SYNC", "") not in ("", "0")
-        self._library = Library(driver, Kernels(driver), waits)
+        self._chooser = Autotuner(Executor(driver, waits))
         self._run = driver.allocate(8 * RUN_WORDS)
         self._staging = Staging(driver)
         self._results = Staging(driver)
@@ -95,7 +96,7 @@ class CupyBackend(Backend):
 
     def load(self, program: Program) -> Loaded:
         with self._lock:
-            return Loaded(program, self.driver, self._library, self._run.address, self.precision)
+            return Loaded(program, self.driver, self._chooser, self._run.address, self.precision)
 
     def profile(self, loaded: Loaded, feed: Feed, repeats: int = 50) -> list[float]:
         """Seconds that each part of a program takes on the device, when it runs alone again and
@@ -109,16 +110,19 @@ class CupyBackend(Backend):
         Returns:
             One number for each part of the program.
         """
-        banks = [b.payload for b in loaded.program.buffers if isinstance(b.payload, Bank)]
-        saved = [bank.data.copy() for bank in banks]
-        with self._lock:
+        with self._lock, banks_kept(loaded.program):
             self._prepare([loaded], np.zeros((1, 2), np.int64), feed)
             loaded.step()
             self.driver.synchronize()
-            times = [self._timed(works, repeats) for works in loaded.parts]
-        for bank, before in zip(banks, saved, strict=True):
-            bank.data[...] = before
-        return times
+            return [self._timed(works, repeats) for works in loaded.parts]
+
+    def check_writes(self, loaded: Loaded) -> None:
+        with self._lock, banks_kept(loaded.program):
+            feed = feed_of_zeros(loaded.program)
+            self._prepare([loaded], np.zeros((1, 2), np.int64), feed)
+            loaded.begin()
+            trial = Trial(loaded, self.driver, self._run.address + 8 * STATUS_WORD)
+            check_writes(loaded.program, trial)
 
     def _timed(self, works: Sequence[Callable[[], None]], repeats: int) -> float:
         found = []
@@ -214,7 +218,7 @@ class CupyBackend(Backend):
 
     def _steps(self, loaded: Loaded, count: int) -> None:
         """Run `count` steps of one program."""
-        if count < RECORD_FROM or not loaded.recordable or self._library.waits:
+        if count < RECORD_FROM or not loaded.recordable or self._chooser.executor.waits:
             for _ in range(count):
                 loaded.step()
             return
@@ -252,8 +256,8 @@ class CupyBackend(Backend):
                 self.driver.download(place, array)
         words = np.zeros(RUN_WORDS, np.int64)
         self.driver.download(self._run.address, words)
-        if words[3]:
-            raise DataError(PROBLEMS[int(words[3])])
+        if words[STATUS_WORD]:
+            raise DataError(PROBLEMS[int(words[STATUS_WORD])])
 
 
 def _on_gpu(device: int) -> Driver:

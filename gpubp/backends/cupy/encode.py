@@ -15,7 +15,7 @@ from gpubp.backends.cupy.encode_matmul import matmul
 from gpubp.backends.cupy.encode_reduce import reduce
 from gpubp.backends.cupy.launch import THREADS, AnyLaunch, Context, Launch, simple, source
 from gpubp.backends.cupy.writer import Index, Writer, ctype_of
-from gpubp.errors import BackendError
+from gpubp.errors import BackendError, VerificationError
 from gpubp.layout import c_strides
 from gpubp.program import Operand, Part
 
@@ -27,13 +27,21 @@ def encode(part: Part, context: Context) -> Sequence[AnyLaunch]:
 
     Raises:
         BackendError: there is no kernel for it.
+        VerificationError: the encoder left out an output.
     """
     if part.outputs and all(math.prod(o.shape) == 0 for _, o in part.outputs):
         return []
     encoder = _ENCODERS.get(part.kernel)
     if encoder is None:
         raise BackendError(f"the CUDA backend has no kernel for {part.kernel!r}.")
-    return encoder(part, context)
+    context.written.clear()
+    made = encoder(part, context)
+    for _, operand in part.outputs:
+        if operand.place not in context.written:
+            raise VerificationError(
+                f"{part.name}: the CUDA encoder left out %{operand.value}, one of its results."
+            )
+    return made
 
 
 def _lanes(columns: int) -> int:
@@ -49,7 +57,7 @@ def _row_launch(part: Part, writer: Writer, rows: int, lanes: int, call: str) ->
 
 
 def _softmax(part: Part, context: Context) -> list[Launch]:
-    writer = Writer(part, context.locate, context.table)
+    writer = Writer(part, context)
     compute = part.body[0]
     columns = compute.shape[-1]
     rows = math.prod(compute.shape) // columns
@@ -63,7 +71,7 @@ def _softmax(part: Part, context: Context) -> list[Launch]:
 
 
 def _cross_entropy(part: Part, context: Context) -> list[Launch]:
-    writer = Writer(part, context.locate, context.table)
+    writer = Writer(part, context)
     first = part.body[0]
     logits, labels = (part.inputs[i] for i in first.args[:2])
     columns = logits.shape[-1]
@@ -123,7 +131,7 @@ def _unit(context: Context, width: int, *operands: Operand) -> int:
 
 
 def _load_batch(part: Part, context: Context) -> list[Launch]:
-    writer = Writer(part, context.locate, context.table)
+    writer = Writer(part, context)
     out = part.outputs[0][1]
     nbytes = math.prod(out.shape[1:]) * out.dtype.itemsize
     unit = min(_unit(context, nbytes, out), out.dtype.itemsize if nbytes % 4 else 16)
@@ -149,7 +157,7 @@ def _indexed(part: Part) -> tuple[int, int, int, int]:
 
 
 def _gather(part: Part, context: Context) -> list[Launch]:
-    writer = Writer(part, context.locate, context.table)
+    writer = Writer(part, context)
     data, indices = (part.inputs[i] for i in part.body[0].args)
     out = part.outputs[0][1]
     outer, size, count, inner = _indexed(part)
@@ -167,7 +175,7 @@ def _gather(part: Part, context: Context) -> list[Launch]:
 
 
 def _scatter_add(part: Part, context: Context) -> list[Launch]:
-    writer = Writer(part, context.locate, context.table)
+    writer = Writer(part, context)
     updates, indices = (part.inputs[i] for i in part.body[0].args)
     out = part.outputs[0][1]
     outer, size, count, inner = _indexed(part)
@@ -202,7 +210,7 @@ def _concat(part: Part, context: Context) -> list[Launch]:
 def _place(
     part: Part, context: Context, operand: Operand, sizes: tuple[int, int, int, int], unit: int
 ) -> Launch:
-    writer = Writer(part, context.locate, context.table)
+    writer = Writer(part, context)
     outer, width, pitch, start = sizes
     ctype = _UNITS[unit]
     values = [("outer", outer), ("width", width // unit)]
@@ -220,7 +228,7 @@ def _unslice(part: Part, context: Context) -> list[Launch]:
     """Zeros, then the slice's elements where they belong."""
     compute = part.body[0]
     operand, out = part.inputs[compute.args[0]], part.outputs[0][1]
-    clear = Writer(part, context.locate, context.table)
+    clear = Writer(part, context)
     n = clear.params.add("n", math.prod(out.shape))
     target = clear.pointer(out, True)
     body = [walk(n), f"  {target}[i] = {ctype_of(out.dtype)}(0);", "}"]
@@ -231,7 +239,7 @@ def _unslice(part: Part, context: Context) -> list[Launch]:
     first = sum(a * s for a, s in zip(compute.attrs["starts"], strides))
     steps = tuple(a * s for a, s in zip(compute.attrs["steps"], strides))
     spread = Operand(out.buffer, out.dtype, out.offset + first, operand.shape, steps, -1, None)
-    writer = Writer(part, context.locate, context.table)
+    writer = Writer(part, context)
     index = Index(writer, "", operand.shape, [operand, spread], "i")
     n = writer.params.add("n", math.prod(operand.shape))
     a, b = writer.pointer(operand), writer.pointer(spread, True)
@@ -243,7 +251,7 @@ def _unslice(part: Part, context: Context) -> list[Launch]:
 def _custom(part: Part, context: Context) -> list[Launch]:
     """A user's function, called for each element of the result."""
     compute = part.body[0]
-    writer = Writer(part, context.locate, context.table)
+    writer = Writer(part, context)
     out = part.outputs[0][1]
     n = writer.params.add("n", math.prod(out.shape))
     arrays = [writer.pointer(part.inputs[i]) for i in compute.args] + [writer.pointer(out, True)]

@@ -22,7 +22,7 @@ def copy(part: Part, context: Context, operand: Operand, form: str) -> list[Laun
     if not context.copies.need(operand, form):
         return []
     first, last = reach(operand)
-    writer = Writer(part, context.locate, context.table)
+    writer = Writer(part, context)
     taken, (made, value) = ctype_of(operand.dtype), _FORMS[form]
     made = made or taken
     found = writer.pointer(operand)  # without negative strides, the first element that is copied

@@ -22,7 +22,7 @@ def walk(n: str, name: str = "i") -> str:
 
 def elementwise(part: Part, context: Context, shape: Shape | None = None) -> list[Launch]:
     """The launch of elementwise ops over `shape`; the last one's if that is not given."""
-    writer = Writer(part, context.locate, context.table)
+    writer = Writer(part, context)
     positions = range(len(part.body))
     shape = part.body[-1].shape if shape is None else shape
     operands = operands_of(part, positions)

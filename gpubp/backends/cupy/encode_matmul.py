@@ -10,7 +10,6 @@ from gpubp.backends.cupy.encode_product import launches, lower
 from gpubp.backends.cupy.launch import HEADERS, THREADS, AnyLaunch, Context, Launch, source
 from gpubp.backends.cupy.products import Plan as LibraryPlan
 from gpubp.backends.cupy.writer import Index, Writer, chain, ctype_of, operands_of
-from gpubp.errors import BackendError
 from gpubp.layout import matrix_batch_stride
 from gpubp.program import Operand, Part
 
@@ -73,7 +72,7 @@ def matmul(part: Part, context: Context) -> list[AnyLaunch]:
     """The launches of a part built around a matrix product: the library's, or our own.
 
     Raises:
-        BackendError: it has more columns than a launch can number, or the library failed.
+        BackendError: the library failed.
     """
 
     def theirs(here: Context, plan: LibraryPlan) -> list[AnyLaunch]:
@@ -82,30 +81,24 @@ def matmul(part: Part, context: Context) -> list[AnyLaunch]:
         return launches(part, lowered, plan, here)
 
     lowered = lower(part, context)
-    if lowered is not None and context.library is not None:
+    if lowered is not None and context.chooser is not None:
         own = partial(tiled, part)
-        plan = context.library.choose(part, lowered.problem, context, own, theirs)
+        plan = context.chooser.choose(part, lowered.problem, context, own, theirs)
         if plan is not None:
             return launches(part, lowered, plan, context)
     return [*tiled(part, context)]
 
 
 def tiled(part: Part, context: Context) -> list[Launch]:
-    """The launches of our own kernels.
-
-    Raises:
-        BackendError: the product has more columns than a launch can number.
-    """
+    """The launches of our own kernels."""
     assert part.anchor is not None
     compute = part.body[part.anchor]
     a, b = (part.inputs[i] for i in compute.args)
     *batch, m, n = compute.shape
     k, batches, size = a.shape[-1], math.prod(batch), compute.dtype.itemsize
     found = plan(batches, m, n, k, size, context.processors, context.precision)
-    grid = (found.rows, found.columns, min(batches * found.chunks, MAX_GRID))
-    if found.columns > MAX_GRID:
-        raise BackendError(f"{part.name}: a product of {compute.shape} has too many tiles.")
-    writer = Writer(part, context.locate, context.table)
+    grid = (found.rows, min(found.columns, MAX_GRID), min(batches * found.chunks, MAX_GRID))
+    writer = Writer(part, context)
     dtype = ctype_of(compute.dtype)
     names = (("m", m), ("n", n), ("k", k), ("chunk", found.chunk), ("chunks", found.chunks))
     for name, number in (*names, ("batches", batches)):
@@ -118,11 +111,7 @@ def tiled(part: Part, context: Context) -> list[Launch]:
     ]
     lines += _split_store(writer, context, dtype, batches * m * n, found)
     flags = ", ".join("true" if o.strides[d] == 1 else "false" for o, d in ((a, -1), (b, -2)))
-    lines += [
-        f"{found.call(dtype, flags)}(",
-        "  a, b, p.m, p.n, k0, gp::least(k0 + p.chunk, p.k), blockIdx.x, blockIdx.y, store);",
-        "__syncthreads();",  # before the next product takes the shared memory
-    ]
+    lines += _tiles(writer, found, found.call(dtype, flags))
     walk = "for (gp::i64 z = blockIdx.z; z < p.batches * p.chunks; z += gridDim.z) {"
     lines = [walk, *[f"  {line}" for line in lines], "}"]
     kernels = [("kernel", found.threads, [*writer.pointers, *finish, *lines])]
@@ -136,6 +125,23 @@ def tiled(part: Part, context: Context) -> list[Launch]:
         grid = (-(-batches * m * n // THREADS), 1, 1)
         made.append(Launch(text, "kernel_finish", grid, (THREADS, 1, 1), params, part.name))
     return made
+
+
+def _tiles(writer: Writer, found: Plan, call: str) -> list[str]:
+    """Compute this block's tile of C; more than one, where a grid cannot number all columns'."""
+
+    def tile(column: str) -> list[str]:
+        return [
+            f"{call}(",
+            f"  a, b, p.m, p.n, k0, gp::least(k0 + p.chunk, p.k), blockIdx.x, {column}, store);",
+            "__syncthreads();",  # before the next product takes the shared memory
+        ]
+
+    if found.columns <= MAX_GRID:
+        return tile("blockIdx.y")
+    columns = writer.params.add("columns", found.columns)
+    walk = f"for (gp::i64 column = blockIdx.y; column < {columns}; column += gridDim.y) {{"
+    return [walk, *[f"  {line}" for line in tile("column")], "}"]
 
 
 def _matrices(writer: Writer, a: Operand, b: Operand, batch: tuple[int, ...]) -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from gpubp.backends.cupy.copies import SHORT, reach_bytes
+from gpubp.backends.cupy.copies import SHORT
 from gpubp.backends.cupy.encode_copy import copy
 from gpubp.backends.cupy.encode_elementwise import elementwise
 from gpubp.backends.cupy.launch import AnyLaunch, Context, ProductLaunch
@@ -77,10 +77,10 @@ def lower(part: Part, context: Context) -> Lowered | None:
     a, b = (part.inputs[i] for i in compute.args)
     *batch, m, n = compute.shape
     sizes = (m, n, a.shape[-1], math.prod(batch))
-    library = context.library
+    chooser = context.chooser
     if min(sizes) < 1 or max(sizes) > MOST or 2.0 * math.prod(sizes) < LEAST_FLOPS:
         return None
-    if library is None or library.products is None:  # asked last: it may have to be loaded
+    if chooser is None or chooser.products is None:  # asked last: it may have to be loaded
         return None
     first, second = (_source(o, context, compute.dtype.name) for o in (b, a))
     left, right = (_matrix(s, s.address(context), tuple(batch)) for s in (first, second))
@@ -101,8 +101,8 @@ def lower(part: Part, context: Context) -> Lowered | None:
 
 def launches(part: Part, lowered: Lowered, plan: Plan, context: Context) -> list[AnyLaunch]:
     """Copies that are not current, the product, what follows."""
-    library = context.library
-    assert library is not None
+    chooser = context.chooser
+    assert chooser is not None
     made: list[AnyLaunch] = []
     for source in (lowered.a, lowered.b, lowered.bias):
         if source is not None and source.form:
@@ -111,7 +111,7 @@ def launches(part: Part, lowered: Lowered, plan: Plan, context: Context) -> list
     if lowered.rate is not None:
         made += copy(part, context, lowered.rate, "negative")
         alpha = context.copies.address(lowered.rate, "negative")
-        beta = library.one(lowered.rate.dtype.name)
+        beta = chooser.one(lowered.rate.dtype.name)
     at = Addresses(
         lowered.a.address(context),
         lowered.b.address(context),
@@ -120,6 +120,7 @@ def launches(part: Part, lowered: Lowered, plan: Plan, context: Context) -> list
         *(alpha, beta),
     )
     made.append(ProductLaunch(lowered.problem, plan, at, part.name))
+    context.written.add(lowered.target.place)
     if lowered.rest is not None:
         made += follow(part, lowered.rest, context)
     return made
@@ -190,19 +191,13 @@ def _followed(part: Part, context: Context) -> _Ending:
     base, strides = len(part.inputs), c_strides(compute.shape)
     kept = dict(part.outputs).get(base + part.anchor)
     plain = None
-    if kept is not None and not any(_meet(kept, o) for o in part.inputs):
+    if kept is not None and not any(kept.meets(o) for o in part.inputs):
         plain = _if_written(context, _Ending(kept, 0))
     result = Operand(RESULT, compute.dtype, 0, compute.shape, strides, -1, None)
     if plain is not None:
         result = plain.target
     rest = _rest(part, result, kept if plain is None else None)
     return _Ending(result, plain.address if plain else 0, rest=rest)
-
-
-def _meet(a: Operand, b: Operand) -> bool:
-    """Some byte is in both."""
-    (first, last), (start, stop) = reach_bytes(a), reach_bytes(b)
-    return a.buffer == b.buffer and first < stop and start < last
 
 
 def _rest(part: Part, result: Operand, copied: Operand | None) -> Part:

@@ -45,7 +45,7 @@ def reduce(part: Part, context: Context) -> list[Launch]:
     x, y = _threads(red, inner)
     blocks = -(-outputs // x)
     chunks = _chunks(outputs, red, blocks, context.processors)
-    writer = Writer(part, context.locate, context.table)
+    writer = Writer(part, context)
     functor = _functor(compute, ctype_of(in_dtype))
     value = _value(writer, part, compute, shape)
     finish = _finish(writer, part)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeAlias
 
 from gpubp.backends.cupy.copies import Copies
 from gpubp.backends.cupy.driver import Dim
-from gpubp.backends.cupy.products import Addresses, Plan, Problem
+from gpubp.backends.cupy.products import Addresses, Plan, Problem, Products
 from gpubp.backends.cupy.writer import Locate, Params, Writer
+from gpubp.errors import VerificationError
 from gpubp.program import Part
-
-if TYPE_CHECKING:
-    from gpubp.backends.cupy.library import Library
 
 THREADS = 256
 MAX_BLOCKS = 1 << 16  # kernels that walk their elements in steps of the grid need no more
@@ -56,6 +55,26 @@ class ProductLaunch:
 
 
 AnyLaunch = Launch | ProductLaunch
+Encode: TypeAlias = "Callable[[Context], Sequence[AnyLaunch]]"
+
+
+class EncodePlan(Protocol):
+    """The launches of the vendor's library with a plan."""
+
+    def __call__(self, here: Context, plan: Plan) -> Sequence[AnyLaunch]: ...
+
+
+class GemmChooser(Protocol):
+    """What decides how a matrix product is computed; see `autotune.py`."""
+
+    @property
+    def products(self) -> Products | None: ...
+
+    def one(self, dtype: str) -> int: ...
+
+    def choose(
+        self, part: Part, problem: Problem, context: Context, own: Encode, theirs: EncodePlan
+    ) -> Plan | None: ...
 
 
 @dataclass
@@ -71,8 +90,9 @@ class Context:
         processors: multiprocessors of the device.
         workspace: room for partial results; shared by all kernels, which run in turn.
         precision: what float32 matrix products are computed in: see `CupyBackend`.
-        library: for large matrix products; None if there is none.
+        chooser: for large matrix products; None if there is none.
         copies: what it reads instead of some operands.
+        written: where launches of the part that is being encoded write: buffer, and byte in it.
         reports: a kernel may set the status word; known when all are encoded.
     """
 
@@ -84,8 +104,9 @@ class Context:
     processors: int
     workspace: Workspace
     precision: str = "float32"
-    library: Library | None = None
+    chooser: GemmChooser | None = None
     copies: Copies = field(default_factory=Copies)
+    written: set[tuple[int, int]] = field(default_factory=set)
     reports: bool = False
 
 
@@ -110,16 +131,28 @@ def blocks_for(threads: int, per_block: int = THREADS) -> int:
 def source(
     headers: Sequence[str], params: Params, kernels: Sequence[tuple[str, int, list[str]]]
 ) -> str:
-    """A whole source: includes, the parameters, kernels of (name, threads a block, body)."""
+    """A whole source: includes, the parameters, kernels of (name, threads a block, body).
+
+    Raises:
+        VerificationError: a kernel declares where a result goes, and then does not write there.
+    """
     lines = [f'#include "{name}.cuh"' for name in headers]
     lines += ["", params.text(), ""]
     for name, threads, body in kernels:
         lines.append(
             f'extern "C" __global__ void __launch_bounds__({threads}) {name}(const Params p) {{'
         )
+        _require_used(body)
         lines += [f"  {line}" for line in body]
         lines += ["}", f"GP_KERNEL({name}, Params)", ""]
     return "\n".join(lines)
+
+
+def _require_used(body: Sequence[str]) -> None:
+    text = "\n".join(body)
+    for name in re.findall(r"\* (out\d+) = ", text):
+        if len(re.findall(rf"\b{name}\b", text)) < 2:
+            raise VerificationError(f"a CUDA kernel declares {name} and does not write there.")
 
 
 def simple(writer: Writer, part: Part, header: str, body: list[str], threads: int) -> Launch:

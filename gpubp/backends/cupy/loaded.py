@@ -15,19 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.backends.cupy.autotune import Autotuner
 from gpubp.backends.cupy.driver import DeviceMemoryError, Driver, Memory
 from gpubp.backends.cupy.encode import encode
 from gpubp.backends.cupy.launch import AnyLaunch, Context, Workspace
-from gpubp.backends.cupy.library import Library, settle
 from gpubp.backends.cupy.memory import copy_of
 from gpubp.backends.cupy.products import Work
 from gpubp.backends.cupy.sources import begin_step
+from gpubp.backends.cupy.tuning_sandbox import size_workspace
 from gpubp.core import evaluate
 from gpubp.errors import BackendError
 from gpubp.program import Operand, Part, Program
 from gpubp.store import Bank
 
-RUN_WORDS = 4  # step, schedule, order, status
+RUN_WORDS, STATUS_WORD = 4, 3  # step, schedule, order, status
 
 
 class Loaded:
@@ -37,6 +38,7 @@ class Loaded:
         program: what was loaded.
         recordable: its launches may be recorded; not so if it calls Python functions.
         reports: it may find a label or an index out of range.
+        begin: lets the tables point at what the next step reads and writes.
         parts: for each part of the program, what launches its kernels.
         replay: number of steps -> what runs so many recorded steps again.
     """
@@ -45,7 +47,7 @@ class Loaded:
         self,
         program: Program,
         driver: Driver,
-        library: Library,
+        chooser: Autotuner,
         run: int,
         precision: str = "float32",
     ) -> None:
@@ -55,9 +57,9 @@ class Loaded:
         self._order = len(program.buffers) + self._residents
         self._rows = [i for i, b in enumerate(program.buffers) if b.kind == "output"]
         self._tables = driver.allocate(8 * (self._order + 1 + 3 * len(self._rows)))
-        self._run, self._library = run, library
+        self._run, self._chooser, self._executor = run, chooser, chooser.executor
         self.recordable = not any(_on_host(p) for p in program.parts)
-        self._begin = library.bind(begin_step(self._begin_numbers()))
+        self.begin = self._executor.bind(begin_step(self._begin_numbers()))
         context = self._context(precision)
         try:
             self._allocate()
@@ -99,17 +101,17 @@ class Loaded:
         return Context(
             self._locate,
             self._tables.address,
-            self._run + 8 * 3,
+            self._run + 8 * STATUS_WORD,
             len(self.program.buffers),
             self._order,
             self._driver.processors,
             Workspace(),
             precision,
-            self._library,
+            self._chooser,
         )
 
     def _encode(self, context: Context) -> list[list[Work]]:
-        self._keep += settle(lambda: self._launches(context), context, self._driver)
+        self._keep += size_workspace(lambda: self._launches(context), context, self._driver)
         made = self._launches(context)
         self.reports = context.reports
         return [self._works(*pair) for pair in zip(self.program.parts, made, strict=True)]
@@ -126,7 +128,7 @@ class Loaded:
     def _works(self, part: Part, made: Sequence[AnyLaunch]) -> list[Work]:
         if _on_host(part):
             return [lambda: self._call_custom(part)]
-        return [self._library.bind(launch) for launch in made]
+        return [self._executor.bind(launch) for launch in made]
 
     def _call_custom(self, part: Part) -> None:
         """Run a user's NumPy function on the host: there and back through the host's memory."""
@@ -134,19 +136,21 @@ class Loaded:
         args = [self._fetch(part.inputs[i]) for i in compute.args]
         result = evaluate(compute.spec, args, compute.attrs)
         for _, operand in part.outputs:
-            self._driver.upload(self._place(operand), np.ascontiguousarray(result))
+            place = self.start(operand.buffer) + operand.place[1]
+            self._driver.upload(place, np.ascontiguousarray(result))
 
-    def _place(self, operand: Operand) -> int:
-        start, entry = self._locate(operand.buffer)
-        if entry is not None:
-            word = np.zeros(1, np.int64)
-            self._driver.download(self._tables.address + 8 * entry, word)
-            start = int(word[0])
-        return start + operand.offset * operand.dtype.itemsize
+    def start(self, buffer: int) -> int:
+        """The address of a buffer, within a step."""
+        found, entry = self._locate(buffer)
+        if entry is None:
+            return found
+        word = np.zeros(1, np.int64)
+        self._driver.download(self._tables.address + 8 * entry, word)
+        return int(word[0])
 
     def _fetch(self, operand: Operand) -> NDArray[Any]:
         out = np.empty(operand.shape, operand.dtype)
-        self._driver.download(self._place(operand), out)
+        self._driver.download(self.start(operand.buffer) + operand.place[1], out)
         return out
 
     def prepare(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
@@ -181,7 +185,7 @@ class Loaded:
 
     def step(self) -> None:
         """Launch all kernels of one step."""
-        self._begin()
+        self.begin()
         for part, works in zip(self.program.parts, self.parts, strict=True):
             try:
                 for work in works:

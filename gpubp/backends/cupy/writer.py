@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from gpubp.core import Kind, Shape
 from gpubp.errors import BackendError
@@ -75,21 +76,36 @@ def ctype_of(dtype: object) -> str:
     return CTYPES[str(dtype)]
 
 
+class Places(Protocol):
+    """What is known of the program's memory.
+
+    Attributes:
+        locate: finds a buffer; see `Locate`.
+        table: the address of the program's table of moving addresses.
+        written: where kernels of the part write: buffer, and byte in it.
+    """
+
+    @property
+    def locate(self) -> Locate: ...
+    @property
+    def table(self) -> int: ...
+    @property
+    def written(self) -> set[tuple[int, int]]: ...
+
+
 class Writer:
     """Collects what a kernel for one part needs.
 
     Args:
         part: the part.
-        locate: finds a buffer; see `Locate`.
-        table: the address of the program's table of moving addresses.
+        places: of the program's memory.
     """
 
-    def __init__(self, part: Part, locate: Locate, table: int) -> None:
+    def __init__(self, part: Part, places: Places) -> None:
         self.part = part
         self.params = Params()
         self.pointers: list[str] = []
-        self._locate = locate
-        self._table = table
+        self._places = places
         self._names: dict[tuple[int, int, str, bool], str] = {}
 
     def pointer(self, operand: Operand, write: bool = False, ctype: str | None = None) -> str:
@@ -104,6 +120,8 @@ class Writer:
     def _declared(self, buffer: int, start: int, ctype: str, write: bool) -> str:
         """A pointer `start` bytes into a buffer."""
         key = (buffer, start, ctype, write)
+        if write:
+            self._places.written.add((buffer, start))
         if key not in self._names:
             number = len(self._names)
             self._names[key] = name = f"{'out' if write else 'in'}{number}"
@@ -113,11 +131,11 @@ class Writer:
         return self._names[key]
 
     def _address(self, number: int, buffer: int, start: int, ctype: str) -> str:
-        base, entry = self._locate(buffer)
+        base, entry = self._places.locate(buffer)
         at = self.params.add(f"at{number}", base + start, "gp::u64")
         if entry is None:
             return f"gp::fixed<{ctype}>({at})"
-        table = self.params.add(f"table{number}", self._table, "gp::u64")
+        table = self.params.add(f"table{number}", self._places.table, "gp::u64")
         slot = self.params.add(f"entry{number}", entry)
         return f"gp::moving<{ctype}>({table}, {slot}, {at})"
 

@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.base import PROBLEMS, Backend, Feed, Probe, Roof
+from gpubp.backends.base import PROBLEMS, Backend, Feed, Probe, Roof, banks_kept
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.bound import Bound, Step, either_step, one_step
 from gpubp.backends.numba_cpu.custom import RAISED
@@ -35,10 +35,11 @@ from gpubp.backends.numba_cpu.pool import (
     native,
 )
 from gpubp.backends.numba_cpu.roof import measure_roof
+from gpubp.backends.numba_cpu.trial import Trial
 from gpubp.backends.numba_cpu.wide import wide_rows
+from gpubp.backends.poison import check_writes
 from gpubp.errors import DataError
 from gpubp.program import Operand, Part, Program
-from gpubp.store import Bank
 
 PROFILE_SECONDS = 0.05  # at most about so long for each of five runs of a part
 _REFUSED = -1
@@ -159,8 +160,14 @@ class NumbaBackend(Backend):
         Raises:
             Exception: what a user-defined op raised.
         """
-        banks = [b.payload.data for b in loaded.program.buffers if isinstance(b.payload, Bank)]
-        saved = [bank.copy() for bank in banks]
+        with banks_kept(loaded.program):
+            times = self._times(loaded, feed, repeats)
+        for error in [call.take_error() for call in loaded.customs]:
+            if error is not None:
+                raise error
+        return times
+
+    def _times(self, loaded: Loaded, feed: Feed, repeats: int) -> list[float]:
         table, keep = loaded.table(feed, feed.outputs[0], 1)
         keep[1][:, 2] = 0  # every repeat writes the first step's outputs
         times = []
@@ -173,12 +180,11 @@ class NumbaBackend(Backend):
             count = max(1, min(repeats, int(PROFILE_SECONDS / once)))
             job = Job([alone], np.zeros((count, 2), np.int64), (), 1, (), keep)
             times.append(min(self._timed(job) for _ in range(5)) / count)
-        for bank, before in zip(banks, saved):
-            bank[...] = before
-        for error in [call.take_error() for call in loaded.customs]:
-            if error is not None:
-                raise error
         return times
+
+    def check_writes(self, loaded: Loaded) -> None:
+        with banks_kept(loaded.program):
+            check_writes(loaded.program, Trial(loaded))
 
     def roof(self) -> Roof:
         """The rates that one worker's kernels reach in cache, in float32; measured once a process.

@@ -11,7 +11,7 @@ from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, op_words, place
 from gpubp.backends.numba_cpu.encode_matmul import encode_matmul
 from gpubp.backends.numba_cpu.gathered import Gathered
 from gpubp.backends.numba_cpu.opcodes import DTYPE_CODES
-from gpubp.errors import BackendError
+from gpubp.errors import BackendError, VerificationError
 from gpubp.fuse import arithmetic
 from gpubp.layout import c_strides, split_axes
 from gpubp.program import Operand, Part
@@ -46,6 +46,9 @@ def encode(
         resident: number of the buffer that stands for the first resident input.
         order: number of the buffer that stands for the index order at the step's position.
         gathered: batches that products read where they are.
+
+    Raises:
+        VerificationError: the encoder left out an output.
     """
     gathered = gathered or {}
     if part.outputs and all(math.prod(o.shape) == 0 for _, o in part.outputs):
@@ -54,11 +57,24 @@ def encode(
         in_place = part.outputs[0][1].value in gathered
         return None if in_place else _load_batch(part, resident, order)
     if part.kernel == "matmul":
-        return _matmul(part, gathered)
-    encoder = _ENCODERS.get(part.kernel)
-    if encoder is None:
+        encoded = _matmul(part, gathered)
+    elif part.kernel in _ENCODERS:
+        encoded = _ENCODERS[part.kernel](part)
+    else:
         raise BackendError(f"the CPU backend has no kernel for {part.kernel!r}.")
-    return encoder(part)
+    if part.kernel != "custom":  # whose function finds its operands itself
+        _require_outputs(part, encoded)
+    return encoded
+
+
+def _require_outputs(part: Part, encoded: EncodedPart) -> None:
+    """The code says where each output goes: none was forgotten."""
+    pairs = set(zip(encoded.words, encoded.words[1:]))
+    for _, operand in part.outputs:
+        if operand.place not in pairs:
+            raise VerificationError(
+                f"{part.name}: the CPU encoder left out %{operand.value}, one of its results."
+            )
 
 
 def _body_type(part: Part, positions: list[int]) -> str:

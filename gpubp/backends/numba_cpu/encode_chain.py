@@ -46,7 +46,7 @@ def float_bits(value: float) -> int:
 
 def place(operand: Operand) -> list[int]:
     """Buffer and byte offset."""
-    return [operand.buffer, operand.offset * operand.dtype.itemsize]
+    return [*operand.place]
 
 
 def functor_name(compute: Compute, dtype: str) -> str:
@@ -112,10 +112,9 @@ class ChainEncoder:
         outputs, direct = self._outputs()
         ops = self._ops(direct)
         outputs = [[self.reg[value], *rest] for value, *rest in outputs]
-        dims = [*self.dims, *[1] * (words.MAX_DIMS - len(self.dims))]
         strips_at = round_up(8 * len(self.homes), words.ALIGN)
         header = [len(inputs), len(self.ops), len(outputs), len(self.dims), len(self.homes)]
-        flat = [per_row, *header, strips_at, self.step, 0, *dims, *self.homes]
+        flat = [per_row, *header, strips_at, self.step, 0, *self.dims, *self.homes]
         for row in (*inputs, *ops, *outputs):
             flat.extend(row)
         needs = [(1 + words.CHAIN_RUN_OPS, f"ops_{self.dtype}")]
@@ -143,10 +142,6 @@ class ChainEncoder:
         strided = [v for v in needed if v != self.tile_in]
         axes = {v: self._strides(self.part.inputs[v]) for v in strided}
         self.dims, walked = collapse(self.shape, *[axes[v] for v in strided])
-        if len(self.dims) > words.MAX_DIMS:
-            raise BackendError(
-                f"an operand of {self.part.name} has too many strided axes for the CPU backend."
-            )
         strip = words.STRIP_BYTES // (4 if self.dtype == "float32" else 8)
         self.step = strip
         if self.whole_rows and self.dims[-1] <= strip:
@@ -154,14 +149,16 @@ class ChainEncoder:
         rows = []
         for value in needed:
             if value == self.tile_in:
-                reg = self._new_reg(value, False)
-                rows.append([reg, words.MODE_TILE, 0, 0, 0, 0, *[0] * words.MAX_DIMS])
+                rows.append(self._tile(value))
             else:
                 rows.append(self._input(value, walked[strided.index(value)]))
         if self.tile_out is not None:
-            reg = self._new_reg(self.tile_out, False)
-            rows.append([reg, words.MODE_TILE, 0, 0, 0, 0, *[0] * words.MAX_DIMS])
+            rows.append(self._tile(self.tile_out))
         return rows
+
+    def _tile(self, value: int) -> list[int]:
+        """A value that the calling kernel has made or wants."""
+        return [self._new_reg(value, False), words.MODE_TILE, 0, 0, 0, 0, *[0] * len(self.dims)]
 
     def _strides(self, operand: Operand) -> tuple[int, ...]:
         """The operand's strides over the iteration space, 0 where it is broadcast."""
@@ -196,9 +193,8 @@ class ChainEncoder:
             mode = words.MODE_STRIDED
         strip = mode in (words.MODE_SCALAR, words.MODE_STRIDED, words.MODE_PERIODIC)
         reg = self._new_reg(value, strip)
-        padded = [*strides, *[0] * (words.MAX_DIMS - len(strides))]
         code = DTYPE_CODES[dtype]
-        return [reg, mode, code, operand.buffer, operand.offset * size, size, *padded]
+        return [reg, mode, code, operand.buffer, operand.offset * size, size, *strides]
 
     def _outputs(self) -> tuple[list[list[int]], set[int]]:
         """Rows (value, dtype, buffer, offset, direct), and the values that ops write in place."""
@@ -223,7 +219,7 @@ class ChainEncoder:
         for position in self.ops:
             if self.base + position > value:
                 for arg in self.part.body[position].args:
-                    if arg < self.base and _same_memory(self.part.inputs[arg], target):
+                    if arg < self.base and self.part.inputs[arg].meets(target):
                         return True
         return False
 
@@ -242,12 +238,3 @@ class ChainEncoder:
                 if made_here and home >= 0 and self.last_use[arg] == position:
                     self.free.append(home)
         return rows
-
-
-def _same_memory(a: Operand, b: Operand) -> bool:
-    def span(x: Operand) -> tuple[int, int]:
-        reach = sum((n - 1) * s for n, s in zip(x.shape, x.strides)) + 1
-        return x.offset * x.dtype.itemsize, (x.offset + reach) * x.dtype.itemsize
-
-    (a0, a1), (b0, b1) = span(a), span(b)
-    return a.buffer == b.buffer and a0 < b1 and b0 < a1

@@ -15,6 +15,7 @@ from gpubp.backends.numba_cpu.encode import EncodedPart, encode
 from gpubp.backends.numba_cpu.gathered import find_gathered
 from gpubp.backends.numba_cpu.objects import addresses
 from gpubp.backends.numba_cpu.pace import Pace
+from gpubp.layout import collapse
 from gpubp.program import Part, Program, equal_bounds
 from gpubp.store import Bank, address_of, aligned_zeros, round_up
 
@@ -144,7 +145,7 @@ class Job:
     Args:
         tables: rows of the program table.
         schedule: (program, position) of each step.
-        checks: rows of `words.CHECK_*`, address, elements, limit.
+        checks: rows of `checks_of`.
         workers: how many enter, at most.
         bases: the address tables that rows point at, one a program.
         keep: other arrays that rows point at.
@@ -160,7 +161,7 @@ class Job:
         keep: Any = None,
     ) -> None:
         programs = np.array(tables, np.int64)
-        looked_at = np.array(checks, np.int64).reshape(-1, 4)
+        looked_at = np.array(checks, np.int64).reshape(-1, words.CHECK_WORDS)
         bounds = equal_bounds(workers)
         worked = round_up(words.SHARED_BOUNDS + len(bounds), 8)
         self.shared = aligned_zeros(worked + 8 * workers, np.int64)
@@ -197,8 +198,8 @@ class Job:
         if position < loaded.residents:
             columns.append(len(buffers) + position)
         found = [self._bases[0][:, i] for i in columns]
-        checked = np.flatnonzero(self._checks[:, 1] == address_of(array))
-        return found + [self._checks[i : i + 1, 1] for i in checked]
+        checked = np.flatnonzero(self._checks[:, words.CHECK_ADDRESS] == address_of(array))
+        return found + [self._checks[i : i + 1, words.CHECK_ADDRESS] for i in checked]
 
     @property
     def status(self) -> int:
@@ -210,22 +211,34 @@ class Job:
         self.shared[words.SHARED_STATUS : words.SHARED_REFUSED + 1] = 0
 
 
-def checks_of(programs: Sequence[Program], feed: Feed) -> list[tuple[int, int, int, int]]:
-    """What the run loop looks at before any work."""
-    found = []
+def checks_of(programs: Sequence[Program], feed: Feed) -> list[tuple[int, ...]]:
+    """What the run loop looks at before any work: rows of `words.CHECK_WORDS`."""
     if feed.check is None:
         return []
-    limits: dict[int, int] = {}
-    for program in programs:
-        for position, limit in program.index_limits.items():
-            limits[position] = min(limit, limits.get(position, limit))
-    for position, array in enumerate(feed.inputs):
-        limit = limits.get(position, 0)
-        if position in limits:
-            what = words.CHECK_INT32 if array.dtype == np.int32 else words.CHECK_INT64
-        elif feed.finite and array.dtype.kind == "f":
+    found: list[tuple[int, ...]] = []
+    for limit in {limit: None for p in programs for limit in p.index_limits}:
+        array = feed.inputs[limit.input]
+        what = words.CHECK_INT32 if array.dtype == np.int32 else words.CHECK_INT64
+        shape, strides = limit.layout(array, programs[0].batched)
+        for first, count, stride in _straight(limit.offset, shape, strides):
+            at = first * array.itemsize
+            found.append((what, address_of(array), at, count, stride, limit.limit))
+    for array in feed.inputs if feed.finite else ():
+        if array.dtype.kind == "f":
             what = words.CHECK_FLOAT32 if array.dtype == np.float32 else words.CHECK_FLOAT64
-        else:
-            continue
-        found.append((what, address_of(array), array.size, limit))
+            found.append((what, address_of(array), 0, array.size, 1, 0))
     return found
+
+
+def _straight(
+    offset: int, shape: Sequence[int], strides: tuple[int, ...]
+) -> list[tuple[int, int, int]]:
+    """(first element, count, stride) of lines that hold all elements of a strided array."""
+    dims, (steps,) = collapse(tuple(shape), strides)
+    if 0 in dims:
+        return []
+    walked = max(range(len(dims)), key=dims.__getitem__)
+    starts = [offset]
+    for n, step in [pair for i, pair in enumerate(zip(dims, steps)) if i != walked]:
+        starts = [start + i * step for start in starts for i in range(n if step else 1)]
+    return [(start, dims[walked], steps[walked]) for start in starts]

@@ -53,7 +53,8 @@ _ARITHMETIC = {
     "cos": Functor(1, "cos(a)"),
     "floor": Functor(1, "floor(a)"),
     "erf": Functor(1, "erf(a)"),
-    "clip": Functor(1, "q if a > q else (p if a < p else a)", False, _clip),
+    # The upper limit last: it holds where the lower one is above it.
+    "clip": Functor(1, "q if (p if a < p else a) > q else (p if a < p else a)", False, _clip),
 }
 
 _LOGIC = {

@@ -7,7 +7,6 @@ a byte offset in it. Float attributes are stored by their bits.
 from __future__ import annotations
 
 STRIP_BYTES = 4096
-MAX_DIMS = 6
 ALIGN = 64
 
 # Elementwise chain: header, then reg homes, inputs, ops, outputs.
@@ -19,8 +18,7 @@ CHAIN_REGS = 4
 CHAIN_STRIPS = 5  # byte offset of the strip memory in the scratch
 CHAIN_STEP = 6  # elements a strip: whole rows where an operand repeats with each row
 CHAIN_RUN_OPS = 7  # address of the kernel that runs the ops on one strip
-CHAIN_DIMS = 8
-CHAIN_HEADER = CHAIN_DIMS + MAX_DIMS
+CHAIN_DIMS = 8  # as many words as dimensions; the header ends after them
 
 # A register's home: a strip number, or -1 if inputs or outputs point it at memory.
 INPUT_REG = 0
@@ -29,8 +27,7 @@ INPUT_DTYPE = 2
 INPUT_BUFFER = 3
 INPUT_OFFSET = 4
 INPUT_SIZE = 5  # bytes an element
-INPUT_STRIDES = 6
-INPUT_WORDS = INPUT_STRIDES + MAX_DIMS
+INPUT_STRIDES = 6  # as many words as dimensions; the input ends after them
 
 MODE_DIRECT = 0  # contiguous and of the chain's own type: read in place
 MODE_TILE = 1  # the value that the kernel around the chain has just made
@@ -111,6 +108,8 @@ RED_CODES = {"sum": 0, "max": 1, "min": 2, "argmax": 3, "argmin": 4}
 RED_BLOCK = 256  # outputs at a time
 
 # What is looked at before any work, see `kernels.loop`.
+CHECK_WHAT, CHECK_ADDRESS, CHECK_OFFSET, CHECK_COUNT, CHECK_STRIDE, CHECK_LIMIT = range(6)
+CHECK_WORDS = 6  # the address is the array's, the offset in bytes, the stride in elements
 CHECK_INT32, CHECK_INT64, CHECK_FLOAT32, CHECK_FLOAT64 = 0, 1, 2, 3
 
 # The run loop: one record a part.

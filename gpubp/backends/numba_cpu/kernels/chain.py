@@ -169,8 +169,9 @@ def make_chain(kind: Any) -> Any:
 
     @njit(error_model="numpy")
     def point_inputs(chain, inputs, bases, regs, first, n, tile, fresh):
+        input_bytes = 8 * (words.INPUT_STRIDES + load_i64(chain, words.CHAIN_NDIM))
         for k in range(load_i64(chain, words.CHAIN_INPUTS)):
-            x = inputs + k * (8 * words.INPUT_WORDS)
+            x = inputs + k * input_bytes
             reg = load_i64(x, words.INPUT_REG)
             mode = load_i64(x, words.INPUT_MODE)
             if mode == words.MODE_TILE:
@@ -199,9 +200,10 @@ def make_chain(kind: Any) -> Any:
         n_outputs = load_i64(chain, words.CHAIN_OUTPUTS)
         n_regs = load_i64(chain, words.CHAIN_REGS)
         run_ops = load_i64(chain, words.CHAIN_RUN_OPS)
-        homes = chain + 8 * words.CHAIN_HEADER
+        ndim = load_i64(chain, words.CHAIN_NDIM)
+        homes = chain + 8 * (words.CHAIN_DIMS + ndim)
         inputs = homes + 8 * n_regs
-        ops = inputs + n_inputs * (8 * words.INPUT_WORDS)
+        ops = inputs + n_inputs * (8 * (words.INPUT_STRIDES + ndim))
         outputs = ops + n_ops * (8 * words.OP_WORDS)
         regs = scratch
         strips = scratch + load_i64(chain, words.CHAIN_STRIPS)

@@ -1,7 +1,7 @@
 """The run loop: each worker enters once and runs all steps, meeting the others at barriers.
 
 The context is described by `words.CONTEXT_*`, what the workers share by `kernels.sharing`.
-A check, 4 words: what (`words.CHECK_*`), address, elements, limit. All are done before any work.
+A check looks at elements of an array, see `words.CHECK_*`. All are done before any work.
 Program table, a row of 9 words each: 0 records, 1 their number, 2 buffers, 3 first address table
 (one a worker, of `buffers` words), 4 the order's address, 5 number of outputs, 6 list of outputs
 (buffer, address, bytes a step), 7 scratch bytes a worker, 8 scratch of worker 0.
@@ -87,12 +87,19 @@ def accepted(context, worker, workers):
     """This worker's shares of the inputs are what they must be."""
     check = load_i64(context, words.CONTEXT_CHECK_LIST)
     for _ in range(load_i64(context, words.CONTEXT_CHECKS)):
-        what, address, count = load_i64(check, 0), load_i64(check, 1), load_i64(check, 2)
+        what, count = load_i64(check, words.CHECK_WHAT), load_i64(check, words.CHECK_COUNT)
+        address = load_i64(check, words.CHECK_ADDRESS) + load_i64(check, words.CHECK_OFFSET)
+        stride, limit = load_i64(check, words.CHECK_STRIDE), load_i64(check, words.CHECK_LIMIT)
         size = 4 if what == words.CHECK_INT32 or what == words.CHECK_FLOAT32 else 8
         first, stop = count * worker // workers, count * (worker + 1) // workers
-        if not in_range(what, address + first * size, stop - first, load_i64(check, 3)):
-            return False
-        check += 32
+        if stride == 1:
+            if not in_range(what, address + first * size, stop - first, limit):
+                return False
+        else:
+            for i in range(first, stop):
+                if not in_range(what, address + i * stride * size, 1, limit):
+                    return False
+        check += 8 * words.CHECK_WORDS
     return True
 
 

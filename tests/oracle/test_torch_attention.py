@@ -1,0 +1,95 @@
+"""Multi-head attention written in ops trains as torch's own module does, on every backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import shim_build
+from shim_backend import shim_backend
+from tolerances import ORACLE
+
+import gpubp as gp
+from gpubp import nn, ops, optim
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'gpubp[oracle]'")
+torch.set_num_threads(1)
+
+pytestmark = pytest.mark.oracle
+
+WIDTH, HEADS, STEPS = 8, 2, 4
+without_compiler = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
+BACKENDS = ["numpy", "numba", pytest.param("cuda", marks=without_compiler)]
+SIZES = [(4, 8, False), (3, 5, True), (1, 1, False), (2, 7, True)]  # batch, length, masked
+
+
+def _backend(name: str) -> Any:
+    return shim_backend() if name == "cuda" else name
+
+
+class Attention(nn.Module):
+    """As torch.nn.MultiheadAttention(WIDTH, HEADS, batch_first=True), with its parameters."""
+
+    def __init__(self, other: Any, masked: bool) -> None:
+        super().__init__()
+        take = lambda p: nn.Parameter(p.detach().numpy().copy())  # noqa: E731
+        self.in_weight, self.in_bias = take(other.in_proj_weight), take(other.in_proj_bias)
+        self.out_weight, self.out_bias = take(other.out_proj.weight), take(other.out_proj.bias)
+        self.masked = masked
+
+    def forward(self, x: Any) -> Any:
+        size, length, _ = x.shape
+        each = WIDTH // HEADS
+        mixed = x @ self.in_weight.T + self.in_bias
+
+        def heads(i: int) -> Any:
+            part = mixed[:, :, i * WIDTH : (i + 1) * WIDTH]
+            return ops.swapaxes(part.reshape(size, length, HEADS, each), 1, 2)
+
+        q, k, v = (heads(i) for i in range(3))
+        scores = ops.matmul(q, ops.swapaxes(k, -1, -2)) * each**-0.5
+        if self.masked:
+            later = np.triu(np.ones((length, length), bool), 1)
+            scores = ops.where(later, -1e30, scores)
+        joined = ops.swapaxes(ops.matmul(ops.softmax(scores), v), 1, 2)
+        return joined.reshape(size, length, WIDTH) @ self.out_weight.T + self.out_bias
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("dtype", ORACLE)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_attention_trains_as_torchs(backend: str, dtype: str, size: Any) -> None:
+    batch, length, masked = size
+    torch.manual_seed(0)
+    other = torch.nn.MultiheadAttention(WIDTH, HEADS, batch_first=True, dtype=getattr(torch, dtype))
+    model = Attention(other, masked)
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(batch, length, WIDTH)).astype(dtype) for _ in range(2))
+    step = gp.compile_step(
+        lambda x, y: ops.mean(ops.square(model(x) - y)),
+        optim.SGD(model.parameters(), lr=0.3, momentum=0.9),
+        backend=_backend(backend),
+    )
+    theirs = torch.optim.SGD(other.parameters(), lr=0.3, momentum=0.9)
+    later = torch.triu(torch.ones(length, length, dtype=torch.bool), 1) if masked else None
+    tx, ty = torch.from_numpy(x), torch.from_numpy(y)
+    for _ in range(STEPS):
+        theirs.zero_grad()
+        out, _weights = other(tx, tx, tx, attn_mask=later)
+        loss = torch.mean((out - ty) ** 2)
+        loss.backward()
+        theirs.step()
+        np.testing.assert_allclose(step(x, y), loss.item(), rtol=ORACLE[dtype])
+    for mine, its in (
+        (model.in_weight, other.in_proj_weight),
+        (model.in_bias, other.in_proj_bias),
+        (model.out_weight, other.out_proj.weight),
+        (model.out_bias, other.out_proj.bias),
+    ):
+        expected = its.detach().numpy()
+        atol = ORACLE[dtype] * np.abs(expected).max()
+        np.testing.assert_allclose(mine.value, expected, rtol=0, atol=atol)
+    mine = gp.compile(model, backend=_backend(backend))(x)
+    expected = other(tx, tx, tx, attn_mask=later)[0].detach().numpy()
+    np.testing.assert_allclose(mine, expected, rtol=0, atol=ORACLE[dtype] * np.abs(expected).max())
