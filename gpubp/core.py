@@ -18,12 +18,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeAlias
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.errors import DataError, DTypeError, TraceError
-from gpubp.interop import from_host_dlpack, on_device
+from gpubp.facts import Facts
+from gpubp.interop import host_array, on_device
+from gpubp.keys import exact
 from gpubp.operators import Operators
 from gpubp.store import Slot
 
@@ -39,6 +42,14 @@ class ArrayType(NamedTuple):
 
     shape: Shape
     dtype: np.dtype[Any]
+
+
+class NumberType(NamedTuple):
+    """The type of an argument that is a Python float: it takes the dtype of what it meets."""
+
+    shape: Shape = ()
+    dtype: np.dtype[Any] = np.dtype(np.float64)
+    weak: bool = True
 
 
 class Typed(Protocol):
@@ -118,7 +129,8 @@ ALIAS = OpSpec(
 class Node:
     """One op applied to nodes: a value of the graph.
 
-    `payload` is set on leaves: the input's position, the constant array, or the slot.
+    `payload` is set on leaves: the input's position, the constant array, or the slot. A `weak` one
+    is made of Python's floats alone; see `gpubp.ops.weak`.
     """
 
     spec: OpSpec
@@ -128,6 +140,7 @@ class Node:
     dtype: np.dtype[Any]
     index: int
     payload: Any = None
+    weak: bool = False
 
     @property
     def size(self) -> int:
@@ -161,7 +174,10 @@ class Graph:
         inputs: the INPUT leaves, in call order.
         outputs: what the program returns.
         writes: (slot, node): at the end, `slot` takes the node's value.
-        assumptions: (fact, its value while tracing); see `assume`.
+        facts: what was read of Python's state while tracing.
+        ratios: by the index of a node that is a mean over a count, (sum, count); the count is None
+            where the node is a sum; see `gpubp.totals`.
+        notes: what a loss says about the model's outputs; see `note`.
     """
 
     def __init__(self) -> None:
@@ -170,39 +186,61 @@ class Graph:
         self.outputs: list[Node] = []
         self.writes: list[tuple[Slot, Node]] = []
         self.random_streams = 0
-        self.assumptions: list[tuple[Callable[[], object], object]] = []
+        self.facts = Facts()
+        self.ratios: dict[int, tuple[Node, Node | None]] = {}
+        self.notes: dict[str, Any] = {}
         self._known: dict[Any, Node] = {}
+        self._constants: dict[Any, list[tuple[bytes, Node]]] = {}
 
-    def add(self, spec: OpSpec, inputs: tuple[Node, ...], attrs: dict[str, Any]) -> Node:
-        """Append `spec` applied to `inputs`, or return the equal node that is there."""
-        key = (spec, *[n.index for n in inputs], *attrs.items())
+    def add(
+        self,
+        spec: OpSpec,
+        inputs: tuple[Node, ...],
+        attrs: dict[str, Any],
+        weak: bool | None = None,
+    ) -> Node:
+        """Append `spec` applied to `inputs`, or return the equal node that is there.
+
+        Args:
+            spec: the op.
+            inputs: nodes of this graph.
+            attrs: static attributes.
+            weak: whether the result is; by default, if all its float inputs are.
+        """
+        if weak is None:
+            weak = True in [n.weak for n in inputs] and _stays_weak(spec, inputs)
+        key = (spec, weak, *[n.index for n in inputs], *[(k, exact(v)) for k, v in attrs.items()])
         node = self._known.get(key)
         if node is None:
             out = spec.infer(*inputs, **attrs)
-            if _foldable(spec, inputs, out):
+            weak = weak and out.dtype.kind == "f"
+            if _foldable(spec, inputs, out, weak):
                 value = spec.reference(*[n.payload for n in inputs], **attrs)
-                node = self.constant(np.asarray(value, dtype=out.dtype))
+                node = self.constant(np.asarray(value, dtype=out.dtype), weak)
             else:
-                node = self.append(spec, inputs, attrs, out.shape, out.dtype)
+                node = self.append(spec, inputs, attrs, out.shape, out.dtype, weak=weak)
             self._known[key] = node
         return node
 
-    def input(self, shape: Shape, dtype: Any) -> Node:
+    def input(self, shape: Shape, dtype: Any, weak: bool = False) -> Node:
         """Append the next positional input."""
-        node = self.append(INPUT, (), {}, tuple(shape), checked_dtype(dtype), len(self.inputs))
+        checked, position = checked_dtype(dtype), len(self.inputs)
+        node = self.append(INPUT, (), {}, tuple(shape), checked, position, weak)
         self.inputs.append(node)
         return node
 
-    def constant(self, value: ConcreteArray) -> Node:
-        """A constant; small equal ones are shared."""
-        value = np.ascontiguousarray(value).reshape(np.shape(value))
-        key: Any = (CONST, id(value))
-        if value.size <= 16:
-            key = (CONST, value.dtype, value.shape, value.tobytes())
-        node = self._known.get(key)
-        if node is None:
-            dtype = checked_dtype(value.dtype)
-            node = self._known[key] = self.append(CONST, (), {}, value.shape, dtype, value)
+    def constant(self, value: ConcreteArray, weak: bool = False) -> Node:
+        """A constant: a copy of `value` as it is now; equal ones are one."""
+        dtype = checked_dtype(value.dtype)
+        data = value.tobytes()
+        # The checksum finds what may be equal, the comparison says whether it is.
+        known = self._constants.setdefault((value.shape, dtype, weak, crc32(data)), [])
+        for content, node in known:
+            if content == data:
+                return node
+        own: ConcreteArray = np.ndarray(value.shape, dtype, data)
+        node = self.append(CONST, (), {}, value.shape, dtype, own, weak)
+        known.append((data, node))
         return node
 
     def slot(self, slot: Slot) -> Node:
@@ -220,8 +258,8 @@ class Graph:
         self._known[(SLOT, id(slot))] = node
 
     def still_valid(self) -> bool:
-        """Every fact that was assumed while tracing still holds."""
-        return all(fact() == value for fact, value in self.assumptions)
+        """Everything that was read while tracing is as it was."""
+        return self.facts.hold()
 
     def slots(self) -> list[Slot]:
         """Every slot read so far, in order of first use."""
@@ -238,6 +276,10 @@ class Graph:
             return value.node
         if isinstance(value, Slot):
             return self.slot(value)
+        if type(value) is float and dtype is None:
+            return self.constant(np.asarray(value), weak=True)
+        if isinstance(value, np.ndarray) and value.ndim:
+            self.facts.array(value)
         return self.constant(np.asarray(concrete(value), dtype=dtype))
 
     def append(
@@ -248,9 +290,10 @@ class Graph:
         shape: Shape,
         dtype: np.dtype[Any],
         payload: Any = None,
+        weak: bool = False,
     ) -> Node:
         """Append a node as given, without looking for an equal one."""
-        node = Node(spec, inputs, attrs, shape, dtype, len(self.nodes), payload)
+        node = Node(spec, inputs, attrs, shape, dtype, len(self.nodes), payload, weak)
         self.nodes.append(node)
         return node
 
@@ -270,11 +313,18 @@ def live_order(graph: Graph) -> list[Node]:
     return [n for n in graph.nodes if n.index in needed]
 
 
-def _foldable(spec: OpSpec, inputs: tuple[Node, ...], out: ArrayType) -> bool:
+def _stays_weak(spec: OpSpec, inputs: tuple[Node, ...]) -> bool:
+    """All float inputs are weak, and the op has no dtype in mind."""
+    if spec.kind is Kind.CUSTOM or spec.name == "cast":
+        return False
+    return all(n.weak for n in inputs if n.dtype.kind == "f")
+
+
+def _foldable(spec: OpSpec, inputs: tuple[Node, ...], out: ArrayType, weak: bool) -> bool:
     return (
-        out.shape == ()
+        (out.shape == () or weak)
         and spec is not ALIAS
-        and spec.kind in (Kind.ELEMENTWISE, Kind.VIEW)
+        and (weak or spec.kind in (Kind.ELEMENTWISE, Kind.VIEW))
         and bool(inputs)
         and all(n.spec is CONST for n in inputs)
     )
@@ -334,22 +384,34 @@ class Array(Operators):
             f"the compiled program runs. {instead}"
         )
 
+    def _constant(self) -> Any:
+        """The number, where it is known while tracing: made of Python's numbers alone."""
+        return self.node.payload if self.node.spec is CONST else None
+
     def __bool__(self) -> bool:
+        if self._constant() is not None:
+            return bool(self._constant())
         raise self._value_needed(
             "a Python condition (if, while, and, or, not, max(), sorted())",
             "Use gp.ops.where(condition, a, b), or gp.ops.maximum/minimum/logical_and.",
         )
 
     def __float__(self) -> float:
+        if self._constant() is not None:
+            return float(self._constant())
         raise self._value_needed("float()", "Keep it as an array, or return it from the function.")
 
     def __int__(self) -> int:
+        if self._constant() is not None:
+            return int(self._constant())
         raise self._value_needed("int()", "Keep it as an array, or return it from the function.")
 
     def __index__(self) -> int:
         raise self._value_needed("indexing by it", "Use gp.ops.gather(x, indices).")
 
     def __array__(self, *_: Any, **__: Any) -> ConcreteArray:
+        if self._constant() is not None:
+            return np.array(self._constant())
         raise self._value_needed("a NumPy function", "Use the function of that name in gp.ops.")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -362,6 +424,11 @@ class Array(Operators):
                 f"np.{name} cannot write {describe(self)}, which is traced, into a NumPy array. "
                 "Write a = a + b instead of a += b, and leave out=... away."
             )
+        known = [a._constant() if isinstance(a, Array) else a for a in args]
+        if method == "__call__" and all(a is not None for a in known):
+            found = np.asarray(ufunc(*known, **kwargs))
+            weak = found.dtype == np.float64
+            return Array(self.graph, self.graph.constant(found, weak)) if weak else found
         raise self._value_needed(f"np.{name}", "Use the function of that name in gp.ops.")
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -395,13 +462,24 @@ def tracing(graph: Graph) -> Iterator[Graph]:
 
 
 def assume(fact: Callable[[], object]) -> None:
-    """Note Python state that the trace depends on (a module's mode, a hyper-parameter).
+    """Note Python state that the trace depends on: a function that looks at it.
 
-    A program is traced again when a fact it was traced under no longer has the same value.
+    A program is traced again when the function no longer returns the same. It is asked only after
+    an announcement (`gpubp.announce`), so whoever changes the state must make one. Attributes
+    of modules, and those that are declared as `Noted`, do all this by themselves.
+    """
+    if _active.graph is not None:
+        _active.graph.facts.assume(fact)
+
+
+def note(name: str, value: Any) -> None:
+    """Tell who traces what a function knows of its arguments; the first to say it is heard.
+
+    A loss so says that outputs are logits, however deep in a user's function it is called.
     """
     graph = _active.graph
-    if graph is not None and all(known != fact for known, _ in graph.assumptions):
-        graph.assumptions.append((fact, fact()))
+    if graph is not None:
+        graph.notes.setdefault(name, value)
 
 
 def _not_filled_in(*_: Any) -> Any:
@@ -456,8 +534,13 @@ def evaluate(spec: OpSpec, arrays: Sequence[ConcreteArray], attrs: dict[str, Any
     return np.asarray(spec.reference(*arrays, **attrs), dtype=out.dtype)
 
 
-def concrete(value: Any) -> ConcreteArray:
-    """A NumPy array from anything array-like that is not traced; no copy where none is needed."""
+def concrete(value: Any, name: str = "an argument") -> ConcreteArray:
+    """A NumPy array from anything array-like that is not traced; no copy where none is needed.
+
+    Raises:
+        TraceError: a traced array.
+        DataError, DTypeError: what `gpubp.interop.host_array` refuses, or an array on a GPU.
+    """
     if isinstance(value, Array):
         raise TraceError(
             f"a traced array {describe(value)} was used outside the function it was traced in. "
@@ -465,15 +548,12 @@ def concrete(value: Any) -> ConcreteArray:
         )
     if isinstance(value, Slot):
         return value.value
-    if not isinstance(value, np.ndarray):
-        if on_device(value):
-            raise DataError(
-                f"a {type(value).__name__} on a GPU was used as a constant of a traced function, "
-                "or where a host array is needed. Pass it as an argument, or copy it with .get()."
-            )
-        if hasattr(value, "__dlpack__"):
-            return from_host_dlpack(value)
-    array = np.asarray(value)
+    if not isinstance(value, np.ndarray) and on_device(value):
+        raise DataError(
+            f"a {type(value).__name__} on a GPU was used as a constant of a traced function, "
+            "or where a host array is needed. Pass it as an argument, or copy it with .get()."
+        )
+    array = host_array(value, name)
     python_float = isinstance(value, float) and not isinstance(value, np.generic)
     return array.astype(np.float32) if python_float else array
 

@@ -19,7 +19,8 @@ from gpubp.backends.base import Backend
 from gpubp.core import OpSpec, at_once, bind
 from gpubp.errors import DataError, GpubpError
 from gpubp.function import CompiledFunction
-from gpubp.interop import device_number, on_device
+from gpubp.interop import device_number, on_device, require_signed
+from gpubp.keys import exact
 from gpubp.ops.state import assign as assign_slot
 from gpubp.store import Slot
 
@@ -38,9 +39,10 @@ def native(array: Any) -> Any:
     """An array on a GPU as one of the library that results come in, over the same memory.
 
     Raises:
-        DataError: it cannot be shared.
+        DataError: it cannot be shared, or torch keeps it with the sign changed.
     """
     backend = backend_of(array)
+    require_signed(array, "an argument")
     try:
         return backend.native(array)
     except GpubpError:
@@ -70,7 +72,7 @@ def apply(spec: OpSpec, args: Sequence[Any], attrs: dict[str, Any], like: Any = 
     _refuse_host_arrays(spec.name, args)
     backend = backend_of(first)
     slots = tuple(a if isinstance(a, Slot) else None for a in args)
-    key = (id(backend), spec, tuple(attrs.items()), tuple(map(id, slots)))
+    key = (id(backend), spec, exact(tuple(attrs.items())), tuple(map(id, slots)))
     program = _program(key, lambda: _one_op(spec, slots, attrs), backend)
     return program.on_device(*[a for a in args if not isinstance(a, Slot)])
 

@@ -17,6 +17,7 @@ from gpubp.backends.base import Backend
 from gpubp.core import ConcreteArray, describe
 from gpubp.device_array import DeviceArray
 from gpubp.errors import DataError, ShapeError
+from gpubp.interop import host_array
 from gpubp.program import Program
 from gpubp.runner import as_input, check_indices
 from gpubp.updating import require_count
@@ -146,7 +147,7 @@ def orders(
     """
     require_count("epochs", epochs)
     if order is not None:
-        indices = np.asarray(order)
+        indices = host_array(order, "order")
         if indices.ndim not in (1, 2) or indices.size == 0 or indices.dtype.kind not in "iu":
             raise DataError(
                 "order must be a non-empty integer array: of one epoch, or a row for each."

@@ -41,6 +41,10 @@ class GradientError(GpubpError, ValueError):
     """A gradient that does not exist: no path to the loss, or an op without a rule."""
 
 
+class CopyError(GpubpError, TypeError):
+    """Something that cannot be copied or pickled as a whole."""
+
+
 class UnknownNameError(GpubpError, ValueError):
     """A name that is not in a list of known names."""
 

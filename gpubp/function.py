@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from gpubp import tree
 from gpubp.backends.base import Backend, Feed
 from gpubp.compile import Options
-from gpubp.core import ArrayType, Graph, active_graph
+from gpubp.core import ArrayType, Graph, NumberType, active_graph
 from gpubp.device_array import DeviceArray
 from gpubp.report import report
 from gpubp.results import Results
@@ -36,10 +38,20 @@ class CompiledFunction:
         options: Options | None = None,
     ) -> None:
         self._fn = fn
+        self._made = backend, device, options
         self._structure: Any = None
         self._runner = Runner(self._trace, backend, device, False, options)
         self._singles = Singles()
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy compiles a copy of the function anew: that of a module has its own parameters, and
+        that of a plain function is the same one. What was defined with `@gp.compile` goes by name.
+        """
+        module, name = getattr(self._fn, "__module__", ""), getattr(self._fn, "__qualname__", "")
+        if _named(module, name) is self:
+            return _named, (module, name)
+        return CompiledFunction, (self._fn, *self._made)
 
     def _trace(self, types: tuple[ArrayType, ...]) -> tuple[Graph, Any]:
         return trace(self._fn, tree.unflatten(self._structure, list(types)))
@@ -73,7 +85,10 @@ class CompiledFunction:
         leaves, self._structure = tree.flatten(list(args))
         backend = self._runner.backend
         arrays = [as_input(x, f"argument {i}", None, backend) for i, x in enumerate(leaves)]
-        types = tuple(ArrayType(a.shape, a.dtype) for a in arrays)
+        types = tuple(
+            NumberType() if type(x) is float else ArrayType(a.shape, a.dtype)
+            for a, x in zip(arrays, leaves)
+        )
         ready = self._runner.get(types, repr(self._structure))
         program = ready.program
         device = device or any(isinstance(a, DeviceArray) for a in arrays)
@@ -92,6 +107,14 @@ class CompiledFunction:
                 bound; slots stay as they are. For backends that can.
         """
         return report(self._runner, profile)
+
+
+def _named(module: str, name: str) -> Any:
+    """What a module calls by this dotted name; None if there is nothing."""
+    found: Any = sys.modules.get(module) or (import_module(module) if module else None)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def compile_function(

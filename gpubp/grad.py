@@ -29,6 +29,7 @@ from gpubp.core import (
 )
 from gpubp.errors import GradientError, ShapeError, TraceError
 from gpubp.interop import on_device
+from gpubp.ops.weak import leaving
 from gpubp.store import Slot
 from gpubp.trace import evaluate_graph
 
@@ -101,7 +102,7 @@ def gradients(graph: Graph, loss: Node, wrt: Sequence[Node]) -> list[Node | None
             f"the loss must be a float scalar of shape (), got {describe(loss)}. Reduce it, for "
             "example with gp.ops.mean."
         )
-    seed = graph.constant(np.ones((), loss.dtype))
+    seed = graph.constant(np.ones((), loss.dtype), loss.weak)
     return pullback(graph, loss, seed, wrt)
 
 
@@ -172,11 +173,13 @@ def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tup
     values: dict[int, ConcreteArray] = {}
     leaves = [p if active else _at_hand(p) for p in primals]
     with tracing(graph):
-        as_argument = _alias if active else _input
-        args = [as_argument(graph, p) for p in leaves]
+        args = [
+            _alias(graph, p) if active else _input(graph, p, type(primal) is float)
+            for p, primal in zip(leaves, primals)
+        ]
         nodes = [_differentiable(graph, a) for a in args]
         out = fn(*args)
-        target = graph.lift(out) if isinstance(out, Array) else _not_traced(out)
+        target = leaving(graph, graph.lift(out)) if isinstance(out, Array) else _not_traced(out)
 
     def finish(results: list[Node]) -> list[Any]:
         """Traced arrays inside a trace, else values; what is known is not computed again."""
@@ -188,6 +191,8 @@ def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tup
         return found
 
     def pull(cotangent: Any) -> tuple[Any, ...]:
+        if type(cotangent) is float:
+            cotangent = np.asarray(cotangent, target.dtype)
         if active:
             seed = graph.lift(cotangent)
         else:  # an input, as the primals are: it must be where they are
@@ -215,10 +220,10 @@ def _transform(body: Callable[[Graph, list[Any]], Any]) -> Callable[..., Any]:
         graph = Graph()
         arrays = [_at_hand(leaf) for leaf in leaves]
         with tracing(graph):
-            traced = [_input(graph, a) for a in arrays]
+            traced = [_input(graph, a, type(x) is float) for a, x in zip(arrays, leaves)]
             out = body(graph, tree.unflatten(structure, traced))
         results, shape = tree.flatten(out)
-        graph.outputs = [graph.lift(r) for r in results]
+        graph.outputs = [leaving(graph, graph.lift(r)) for r in results]
         return tree.unflatten(shape, evaluate_graph(graph, arrays))
 
     return call
@@ -228,11 +233,13 @@ def _at_hand(leaf: Any) -> Any:
     """An argument whose numbers are there: a slot, an array on a device, or a NumPy array."""
     if isinstance(leaf, Slot):
         return leaf
+    if type(leaf) is float:
+        return np.asarray(leaf)
     return at_once.native(leaf) if on_device(leaf) else concrete(leaf)
 
 
-def _input(graph: Graph, array: Any) -> Array:
-    return Array(graph, graph.input(array.shape, array.dtype))
+def _input(graph: Graph, array: Any, weak: bool = False) -> Array:
+    return Array(graph, graph.input(array.shape, array.dtype, weak))
 
 
 def _alias(graph: Graph, leaf: Any) -> Array:

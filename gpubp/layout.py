@@ -164,7 +164,8 @@ class _Canonical:
 
     def _translate(self, node: Node) -> Node:
         if node.spec is CONST:
-            return self._owned(self.graph.constant(node.payload))
+            made = self.graph.append(CONST, (), {}, node.shape, node.dtype, node.payload)
+            return self._owned(made)
         if node.spec is SLOT:
             return self._owned(self.graph.slot(node.payload))
         if node.inputs and node.inputs[0].index in self.flipped:
@@ -238,7 +239,7 @@ class _Canonical:
         runs = _axis_runs(node.attrs["axis"])
         for axes in reversed(runs):
             shape = tuple(1 if i in axes else n for i, n in enumerate(source.shape))
-            attrs = {"axis": axes, "keepdims": True}
+            attrs = {**node.attrs, "axis": axes, "keepdims": True}
             source = self._owned(self.graph.append(node.spec, (source,), attrs, shape, node.dtype))
         if source.shape == node.shape:
             return source

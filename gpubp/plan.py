@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from gpubp.byte_ranges import ByteRanges
 from gpubp.errors import VerificationError
+from gpubp.keys import exact
 from gpubp.program import Buffer, Instruction, Operand, Part
 from gpubp.store import ALIGN_BYTES, round_up
 
@@ -250,7 +251,9 @@ def _flat_key(unit: Unit, buffers: list[Buffer]) -> object:
         if buffers[operand.buffer].kind != "bank" or not same or not operand.contiguous:
             return None
         described.append(operand.buffer)
-    body = tuple((c.spec.name, c.args, tuple(c.attrs.items()), c.dtype.str) for c in part.body)
+    body = tuple(
+        (c.spec.name, c.args, exact(tuple(c.attrs.items())), c.dtype.str) for c in part.body
+    )
     return body, tuple(described), tuple(v for v, _ in part.outputs)
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from gpubp.backends import get_backend
 from gpubp.backends.base import Backend
 from gpubp.compile import Options, compile_graph
-from gpubp.core import DTYPES, Array, ArrayType, ConcreteArray, Graph, concrete
+from gpubp.core import Array, ArrayType, ConcreteArray, Graph, NumberType, concrete
 from gpubp.device_array import DeviceArray
-from gpubp.errors import DataError, DTypeError, IndexRangeError, TraceError
+from gpubp.errors import DataError, IndexRangeError, TraceError
 from gpubp.interop import on_device
 from gpubp.program import Program
 from gpubp.store import pack
@@ -43,7 +43,7 @@ class Runner:
 
     def __init__(
         self,
-        trace: Callable[[tuple[ArrayType, ...]], tuple[Graph, Any]],
+        trace: Callable[[tuple[Any, ...]], tuple[Graph, Any]],
         backend: str | Backend | None,
         device: str | None,
         batched: bool,
@@ -57,7 +57,7 @@ class Runner:
         self.last: Ready | None = None
         self.lock = threading.RLock()  # programs have memory of their own: one run at a time
 
-    def get(self, types: tuple[ArrayType, ...], key: Any = None) -> Ready:
+    def get(self, types: tuple[ArrayType | NumberType, ...], key: Any = None) -> Ready:
         """The program for these input types (and this static structure of the arguments)."""
         ready = self._known.get((types, key))
         if ready is None or not ready.graph.still_valid():
@@ -120,8 +120,8 @@ def as_input(
         A NumPy array, or a DeviceArray for an array on a GPU.
 
     Raises:
-        DTypeError: not numbers.
-        DataError: it is on a GPU, and the backend reads the host's memory.
+        DTypeError: not numbers, or numbers that gpubp cannot hold; see `interop.host_array`.
+        DataError: it is on a GPU, and the backend reads the host's memory; elements are masked.
     """
     if isinstance(value, Array):
         raise TraceError(f"{name} is a traced array: call compiled functions outside of traces.")
@@ -134,15 +134,6 @@ def as_input(
                 ".get()."
             )
         return backend.adopt(value, name, floating)
-    array: NDArray[Any] = concrete(value)
-    if array.dtype.kind == "f":
-        target = floating or (array.dtype if array.dtype in DTYPES else np.dtype(np.float32))
-    elif array.dtype.kind in "iu":
-        target = array.dtype if array.dtype in DTYPES else np.dtype(np.int64)
-    elif array.dtype.kind == "b":
-        target = array.dtype
-    else:
-        raise DTypeError(
-            f"{name} has dtype {array.dtype}; expected numbers. Encode text and objects first."
-        )
+    array: NDArray[Any] = np.asarray(value) if type(value) is float else concrete(value, name)
+    target = floating if array.dtype.kind == "f" and floating is not None else array.dtype
     return np.asarray(array, dtype=target, order="C")

@@ -16,7 +16,26 @@ import numpy as np
 from gpubp import ops
 from gpubp.core import Array
 from gpubp.errors import DataError
+from gpubp.noted import Noted
 from gpubp.store import Slot
+
+
+def _checked_growth(_: Any, factor: Any) -> float:
+    if not 1 <= factor < np.inf:
+        raise DataError(f"growth_factor is {factor}, expected a finite number of at least 1.")
+    return float(factor)
+
+
+def _checked_backoff(_: Any, factor: Any) -> float:
+    if not 0 < factor < 1:
+        raise DataError(f"backoff_factor is {factor}, expected a number between 0 and 1.")
+    return float(factor)
+
+
+def _checked_interval(_: Any, updates: Any) -> int:
+    if updates < 1:
+        raise DataError(f"growth_interval is {updates}, expected at least 1.")
+    return int(updates)
 
 
 class LossScale:
@@ -37,6 +56,10 @@ class LossScale:
         DataError: an argument out of its range.
     """
 
+    growth_factor = Noted(_checked_growth)
+    backoff_factor = Noted(_checked_backoff)
+    growth_interval = Noted(_checked_interval)
+
     def __init__(
         self,
         init_scale: float = 65536.0,
@@ -46,15 +69,8 @@ class LossScale:
     ) -> None:
         if not 0 < init_scale < np.inf:
             raise DataError(f"init_scale is {init_scale}, expected a finite number above 0.")
-        if not 1 <= growth_factor < np.inf or not 0 < backoff_factor < 1:
-            raise DataError(
-                f"growth_factor={growth_factor}, backoff_factor={backoff_factor}: expected at "
-                "least 1, and a number between 0 and 1."
-            )
-        if growth_interval < 1:
-            raise DataError(f"growth_interval is {growth_interval}, expected at least 1.")
-        self.growth_factor, self.backoff_factor = float(growth_factor), float(backoff_factor)
-        self.growth_interval = int(growth_interval)
+        self.growth_factor, self.backoff_factor = growth_factor, backoff_factor
+        self.growth_interval = growth_interval
         self.scale = Slot("loss_scale", init_scale, np.float32)
         self.good = Slot("loss_scale_good", 0, np.int64)
         self.skipped = Slot("loss_scale_skipped", 0, np.int64)

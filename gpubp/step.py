@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from gpubp.epochs import (
     orders,
     updates_after,
 )
-from gpubp.errors import DataError, GradientError
+from gpubp.errors import CopyError, DataError, GradientError
 from gpubp.program import Program
 from gpubp.report import report
 from gpubp.results import Results
@@ -30,6 +31,7 @@ from gpubp.runner import Ready, Runner
 from gpubp.scaling import LossScale, as_loss_scale
 from gpubp.single import Singles, key_of
 from gpubp.store import Slot
+from gpubp.totals import NO_COUNT, terms_of
 from gpubp.trace import trace
 from gpubp.updating import (
     Settings,
@@ -71,10 +73,24 @@ class Step:
         if not optimizer.parameters():
             raise GradientError("the optimizer has no parameters to train.")
         self._floating = optimizer.parameters()[0].dtype
+        self._ran: _Room | None = None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise CopyError(
+            "a Step cannot be copied or pickled: its function refers to the model it was made "
+            "with. Copy the parts together, as in `model, optimizer = copy.deepcopy((model, "
+            "optimizer))` (with schedule, EMA and loss scale, if there are any), and call "
+            "gp.compile_step on the copies."
+        )
 
     @property
     def backend(self) -> Backend:
         return self._runner.backend
+
+    @property
+    def loss_scale(self) -> LossScale | None:
+        """What scales the loss before its gradients are taken, if anything does."""
+        return self._settings.loss_scale
 
     @property
     def program(self) -> Program | None:
@@ -90,6 +106,20 @@ class Step:
     def pending(self) -> int:
         """With accumulate: batches whose gradients wait for the next update."""
         return self._updater.pending
+
+    @property
+    def totals(self) -> NDArray[np.float64]:
+        """(batches, terms, 2): the sums and counts that the losses of the last `run` are made of.
+
+        A loss that is a mean over samples is one term, whose count is the batch's size; a sum
+        counts NaN. `gpubp.totals.together` makes one loss of them.
+
+        Raises:
+            DataError: `run` has not been called.
+        """
+        if self._ran is None:
+            raise DataError("there are no totals before the first run: call step.run(...).")
+        return self._ran.totals()
 
     def __call__(self, *batch: ArrayLike) -> Any:
         """Run one step on one batch; with accumulate, every so many calls update.
@@ -122,12 +152,12 @@ class Step:
         data = checked_data(batch, self._floating, self.backend)
         size = len(data[0])
         one = Batches.one(size, final)
-        result = self._room(data, one, single=True)
-        self._execute(data, np.arange(size), one, result, finite=False)
+        room = self._room(data, one, single=True)
+        self._execute(data, np.arange(size), one, room, finite=False)
         if self._runner.last is not None:
             singles = self._singles if final else self._adding_singles
             singles.add(key, self._runner.last, self.backend, data)
-        return result.value
+        return room.losses
 
     def _next_is_final(self) -> bool:
         accumulate = self._settings.accumulate
@@ -163,7 +193,8 @@ class Step:
             checked: the data passed the checks of an earlier run and have not changed.
 
         Returns:
-            The loss of every batch, in order; on the device if part of the data is there.
+            The loss of every batch, in order; on the device if part of the data is there. NaN for
+            a batch in which nothing counts (all labels ignored), whose gradient is 0.
 
         Raises:
             DataError: empty data, NaN or infinity, indices out of range, labels out of range.
@@ -183,16 +214,17 @@ class Step:
             return epoch_batches(size, batch_size, drop_last, count, final)
 
         whole = batches(len(indices))
-        result = self._room(arrays, whole)
+        room = self._room(arrays, whole)
+        self._ran = room
         if progress is None:
-            self._execute(arrays, np.concatenate(indices), whole, result, checked=checked)
-            return result.value
+            self._execute(arrays, np.concatenate(indices), whole, room, checked=checked)
+            return room.losses
         steps = len(whole.starts) // len(indices)
         for i, chosen in enumerate(indices):
             known = checked or i > 0
-            self._execute(arrays, chosen, batches(1), result, i * steps, checked=known)
+            self._execute(arrays, chosen, batches(1), room, i * steps, checked=known)
             progress(i + 1, len(indices))
-        return result.value
+        return room.losses
 
     def report(self, profile: bool = False) -> str:
         """Instructions, fusion, arithmetic, bytes moved fused and unfused, arena size.
@@ -215,25 +247,27 @@ class Step:
                 self._adding.get(types)
             return self._runner.get(types).program
 
-    def _room(self, data: list[ConcreteArray], batches: Batches, single: bool = False) -> Results:
-        """Room for the losses, on the device if part of the data is there."""
+    def _room(self, data: list[ConcreteArray], batches: Batches, single: bool = False) -> _Room:
+        """Room for losses, sums and counts, on the device if part of the data is there."""
         with self._runner.lock:
             size, final = batches.kinds()[0][0]
-            dtype = self._ready(data, size, final).program.output_types[0][1]
+            ready = self._ready(data, size, final)
         device = any(isinstance(a, DeviceArray) for a in data)
-        return Results(self.backend, len(batches.starts), (), dtype, device, single)
+        steps, types = len(batches.starts), ready.program.output_types
+        results = [Results(self.backend, steps, *kind, device, single) for kind in types]
+        return _Room(results, batches.sizes, ready.structure)
 
     def _execute(
         self,
         data: list[ConcreteArray],
         order: NDArray[np.int64],
         batches: Batches,
-        result: Results,
+        room: _Room,
         first: int = 0,
         finite: bool = True,
         checked: bool = False,
     ) -> None:
-        """Run batches; their losses are put into `result`, from the row `first` on.
+        """Run batches; what they return is put into `room`, from the row `first` on.
 
         `finite`: refuse NaN and infinity. `checked`: the data were checked before.
         """
@@ -249,8 +283,8 @@ class Step:
             loaded = [r.loaded for r in readies]
             for start, stop in self._segments(batches):
                 check = None if checked or start else lambda: check_values(program, data, finite)
-                losses = result.rows(first + start, first + stop)
-                feed = Feed(data, order, [[losses]] * len(loaded), check, finite)
+                outputs = room.rows(first + start, first + stop)
+                feed = Feed(data, order, [outputs] * len(loaded), check, finite)
                 with self._scheduled(batches.final[start:stop]):
                     self.backend.run(loaded, schedule[start:stop], feed)
 
@@ -315,9 +349,56 @@ class Step:
             raise GradientError(
                 f"the step's function returned {len(graph.outputs)} arrays; expected the loss."
             )
+        loss, samples = graph.outputs[0], types[0].shape[0]
+        terms = terms_of(graph, loss, samples)
+        for term in terms:
+            graph.outputs += [graph.lift(v) for v in (term.total, term.count) if v is not None]
         with tracing(graph):
-            self._updater.append(graph, graph.outputs[0], types[0].shape[0], final)
-        return graph, None
+            self._updater.append(graph, loss, samples, terms, final)
+        return graph, tuple(term.count is not None for term in terms)
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What a run returns: the loss of each batch, and the sums and counts of its terms.
+
+    Attributes:
+        results: the program's outputs: losses; for each term its sum, and its count if it has one.
+        sizes: of the batches.
+        counts: for each term, whether it has a count.
+    """
+
+    results: Sequence[Results]
+    sizes: NDArray[np.int64]
+    counts: Sequence[bool]
+
+    def rows(self, start: int, stop: int) -> list[Any]:
+        """Where some of the batches put theirs, as a `Feed` takes it."""
+        return [result.rows(start, stop) for result in self.results]
+
+    @property
+    def losses(self) -> Any:
+        """One number a batch, as the user gets them."""
+        return self.results[0].value
+
+    def totals(self) -> NDArray[np.float64]:
+        """See `Step.totals`."""
+        columns = [_on_host(result.value) for result in self.results]
+        if not self.counts:
+            sizes = self.sizes.astype(np.float64)
+            return np.stack([columns[0] * sizes, sizes], axis=-1)[:, np.newaxis]
+        found = np.full((len(self.sizes), len(self.counts), 2), NO_COUNT)
+        rest = iter(columns[1:])
+        for i, has_count in enumerate(self.counts):
+            found[:, i, 0] = next(rest)
+            if has_count:
+                found[:, i, 1] = next(rest)
+        return found
+
+
+def _on_host(values: Any) -> NDArray[np.float64]:
+    held = values if isinstance(values, np.ndarray) else values.get()
+    return np.asarray(held, np.float64)
 
 
 def compile_step(
@@ -340,7 +421,8 @@ def compile_step(
 
     Args:
         fn: takes a batch (one array an argument, samples along the first axis) and returns a scalar
-            loss; it is traced, so it may be any traceable Python.
+            loss; it is traced, so it may be any traceable Python. The loss is taken for a mean over
+            samples, but for what losses of `gpubp.nn` and `gp.ops.mean_over` say they are.
         optimizer: an optimiser of `gpubp.optim`; every parameter in it must reach the loss.
         backend: "numba", "numpy" or an instance; default from GPUBP_BACKEND, else the best.
         device: "cpu", "cuda" or "cuda:N"; default from GPUBP_DEVICE, else the CPU.
@@ -348,8 +430,8 @@ def compile_step(
         max_grad_value: clip each element of the gradients to [-max_grad_value, max_grad_value],
             before the norm.
         keep_grads: keep the gradients of the last update in `step.grads`.
-        accumulate: update once for so many batches, with the mean gradient of all their samples:
-            for a loss that is a mean, what one batch of all these samples would give.
+        accumulate: update once for so many batches, with the gradient that one batch of all their
+            samples would give.
         scheduler: a schedule of `gpubp.optim.lr_scheduler` for this optimiser, which moves on by
             one after each update, inside the program: do not call its `step` as well.
         ema: an average of the weights (`gpubp.optim.EMA`), moved on after each update.

@@ -5,7 +5,8 @@ random-number counter. Compiling packs slots of one dtype back to back into a fl
 then is a view of its bank, and every program that names the slot reads and writes that memory.
 
 Holds in between: a slot belongs to at most one bank, for ever; `slot.value` is always the live
-array; offsets in a bank are multiples of 64 bytes, and the padding between slots is zero.
+array; offsets in a bank are multiples of 64 bytes, and the padding between slots is zero. A copy
+or pickle of a slot is a new slot with a value of its own, in no bank yet.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpubp.errors import ShapeError
+from gpubp.errors import DTypeError, ShapeError
+from gpubp.interop import host_array
 
 ALIGN_BYTES = 64
 
@@ -87,9 +89,14 @@ class Slot:
         dtype: default is the dtype of `value`.
     """
 
+    _announces = True  # nothing that traces read of it changes without; see gpubp.facts
+
     def __init__(self, name: str, value: ArrayLike, dtype: Any = None) -> None:
         self.name = name
-        self._value: NDArray[Any] = np.array(value, dtype=dtype, order="C")
+        given = host_array(value, name)
+        # A dtype that gpubp has not, of an array of NumPy's, is refused and not widened.
+        own = value.dtype if isinstance(value, (np.ndarray, np.generic)) else given.dtype
+        self._value: NDArray[Any] = np.array(_kept(given, dtype or own, name), order="C")
         self.shape: tuple[int, ...] = self._value.shape
         self.dtype: np.dtype[Any] = self._value.dtype
         self.bank: Bank | None = None
@@ -116,12 +123,26 @@ class Slot:
 
     @value.setter
     def value(self, new: ArrayLike) -> None:
-        array = np.asarray(new)
+        self.value[...] = self.fitting(new)
+
+    def fitting(self, new: ArrayLike) -> NDArray[Any]:
+        """A value as this slot would take it; nothing is changed.
+
+        Raises:
+            ShapeError: of another shape.
+            DTypeError, DataError: floats for integers or the like, or what
+                `gpubp.interop.host_array` refuses.
+        """
+        array = host_array(new, self.name)
         if array.shape != self.shape:
             raise ShapeError(
                 f"{self.name}: got a value of shape {array.shape}, expected {self.shape}."
             )
-        self.value[...] = array
+        return _kept(array, self.dtype, self.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is a new array: it must not keep half of a link to the bank of the original.
+        return {**self.__dict__, "_value": self.value.copy(), "bank": None, "offset": 0}
 
     def place(self, bank: Bank, offset: int) -> None:
         """Move the value into `bank` at `offset` (elements); from now on it is a view of it."""
@@ -132,6 +153,21 @@ class Slot:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name}, shape={self.shape}, dtype={self.dtype})"
+
+
+def _kept(array: NDArray[Any], dtype: Any, name: str) -> NDArray[Any]:
+    """The array in a slot's dtype: floats are rounded to floats, all else must stay as it is."""
+    target = np.dtype(dtype)
+    if target == array.dtype or target.kind == "f":
+        return array.astype(target, copy=False)
+    with np.errstate(invalid="ignore"):
+        made = array.astype(target)
+    if not np.array_equal(made, array):
+        raise DTypeError(
+            f"{name} is of {target} and cannot hold the value given, of {array.dtype}: numbers "
+            "would change. Round or encode it first."
+        )
+    return made
 
 
 def aligned_zeros(size: int, dtype: Any) -> NDArray[Any]:

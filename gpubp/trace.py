@@ -19,6 +19,7 @@ from gpubp.core import (
     ConcreteArray,
     Graph,
     Node,
+    NumberType,
     active_graph,
     at_once,
     evaluate,
@@ -28,6 +29,7 @@ from gpubp.core import (
 from gpubp.errors import DataError, TraceError
 from gpubp.interop import on_device
 from gpubp.ops.logic import COPY
+from gpubp.ops.weak import leaving
 from gpubp.store import Slot
 
 
@@ -46,16 +48,22 @@ def trace(fn: Callable[..., Any], types: Any) -> tuple[Graph, Any]:
     graph = Graph()
     leaves, structure = tree.flatten(types)
     with tracing(graph):
-        args = [Array(graph, graph.input(t.shape, t.dtype)) for t in leaves]
+        args = [_input(graph, t) for t in leaves]
         out = fn(*tree.unflatten(structure, args))
         results, shape = tree.flatten(out)
         graph.outputs = [_output(graph, r) for r in results]
+    graph.facts.seal(fn)
     return graph, shape
+
+
+def _input(graph: Graph, given: Any) -> Array:
+    node = graph.input(given.shape, given.dtype, isinstance(given, NumberType))
+    return Array(graph, node)
 
 
 def _output(graph: Graph, result: Any) -> Node:
     try:
-        return graph.lift(result)
+        return leaving(graph, graph.lift(result))
     except (TypeError, ValueError) as err:
         if isinstance(err, TraceError):
             raise

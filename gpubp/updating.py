@@ -5,7 +5,8 @@ optimiser's update, the schedule's move and the weights' average appended, as wr
 
 With accumulation there are two kinds of programs. One adds a batch's gradient to sums; the other
 does that too and then updates with the mean. A run is a sequence of both, so neither decides
-anything while it runs.
+anything while it runs. What is added is the gradient of sums, one for each term of the loss (see
+`gpubp.totals`), and each is divided by what its term has counted since the last update.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp import ops
-from gpubp.core import Array, Graph, Node
+from gpubp.core import CONST, Array, Graph, Node
 from gpubp.errors import DataError, GradientError, ShapeError
 from gpubp.grad import gradients
+from gpubp.interop import host_array
+from gpubp.ops.spec import cast_to
 from gpubp.scaling import LossScale
 from gpubp.store import Slot, pack, siblings
+from gpubp.totals import Term, mean_of_samples
 
 Writes = list[tuple[Slot, Array]]
 
@@ -125,8 +129,7 @@ class Updater:
         self.settings = settings
         self._grads: list[Slot] = []
         self._grad_of: dict[int, Slot] = {}
-        self._sum_of: dict[int, Slot] = {}
-        self._samples = Slot("samples", 0.0, np.float64)
+        self._terms: list[_Sums] = []
         self._batches = Slot("batches", 0, np.int64)
 
     @property
@@ -140,13 +143,18 @@ class Updater:
         return int(self._batches.value)
 
     def state_dict(self) -> dict[str, Any]:
-        """What waits for the next update: {"batches", "samples", "sums": [array, ...]} (copies)."""
+        """What waits for the next update: {"batches", "counts", "sums": [array, ...]} (copies).
+
+        One count and one sum of each parameter's gradients for each term of the loss; None for a
+        parameter that the term does not depend on.
+        """
         params = self.optimizer.parameters()
-        known = [self._sum_of.get(id(p)) for p in params] if self.pending else []
+        terms = self._terms if self.pending else []
+        slots = [term.of.get(id(p)) for term in terms for p in params]
         return {
             "batches": self.pending,
-            "samples": float(self._samples.value),
-            "sums": [slot.value.copy() for slot in known if slot is not None],
+            "counts": [float(term.count.value) for term in terms],
+            "sums": [None if slot is None else slot.value.copy() for slot in slots],
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -158,33 +166,52 @@ class Updater:
         """
         batches = int(state_dict["batches"])
         params = list(self.optimizer.parameters()) if batches else []
-        sums = [np.asarray(s) for s in state_dict["sums"]] if batches else []
+        counts = list(state_dict["counts"]) if batches else []
+        given = state_dict["sums"] if batches else []
+        sums = [None if s is None else host_array(s, "a sum") for s in given]
+        self._check_waiting(batches, params, counts, sums)
+        pack("params", params)
+        for i, count in enumerate(counts):
+            term = self._term(i)
+            term.count.value = np.float64(count)
+            of_term = zip(params, sums[i * len(params) : (i + 1) * len(params)], strict=True)
+            given = [(p, total) for p, total in of_term if total is not None]
+            for (_, total), slot in zip(given, term.beside([p for p, _ in given]), strict=True):
+                slot.value = total
+        self._batches.value = np.int64(batches)
+
+    def _check_waiting(
+        self,
+        batches: int,
+        params: Sequence[Slot],
+        counts: Sequence[Any],
+        sums: Sequence[NDArray[Any] | None],
+    ) -> None:
         if batches and not batches < self.settings.accumulate:
             raise DataError(
                 f"{batches} batches wait in the state, but accumulate is "
                 f"{self.settings.accumulate}."
             )
-        if len(sums) != len(params):
-            raise DataError(f"got sums of {len(sums)} gradients, expected {len(params)}.")
-        for param, total in zip(params, sums):
-            if total.shape != param.shape:
+        wanted = len(params) * max(1, len(counts))
+        if len(sums) != wanted:
+            raise DataError(f"got sums of {len(sums)} gradients, expected {wanted}.")
+        for param, total in zip(list(params) * len(counts), sums, strict=True):
+            if total is not None and total.shape != param.shape:
                 raise ShapeError(
                     f"{param.name}: its gradient's sum has shape {total.shape}, expected "
                     f"{param.shape}."
                 )
-        pack("params", params)
-        for slot, total in zip(_beside("grad_sums", params, self._sum_of), sums):
-            slot.value = total
-        self._batches.value = np.int64(batches)
-        self._samples.value = np.float64(state_dict["samples"])
 
-    def append(self, graph: Graph, loss: Node, samples: int, final: bool) -> None:
+    def append(
+        self, graph: Graph, loss: Node, samples: int, terms: Sequence[Term], final: bool
+    ) -> None:
         """Append gradients and what is done with them.
 
         Args:
             graph: whose trace ends in the loss.
             loss: a scalar.
             samples: in a batch.
+            terms: of the loss; none for a mean over samples.
             final: update; else only add to the sums.
         """
         params = list(self.optimizer.parameters())
@@ -193,40 +220,46 @@ class Updater:
         if scale is not None:
             pack("loss_scale", [scale.scale, scale.good, scale.skipped])
             loss = graph.lift(scale.scaled(Array(graph, loss)))
-        grads = self._gradients(graph, loss, params)
         if self.settings.accumulate > 1:
-            grads = self._accumulated(graph, params, grads, samples, final)
+            terms = terms or [mean_of_samples(graph, loss, samples)]
+            grads = self._accumulated(graph, params, terms, final)
+        else:
+            grads = self._reached(params, self._gradients(graph, loss, params))
         if final:
             self._update(graph, params, grads)
 
-    def _gradients(self, graph: Graph, loss: Node, params: Sequence[Slot]) -> list[Array]:
+    def _gradients(self, graph: Graph, loss: Node, params: Sequence[Slot]) -> list[Array | None]:
         found = gradients(graph, loss, [graph.slot(p) for p in params])
-        lost = [p.name for p, g in zip(params, found) if g is None]
+        return [None if g is None else Array(graph, g) for g in found]
+
+    def _reached(self, params: Sequence[Slot], grads: Sequence[Array | None]) -> list[Array]:
+        """The gradients, none missing."""
+        lost = [p.name for p, g in zip(params, grads, strict=True) if g is None]
         if lost:
             raise GradientError(
                 f"these parameters do not reach the loss: {', '.join(lost)}. Use them in the "
                 "loss, or leave them out of the optimizer."
             )
-        return [Array(graph, g) for g in found if g is not None]
+        return [g for g in grads if g is not None]
+
+    def _term(self, i: int) -> _Sums:
+        while len(self._terms) <= i:
+            self._terms.append(_Sums(len(self._terms)))
+        return self._terms[i]
 
     def _accumulated(
-        self, graph: Graph, params: Sequence[Slot], grads: list[Array], samples: int, final: bool
+        self, graph: Graph, params: Sequence[Slot], terms: Sequence[Term], final: bool
     ) -> list[Array]:
-        """The mean gradient of all samples since the last update; the sums are written."""
-        _beside("grad_sums", params, self._sum_of)
-        is_first = ops.equal(self._samples, 0.0)
-        total = ops.add(self._samples, float(samples))
-        sums = []
-        for param, grad in zip(params, grads):
-            before = self._sum_of[id(param)]
-            weighted = ops.multiply(grad, float(samples))
-            sums.append(ops.where(is_first, weighted, ops.add(before, weighted)))
-            if not final:
-                graph.writes.append((before, sums[-1].node))
+        """The gradient of all batches since the last update, as of one; the sums are written."""
+        is_first = ops.equal(self._batches, 0)
+        grads: list[Array | None] = [None] * len(params)
+        for i, term in enumerate(terms):
+            found = self._gradients(graph, graph.lift(term.total), params)
+            means = self._term(i).means(graph, params, found, term.count, is_first, final)
+            grads = [a if b is None else b if a is None else a + b for a, b in zip(grads, means)]
         batches = ops.multiply(self._batches, 0) if final else ops.add(self._batches, 1)
-        rest = ops.multiply(total, 0.0) if final else total
-        graph.writes += [(self._samples, rest.node), (self._batches, batches.node)]
-        return [ops.divide(s, ops.astype(total, s.dtype)) for s in sums]
+        graph.writes.append((self._batches, batches.node))
+        return self._reached(params, grads)
 
     def _update(self, graph: Graph, params: Sequence[Slot], grads: list[Array]) -> None:
         settings, finite = self.settings, None
@@ -248,7 +281,57 @@ class Updater:
         if settings.loss_scale is not None and finite is not None:
             writes = [(slot, ops.where(finite, value, slot)) for slot, value in writes]
             writes += settings.loss_scale.emit(finite)
-        graph.writes += [(slot, graph.lift(value)) for slot, value in writes]
+        graph.writes += [(slot, graph.lift(cast_to(value, slot.dtype))) for slot, value in writes]
+
+
+class _Sums:
+    """What one term of the loss adds up between updates.
+
+    Args:
+        number: of the term.
+
+    Attributes:
+        count: slot: what has counted since the last update.
+        of: by a parameter's id, the slot of its gradients' sum.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._suffix = f"_{number}" if number else ""
+        self.count = Slot(f"count{self._suffix}", 0.0, np.float64)
+        self.of: dict[int, Slot] = {}
+
+    def beside(self, params: Sequence[Slot]) -> list[Slot]:
+        """The sum of each parameter's gradients."""
+        return _beside(f"grad_sums{self._suffix}", params, self.of)
+
+    def means(
+        self,
+        graph: Graph,
+        params: Sequence[Slot],
+        grads: Sequence[Array | None],
+        count: Array | None,
+        is_first: Array,
+        final: bool,
+    ) -> list[Array | None]:
+        """Add a batch's gradients and count; the sums divided by what counts, None for none."""
+        reached = [(p, g) for p, g in zip(params, grads, strict=True) if g is not None]
+        self.beside([p for p, _ in reached])
+        sums = {id(p): ops.where(is_first, g, ops.add(self.of[id(p)], g)) for p, g in reached}
+        if not final:
+            graph.writes += [(self.of[id(p)], sums[id(p)].node) for p, _ in reached]
+        if count is not None:
+            divisor = self._divisor(graph, count, is_first, final)
+            sums = {key: ops.divide(s, divisor.astype(s.dtype)) for key, s in sums.items()}
+        return [sums.get(id(p)) for p in params]
+
+    def _divisor(self, graph: Graph, count: Array, is_first: Array, final: bool) -> Array:
+        """All that counts since the last update; 1 where nothing does (the sums are 0 then)."""
+        counted = ops.astype(count, "float64")
+        total = ops.where(is_first, counted, ops.add(self.count, counted))
+        rest = ops.multiply(total, 0.0) if final else total
+        graph.writes.append((self.count, rest.node))
+        known: Array = ops.where(ops.equal(total, 0.0), 1.0, total)
+        return total if count.node.spec is CONST else known
 
 
 def _beside(label: str, params: Sequence[Slot], known: dict[int, Slot]) -> list[Slot]:

@@ -28,20 +28,35 @@ GP_MATH_1(tanh)
 __device__ __forceinline__ float m_pow(float x, float y) { return ::powf(x, y); }
 __device__ __forceinline__ double m_pow(double x, double y) { return ::pow(x, y); }
 
+// Integers wrap around as NumPy's do; of signed ones the compiler may assume that they never do.
+template <class T>
+struct Wrapping {
+  typedef T Type;
+};
+template <>
+struct Wrapping<int> {
+  typedef u32 Type;
+};
+template <>
+struct Wrapping<i64> {
+  typedef u64 Type;
+};
+
 #define GP_OP template <class T> __device__ __forceinline__
+#define GP_WRAPPING(x) static_cast<typename Wrapping<T>::Type>(x)
 
 // Arithmetic.
-GP_OP T add(T a, T b) { return a + b; }
-GP_OP T subtract(T a, T b) { return a - b; }
-GP_OP T multiply(T a, T b) { return a * b; }
+GP_OP T add(T a, T b) { return static_cast<T>(GP_WRAPPING(a) + GP_WRAPPING(b)); }
+GP_OP T subtract(T a, T b) { return static_cast<T>(GP_WRAPPING(a) - GP_WRAPPING(b)); }
+GP_OP T multiply(T a, T b) { return static_cast<T>(GP_WRAPPING(a) * GP_WRAPPING(b)); }
 GP_OP T divide(T a, T b) { return a / b; }
 GP_OP T power(T a, T b) { return m_pow(a, b); }
 GP_OP T maximum(T a, T b) { return a > b || a != a ? a : b; }
 GP_OP T minimum(T a, T b) { return a < b || a != a ? a : b; }
-GP_OP T negative(T a) { return -a; }
-GP_OP T abs(T a) { return a < T(0) ? -a : (a == T(0) ? T(0) : a); }
+GP_OP T negative(T a) { return static_cast<T>(-GP_WRAPPING(a)); }
+GP_OP T abs(T a) { return a < T(0) ? negative(a) : (a == T(0) ? T(0) : a); }
 GP_OP T sign(T a) { return a > T(0) ? T(1) : (a < T(0) ? T(-1) : a); }
-GP_OP T square(T a) { return a * a; }
+GP_OP T square(T a) { return multiply(a, a); }
 GP_OP T copy(T a) { return a; }
 GP_OP T floor(T a) { return m_floor(a); }
 GP_OP T exp(T a) { return m_exp(a); }
@@ -90,7 +105,7 @@ GP_OP T relu_grad(T dy, T y) { return y > T(0) ? dy : T(0); }
 GP_OP T leaky_relu(T x, double slope) { return x > T(0) ? x : x * T(slope); }
 GP_OP T leaky_relu_grad(T dy, T x, double slope) { return x > T(0) ? dy : dy * T(slope); }
 GP_OP T elu(T x, double alpha) { return x > T(0) ? x : T(alpha) * m_expm1(x); }
-GP_OP T elu_grad(T dy, T y, double alpha) { return y > T(0) ? dy : dy * (y + T(alpha)); }
+GP_OP T elu_grad(T dy, T x, double alpha) { return x > T(0) ? dy : dy * (T(alpha) * m_exp(x)); }
 GP_OP T sigmoid(T x) {
   const T small = m_exp(x < T(0) ? x : -x);
   return (x < T(0) ? small : T(1)) / (T(1) + small);
@@ -103,6 +118,8 @@ GP_OP T silu_grad(T dy, T x) {
 }
 GP_OP T tanh(T x) { return m_tanh(x); }
 GP_OP T tanh_grad(T dy, T y) { return dy * (T(1) - y * y); }
+GP_OP T softsign(T x) { return x / (T(1) + abs(x)); }
+GP_OP T tanhshrink(T x) { return x - m_tanh(x); }
 GP_OP T softplus(T x, double beta, double threshold) {
   const T z = x * T(beta);
   const T soft = ((z > T(0) ? z : T(0)) + m_log1p(m_exp(z < T(0) ? z : -z))) / T(beta);
@@ -120,15 +137,16 @@ GP_OP T gelu_grad_none(T dy, T x) {
   const T density = m_exp(near * near * T(-0.5)) * T(0.39894228040143267794);
   return dy * (T(0.5) * m_erfc(near * T(-0.70710678118654752440)) + near * density);
 }
-GP_OP T gelu_angle(T x) {
-  return m_tanh(T(0.79788456080286535588) * (x + T(0.044715) * x * x * x));
+// (1 + tanh(u)) / 2 is the sigmoid of 2 u, which keeps its digits where tanh(u) is near -1.
+GP_OP T gelu_share(T x) {
+  return sigmoid(T(1.59576912160573071176) * (x + T(0.044715) * x * x * x));
 }
-GP_OP T gelu_tanh(T x) { return x * (T(0.5) * (T(1) + gelu_angle(gelu_near(x)))); }
+GP_OP T gelu_tanh(T x) { return x * gelu_share(gelu_near(x)); }
 GP_OP T gelu_grad_tanh(T dy, T x) {
   const T near = gelu_near(x);
-  const T t = gelu_angle(near);
-  const T slope = T(0.79788456080286535588) * (T(1) + T(0.134145) * near * near);
-  return dy * (T(0.5) * (T(1) + t) + near * (T(0.5) * (T(1) - t * t) * slope));
+  const T s = gelu_share(near);
+  const T slope = T(1.59576912160573071176) * (T(1) + T(0.134145) * near * near);
+  return dy * (s + near * (s * (T(1) - s) * slope));
 }
 
 // Update rules; see gpubp/ops/update.py.
@@ -142,6 +160,7 @@ GP_OP T adam_update(T w, T m, T v, T step_size, T bias2_sqrt, double eps) {
   return w - step_size * m / (m_sqrt(v) / bias2_sqrt + T(eps));
 }
 
+#undef GP_WRAPPING
 #undef GP_OP
 
 }  // namespace gp

@@ -30,7 +30,16 @@ struct Sum {
   __device__ __forceinline__ static State start() { return State(0); }
   __device__ __forceinline__ static State take(State s, T x, i64) { return s + State(x); }
   __device__ __forceinline__ static State merge(State a, State b) { return a + b; }
-  __device__ __forceinline__ static Out result(State s) { return static_cast<Out>(s); }
+  __device__ __forceinline__ static Out result(State s, i64) { return static_cast<Out>(s); }
+};
+
+// Of floats: the sum is divided before it is rounded.
+template <class T, class Out>
+struct Mean : Sum<T, Out> {
+  typedef typename Sum<T, Out>::State State;
+  __device__ __forceinline__ static Out result(State s, i64 red) {
+    return static_cast<Out>(s / static_cast<State>(red));
+  }
 };
 
 // The extremum and where it is first; a NaN beats every number.
@@ -62,7 +71,7 @@ struct Extremum {
     if (a.value == b.value) return a.at < b.at ? a : b;
     return (LARGEST ? a.value > b.value : a.value < b.value) ? a : b;
   }
-  __device__ __forceinline__ static Out result(State s) {
+  __device__ __forceinline__ static Out result(State s, i64) {
     return static_cast<Out>(INDEX ? static_cast<Out>(s.at) : static_cast<Out>(s.value));
   }
 };
@@ -91,19 +100,19 @@ __device__ __forceinline__ void reduce(i64 outputs, i64 red, i64 inner, i64 chun
   if (partials != nullptr) {
     partials[blockIdx.y * outputs + q] = held[threadIdx.x];
   } else {
-    finish(q, Op::result(held[threadIdx.x]));
+    finish(q, Op::result(held[threadIdx.x], red));
   }
 }
 
 // Joins `chunks` partial results of each output, in order. Launch: one thread an output.
 template <class Op, class Finish>
-__device__ __forceinline__ void finish_partials(i64 outputs, i64 chunks,
+__device__ __forceinline__ void finish_partials(i64 outputs, i64 red, i64 chunks,
                                                 const typename Op::State* partials, Finish finish) {
   const i64 q = thread_number();
   if (q >= outputs) return;
   typename Op::State all = partials[q];
   for (i64 c = 1; c < chunks; ++c) all = Op::merge(all, partials[c * outputs + q]);
-  finish(q, Op::result(all));
+  finish(q, Op::result(all, red));
 }
 
 }  // namespace gp

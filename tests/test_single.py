@@ -62,7 +62,6 @@ def _forms(x: np.ndarray) -> list[Any]:
         wide[:, ::2],
         x[::-1].copy()[::-1],
         x.astype(np.float64),
-        x.astype(">f4"),
         x.tolist(),
         x[:7],
         x[:7].astype(np.float16),

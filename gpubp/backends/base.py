@@ -124,6 +124,9 @@ class Backend(ABC):
     precision: str = "float32"
     reads_device_arrays: bool = False
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        return self  # it belongs to no model, and a device has one stream
+
     @classmethod
     @abstractmethod
     def probe(cls) -> Probe:

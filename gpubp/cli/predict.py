@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError(BAD_DATA, f"-o {options.output}: the folder does not exist.")
     with of_files():
         X, targets = dataset.features(encoding, options.data)
-    evaluator = Evaluator(model, lambda *_: None, None, options.backend, options.device)
+    evaluator = Evaluator(model, lambda *_: None, options.backend, options.device)
     outputs = evaluator.predict(as_input(X, "X"), X.dtype, BATCH)
     _write(options, encoding, outputs)
     if targets is not None:

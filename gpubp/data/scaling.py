@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.errors import DataError, ShapeError
+from gpubp.interop import host_array
 
 
 class Standardizer:
@@ -36,7 +37,7 @@ class Standardizer:
             X: finite numbers. A constant column is only centred.
             columns: bool, one a column: which to standardise; the others stay as they are.
         """
-        array = np.asarray(X, np.float64)
+        array = np.asarray(host_array(X, "X"), np.float64)
         if array.ndim != 2 or not len(array):
             raise ShapeError(f"X has shape {array.shape}, expected (samples, columns).")
         mean, std = array.mean(axis=0), array.std(axis=0)
@@ -56,7 +57,7 @@ class Standardizer:
         return self._checked(X) * self.std + self.mean
 
     def _checked(self, X: ArrayLike) -> NDArray[np.float64]:
-        array = np.asarray(X, np.float64)
+        array = np.asarray(host_array(X, "X"), np.float64)
         if array.ndim != 2 or array.shape[1] != len(self.mean):
             raise ShapeError(
                 f"got data of shape {array.shape}, expected (samples, {len(self.mean)})."

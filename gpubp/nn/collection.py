@@ -27,7 +27,7 @@ class _Collection(Module, Generic[T]):
     table: str
 
     def _members(self) -> dict[str, T]:
-        return cast("dict[str, T]", self.__dict__[self.table])
+        return cast("dict[str, T]", getattr(self, self.table))
 
     def _put(self, name: str, member: T) -> None:
         if not isinstance(member, self.kind):

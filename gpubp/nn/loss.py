@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gpubp import ops
-from gpubp.core import describe
+from gpubp.core import describe, note
 from gpubp.errors import DataError, DTypeError, ShapeError
 from gpubp.nn.loss_base import Loss
 
@@ -61,6 +61,7 @@ class _LabelLoss(Loss):
         """Labels with a valid one in place of the ignored, and where they are not ignored."""
         if self.ignore_index is None:
             return target, None
+        note("ignore_index", self.ignore_index)
         ignored = ops.equal(target, self.ignore_index)
         return ops.where(ignored, 0, target), ops.logical_not(ignored)
 
@@ -74,10 +75,9 @@ class _LabelLoss(Loss):
         found = ops.gather(table, labels)
         return found if kept is None else ops.where(kept, found, 0.0)
 
-    def _weighted_mean(self, losses: Any, weights: Any) -> Any:
-        if self.reduction == "mean":
-            return ops.divide(ops.sum(losses), ops.sum(weights))
-        return self._reduced(losses)
+    def _counts(self, weights: Any, kept: Any) -> Any:
+        """What the mean counts: the weights, where they are not all 1."""
+        return None if self.weight is None and kept is None else weights
 
 
 def _classes_last(x: Any) -> Any:
@@ -96,8 +96,9 @@ class CrossEntropyLoss(_LabelLoss):
 
     Args:
         weight: of each class, shape (C,). For labels, the mean is weighted too.
-        ignore_index: rows with this label cost nothing and are not counted in the mean. Default:
-            none (torch's default is -100: pass it where labels hold it).
+        ignore_index: rows with this label cost nothing and are not counted in the mean. Where all
+            rows of a batch have it, the mean is NaN, as torch's, and its gradient 0. Default: none
+            (torch's default is -100: pass it where labels hold it).
         reduction: "mean", "sum" or "none".
         label_smoothing: share of the target that is spread evenly over the classes, in [0, 1]
             (Szegedy et al., 2015, arXiv:1512.00567).
@@ -107,6 +108,8 @@ class CrossEntropyLoss(_LabelLoss):
         ShapeError: the weight is not of shape (C,).
         DataError: a weight is not finite, or label_smoothing is outside [0, 1].
     """
+
+    from_logits = True
 
     def __init__(
         self,
@@ -154,7 +157,7 @@ class CrossEntropyLoss(_LabelLoss):
         losses = self._smoothed(ops.multiply(losses, weights), x)
         if kept is not None:
             losses = ops.where(kept, losses, 0.0)
-        return self._weighted_mean(losses, weights)
+        return self._reduced(losses, weights)
 
     def _smoothed(self, losses: Any, x: Any) -> Any:
         """Mixed with the loss of a target that is even over the classes."""
@@ -168,6 +171,7 @@ class CrossEntropyLoss(_LabelLoss):
         if self.ignore_index is not None:
             raise DataError("CrossEntropyLoss: ignore_index needs labels, got probabilities.")
         self._between(target, 0, 1, "target")
+        note("one_hot", True)
         share = self.label_smoothing
         wanted = ops.astype(_classes_last(target), x.dtype)
         if share:
@@ -216,7 +220,7 @@ class NLLLoss(_LabelLoss):
         losses = ops.multiply(ops.negative(picked), weights)
         if kept is not None:
             losses = ops.where(kept, losses, 0.0)
-        return self._weighted_mean(losses, weights)
+        return self._reduced(losses, self._counts(weights, kept))
 
 
 class MultiMarginLoss(_LabelLoss):

@@ -1,4 +1,8 @@
-"""What losses share: the reduction, and checks of what they are given.
+"""What losses share: the reduction, weights of samples, and checks of what they are given.
+
+A loss is a sum and a count. The mean of one that counts other things than samples (labels that are
+not ignored, weights of classes) and a sum remember what they are (`gpubp.ops.totals`), so that
+batches which meet (accumulation, epochs, evaluation) give what one batch of all would give.
 
 Values can be checked only where they are known: on arrays, not inside a traced function. Labels of
 compiled programs are checked when the program runs.
@@ -6,24 +10,76 @@ compiled programs are checked when the program runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp import ops
-from gpubp.core import Array, concrete, describe
+from gpubp.core import Array, concrete, describe, note
 from gpubp.errors import DataError, DTypeError, ShapeError, unknown_name
 from gpubp.nn.module import Module
+from gpubp.ops.totals import whole
 from gpubp.store import Slot
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
+class _Samples:
+    """Weights of the samples of a batch.
+
+    Attributes:
+        weights: one a sample.
+        used: a loss has met them.
+    """
+
+    def __init__(self, weights: Any) -> None:
+        self.weights = weights
+        self.used = False
+
+
+_samples: ContextVar[_Samples | None] = ContextVar("sample weights", default=None)
+
+
+@contextmanager
+def weighing_samples(weights: Any) -> Iterator[None]:
+    """While open, every loss multiplies what each sample costs by its weight.
+
+    Counts stay: the mean is still one over samples (or what else counts), so that weights of 1
+    change nothing.
+
+    Args:
+        weights: one a sample, shape (N,).
+
+    Raises:
+        DataError: no loss was called meanwhile.
+        ShapeError: a loss's values are not one or several a sample.
+    """
+    mine = _Samples(weights)
+    token = _samples.set(mine)
+    try:
+        yield
+    finally:
+        _samples.reset(token)
+    if not mine.used:
+        raise DataError(
+            "sample and class weights have no effect here: this loss computes its value without "
+            "a loss of gpubp.nn. Write it as a function of (outputs, y, weights)."
+        )
+
+
 class Loss(Module):
-    """Base of losses: holds `reduction` and applies it."""
+    """Base of losses: holds `reduction` and applies it.
+
+    Attributes:
+        from_logits: the input holds logits: above 0 means yes. Metrics follow it.
+    """
 
     reductions: tuple[str, ...] = REDUCTIONS
+    from_logits: bool = False
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
@@ -31,17 +87,48 @@ class Loss(Module):
             raise unknown_name("reduction", reduction, self.reductions)
         self.reduction = reduction
 
-    def _reduced(self, losses: Any) -> Any:
+    def _reduced(self, losses: Any, counts: Any = None) -> Any:
+        """The losses by the reduction.
+
+        Args:
+            losses: of each element, already times what it counts.
+            counts: what each counts in the mean; None: 1.
+        """
+        if self.from_logits:
+            note("from_logits", True)
+        losses = self._weighed(losses)
         if self.reduction == "none":
             return losses
-        return ops.mean(losses) if self.reduction == "mean" else ops.sum(losses)
+        if self.reduction == "sum":
+            return whole(ops.sum(losses))
+        if self.reduction == "batchmean":
+            return ops.multiply(ops.sum(losses), 1.0 / losses.shape[0] if losses.shape else 1.0)
+        if counts is None:
+            return ops.mean(losses)
+        return ops.mean_over(ops.sum(losses), ops.sum(counts))
+
+    def _weighed(self, losses: Any) -> Any:
+        """The losses times the weights of their samples, if there are any."""
+        samples = _samples.get()
+        if samples is None:
+            return losses
+        samples.used = True
+        weights = samples.weights
+        if tuple(losses.shape[:1]) != tuple(weights.shape):
+            raise ShapeError(
+                f"the losses are {describe(losses)}; expected one for each of the weights "
+                f"{describe(weights)}."
+            )
+        rest = (1,) * (len(losses.shape) - 1)
+        column = ops.reshape(weights, (*weights.shape, *rest)) if rest else weights
+        return ops.multiply(losses, ops.astype(column, str(losses.dtype)))
 
     def _register(self, name: str, weight: ArrayLike | None) -> None:
         """Keep constant weights as a buffer, or None."""
         if weight is None:
             setattr(self, name, None)
             return
-        values: NDArray[Any] = np.asarray(weight)
+        values: NDArray[Any] = concrete(weight, f"{type(self).__name__}: {name}")
         if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
             raise DataError(
                 f"{type(self).__name__}: {name} must be finite numbers, got {weight!r}."

@@ -78,6 +78,8 @@ class BCEWithLogitsLoss(Loss):
         DataError: a weight is not finite.
     """
 
+    from_logits = True
+
     def __init__(
         self,
         weight: ArrayLike | None = None,
@@ -122,6 +124,8 @@ class MultiLabelSoftMarginLoss(Loss):
         DataError: a weight is not finite.
     """
 
+    from_logits = True
+
     def __init__(self, weight: ArrayLike | None = None, *, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self._register("weight", weight)
@@ -149,6 +153,8 @@ class SoftMarginLoss(Loss):
     Raises:
         UnknownNameError: any other reduction.
     """
+
+    from_logits = True
 
     def forward(self, input: Any, target: Any) -> Any:
         """Compare two arrays of one shape.

@@ -254,6 +254,4 @@ class KLDivLoss(Loss):
             positive = ops.where(ops.equal(target, 0.0), 1.0, target)
             entropy = ops.multiply(target, ops.log(positive))
             losses = ops.subtract(entropy, ops.multiply(target, input))
-        if self.reduction != "batchmean":
-            return self._reduced(losses)
-        return ops.multiply(ops.sum(losses), 1.0 / input.shape[0] if input.shape else 1.0)
+        return self._reduced(losses)

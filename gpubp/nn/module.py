@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpubp.core import active_graph, assume, at_once
+from gpubp.announce import Table, announce
+from gpubp.core import active_graph, at_once
 from gpubp.errors import ShapeError, UnknownNameError, unknown_name
-from gpubp.interop import on_device
+from gpubp.facts import MISSING
+from gpubp.interop import host_array, on_device
 from gpubp.nn.parameter import Buffer, Parameter
 
 ModuleT = TypeVar("ModuleT", bound="Module")
@@ -37,18 +38,21 @@ class Module:
     A module starts in train mode.
     """
 
+    _announces = True  # changes of attributes; see gpubp.facts
+    _table_names = ("_parameters", "_buffers", "_modules")
+
     def __init__(self) -> None:
-        self.__dict__.update(_training=True, _parameters={}, _buffers={}, _modules={})
+        self.__dict__.update(_training=True, **{name: Table() for name in self._table_names})
 
     @property
     def training(self) -> bool:
         """True in train mode; a program that was traced in the other mode is traced again."""
-        assume(lambda: self._training)
         return bool(self._training)
 
     @training.setter
     def training(self, mode: bool) -> None:
-        self.__dict__["_training"] = bool(mode)
+        if self.__dict__["_training"] is not bool(mode):
+            self._training = bool(mode)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; every subclass writes its own."""
@@ -60,10 +64,30 @@ class Module:
             return at_once.call(self, args)
         return self.forward(*args, **kwargs)
 
+    def __getattribute__(self, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        graph = active_graph()
+        if graph is not None:
+            graph.facts.read(self, name, value)
+        return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies are made of; a copy made while tracing reads all of it."""
+        graph = active_graph()
+        state = dict(self.__dict__)
+        if graph is not None:
+            for name, value in state.items():
+                graph.facts.read(self, name, value)
+        return state
+
     def __setattr__(self, name: str, value: Any) -> None:
         table = self._table_for(name, value)
+        graph = active_graph()
+        if graph is not None:
+            graph.facts.wrote(self, name)
         if table is None:
             object.__setattr__(self, name, value)
+            announce()
             return
         self.__dict__.pop(name, None)
         for other in self._tables():
@@ -95,10 +119,15 @@ class Module:
         return None
 
     def __getattr__(self, name: str) -> Any:
-        for key in ("_parameters", "_buffers", "_modules"):
-            table = self.__dict__.get(key, {})
+        own, graph = object.__getattribute__(self, "__dict__"), active_graph()
+        for key in Module._table_names:
+            table = own.get(key, {})
             if name in table:
+                if graph is not None:
+                    graph.facts.read(self, name, table[name], table)
                 return table[name]
+        if graph is not None:
+            graph.facts.read(self, name, MISSING)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     def __delattr__(self, name: str) -> None:
@@ -107,6 +136,7 @@ class Module:
                 del table[name]
                 return
         object.__delattr__(self, name)
+        announce()
 
     def register_buffer(self, name: str, value: ArrayLike) -> Buffer:
         """Add state that is saved with the module but not trained.
@@ -217,9 +247,13 @@ class Module:
         return (buffer for _, buffer in self.named_buffers())
 
     def train(self: ModuleT, mode: bool = True) -> ModuleT:
-        """Set train mode (or eval mode) here and below; returns self."""
-        for module in self.modules():
-            module.training = mode
+        """Set train mode (or eval mode) here and below; returns self.
+
+        Each sub-module's own `train` is called: one that overrides it may stay as it is.
+        """
+        self.training = mode
+        for module in self.children():
+            module.train(mode)
         return self
 
     def eval(self: ModuleT) -> ModuleT:
@@ -249,6 +283,7 @@ class Module:
         Raises:
             UnknownNameError: `strict`, and the names differ.
             ShapeError: an array's shape differs from the slot's.
+            DTypeError, DataError: numbers that a slot cannot hold; see `interop.host_array`.
         """
         slots = self._slots_by_name()
         missing = [name for name in slots if name not in state]
@@ -258,7 +293,7 @@ class Module:
                 f"the state does not fit {type(self).__name__}: missing {_listed(missing)}; "
                 f"unexpected {_listed(unexpected)}. Pass strict=False to load the rest."
             )
-        values = {name: np.asarray(state[name]) for name in slots if name in state}
+        values = {name: host_array(state[name], name) for name in slots if name in state}
         wrong = [
             f"{name}: got {value.shape}, expected {slots[name].shape}"
             for name, value in values.items()
@@ -266,7 +301,8 @@ class Module:
         ]
         if wrong:
             raise ShapeError(f"the state does not fit {type(self).__name__}: {'; '.join(wrong)}.")
-        for name, value in values.items():
+        fitting = {name: slots[name].fitting(value) for name, value in values.items()}
+        for name, value in fitting.items():
             slots[name].value = value
         return LoadResult(missing, unexpected)
 

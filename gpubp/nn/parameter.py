@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpubp.core import active_graph, checked_dtype, describe
 from gpubp.errors import DTypeError, TraceError
+from gpubp.noted import Noted
 from gpubp.operators import Operators
 from gpubp.store import Slot
 
@@ -43,10 +44,6 @@ class Buffer(Operators, Slot):
             )
         return np.array(self.value, dtype=dtype, copy=copy)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy is a new array: it must not keep half of a link to the bank of the original.
-        return {**self.__dict__, "_value": self.value.copy(), "bank": None, "offset": 0}
-
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len() of a scalar")
@@ -65,6 +62,8 @@ class Parameter(Buffer):
     Raises:
         DTypeError: `value` is not of a float dtype.
     """
+
+    requires_grad = Noted()
 
     def __init__(
         self,

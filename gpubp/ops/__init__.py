@@ -16,7 +16,9 @@ from gpubp.ops.activation import (
     sigmoid,
     silu,
     softplus,
+    softsign,
     tanh,
+    tanhshrink,
 )
 from gpubp.ops.composite import (
     celu,
@@ -31,8 +33,6 @@ from gpubp.ops.composite import (
     relu6,
     selu,
     softshrink,
-    softsign,
-    tanhshrink,
     threshold,
 )
 from gpubp.ops.custom import custom_op
@@ -91,6 +91,7 @@ from gpubp.ops.shape import (
     transpose,
 )
 from gpubp.ops.state import assign
+from gpubp.ops.totals import mean_over
 
 __all__ = [
     "Generator",
@@ -144,6 +145,7 @@ __all__ = [
     "max",
     "maximum",
     "mean",
+    "mean_over",
     "min",
     "minimum",
     "mish",

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpubp.core import Array, OpSpec, bind
 from gpubp.errors import DataError, unknown_name
-from gpubp.ops.elementwise import clip, exp, finite, square
+from gpubp.ops.elementwise import abs, clip, exp, finite, square
 from gpubp.ops.logic import greater, where
 from gpubp.ops.spec import elementwise, promote
 
@@ -74,19 +74,20 @@ def _elu_reference(x: Any, *, alpha: float) -> Any:
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)) * alpha)
 
 
-def _elu_grad_reference(dy: Any, y: Any, *, alpha: float) -> Any:
-    return np.where(y > 0, dy, dy * (y + alpha))
+def _elu_grad_reference(dy: Any, x: Any, *, alpha: float) -> Any:
+    return np.where(x > 0, dy, dy * (np.exp(np.minimum(x, 0)) * alpha))
 
 
-def _elu_grad_vjp(g: Array, out: Array, dy: Array, y: Array, *, alpha: float) -> _Cotangents:
-    return bind(ELU_GRAD, g, y, alpha=alpha), where(greater(y, 0.0), 0.0, g * dy)
+def _elu_grad_vjp(g: Array, out: Array, dy: Array, x: Array, *, alpha: float) -> _Cotangents:
+    return bind(ELU_GRAD, g, x, alpha=alpha), where(greater(x, 0.0), 0.0, g * out)
 
 
+# By the input: where the output is near -alpha, alpha + y has lost the digits of alpha e^x.
 ELU_GRAD = elementwise("elu_grad", _elu_grad_reference, _elu_grad_vjp, flops=3.0)
 ELU = elementwise(
     "elu",
     _elu_reference,
-    lambda g, y, x, alpha: (bind(ELU_GRAD, g, y, alpha=alpha),),
+    lambda g, y, x, alpha: (bind(ELU_GRAD, g, x, alpha=alpha),),
     flops=3.0,
 )
 
@@ -97,7 +98,7 @@ def elu(x: Any, alpha: float = 1.0) -> Any:
     Clevert et al., "Fast and Accurate Deep Network Learning by Exponential Linear Units" (2015).
 
     Raises:
-        DataError: `alpha` is negative (the sign of the output must tell the sign of the input).
+        DataError: `alpha` is negative or not finite.
     """
     alpha = finite("elu", "alpha", alpha)
     if alpha < 0:
@@ -112,9 +113,10 @@ def _gelu_parts(x: Any, approximate: str) -> tuple[Any, Any]:
     near = np.clip(x, -_GELU_SATURATED, _GELU_SATURATED)
     if approximate == "none":
         return ndtr(near), np.exp(near * near * -0.5) * _PDF_SCALE
-    t = np.tanh(_TANH_SCALE * (near + _TANH_CUBE * near * near * near))
-    slope = _TANH_SCALE * (1 + 3 * _TANH_CUBE * near * near)
-    return 0.5 * (1 + t), 0.5 * (1 - t * t) * slope
+    # (1 + tanh(u)) / 2 is the sigmoid of 2 u, which keeps its digits where tanh(u) is near -1.
+    s = _sigmoid_reference(2 * _TANH_SCALE * (near + _TANH_CUBE * near * near * near))
+    slope = 2 * _TANH_SCALE * (1 + 3 * _TANH_CUBE * near * near)
+    return s, s * (1 - s) * slope
 
 
 def _gelu_reference(x: Any, *, approximate: str) -> Any:
@@ -131,17 +133,18 @@ def _gelu_second(x: Array, approximate: str) -> Array:
     """The second derivative of GELU, made of ops.
 
     Exact: phi(x) (2 - x^2), since phi' = -x phi. Tanh form, with u = a (x + b x^3), t = tanh(u):
-    (1 - t^2) (u' + x u'' / 2 - x t u'^2).
+    (1 - t^2) (u' + x u'' / 2 - x t u'^2), where 1 - t^2 = 4 s (1 - s), s the sigmoid of 2 u.
     """
     x = clip(x, -_GELU_SATURATED, _GELU_SATURATED)
     if approximate == "none":
         pdf: Array = exp(square(x) * -0.5) * _PDF_SCALE
         exact: Array = pdf * (2.0 - square(x))
         return exact
-    t = tanh(_TANH_SCALE * (x + _TANH_CUBE * x * square(x)))
+    s = sigmoid((2.0 * _TANH_SCALE) * (x + _TANH_CUBE * x * square(x)))
+    t = 2.0 * s - 1.0
     first = _TANH_SCALE * (1.0 + 3.0 * _TANH_CUBE * square(x))
     half_second = (3.0 * _TANH_SCALE * _TANH_CUBE) * x
-    out: Array = (1.0 - square(t)) * (first + x * half_second - x * t * square(first))
+    out: Array = 4.0 * s * (1.0 - s) * (first + x * half_second - x * t * square(first))
     return out
 
 
@@ -233,6 +236,29 @@ TANH = elementwise("tanh", np.tanh, lambda g, y, x: (bind(TANH_GRAD, g, y),))
 def tanh(x: Any) -> Any:
     """The hyperbolic tangent."""
     return bind(TANH, *promote(x, floating=True))
+
+
+# The rules below are of the derivative itself: through the parts it would be a difference of
+# nearly equal numbers.
+TANHSHRINK = elementwise(
+    "tanhshrink", lambda x: x - np.tanh(x), lambda g, y, x: (g * square(tanh(x)),), flops=2.0
+)
+SOFTSIGN = elementwise(
+    "softsign",
+    lambda x: x / (1 + np.abs(x)),
+    lambda g, y, x: (g * square(1.0 / (abs(x) + 1.0)),),
+    flops=2.0,
+)
+
+
+def tanhshrink(x: Any) -> Any:
+    """`x - tanh(x)`."""
+    return bind(TANHSHRINK, *promote(x, floating=True))
+
+
+def softsign(x: Any) -> Any:
+    """`x / (1 + |x|)` (Bergstra et al., 2009)."""
+    return bind(SOFTSIGN, *promote(x, floating=True))
 
 
 def _softplus_reference(x: Any, *, beta: float, threshold: float) -> Any:

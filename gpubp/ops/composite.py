@@ -143,17 +143,6 @@ def logsigmoid(x: Any) -> Any:
     return negative(softplus(negative(*promote(x, floating=True)), threshold=_NO_LIMIT))
 
 
-def softsign(x: Any) -> Any:
-    """`x / (1 + |x|)` (Bergstra et al., 2009)."""
-    (x,) = promote(x, floating=True)
-    return divide(x, abs(x) + 1.0)
-
-
-def tanhshrink(x: Any) -> Any:
-    """`x - tanh(x)`."""
-    return subtract(x, tanh(x))
-
-
 def glu(x: Any, axis: int = -1) -> Any:
     """`a * sigmoid(b)`, a and b the two halves of `x` along `axis` (Dauphin et al., 2016).
 

@@ -26,6 +26,7 @@ from gpubp.core import (
 from gpubp.errors import DTypeError, GradientError, ShapeError, TraceError
 from gpubp.ops.shape import as_shape
 from gpubp.ops.spec import SPECS, promote
+from gpubp.ops.weak import settled_together
 
 _Infer = Callable[..., tuple[Sequence[int], Any]]
 
@@ -69,7 +70,7 @@ def custom_op(
 
     def call(*arrays: Any, **attrs: Any) -> Any:
         _require_hashable(name, attrs)
-        return bind(spec, *[promote(a)[0] for a in arrays], **attrs)
+        return bind(spec, *settled_together([promote(a)[0] for a in arrays]), **attrs)
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = forward.__doc__

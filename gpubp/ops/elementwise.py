@@ -107,7 +107,7 @@ SQUARE = elementwise("square", np.square, lambda g, y, x: (g * 2.0 * x,), check=
 EXP = elementwise("exp", np.exp, lambda g, y, x: (g * y,))
 LOG = elementwise("log", np.log, lambda g, y, x: (g / x,))
 LOG1P = elementwise("log1p", np.log1p, lambda g, y, x: (g / (x + 1.0),))
-EXPM1 = elementwise("expm1", np.expm1, lambda g, y, x: (g * (y + 1.0),))
+EXPM1 = elementwise("expm1", np.expm1, lambda g, y, x: (g * exp(x),))
 SQRT = elementwise("sqrt", np.sqrt, lambda g, y, x: (g * 0.5 / y,))
 SIN = elementwise("sin", np.sin, lambda g, y, x: (g * cos(x),))
 COS = elementwise("cos", np.cos, lambda g, y, x: (-(g * sin(x)),))

@@ -22,6 +22,7 @@ from gpubp.ops.spec import (
     require_same_dtype,
     unbroadcast,
 )
+from gpubp.ops.weak import is_weak, weakly
 
 
 def _require_bool(name: str, *types: Typed) -> None:
@@ -130,8 +131,9 @@ def _cast_reference(x: Any, *, dtype: str) -> Any:
 
 
 def _cast_vjp(g: Array, y: Array, x: Array, *, dtype: str) -> list[Array | None]:
-    both_float = x.dtype.kind == "f" and y.dtype.kind == "f"
-    return [cast_to(g, x.dtype) if both_float else None]
+    if x.dtype.kind != "f" or y.dtype.kind != "f":
+        return [None]
+    return [weakly(x.graph, g) if is_weak(x) else cast_to(g, x.dtype)]
 
 
 CAST = register(OpSpec("cast", Kind.ELEMENTWISE, _cast_infer, _cast_reference, _cast_vjp))

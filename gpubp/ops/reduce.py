@@ -1,8 +1,9 @@
 """Reductions: sum, mean, max, min, argmax, argmin.
 
 Specs take `axis` as a sorted tuple of non-negative axes and `keepdims`; public functions take what
-NumPy's take. Sums of floats accumulate in float64 and are rounded once; sums of integers and
-booleans are int64. NaN propagates. An empty sum is 0; every other empty reduction is a ShapeError.
+NumPy's take. Sums of floats accumulate in float64 and are rounded once, means after the division;
+sums of integers and booleans are int64. NaN propagates. An empty sum is 0; every other empty
+reduction is a ShapeError.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gpubp.ops.spec import (
     normalized_axis,
     promote,
     register,
+    require_float,
     require_numeric,
 )
 
@@ -35,7 +37,7 @@ def _reduced(shape: Shape, axis: tuple[int, ...], keepdims: bool) -> Shape:
 
 
 def _require_elements(name: str, x: Typed, axis: tuple[int, ...]) -> None:
-    if math.prod(x.shape[i] for i in axis) == 0:
+    if _count(x, axis) == 0:
         raise ShapeError(f"{name}: {describe(x)} has no elements along axis {axis}.")
 
 
@@ -45,22 +47,34 @@ def _spread(value: Array, x: Array, axis: tuple[int, ...]) -> Array:
     return out
 
 
-def _sum_infer(x: Typed, *, axis: tuple[int, ...], keepdims: bool) -> ArrayType:
+def _sum_infer(x: Typed, *, axis: tuple[int, ...], keepdims: bool, mean: bool = False) -> ArrayType:
     normalized_axes(axis, len(x.shape), "sum")
+    if mean:
+        require_float("mean", x)
+        _require_elements("mean", x, axis)
     dtype = x.dtype if x.dtype.kind == "f" else INT64
     return ArrayType(_reduced(x.shape, axis, keepdims), dtype)
 
 
-def _sum_reference(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
+def _count(x: Typed, axis: tuple[int, ...]) -> int:
+    return math.prod(x.shape[i] for i in axis)
+
+
+def _sum_reference(x: Any, *, axis: tuple[int, ...], keepdims: bool, mean: bool = False) -> Any:
     wide = FLOAT64 if x.dtype.kind == "f" else INT64
     total = np.sum(x, axis=axis, dtype=wide, keepdims=keepdims)
+    if mean:
+        total = total / _count(x, axis)
     return total.astype(x.dtype) if x.dtype.kind == "f" else total
 
 
-def _sum_vjp(g: Array, y: Array, x: Array, *, axis: Any, keepdims: bool) -> list[Array | None]:
-    return [_spread(g, x, axis)]
+def _sum_vjp(
+    g: Array, y: Array, x: Array, *, axis: Any, keepdims: bool, mean: bool = False
+) -> list[Array | None]:
+    return [_spread(g / float(_count(x, axis)) if mean else g, x, axis)]
 
 
+# With `mean`, which floats alone may have, the sum is divided by the number of its terms.
 SUM = register(OpSpec("sum", Kind.REDUCE, _sum_infer, _sum_reference, _sum_vjp))
 
 
@@ -115,7 +129,7 @@ def sum(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = Fals
 
 
 def mean(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
-    """The mean over `axis` (None: all axes): the sum times 1/n.
+    """The mean over `axis` (None: all axes): the sum divided by n, rounded once.
 
     Raises:
         DTypeError: `x` is not of floats.
@@ -125,9 +139,7 @@ def mean(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = Fal
     if x.dtype.kind != "f":
         raise DTypeError(f"mean: expected floats, got {describe(x)}. Use gp.ops.astype first.")
     axes = normalized_axes(axis, len(x.shape), "mean")
-    _require_elements("mean", x, axes)
-    count = math.prod(x.shape[i] for i in axes)
-    return sum(x, axes, keepdims) * (1.0 / count)
+    return bind(SUM, x, axis=axes, keepdims=bool(keepdims), mean=True)
 
 
 def max(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:

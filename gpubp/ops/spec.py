@@ -28,13 +28,15 @@ from gpubp.core import (
 )
 from gpubp.errors import DTypeError, ShapeError
 from gpubp.interop import on_device
+from gpubp.ops.weak import FLOAT32 as FLOAT32
+from gpubp.ops.weak import FLOAT64 as FLOAT64
+from gpubp.ops.weak import SPECS as SPECS
+from gpubp.ops.weak import settled, weakly
 from gpubp.store import Slot
 
-SPECS: dict[str, OpSpec] = {}
-FLOAT32 = np.dtype(np.float32)
-FLOAT64 = np.dtype(np.float64)
 INT64 = np.dtype(np.int64)
 BOOL = np.dtype(np.bool_)
+_NUMBERS = (bool, int, float)
 _ORDER = {np.dtype(n): i for i, n in enumerate(("bool", "int32", "int64", "float32", "float64"))}
 
 
@@ -50,35 +52,62 @@ def promote(*values: Any, floating: bool = False) -> list[Any]:
     """Bring arguments to one dtype.
 
     The order is bool < int32 < int64 < float32 < float64; Python numbers take the dtype of the
-    arrays they meet (a float meeting integers gives float32). With `floating`, integers become
-    float32.
+    arrays they meet. With `floating`, integers become float32. A Python float that meets no float
+    array gives float32; in a trace, a weak value (see `weak`) that has its dtype to come.
 
     Returns:
         The arguments as arrays (on the host or a device), slots or traced arrays of one dtype.
     """
-    weak = [type(v) in (bool, int, float) for v in values]  # not np.float64, a float's subclass
-    arrays = [v if w else operand(v) for v, w in zip(values, weak, strict=True)]
-    dtypes = [checked_dtype(a.dtype) for a, w in zip(arrays, weak, strict=True) if not w]
-    target = max(dtypes, key=_ORDER.__getitem__) if dtypes else BOOL
-    for value, is_weak in zip(values, weak, strict=True):
-        if is_weak and isinstance(value, float) and target.kind != "f":
-            target = FLOAT32
-        elif is_weak and not isinstance(value, bool) and target == BOOL:
-            target = INT64
-    if floating and target.kind != "f":
+    if _are_alike(values, floating):
+        return list(values)
+    arrays: list[Any] = []
+    target: np.dtype[Any] = BOOL
+    is_soft = has_arrays = False
+    for value in values:
+        kind = type(value)  # np.float64, a float's subclass, has a dtype
+        if kind is float:
+            is_soft = True
+        elif kind not in _NUMBERS:
+            value = operand(value)
+            if type(value) is Array and value.node.weak:
+                is_soft = True
+            else:
+                has_arrays = True
+                target = max(target, checked_dtype(value.dtype), key=_ORDER.__getitem__)
+        arrays.append(value)
+    if target.kind != "f" and (is_soft or floating):
+        graph = active_graph()
+        if graph is not None and (is_soft or not has_arrays):
+            return [weakly(graph, a) for a in arrays]
         target = FLOAT32
+    if target == BOOL and int in map(type, values):
+        target = INT64
     return [
-        np.asarray(a, dtype=target) if w else cast_to(a, target)
-        for a, w in zip(arrays, weak, strict=True)
+        np.asarray(a, dtype=target) if type(a) in _NUMBERS else cast_to(a, target) for a in arrays
     ]
+
+
+def _are_alike(values: Sequence[Any], floating: bool) -> bool:
+    """They are traced arrays of one dtype: nothing is to be converted."""
+    for value in values:
+        if type(value) is not Array:
+            return False
+    nodes = [v.node for v in values]
+    dtype, weak = nodes[0].dtype, nodes[0].weak
+    if floating and dtype.kind != "f":
+        return False
+    return all(n.dtype is dtype and n.weak is weak for n in nodes)
 
 
 def operand(value: Any) -> Any:
     """An argument of an op: a traced array, a slot, an array on a device, or a NumPy array."""
     if isinstance(value, (Array, Slot)):
         return value
-    if active_graph() is None and on_device(value):
+    graph = active_graph()
+    if graph is None and on_device(value):
         return at_once.native(value)
+    if graph is not None and isinstance(value, np.ndarray):
+        graph.facts.array(value)
     return concrete(value)
 
 
@@ -98,6 +127,8 @@ def beside(other: Any, value: Any) -> Any:
 
 def cast_to(value: Any, dtype: np.dtype[Any]) -> Any:
     """`value` itself if it has `dtype`, else a cast of it."""
+    if type(value) is Array and value.node.weak:
+        return settled(value, dtype)
     if value.dtype == dtype:
         return value
     return bind(SPECS["cast"], value, dtype=str(dtype))

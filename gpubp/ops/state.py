@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpubp.core import active_graph, assume, at_once, describe
+from gpubp.core import active_graph, at_once, describe
 from gpubp.errors import ShapeError, TraceError
 from gpubp.interop import on_device
 from gpubp.ops.spec import cast_to, promote
@@ -50,8 +50,6 @@ def assign(slot: Slot, value: Any) -> None:
         else:
             slot.value = new
         return
-    if hasattr(slot, "requires_grad"):
-        assume(lambda: slot.requires_grad)
     if getattr(slot, "requires_grad", False):
         raise TraceError(
             f"{slot.name} is trained, so the optimizer writes it. Freeze it with "

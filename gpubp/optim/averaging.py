@@ -11,10 +11,18 @@ import numpy as np
 from gpubp import ops
 from gpubp.core import Array
 from gpubp.errors import DataError, ShapeError
+from gpubp.interop import host_array
 from gpubp.nn.parameter import Parameter
+from gpubp.noted import Noted
 from gpubp.ops import update
 from gpubp.optim.group import checked_params
 from gpubp.store import Slot
+
+
+def _checked_decay(_: Any, decay: Any) -> float:
+    if not 0.0 <= decay <= 1.0:
+        raise DataError(f"EMA: decay is {decay}, expected a number in [0, 1].")
+    return float(decay)
 
 
 class EMA:
@@ -29,17 +37,17 @@ class EMA:
         decay: in [0, 1].
 
     Attributes:
-        decay: the weight of the past.
+        decay: the weight of the past; may be set, for the steps from then on.
 
     Raises:
         DataError: no parameters, or decay out of its range.
         TypeError: something that is not a Parameter.
     """
 
+    decay = Noted(_checked_decay)
+
     def __init__(self, params: Iterable[Parameter], decay: float = 0.999) -> None:
-        if not 0.0 <= decay <= 1.0:
-            raise DataError(f"EMA: decay is {decay}, expected a number in [0, 1].")
-        self.decay = float(decay)
+        self.decay = decay
         self._params = checked_params(params)
         if not self._params:
             raise DataError("EMA got no parameters. Pass model.parameters().")
@@ -103,6 +111,13 @@ class EMA:
             for param, average in zip(self._params, self._averages, strict=True):
                 param.value = average.value
 
+    def __getstate__(self) -> dict[str, Any]:
+        if self._applied:
+            raise DataError(
+                "the averages are applied; leave the `with` block before copying or pickling them."
+            )
+        return self.__dict__
+
     def _swap(self) -> None:
         for param, average in zip(self._params, self._averages, strict=True):
             kept = param.value.copy()
@@ -122,7 +137,7 @@ class EMA:
         """
         if self._applied:
             raise DataError("the averages are applied; leave the `with` block before loading.")
-        given = [np.asarray(a) for a in state_dict["averages"]]
+        given = [host_array(a, "an average") for a in state_dict["averages"]]
         if len(given) != len(self._params):
             raise DataError(f"got {len(given)} averages, expected {len(self._params)}.")
         if state_dict.get("decay", self.decay) != self.decay:

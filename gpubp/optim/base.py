@@ -5,7 +5,8 @@ Comes in: parameters, options, and (inside a trace) one gradient for each parame
 
 Holds in between: numbers that change from step to step (learning rates, step counts) live in
 slots and are read by the program, so a compiled step never freezes them; every other option is
-baked into the trace, and changing one makes the step trace again.
+baked into the trace, and changing one makes the step trace again. A deep copy or a pickle goes on
+as the original would, with parameters of its own; a shallow copy shares everything, as in torch.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 
 from gpubp.core import Array, assume
 from gpubp.errors import DataError, ShapeError, UnknownNameError, unknown_name
+from gpubp.interop import host_array
 from gpubp.nn.parameter import Parameter
 from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params, plain
 from gpubp.optim.rules import adjusted
-from gpubp.optim.state import Arrays, Cohort, Cohorts, Past
+from gpubp.optim.state import Arrays, Cohort, Cohorts, Edits, Past
 from gpubp.store import Slot
 
 Update = list[tuple[Slot, Array]]
@@ -50,13 +52,15 @@ class Optimizer(ABC):
     saves_step = True
     saves_initial = False
     decouples = False
+    _announces = True  # see gpubp.facts
+    _edits: Edits
 
     def __init__(self, params: Params, defaults: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "_edits", Edits())
         self.defaults = dict(defaults)
         self.param_groups: list[ParamGroup] = []
-        self._version = 0
         self._arrays = Arrays()
-        self._cohorts = Cohorts(self._changed)
+        self._cohorts = Cohorts(self._edits.note)
         for group in as_groups(params):
             self.add_param_group(group)
         if not self.param_groups or not any(g.params for g in self.param_groups):
@@ -116,13 +120,13 @@ class Optimizer(ABC):
         if twice:
             raise DataError(f"parameter {twice[0]} was given twice; give each to one group, once.")
         options = {key: group.get(key, value) for key, value in self.defaults.items()}
-        made = ParamGroup(params, options, self._check, self._changed)
+        made = ParamGroup(params, options, self._check, self._edits.note)
         made.update({key: group[key] for key in NOTES if key in group})
         self.param_groups.append(made)
         if params:
             past = (0, tuple((name, self.initial(name, made)) for name in self.scalar_names))
             self._cohorts.add(params, len(self.param_groups) if self.scalar_names else 0, past)
-        self._changed()
+        self._edits.note()
 
     def _check(self, options: Mapping[str, Any]) -> None:
         for name, value in options.items():
@@ -245,8 +249,8 @@ class Optimizer(ABC):
         for group, new in zip(self.param_groups, options, strict=True):
             group.replace(new)
         self._cohorts.restore(pasts)
-        group_of = {id(p): group for group in self.param_groups for p in group.params}
-        self._arrays.restore(saved, lambda name, key: self.initial(name, group_of[key]))
+        group_of = {p: group for group in self.param_groups for p in group.params}
+        self._arrays.restore(saved, lambda name, param: self.initial(name, group_of[param]))
 
     def _known_options(self, group: Mapping[str, Any]) -> dict[str, Any]:
         known = {*self.defaults, *NOTES}
@@ -259,9 +263,9 @@ class Optimizer(ABC):
 
     def _read_state(
         self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Mapping[str, Any]]
-    ) -> tuple[dict[str, dict[int, NDArray[Any]]], dict[int, Past]]:
-        saved: dict[str, dict[int, NDArray[Any]]] = {}
-        pasts: dict[int, Past] = {}
+    ) -> tuple[dict[str, dict[Parameter, NDArray[Any]]], dict[Parameter, Past]]:
+        saved: dict[str, dict[Parameter, NDArray[Any]]] = {}
+        pasts: dict[Parameter, Past] = {}
         for mine, theirs in zip(self.param_groups, groups, strict=True):
             for param, key in zip(mine.params, theirs["params"], strict=True):
                 given = {k: v for k, v in dict(state.get(key, {})).items() if v is not None}
@@ -270,30 +274,31 @@ class Optimizer(ABC):
                     (name, float(given.pop(name, self.initial(name, mine))))
                     for name in self.scalar_names
                 )
-                pasts[id(param)] = steps, scalars
+                pasts[param] = steps, scalars
                 for name, value in given.items():
-                    saved.setdefault(name, {})[id(param)] = self._checked_state(name, param, value)
+                    saved.setdefault(name, {})[param] = self._checked_state(name, param, value)
         return saved, pasts
 
     def _checked_state(self, name: str, param: Parameter, value: Any) -> NDArray[Any]:
         if name not in self.state_names:
             raise UnknownNameError(f"{type(self).__name__} has no state named {name!r}.")
-        array = np.array(value, dtype=param.dtype)
+        array = np.array(host_array(value, f"{param.name}: state {name}"), dtype=param.dtype)
         if array.shape != param.shape:
             raise ShapeError(
                 f"{param.name}: state {name} has shape {array.shape}, expected {param.shape}."
             )
         return array
 
-    def _changed(self) -> None:
-        self._version += 1
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        self._edits.note()
 
     def _trained(self) -> list[bool]:
         return [p.requires_grad for group in self.param_groups for p in group.params]
 
     def _facts(self) -> int:
         """What a trace of this optimiser depends on, beside which parameters are trained."""
-        return self._version
+        return self._edits.count
 
     def __repr__(self) -> str:
         groups = ", ".join(map(repr, self.param_groups))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.errors import DataError, unknown_name
+from gpubp.interop import host_array
 from gpubp.nn.parameter import Parameter
 from gpubp.store import Slot
 
@@ -140,6 +141,8 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, (list, tuple)):
         return tuple(map(plain, value))
+    if isinstance(value, (complex, np.ndarray, np.generic)):
+        value = host_array(value, "an option of the optimizer")
     return value.item() if getattr(value, "shape", None) == () else value
 
 

@@ -5,7 +5,8 @@ step's program reads and writes.
 
 Holds in between: every parameter is in exactly one cohort, and the trained parameters of a cohort
 have taken the same number of steps. So one scalar count serves many parameters, and a parameter
-that is thawed later starts from its own first step, as in torch.
+that is thawed later starts from its own first step, as in torch. Arrays are found by the parameter
+itself, so that a copy's are found by the copied parameter.
 """
 
 from __future__ import annotations
@@ -17,11 +18,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp import ops
+from gpubp.announce import announce
 from gpubp.nn.parameter import Parameter
 from gpubp.store import Slot, siblings
 
 # Steps taken, and scalar state by name.
 Past = tuple[int, tuple[tuple[str, float], ...]]
+
+
+class Edits:
+    """How often something was changed that traces depend on; shallow copies share it.
+
+    Attributes:
+        count: so often.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def note(self) -> None:
+        """One more; traces are looked at again."""
+        self.count += 1
+        announce()
 
 
 class Cohort:
@@ -95,22 +113,22 @@ class Cohorts:
                 self._all.append(Cohort(frozen, cohort.key, cohort.past))
                 self._changed()
 
-    def restore(self, pasts: Mapping[int, Past]) -> None:
-        """Take over steps and scalar state, by id(parameter)."""
+    def restore(self, pasts: Mapping[Parameter, Past]) -> None:
+        """Take over steps and scalar state, by parameter."""
         for cohort in self._all:
-            found = {pasts[id(p)] for p in cohort.members}
+            found = {pasts[p] for p in cohort.members}
             if len(found) > 1:
                 self._rebuild(pasts)
                 return
         for cohort in self._all:
             if cohort.members:
-                cohort.set_past(pasts[id(cohort.members[0])])
+                cohort.set_past(pasts[cohort.members[0]])
 
-    def _rebuild(self, pasts: Mapping[int, Past]) -> None:
+    def _rebuild(self, pasts: Mapping[Parameter, Past]) -> None:
         members = [(p, c.key) for c in self._all for p in c.members]
         self._all = []
         for param, key in members:
-            self.add([param], key, pasts[id(param)])
+            self.add([param], key, pasts[param])
         self._changed()
 
 
@@ -118,35 +136,45 @@ class Arrays:
     """State arrays: `of(name, param)` has the parameter's shape, and its offset in its bank."""
 
     def __init__(self) -> None:
-        self._slots: dict[str, dict[int, Slot]] = {}
-        self._waiting: dict[str, dict[int, NDArray[Any]]] = {}
+        self._slots: dict[str, dict[Parameter, Slot]] = {}
+        self._waiting: dict[str, dict[Parameter, NDArray[Any]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """In copies all values wait: a copied parameter has no bank yet to put an array beside."""
+        waiting = {name: dict(values) for name, values in self._waiting.items()}
+        for name, slots in self._slots.items():
+            live = {param: slot.value.copy() for param, slot in slots.items()}
+            waiting[name] = {**waiting.get(name, {}), **live}
+        return {"_slots": {}, "_waiting": waiting}
 
     def of(self, name: str, param: Parameter) -> Slot:
         """The slot, which exists after `make`."""
-        return self._slots[name][id(param)]
+        return self._slots[name][param]
 
     def value(self, name: str, param: Parameter) -> NDArray[Any] | None:
         """A copy of the live or restored value, if there is one."""
-        slot = self._slots.get(name, {}).get(id(param))
-        found = self._waiting.get(name, {}).get(id(param)) if slot is None else slot.value
+        slot = self._slots.get(name, {}).get(param)
+        found = self._waiting.get(name, {}).get(param) if slot is None else slot.value
         return None if found is None else found.copy()
 
     def make(self, name: str, params: Sequence[Parameter], fills: Sequence[float]) -> None:
         """Create the arrays of those parameters that have none, once they have their banks."""
         known = self._slots.setdefault(name, {})
-        new = [(p, fill) for p, fill in zip(params, fills, strict=True) if id(p) not in known]
+        new = [(p, fill) for p, fill in zip(params, fills, strict=True) if p not in known]
         made = siblings(name, [p for p, _ in new])
         for (param, fill), slot in zip(new, made, strict=True):
-            saved = self._waiting.get(name, {}).pop(id(param), None)
+            saved = self._waiting.get(name, {}).pop(param, None)
             slot.value = np.full(slot.shape, fill, slot.dtype) if saved is None else saved
-            known[id(param)] = slot
+            known[param] = slot
 
     def restore(
-        self, saved: dict[str, dict[int, NDArray[Any]]], fill: Callable[[str, int], float]
+        self,
+        saved: dict[str, dict[Parameter, NDArray[Any]]],
+        fill: Callable[[str, Parameter], float],
     ) -> None:
-        """Overwrite all arrays, by name and id(parameter); what is not in `saved` starts anew."""
+        """Overwrite all arrays, by name and parameter; what is not in `saved` starts anew."""
         for name, slots in self._slots.items():
-            for key, slot in slots.items():
-                start = np.full(slot.shape, fill(name, key), slot.dtype)
-                slot.value = saved.get(name, {}).pop(key, start)
+            for param, slot in slots.items():
+                start = np.full(slot.shape, fill(name, param), slot.dtype)
+                slot.value = saved.get(name, {}).pop(param, start)
         self._waiting = saved

@@ -3,7 +3,8 @@
 Comes in: an estimator's weights, scikit-learn's optimiser object, arrays. Goes out: the same,
 trained, and the loss of every step. Estimators never hold an engine, so their pickles are plain
 arrays; an engine is borrowed for one fit, and idle ones wait in a small pool: a grid search traces
-each architecture once.
+each architecture once. One with a loss of the user's own is not kept: nobody can tell whether the
+function, or a number that it reads, is still what was traced.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class Pool:
         if engine is None:
             engine = Engine(*key)
         yield engine  # not given back if the fit fails
-        if len(engine.sizes) <= MAX_BATCH_SIZES:
+        if key[0].is_ours and len(engine.sizes) <= MAX_BATCH_SIZES:
             self._give_back(key, engine)
 
     def _give_back(self, key: Key, engine: Engine) -> None:

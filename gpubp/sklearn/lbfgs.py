@@ -41,7 +41,8 @@ def _function(
     return CompiledFunction(value_and_grad(loss, tuple(range(2 * layers))), backend, device)
 
 
-# A grid search fits the same network to the same number of samples again and again.
+# A grid search fits the same network to the same number of samples again and again. A loss of the
+# user's own may have changed in between, unseen: its program is made anew for each fit.
 _kept_function = lru_cache(maxsize=8)(_function)
 
 
@@ -70,7 +71,7 @@ class Problem:
     ) -> None:
         self.network = network
         small = len(y) * sum(network.units) * np.dtype(network.dtype).itemsize <= KEPT_BYTES
-        make = _kept_function if small else _function
+        make = _kept_function if small and network.is_ours else _function
         self._function = make(network, len(y), backend, device)
         self._data = Rows(network, X, y, weights).whole()
         self._alpha = np.array(alpha, network.dtype)

@@ -63,6 +63,11 @@ class Network:
     dropout: tuple[float, ...] = ()
 
     @property
+    def is_ours(self) -> bool:
+        """Its loss is one of ours: equal networks are the same program."""
+        return not callable(self.loss)
+
+    @property
     def shapes(self) -> list[tuple[int, int]]:
         """Of the weight matrices: (inputs, outputs), as scikit-learn's."""
         return list(zip(self.units[:-1], self.units[1:]))
@@ -104,14 +109,12 @@ def data_loss(network: Network, z: Any, y: Any, weights: Any = None) -> tuple[An
         weights: (n,) or None.
     """
     each = _each(network, z, y)
-    if weights is None:
-        share: Any = 1.0 / z.shape[0]
-        total = ops.sum(each)
-    else:
-        share = ops.divide(1.0, ops.sum(weights))
+    count: Any = float(z.shape[0]) if weights is None else ops.sum(weights)
+    if weights is not None:
         column = weights if each.ndim == 1 else ops.reshape(weights, (z.shape[0], 1))
-        total = ops.sum(ops.multiply(each, column))
-    loss = ops.multiply(total, share)
+        each = ops.multiply(each, column)
+    share: Any = 1.0 / count
+    loss = ops.divide(ops.sum(each), count)
     outputs = z.shape[1]
     if network.loss == "squared_error" and outputs > 1:
         loss = loss + ops.stop_gradient(loss) * (1.0 / outputs - 1.0)

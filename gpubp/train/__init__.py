@@ -12,6 +12,7 @@ from gpubp.train.callbacks import (
     TerminateOnNaN,
 )
 from gpubp.train.history import History
+from gpubp.train.metrics import metric
 from gpubp.train.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -53,5 +54,6 @@ __all__ = [
     "WandbLogger",
     "load_model",
     "load_weights",
+    "metric",
     "save_model",
 ]

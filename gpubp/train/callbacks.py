@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.errors import DataError, unknown_name
+from gpubp.totals import spoiled
 
 if TYPE_CHECKING:
     from gpubp.train.tensorfile import Path_
@@ -32,7 +33,10 @@ class Callback:
         """Before an epoch (from 1), or before the rest of one that is resumed."""
 
     def on_chunk_end(self, trainer: Trainer, losses: NDArray[Any]) -> None:
-        """After a chunk of steps; `losses` holds one number a step. How long chunks are varies."""
+        """After a chunk of steps; `losses` holds one number a step: NaN where nothing counted.
+
+        How long chunks are varies. `trainer.losses[-1]` holds the chunk's sums and counts.
+        """
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: dict[str, float]) -> None:
         """After a whole epoch; what is added to `record` appears in the history."""
@@ -210,12 +214,16 @@ class ModelCheckpoint(Monitor):
 
 
 class TerminateOnNaN(Callback):
-    """Ends training when a loss is NaN or infinite: looked at after each chunk of steps."""
+    """Ends training when a loss is NaN or infinite: looked at after each chunk of steps.
+
+    A batch in which nothing counts, all of its labels ignored, is no reason: it moved nothing.
+    """
 
     def on_chunk_end(self, trainer: Trainer, losses: NDArray[Any]) -> None:
         """Look."""
-        if not np.isfinite(losses).all():
-            first = int(np.argmax(~np.isfinite(losses)))
+        bad = spoiled(trainer.losses[-1])
+        if bad.any():
+            first = int(np.argmax(bad))
             step = trainer.steps - len(losses) + first + 1
             trainer.stop(f"the loss was {losses[first]} at step {step}")
 

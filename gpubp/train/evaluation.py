@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gpubp import totals
 from gpubp.backends import Backend, get_backend
+from gpubp.core import active_graph
 from gpubp.device_array import DeviceArray
 from gpubp.function import compile_function
 from gpubp.inference import Batched
 from gpubp.nn.module import Module
 from gpubp.runner import as_input
-from gpubp.train.metrics import Metric, accuracy, is_labelled
+from gpubp.train.metrics import Metric, find
+from gpubp.train.reading import Reading, is_labelled
 
 BATCH = 1024
 _INTEGERS = (np.dtype(np.int32), np.dtype(np.int64))
-_OF_LOGITS = ("BCEWithLogitsLoss", "SoftMarginLoss", "HingeEmbeddingLoss")
 
 
 @contextmanager
@@ -33,13 +37,27 @@ def mode(model: Module, training: bool) -> Iterator[None]:
             module.training = was
 
 
+@contextmanager
+def training_mode(model: Module) -> Iterator[None]:
+    """The modes to train in: the user's.
+
+    A model in train mode stays as it is, so that modules which were put into eval mode (a frozen
+    BatchNorm, a Dropout switched off) are trained around. A model that is in eval mode as a whole,
+    as after predicting, is put into train mode for a while.
+    """
+    if model.training:
+        yield
+        return
+    with mode(model, training=True):
+        yield
+
+
 class Evaluator:
     """Runs a model and its loss on data of any size.
 
     Args:
         model: the model.
         loss: takes (outputs, y) or (outputs, y, weights).
-        loss_fn: whose class says what a single output means.
         backend, device: see `gp.compile`.
     """
 
@@ -47,21 +65,29 @@ class Evaluator:
         self,
         model: Module,
         loss: Callable[..., Any],
-        loss_fn: Any,
         backend: str | Backend | None,
         device: str,
     ) -> None:
         self._model = model
         self._loss = loss
-        self._threshold = 0.0 if type(loss_fn).__name__ in _OF_LOGITS else 0.5
+        self._reading = Reading()
         self.backend = get_backend(backend, device)
         self._forward = compile_function(model, backend=self.backend)
         self._batched = Batched(model, self.backend)
         self._both = compile_function(self._outputs_and_loss, backend=self.backend)
 
-    def _outputs_and_loss(self, x: Any, *rest: Any) -> tuple[Any, Any]:
+    def _outputs_and_loss(self, x: Any, *rest: Any) -> tuple[Any, ...]:
+        """Outputs, loss, and the sums and counts of its terms; called once, on traced arrays."""
         outputs = self._model(x)
-        return outputs, self._loss(outputs, *rest)
+        loss = self._loss(outputs, *rest)
+        graph = active_graph()
+        assert graph is not None
+        notes = graph.notes
+        self._reading = Reading(
+            notes.get("from_logits"), notes.get("ignore_index"), "one_hot" in notes
+        )
+        terms = totals.terms_of(graph, graph.lift(loss), x.shape[0])
+        return outputs, loss, [t.total for t in terms], [t.count for t in terms]
 
     def predict(self, X: Any, floating: np.dtype[Any], batch_size: int) -> Any:
         """The outputs of all samples; where they are, on a device or on the host."""
@@ -88,22 +114,27 @@ class Evaluator:
             metrics: to compute; accuracy comes by itself if targets are class labels.
 
         Returns:
-            "loss" first: the mean of the batches' losses, weighted by their sizes.
+            "loss" first: as of one batch of all samples.
         """
-        loss = 0.0
-        parts = []
-        total = len(arrays[0])
+        rows, parts = [], []
         with mode(self._model, training=False):
-            for i in range(0, total, BATCH):
+            for i in range(0, len(arrays[0]), BATCH):
                 batch = [as_input(a[i : i + BATCH], "data", floating) for a in arrays]
-                outputs, mean = self._both(*batch)
-                loss += float(mean) * len(batch[0])
+                outputs, *loss = self._both(*batch)
+                rows.append(_row(len(batch[0]), *loss))
                 parts.append(outputs)
         outputs, y = np.concatenate(parts), np.asarray(arrays[1])
-        found = {"loss": loss / total}
-        wanted = {metric.name: metric.compute for metric in metrics}
-        if is_labelled(y, outputs) and "accuracy" not in wanted:
-            wanted = {"accuracy": accuracy, **wanted}
-        for name, compute in wanted.items():
-            found[name] = compute(y, outputs, self._threshold)
-        return found
+        found = {"loss": totals.together(np.stack(rows))}
+        wanted = list(metrics)
+        if is_labelled(y, outputs) and all(metric.name != "accuracy" for metric in wanted):
+            wanted = [*find(["accuracy"]), *wanted]
+        how = replace(self._reading, weights=np.asarray(arrays[2]) if len(arrays) > 2 else None)
+        return {**found, **{metric.name: metric.of(y, outputs, how) for metric in wanted}}
+
+
+def _row(size: int, loss: Any, sums: Sequence[Any], counts: Sequence[Any]) -> NDArray[np.float64]:
+    """Sums and counts of a batch, (terms, 2); of a mean over samples if it has no terms."""
+    if not sums:
+        return np.array([[float(loss) * size, size]])
+    found = [(s, totals.NO_COUNT if c is None else c) for s, c in zip(sums, counts, strict=True)]
+    return np.array(found, np.float64)

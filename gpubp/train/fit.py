@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.data.sources import Block, Blocks
+from gpubp.totals import spoiled, together
 from gpubp.train.callbacks import Callback
-from gpubp.train.evaluation import mode
+from gpubp.train.evaluation import training_mode
 from gpubp.train.history import History
 from gpubp.train.inputs import Data
 from gpubp.train.interrupt import Interrupt
@@ -63,17 +64,22 @@ class Fit:
     def run(self) -> History:
         """Train to the end of the plan, or to what comes first."""
         trainer = self.trainer
-        self._start()
-        with self._interrupt:
-            for callback in trainer.callbacks:
-                callback.on_train_begin(trainer)
-            try:
-                while trainer.stop_reason is None and trainer.epoch < self._last_epoch:
-                    self._epoch()
-            finally:
-                for callback in trainer.callbacks:
-                    callback.on_train_end(trainer)
+        with training_mode(trainer.model):
+            self._start()
+            with self._interrupt:
+                self._run_epochs()
         return trainer.history
+
+    def _run_epochs(self) -> None:
+        trainer = self.trainer
+        for callback in trainer.callbacks:
+            callback.on_train_begin(trainer)
+        try:
+            while trainer.stop_reason is None and trainer.epoch < self._last_epoch:
+                self._epoch()
+        finally:
+            for callback in trainer.callbacks:
+                callback.on_train_end(trainer)
 
     def _start(self) -> None:
         """Compile, and take over the state of the checkpoint to resume."""
@@ -105,8 +111,7 @@ class Fit:
         """Compile ahead, so that the first epoch's rate is the rate of training."""
         trainer, size = self.trainer, self.plan.batch_size
         size = min(size, self.data.samples or size)
-        with mode(trainer.model, training=True):
-            trainer.step.prepare(*self.data.source.types(size))
+        trainer.step.prepare(*self.data.source.types(size))
 
     def _facts(self) -> dict[str, Any]:
         """What must be as it was, to go on within an epoch."""
@@ -176,7 +181,7 @@ class Fit:
         trainer, plan = self.trainer, self.plan
         progress.skip(trainer.position)
         blocks = self.data.source.blocks(order, plan.batch_size, trainer.position)
-        with mode(trainer.model, training=True), closing(blocks):
+        with closing(blocks):
             for block, last in self._marked(blocks):
                 start = 0
                 while start < len(block.order):
@@ -223,14 +228,14 @@ class Fit:
         )
         seconds = max(time.perf_counter() - begin, 1e-9)
         self._rate, self._seen = len(losses) / seconds, block.arrays
-        sizes = np.full(len(losses), float(size))
-        sizes[-1] = len(chunk) - size * (len(losses) - 1)
-        trainer.losses.append(losses.astype(np.float64) * sizes)
+        rows = trainer.step.totals
+        trainer.losses.append(rows)
         trainer.position += len(chunk)
         trainer.steps += len(losses)
         for callback in trainer.callbacks:
             callback.on_chunk_end(trainer, losses)
-        progress.advance(len(chunk), seconds, float(losses[-1]))
+        shown = losses[~np.isnan(losses) | spoiled(rows)]  # without batches where nothing counts
+        progress.advance(len(chunk), seconds, float(shown[-1]) if len(shown) else float("nan"))
         every = self.plan.save_every_steps
         if every and trainer.steps % every == 0:
             self._save()
@@ -263,8 +268,8 @@ class Fit:
             self.trainer.save(self.plan.checkpoint, self.plan.extra)
 
     def _mean_loss(self) -> float:
-        """The mean loss of a sample so far: one sum, so that where chunks end does not matter."""
-        return float(np.concatenate(self.trainer.losses).sum() / self.trainer.position)
+        """The loss of the samples so far: one sum, so that where chunks end does not matter."""
+        return together(np.concatenate(self.trainer.losses))
 
     def _measured(self) -> dict[str, float]:
         """Metrics on the training data, and everything on the held-out data."""

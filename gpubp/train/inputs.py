@@ -13,7 +13,8 @@ from gpubp import nn
 from gpubp.core import ArrayType
 from gpubp.data.checks import check_equal_lengths, check_finite, check_labels, check_not_empty
 from gpubp.data.sources import ArraySource, BatchSource, MappedSource, Source, is_mapped
-from gpubp.errors import DataError, DTypeError
+from gpubp.errors import DataError
+from gpubp.interop import check_dtype
 from gpubp.runner import as_input
 from gpubp.trace import trace
 from gpubp.train import metrics as metrics_module
@@ -34,8 +35,8 @@ class Data:
     Attributes:
         source: to train on.
         rows: the rows of it to train on; None for all, or where their number is not known.
-        train: X, y and perhaps weights, for metrics on the training data; None for streams.
-        held_out: X, y and perhaps weights, or None.
+        train: X, y and perhaps sample weights, for metrics on the training data; None for streams.
+        held_out: X, y and perhaps sample weights, or None.
         metrics: to measure on both.
     """
 
@@ -59,7 +60,7 @@ def prepare(
     validation_split: float,
     sample_weight: ArrayLike | None,
     class_weight: ClassWeight | None,
-    metrics: Sequence[str | UserMetric],
+    metrics: Sequence[str | UserMetric | Metric],
 ) -> Data:
     """Check and convert; the arguments are those of `Trainer.fit`."""
     found = metrics_module.find(metrics)
@@ -76,18 +77,36 @@ def prepare(
                 "give validation_data, and batches (x, y, weights)."
             )
         return Data(_stream(X, trainer.floating), None, None, held_out, found)
-    arrays = checked(trainer, (X, y), ("X", "y"))
-    weights = sample_weights(arrays[1], sample_weight, class_weight, trainer.floating)
-    if weights is not None:
-        arrays = (*arrays, weights)
+    given = (X, y) if sample_weight is None else (X, y, sample_weight)
+    arrays = checked(trainer, given, ("X", "y", "sample_weight"))
     rows = None
     if validation_split:
         rows, held = _split(len(arrays[0]), validation_split, trainer.seed)
         held_out = tuple(a[held] for a in arrays)
-    source: Source = ArraySource(arrays)
-    if any(map(is_mapped, arrays)):
-        source = MappedSource(arrays, trainer.floating)
+    trained = arrays
+    if class_weight is not None:
+        trained = _class_weighted(trainer, arrays, class_weight, rows)
+    source: Source = ArraySource(trained)
+    if any(map(is_mapped, trained)):
+        source = MappedSource(trained, trainer.floating)
     return Data(source, rows, arrays, held_out, found)
+
+
+def _class_weighted(
+    trainer: Trainer,
+    arrays: Arrays,
+    class_weight: ClassWeight,
+    rows: NDArray[np.int64] | None,
+) -> Arrays:
+    """X, y and the samples' weights times those of the classes, counted over `rows`."""
+    X, y, *given = arrays
+    classes = _classes(trainer, X) if _takes_classes(trainer, y) else None
+    ignored = _ignored(trainer.loss_fn)
+    weights = sample_weights(
+        y, given[0] if given else None, class_weight, trainer.floating, "sample_weight",
+        rows, classes, ignored,
+    )  # fmt: skip
+    return (X, y) if weights is None else (X, y, weights)
 
 
 def _stream(batches: Any, floating: np.dtype[Any]) -> BatchSource:
@@ -131,8 +150,7 @@ def checked(trainer: Trainer, given: Sequence[ArrayLike], names: Sequence[str]) 
 
 def _converted(value: Any, name: str, floating: np.dtype[Any]) -> NDArray[Any]:
     if is_mapped(value):
-        if value.dtype.kind not in "fiub":
-            raise DTypeError(f"{name} has dtype {value.dtype}; expected numbers.")
+        check_dtype(value.dtype, name)
         mapped: NDArray[Any] = value
         return mapped
     converted: NDArray[Any] = as_input(value, name, floating)
@@ -141,15 +159,29 @@ def _converted(value: Any, name: str, floating: np.dtype[Any]) -> NDArray[Any]:
 
 def _check_classes(trainer: Trainer, X: NDArray[Any], y: NDArray[Any], name: str) -> None:
     """Labels in range, for losses that take class indices."""
-    by_index = tuple(
-        getattr(nn, n) for n in ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss") if hasattr(nn, n)
-    )
-    if not isinstance(trainer.loss_fn, by_index) or y.dtype.kind != "i":
+    if not _takes_classes(trainer, y):
         return
+    ignored = _ignored(trainer.loss_fn)
+    labels = y if ignored is None else np.where(y == ignored, 0, y)
+    check_labels(labels, _classes(trainer, X), name)
+
+
+def _ignored(loss_fn: Any) -> int | None:
+    """The label that a loss, or one inside of it, ignores."""
+    inside = loss_fn.modules() if isinstance(loss_fn, nn.Module) else [loss_fn]
+    found = [getattr(module, "ignore_index", None) for module in inside]
+    return next((index for index in found if index is not None), None)
+
+
+def _takes_classes(trainer: Trainer, y: NDArray[Any]) -> bool:
+    by_index = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
+    return isinstance(trainer.loss_fn, by_index) and y.dtype.kind == "i"
+
+
+def _classes(trainer: Trainer, X: NDArray[Any]) -> int:
+    """How many classes the model tells apart."""
     like = ArrayType((1, *X.shape[1:]), as_input(X[:1], "X", trainer.floating).dtype)
     with mode(trainer.model, training=False):
         graph, _ = trace(trainer.model, [like])
     shape = graph.outputs[0].shape
-    ignored = getattr(trainer.loss_fn, "ignore_index", None)
-    labels = y if ignored is None else np.where(y == ignored, 0, y)
-    check_labels(labels, shape[1] if len(shape) > 1 else shape[-1], name)
+    return shape[1] if len(shape) > 1 else shape[-1]

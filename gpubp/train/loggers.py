@@ -1,8 +1,12 @@
-"""Callbacks that write an epoch's record somewhere; give them last, when the record is complete."""
+"""Callbacks that write an epoch's record somewhere; give them last, when the record is complete.
+
+A copy or pickle knows where to write, and opens that when its own training begins.
+"""
 
 from __future__ import annotations
 
 import csv
+import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +34,9 @@ class CSVLogger(Callback):
         self.path = Path(path)
         self._file: TextIO | None = None
         self._columns: list[str] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Write what is known, and open the file for more.
@@ -85,6 +92,9 @@ class TensorBoard(Callback):
         self._arguments = {"logdir": os.fspath(log_dir), **options}
         self._writer: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_writer": None}
+
     def on_train_begin(self, trainer: Trainer) -> None:
         """Open the log; of a resumed run, what lies after the checkpoint is purged."""
         purge = {"purge_step": trainer.epoch + 1} if trainer.resuming else {}
@@ -116,18 +126,21 @@ class WandbLogger(Callback):
 
     def __init__(self, **options: Any) -> None:
         try:
-            import wandb
+            importlib.import_module("wandb")
         except ImportError as error:
             raise missing_extra("wandb", "wandb", "WandbLogger") from error
-        self._wandb: Any = wandb
         self._options = options
         self._id: str | None = None
         self._run: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_run": None}
+
     def on_train_begin(self, trainer: Trainer) -> None:
         """Start a run, or go on with the one of the checkpoint."""
         again = {"id": self._id, "resume": "allow"} if self._id and trainer.resuming else {}
-        self._run = self._wandb.init(**{**self._options, **again})
+        wandb: Any = importlib.import_module("wandb")
+        self._run = wandb.init(**{**self._options, **again})
         self._id = str(self._run.id)
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: dict[str, float]) -> None:

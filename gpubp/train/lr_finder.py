@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpubp.atomic import replacing
 from gpubp.errors import DataError, missing_extra
+from gpubp.totals import spoiled
 from gpubp.train import inputs
-from gpubp.train.evaluation import mode
+from gpubp.train.evaluation import training_mode
 
 if TYPE_CHECKING:
     from gpubp.train.trainer import Trainer
@@ -76,7 +77,7 @@ class LRFinder:
         size = min(batch_size, len(arrays[0]))
         rates = np.geomspace(min_lr, max_lr, steps)
         step = self.trainer.step
-        with mode(self.trainer.model, training=True):
+        with training_mode(self.trainer.model):
             step.prepare(*[a[:size] for a in arrays])
             saved = [(slot, slot.value.copy()) for slot in step.written_slots()]
             before = [group["lr"] for group in self.trainer.optimizer.param_groups]
@@ -87,25 +88,28 @@ class LRFinder:
                     slot.value = value
                 for group, rate in zip(self.trainer.optimizer.param_groups, before, strict=True):
                     group["lr"] = rate
-        self.rates, self.losses = rates[: len(found)], np.array(found)
+        self.rates, self.losses = np.array([r for r, _ in found]), np.array([v for _, v in found])
         return self.suggestion()
 
     def _losses(
         self, arrays: tuple[NDArray[Any], ...], size: int, rates: NDArray[np.float64]
-    ) -> list[float]:
+    ) -> list[tuple[float, float]]:
         rng = np.random.default_rng(self.trainer.seed)
         smooth, best = 0.0, math.inf
-        found: list[float] = []
-        for i, rate in enumerate(rates):
+        found: list[tuple[float, float]] = []
+        for rate in rates.tolist():
             for group in self.trainer.optimizer.param_groups:
-                group["lr"] = float(rate)
-            rows = rng.choice(len(arrays[0]), size, replace=False)
-            loss = float(self.trainer.step(*[a[rows] for a in arrays]))
+                group["lr"] = rate
+            step, rows = self.trainer.step, rng.choice(len(arrays[0]), size, replace=False)
+            batch = [a[rows] for a in arrays]
+            loss = float(step.run(*batch, batch_size=size, shuffle=False, flush=False)[0])
+            if not math.isfinite(loss) and not spoiled(step.totals)[0]:
+                continue  # nothing counted in this batch
             smooth = SMOOTHING * smooth + (1 - SMOOTHING) * loss
-            corrected = smooth / (1 - SMOOTHING ** (i + 1))
+            corrected = smooth / (1 - SMOOTHING ** (len(found) + 1))
             if not math.isfinite(corrected) or corrected > DIVERGED * best:
                 break
-            found.append(corrected)
+            found.append((rate, corrected))
             best = min(best, corrected)
         return found
 

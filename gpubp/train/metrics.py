@@ -1,25 +1,58 @@
 """Metrics by name, or as functions of the user: numbers computed from all outputs of a data set.
 
 A metric takes targets and the model's outputs of all samples at once, so that none is an average
-over batches. Class labels come from outputs by the largest of several, or, for one output a
-sample, by a threshold: 0 for losses that take logits, else 0.5. Definitions are those of
-scikit-learn (`accuracy_score`, `precision_score(..., zero_division=0)`, `roc_auc_score`, ...).
+over batches. Class labels come from outputs by the largest of several, or, where one output is a
+yes or no, by a threshold: 0 for losses that take logits, else 0.5, or the one that is asked for.
+Definitions are those of scikit-learn (`accuracy_score`, `precision_score(..., zero_division=0)`,
+`roc_auc_score`, ...): several labels a sample are right only together, and averages are over
+labels. Labels that the loss ignores are left out. An output that is NaN makes a metric NaN.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.errors import DataError, unknown_name
+from gpubp.train.reading import AS_GIVEN, Floats, Reading, Rows, class_axis, rows_of
+from gpubp.train.regression import mae, mse, r2, rmse
 
-Floats = NDArray[np.float64]
+__all__ = [
+    "Metric",
+    "Reading",
+    "UserMetric",
+    "accuracy",
+    "auc",
+    "find",
+    "mae",
+    "metric",
+    "mse",
+    "names",
+    "r2",
+    "rmse",
+    "top_k_accuracy",
+]
+
 UserMetric = Callable[[NDArray[Any], NDArray[Any]], float]
+
+
+class Compute(Protocol):
+    """From targets and outputs to a number."""
+
+    def __call__(
+        self,
+        y: NDArray[Any],
+        outputs: NDArray[Any],
+        threshold: float = 0.5,
+        how: Reading = AS_GIVEN,
+        /,
+    ) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -28,24 +61,65 @@ class Metric:
 
     Attributes:
         name: as in the history.
-        compute: takes (targets, outputs, threshold).
+        compute: takes (targets, outputs, threshold, how to read them).
+        threshold: above which an output means yes; None: what the loss says.
+        weighted: by the samples' weights, where there are any.
     """
 
     name: str
-    compute: Callable[[NDArray[Any], NDArray[Any], float], float]
+    compute: Compute
+    threshold: float | None = None
+    weighted: bool = False
+
+    def of(self, y: NDArray[Any], outputs: NDArray[Any], how: Reading = AS_GIVEN) -> float:
+        """Its value.
+
+        Args:
+            y: targets.
+            outputs: of the model, for all samples.
+            how: to read them.
+        """
+        threshold = how.threshold if self.threshold is None else self.threshold
+        how = how if self.weighted else replace(how, weights=None)
+        return self.compute(y, outputs, threshold, how)
 
 
-def find(metrics: Iterable[str | UserMetric]) -> list[Metric]:
+def metric(
+    name: str, *, threshold: float | None = None, weighted: bool = False, label: str | None = None
+) -> Metric:
+    """A metric with options, for the argument `metrics` of `fit` and `evaluate`.
+
+    Args:
+        name: of `names()`.
+        threshold: an output above it means yes; in the units of the outputs, logits or
+            probabilities. Default: 0 for losses that take logits, else 0.5.
+        weighted: by the sample weights that `fit` and `evaluate` are given.
+        label: its name in the history; default: `name`, with what was asked for.
+
+    Raises:
+        UnknownNameError: no such metric, with the nearest.
+        DataError: a threshold that is not a finite number.
+    """
+    found = _named(name)
+    if threshold is not None and not math.isfinite(threshold):
+        raise DataError(f"{name}: threshold is {threshold}, expected a finite number.")
+    if label is None:
+        label = f"weighted_{name}" if weighted else name
+        label += "" if threshold is None else f"_at_{threshold:g}"
+    return replace(found, name=label, threshold=threshold, weighted=weighted)
+
+
+def find(metrics: Iterable[str | UserMetric | Metric]) -> list[Metric]:
     """Metrics for names and functions.
 
     Args:
-        metrics: names of `names()`, or functions of (targets, outputs) to a number, which are
-            called by their `__name__`.
+        metrics: names of `names()`, metrics with options (`metric`), or functions of (targets,
+            outputs) to a number, which are called by their `__name__`.
 
     Raises:
         UnknownNameError: no such metric, with the nearest.
     """
-    return [_user(m) if callable(m) else _named(m) for m in metrics]
+    return [m if isinstance(m, Metric) else _user(m) if callable(m) else _named(m) for m in metrics]
 
 
 def names() -> list[str]:
@@ -55,86 +129,71 @@ def names() -> list[str]:
 
 def _user(fn: UserMetric) -> Metric:
     name = getattr(fn, "__name__", type(fn).__name__)
-    return Metric(name, lambda y, outputs, threshold: float(fn(y, outputs)))
+    return Metric(name, lambda y, outputs, threshold=0.5, how=AS_GIVEN: float(fn(y, outputs)))
 
 
 def _named(name: str) -> Metric:
     top = re.fullmatch(r"top_([1-9]\d*)_accuracy", str(name))
     if top:
         k = int(top[1])
-        return Metric(name, lambda y, outputs, threshold: top_k_accuracy(y, outputs, k))
+        return Metric(name, lambda y, o, t=0.5, how=AS_GIVEN: top_k_accuracy(y, o, k, how))
     if name in _PLAIN:
         return Metric(name, _PLAIN[name])
     if name in _AVERAGED:
         which, _, average = name.partition("_")
-        return Metric(name, lambda y, o, t: _prf(y, o, t, average or "auto")[which])
+        return Metric(
+            name, lambda y, o, t=0.5, how=AS_GIVEN: _prf(y, o, t, average or "auto", how)[which]
+        )
     raise unknown_name("metric", name, names())
 
 
-def is_labelled(y: NDArray[Any], outputs: NDArray[Any]) -> bool:
-    """Whether targets are one class label for each row of several outputs."""
-    return y.dtype.kind == "i" and outputs.ndim > 1 and y.shape == outputs.shape[:-1]
+def accuracy(
+    y: NDArray[Any], outputs: NDArray[Any], threshold: float = 0.5, how: Reading = AS_GIVEN
+) -> float:
+    """The share of rows whose label is right; of several labels a row, all of them."""
+    rows = rows_of("accuracy", y, outputs, how)
+    if rows.spoiled:
+        return math.nan
+    right = rows.true == rows.found(threshold)
+    return _average(right.all(axis=1) if rows.kind == "labels" else right, rows.weights)
 
 
-def labels(
-    name: str, y: NDArray[Any], outputs: NDArray[Any], threshold: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """True and predicted labels, both flat.
-
-    Args:
-        name: of the metric, for errors.
-        y: integer labels beside several outputs a sample; or 0 and 1, of any dtype, in the shape
-            of the outputs, but for an axis of size 1 at the end.
-        outputs: of the model.
-        threshold: above it a single output means class 1.
-
-    Raises:
-        DataError: neither of the two.
-    """
-    if is_labelled(y, outputs) and outputs.shape[-1] > 1:
-        return y.reshape(-1), outputs.argmax(axis=-1).reshape(-1)
-    if y.size == outputs.size and np.isin(y, (0, 1)).all():
-        return y.reshape(-1).astype(np.int64), (outputs.reshape(-1) > threshold).astype(np.int64)
-    raise DataError(
-        f"{name} needs integer class labels and a model with one output a class, or targets of 0 "
-        f"and 1 and one output; got targets {y.dtype} {y.shape} and outputs {outputs.shape}. "
-        "Leave it out of metrics for other targets."
-    )
+def _average(values: NDArray[Any], weights: Floats | None) -> float:
+    if weights is not None and not weights.any():
+        return math.nan
+    return float(np.average(values, axis=0, weights=weights))
 
 
-def accuracy(y: NDArray[Any], outputs: NDArray[Any], threshold: float = 0.5) -> float:
-    """The share of right labels."""
-    true, found = labels("accuracy", y, outputs, threshold)
-    return float(np.mean(true == found))
-
-
-def top_k_accuracy(y: NDArray[Any], outputs: NDArray[Any], k: int) -> float:
-    """The share of samples whose label is among the k largest outputs; of equals the first win."""
-    if not is_labelled(y, outputs) or k > outputs.shape[-1]:
+def top_k_accuracy(
+    y: NDArray[Any], outputs: NDArray[Any], k: int, how: Reading = AS_GIVEN
+) -> float:
+    """The share of rows whose label is among the k largest outputs; of equals the last win."""
+    axis = class_axis(y, outputs)
+    if axis is None or not 1 <= k <= outputs.shape[axis] != 1:
         raise DataError(
             f"top_{k}_accuracy needs integer class labels and at least {k} outputs; got targets "
             f"{y.dtype} {y.shape} and outputs {outputs.shape}."
         )
-    best = np.argsort(-outputs, axis=-1, kind="stable")[..., :k]
-    return float(np.mean((best == y[..., None]).any(axis=-1)))
+    rows = rows_of(f"top_{k}_accuracy", y, outputs, how)
+    if rows.spoiled:
+        return math.nan
+    best = np.argsort(rows.scores, axis=-1, kind="stable")[:, -k:]
+    return _average((best == rows.true[:, None]).any(axis=-1), rows.weights)
 
 
 def _prf(
-    y: NDArray[Any], outputs: NDArray[Any], threshold: float, average: str
+    y: NDArray[Any], outputs: NDArray[Any], threshold: float, average: str, how: Reading
 ) -> dict[str, float]:
     """Precision, recall and F1; 0 where they divide by 0.
 
-    "macro" is the mean over the classes that occur in targets or predictions, "micro" counts over
-    all of them, "auto" is that of class 1 if there are two classes, else "macro".
+    "macro" is the mean over the classes that occur in targets or predictions (over all labels,
+    where a row has several), "micro" counts over all of them, "auto" is that of class 1 if there
+    are two classes, else "macro".
     """
-    true, found = labels("precision, recall and f1", y, outputs, threshold)
-    classes = np.union1d(true, found)
-    binary = outputs.shape[-1] == 2 or not (is_labelled(y, outputs) and outputs.shape[-1] > 1)
-    if average == "auto":
-        classes, average = (np.array([1]), "macro") if binary else (classes, "macro")
-    hits = np.array([np.sum((true == c) & (found == c)) for c in classes], np.float64)
-    chosen = np.array([np.sum(found == c) for c in classes], np.float64)
-    actual = np.array([np.sum(true == c) for c in classes], np.float64)
+    rows = rows_of("precision, recall and f1", y, outputs, how)
+    if rows.spoiled:
+        return dict.fromkeys(("precision", "recall", "f1"), math.nan)
+    hits, chosen, actual = _counts(rows, threshold, average == "auto" and rows.two_sided)
     if average == "micro":
         hits, chosen, actual = (np.array([a.sum()]) for a in (hits, chosen, actual))
     return {
@@ -144,82 +203,77 @@ def _prf(
     }
 
 
+def _counts(rows: Rows, threshold: float, only_yes: bool) -> tuple[Floats, Floats, Floats]:
+    """The weight of rows that are rightly found, found, and there, for each class or label."""
+    found = rows.found(threshold)
+    weights = np.ones(len(found)) if rows.weights is None else rows.weights
+    if rows.kind == "labels":
+        true, found = rows.true == 1, found == 1
+    else:
+        classes = np.array([1]) if only_yes else np.union1d(rows.true, found)
+        true, found = rows.true[:, None] == classes, found[:, None] == classes
+    return weights @ (true & found), weights @ found, weights @ true
+
+
 def _ratio(a: Floats, b: Floats) -> Floats:
     return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
-def auc(y: NDArray[Any], outputs: NDArray[Any], threshold: float = 0.5) -> float:
+def auc(
+    y: NDArray[Any], outputs: NDArray[Any], threshold: float = 0.5, how: Reading = AS_GIVEN
+) -> float:
     """The area under the ROC curve, from ranks (Mann and Whitney, 1947); ties count a half.
 
     For several classes the mean over classes of one against the rest ("ovr", "macro" in
     scikit-learn), by the outputs if each row sums to 1, else by their softmax; for two outputs by
-    their difference.
+    their difference. For several labels a row, the mean over labels.
 
     Raises:
         DataError: a class has no samples, or no others.
     """
-    true, _ = labels("auc", y, outputs, threshold)
-    if not (is_labelled(y, outputs) and outputs.shape[-1] > 1):
-        return _binary_auc(true == 1, outputs.reshape(-1).astype(np.float64))
-    scores = outputs.reshape(-1, outputs.shape[-1]).astype(np.float64)
-    if scores.shape[1] == 2:
-        return _binary_auc(true == 1, scores[:, 1] - scores[:, 0])
-    shares = scores
-    if (scores < 0).any() or not np.allclose(scores.sum(axis=1), 1.0, atol=1e-3):
-        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-    return float(np.mean([_binary_auc(true == c, shares[:, c]) for c in range(scores.shape[1])]))
+    rows = rows_of("auc", y, outputs, how)
+    if rows.spoiled:
+        return math.nan
+    scores, weights = rows.scores.astype(np.float64), rows.weights
+    if rows.kind == "binary":
+        return _binary_auc(rows.true == 1, scores, weights)
+    if rows.two_sided:
+        return _binary_auc(rows.true == 1, scores[:, 1] - scores[:, 0], weights)
+    if rows.kind == "classes":
+        scores = _shares(scores, how.from_logits)
+        true = rows.true[:, None] == np.arange(scores.shape[1])
+    else:
+        true = rows.true == 1
+    return float(np.mean([_binary_auc(t, s, weights) for t, s in zip(true.T, scores.T)]))
 
 
-def _binary_auc(positive: NDArray[np.bool_], scores: Floats) -> float:
-    count = int(positive.sum())
-    others = len(positive) - count
-    if count == 0 or others == 0:
+def _shares(scores: Floats, from_logits: bool | None) -> Floats:
+    """Probabilities of the classes."""
+    sums = bool((scores >= 0).all()) and np.allclose(scores.sum(axis=1), 1.0, atol=1e-3)
+    if sums and not from_logits:
+        return scores
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    found: Floats = shares / shares.sum(axis=1, keepdims=True)
+    return found
+
+
+def _binary_auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None) -> float:
+    _, which = np.unique(scores, return_inverse=True)
+    weights = np.ones(len(scores)) if weights is None else weights
+    yes = np.bincount(which, weights * positive)
+    no = np.bincount(which, weights * ~positive)
+    if yes.sum() == 0 or no.sum() == 0:
         raise DataError("auc needs samples of every class, and others; a class has none here.")
-    _, which, ties = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(ties) - (ties - 1) / 2
-    total = ranks[which][positive].sum()
-    return float((total - count * (count + 1) / 2) / (count * others))
+    below = np.cumsum(no) - no / 2
+    return float(yes @ below / (yes.sum() * no.sum()))
 
 
-def _pair(name: str, y: NDArray[Any], outputs: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Targets and outputs as float64, (samples, outputs)."""
-    if y.size != outputs.size or len(y) != len(outputs):
-        raise DataError(f"{name} needs one target an output; got {y.shape} and {outputs.shape}.")
-    return y.reshape(len(y), -1).astype(np.float64), outputs.reshape(len(y), -1).astype(np.float64)
-
-
-def mse(y: NDArray[Any], outputs: NDArray[Any], threshold: float = 0.5) -> float:
-    """The mean of (target - output)^2."""
-    a, b = _pair("mse", y, outputs)
-    return float(np.mean((a - b) ** 2))
-
-
-def mae(y: NDArray[Any], outputs: NDArray[Any], threshold: float = 0.5) -> float:
-    """The mean of |target - output|."""
-    a, b = _pair("mae", y, outputs)
-    return float(np.mean(np.abs(a - b)))
-
-
-def r2(y: NDArray[Any], outputs: NDArray[Any], threshold: float = 0.5) -> float:
-    """1 - sum((target - output)^2) / sum((target - mean)^2), the mean over the outputs.
-
-    A constant target gives 1 if it is met exactly, else 0, as in scikit-learn.
-    """
-    a, b = _pair("r2", y, outputs)
-    rest, spread = ((a - b) ** 2).sum(axis=0), ((a - a.mean(axis=0)) ** 2).sum(axis=0)
-    constant = np.where(rest == 0, 1.0, 0.0)
-    return float(
-        np.mean(np.where(spread > 0, 1 - rest / np.where(spread > 0, spread, 1), constant))
-    )
-
-
-_PLAIN: dict[str, Callable[[NDArray[Any], NDArray[Any], float], float]] = {
+_PLAIN: dict[str, Compute] = {
     "accuracy": accuracy,
     "auc": auc,
     "mae": mae,
     "mse": mse,
     "r2": r2,
-    "rmse": lambda y, outputs, threshold: float(np.sqrt(mse(y, outputs))),
+    "rmse": rmse,
 }
 _AVERAGED = [f"{m}{a}" for m in ("precision", "recall", "f1") for a in ("", "_macro", "_micro")]

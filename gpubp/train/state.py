@@ -52,7 +52,7 @@ def save(trainer: Trainer, path: Path_, extra: Mapping[str, Any] | None = None) 
     parts = {
         "optimizer": trainer.optimizer.state_dict(),
         "slots": _values(trainer),
-        "losses": np.concatenate([np.zeros(0), *trainer.losses]),
+        "losses": np.concatenate(trainer.losses) if trainer.losses else np.zeros((0, 1, 2)),
         "scheduler": None if trainer.scheduler is None else trainer.scheduler.state_dict(),
         "callbacks": _callbacks(trainer),
         "history": _whole_epochs(trainer),
@@ -136,7 +136,12 @@ def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str
         if missing:
             raise LookupError(f"it has no {missing[0]}")
         losses = found["losses"]
-        if losses.ndim != 1 or losses.dtype != np.float64 or len(found["generator"]) != 2:
+        if (
+            losses.ndim != 3
+            or losses.shape[2] != 2
+            or losses.dtype != np.float64
+            or len(found["generator"]) != 2
+        ):
             raise LookupError(f"its losses are {losses.dtype} of shape {losses.shape}")
     except (LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is incomplete: {error}.") from error

@@ -1,24 +1,28 @@
 """Trainer: epochs, validation, history, callbacks and checkpoints around a compiled step.
 
 Comes in: a model, a loss, an optimiser and data. Goes out: a `History`, metrics, predictions.
-Training runs in train mode, evaluation and prediction in eval mode; afterwards the model is in the
-mode it was in before.
+Evaluation and prediction run in eval mode; afterwards every module is in the mode it was in before.
+Training leaves modes as they are, so that what was put into eval mode (a frozen BatchNorm, a
+Dropout switched off) stays so; only a model that is in eval mode as a whole is put into train mode.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.backends import Backend
+from gpubp.core import note
 from gpubp.data.checks import check_finite, check_not_empty
 from gpubp.device_array import DeviceArray
 from gpubp.errors import DataError, unknown_name
+from gpubp.interop import check_dtype
 from gpubp.nn.module import Module
+from gpubp.noted import Noted
 from gpubp.optim.base import Optimizer
 from gpubp.runner import as_input
 from gpubp.step import Step, compile_step
@@ -28,7 +32,7 @@ from gpubp.train.callbacks import Callback
 from gpubp.train.evaluation import BATCH, Evaluator
 from gpubp.train.fit import Fit
 from gpubp.train.history import History
-from gpubp.train.metrics import UserMetric
+from gpubp.train.metrics import Metric, UserMetric
 from gpubp.train.plan import Plan
 from gpubp.train.weights import ClassWeight, weighted_loss
 
@@ -37,12 +41,30 @@ if TYPE_CHECKING:
     from gpubp.train.tensorfile import Path_
 
 
+def _only_once(name: str) -> Callable[[Any, Any], Any]:
+    """A check that refuses another optimiser, or another schedule inside the program."""
+
+    def checked(trainer: Any, value: Any) -> Any:
+        known = trainer.__dict__
+        fixed = name == "optimizer" or known.get("scheduler_every") == "step"
+        if fixed and value is not known.get(name, value):
+            raise DataError(
+                f"the trainer's step is compiled for its {name}. Make a new Trainer, or change the "
+                f"options of the {name} that it has."
+            )
+        return value
+
+    return checked
+
+
 class Trainer:
     """Trains a model.
 
     Args:
         model: maps a batch of samples to predictions.
-        loss_fn: maps (predictions, targets) to a scalar: the mean over the batch.
+        loss_fn: maps (predictions, targets) to a scalar: a loss of `gpubp.nn`, or a function, which
+            is taken for a mean over samples but for the losses and `gp.ops.mean_over` it calls. A
+            function with the attribute `from_logits = True` takes logits, for metrics.
         optimizer: over the model's parameters.
         device: "auto", "cpu", "cuda" or "cuda:N"; see `gp.compile_step`.
         backend: a backend's name; default is the best one available.
@@ -59,9 +81,16 @@ class Trainer:
         epoch: whole epochs trained so far.
         steps: batches trained on so far.
         position: samples trained on in the epoch that was left unfinished; else 0.
+        model, loss_fn: may be set; what runs from then on is the new one. (optimizer may not, nor
+            scheduler where it moves with each step: the step is compiled for them.)
         stop_reason: why the last `fit` ended before its last epoch, else None: "interrupted",
             "max_steps", "max_time", or what a callback gave.
     """
+
+    model: Any = Noted()
+    loss_fn: Any = Noted()
+    optimizer: Any = Noted(_only_once("optimizer"))
+    scheduler: Any = Noted(_only_once("scheduler"))
 
     def __init__(
         self,
@@ -89,26 +118,56 @@ class Trainer:
         self.scheduler = scheduler
         self.scheduler_every = scheduler_every
         self.history = History()
-        self.step: Step = compile_step(
-            lambda x, *rest: self._loss(model(x), *rest),
-            optimizer,
-            backend=backend,
-            device=device,
-            **step_options,
-        )
-        self.evaluator = Evaluator(model, self._loss, loss_fn, backend, device)
+        self._made: tuple[str | Backend | None, str, dict[str, Any]]
+        self._made = backend, device, step_options
+        self._compile()
         self.seed = seed
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.epoch = self.steps = self.position = 0
         self.stop_reason: str | None = None
         self.callbacks: Sequence[Callback] = ()
         # What checkpoints hold besides: of the unfinished epoch, and of the call of fit.
-        self.losses: list[NDArray[np.float64]] = []
+        self.losses: list[NDArray[np.float64]] = []  # sums and counts; see Step.totals
         self.epoch_rng: Mapping[str, Any] = self.rng.bit_generator.state
         self.fit_start = self.fit_steps = 0
         self.fit_facts: dict[str, Any] = {}
         self.resuming = False
         self.pending: Pending | None = None
+
+    def _compile(self) -> None:
+        backend, device, options = self._made
+        self.step: Step = compile_step(
+            lambda x, *rest: self._loss(self.model(x), *rest),
+            self.optimizer,
+            backend=backend,
+            device=device,
+            **options,
+        )
+        self._evaluator: tuple[Module, Any, Evaluator] | None = None
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """Runs the model and the loss that the trainer has now."""
+        made = self._evaluator
+        if made is None or made[0] is not self.model or made[1] is not self.loss_fn:
+            backend, device, _ = self._made
+            evaluator = Evaluator(self.model, self._loss, backend, device)
+            made = self._evaluator = self.model, self.loss_fn, evaluator
+        return made[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is whole: model, optimiser, schedule and callbacks of its own, and a step that is
+        compiled for them.
+        """
+        state = {k: v for k, v in self.__dict__.items() if k not in ("step", "_evaluator")}
+        *where, options = self._made
+        state["_made"] = (*where, {**options, "loss_scale": self.step.loss_scale})
+        return {"trainer": state, "step": self.step.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state["trainer"])
+        self._compile()
+        self.step.load_state_dict(state["step"])
 
     def fit(
         self,
@@ -119,7 +178,7 @@ class Trainer:
         validation_data: Sequence[ArrayLike] | None = None,
         shuffle: bool = True,
         verbose: bool = True,
-        metrics: Sequence[str | UserMetric] = (),
+        metrics: Sequence[str | UserMetric | Metric] = (),
         *,
         validation_split: float = 0.0,
         sample_weight: ArrayLike | None = None,
@@ -150,11 +209,13 @@ class Trainer:
                 val_loss, val_accuracy for class labels, and the metrics.
             shuffle: a new order each epoch.
             verbose: show progress on stderr.
-            metrics: names or functions of (targets, outputs), measured on X, y after each epoch,
-                and on the validation data; see `gpubp.train.metrics`.
+            metrics: names, functions of (targets, outputs), or `gpubp.train.metric` with a
+                threshold or weights; measured on X, y after each epoch, and on the validation
+                data.
             validation_split: the share of X, y to hold out, chosen at random by the trainer's seed.
             sample_weight: one weight a sample: the loss is mean(weight * loss of the sample).
-            class_weight: label -> weight, or "balanced"; multiplies the sample weights.
+            class_weight: label -> weight, or "balanced"; multiplies the sample weights of the rows
+                that are trained on, and is counted over these alone. Held-out rows have none.
             callbacks: called in order; see `gpubp.train.Callback`.
             max_steps: end after so many steps, counted over a fit and its resumptions.
             max_time: end after about so many seconds.
@@ -167,7 +228,8 @@ class Trainer:
                 for bit, given the same data, backend and options.
 
         Returns:
-            The trainer's history, whose "loss" is the mean over the epoch's samples. An epoch that
+            The trainer's history, whose "loss" is that of the epoch's samples as of one batch (a
+            batch in which nothing counts is left out; a sum is a sum). An epoch that
             was not finished is the last record, numbered by its share (2.5: half of the third).
 
         Raises:
@@ -189,16 +251,16 @@ class Trainer:
         self,
         X: ArrayLike,
         y: ArrayLike,
-        metrics: Sequence[str | UserMetric] = (),
+        metrics: Sequence[str | UserMetric | Metric] = (),
         sample_weight: ArrayLike | None = None,
     ) -> dict[str, float]:
-        """The mean loss, the accuracy if the targets are class labels, and metrics.
+        """The loss as of one batch of all samples, accuracy for class labels, and metrics.
 
         Args:
             X: samples along the first axis.
             y: one target a sample.
             metrics: as for `fit`.
-            sample_weight: as for `fit`; for the loss alone.
+            sample_weight: as for `fit`; for the loss, and for metrics that are `weighted`.
 
         Raises:
             DataError: unusable data, with where.
@@ -220,6 +282,8 @@ class Trainer:
             DataError: X is empty or not finite.
         """
         backend = self.evaluator.backend
+        if isinstance(X, np.memmap):
+            check_dtype(X.dtype, "X")
         data = X if isinstance(X, np.memmap) else as_input(X, "X", self.floating, backend)
         check_not_empty(data, "X")
         if not isinstance(data, DeviceArray):
@@ -269,9 +333,12 @@ class Trainer:
     @property
     def floating(self) -> np.dtype[Any]:
         """The parameters' dtype."""
-        return self.optimizer.parameters()[0].dtype
+        found: np.dtype[Any] = self.optimizer.parameters()[0].dtype
+        return found
 
     def _loss(self, outputs: Any, y: Any, weights: Any = None) -> Any:
+        if getattr(self.loss_fn, "from_logits", None):
+            note("from_logits", True)
         if weights is None:
             return self.loss_fn(outputs, y)
         return weighted_loss(self.loss_fn, outputs, y, weights)

@@ -89,6 +89,8 @@ CALLS: dict[str, Call] = {
     "threshold": lambda a: ops.threshold(a["x"], 0.1, -3.0),
     "prelu": lambda a: ops.prelu(a["x"], a["slope"]),
     "softmax_cross_entropy": lambda a: ops.softmax_cross_entropy(a["x"], a["labels"]),
+    "mean_over": lambda a: ops.mean_over(ops.sum(a["x"]), ops.sum(a["p"])),
+    "mean_over nothing": lambda a: ops.mean_over(ops.sum(a["x"]), ops.sum(a["p"] * 0.0)),
     "mixed dtypes": lambda a: ops.add(a["x"], a["d"]) + ops.sum(a["labels"]),
     "numbers": lambda a: 2 * a["x"] + 1 - ops.maximum(a["x"], np.float32(0.25)),
     "update": lambda a: ops.update.sgd(a["x"], a["y"], 0.1),
@@ -188,6 +190,35 @@ def test_modules_and_their_state(gpu: CupyBackend) -> None:
     assert_close(loss.get(), np.asarray(loss_fn(expected[0], host["labels"] % 2)))
     with pytest.raises(DataError, match=r"CrossEntropyLoss: .* do not mix"):
         loss_fn(found[0], host["labels"] % 2)
+
+
+def test_changes_of_modules_are_seen_at_once(gpu: CupyBackend) -> None:
+    host = _operands()
+    x, labels = gpu.native(host["x"]), gpu.native(host["labels"])
+    model = nn.Sequential(nn.LayerNorm(6), nn.LeakyReLU(), nn.Dropout(0.0))
+    loss = nn.CrossEntropyLoss()
+    changes: list[Callable[[], Any]] = [
+        lambda: None,
+        lambda: setattr(model[0], "eps", 1.0),
+        lambda: setattr(model[1], "negative_slope", 0.7),
+        lambda: model.append(nn.Tanh()),
+        lambda: setattr(model[0], "weight", nn.Parameter(np.full(6, 2.0, np.float32))),
+        lambda: setattr(loss, "label_smoothing", 0.3),
+        lambda: setattr(loss, "reduction", "sum"),
+    ]
+    for change in changes:
+        change()
+        assert_close(model(x).get(), np.asarray(model(host["x"])))
+        assert_close(loss(x, labels).get(), np.asarray(loss(host["x"], host["labels"])))
+
+
+def test_attributes_that_are_equal_but_not_alike(gpu: CupyBackend) -> None:
+    def forward(x: Any, *, by: Any) -> Any:
+        return np.full(x.shape, float(len(repr(by))), np.float32)
+
+    op, x = gp.custom_op("kind_on_device", forward), gpu.native(np.ones(3, np.float32))
+    for by in (1, True, 1.0, (1,), (True,), 1, True):
+        assert op(x, by=by).get()[0] == len(repr(by)), by
 
 
 def test_parameters_as_arguments(gpu: CupyBackend) -> None:

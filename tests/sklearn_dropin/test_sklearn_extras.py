@@ -363,6 +363,58 @@ def test_engines_are_shared_by_fits_of_one_kind_and_fits_stay_apart():
     assert sum(map(len, pool._idle.values())) == MAX_IDLE
 
 
+class Pinball:
+    """A loss with a number that can be changed."""
+
+    def __init__(self, q: float) -> None:
+        self.q = q
+
+    def __call__(self, y: Any, p: Any) -> Any:
+        return gp.ops.maximum(self.q * (y - p), (self.q - 1.0) * (y - p))
+
+
+share = 0.9
+
+
+def pinball_of_a_global(y: Any, p: Any) -> Any:
+    return gp.ops.maximum(share * (y - p), (share - 1.0) * (y - p))
+
+
+@pytest.mark.parametrize("way", ["attribute", "global", "closure", "default"])
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+def test_a_loss_that_has_changed_is_traced_again(solver: str, way: str):
+    """No step of a user's loss is kept for another fit, or another estimator."""
+    global share
+    X, t = make_regression(60, 5, random_state=0)
+    t = t / 100
+
+    def fit(loss: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = MLPRegressor(hidden_layer_sizes=(4,), solver=solver, loss=loss, max_iter=12)
+            model.set_params(random_state=0)
+            return model.fit(X, t)
+
+    expected, share = fit(Pinball(0.1)), 0.9
+
+    def closed(y: Any, p: Any) -> Any:
+        return gp.ops.maximum(q * (y - p), (q - 1.0) * (y - p))
+
+    def default(y: Any, p: Any, q: float = 0.9) -> Any:
+        return gp.ops.maximum(q * (y - p), (q - 1.0) * (y - p))
+
+    q = 0.9
+    ways: dict[str, Any] = {"closure": closed, "default": default, "global": pinball_of_a_global}
+    loss = ways.get(way) or Pinball(0.9)
+    before = fit(loss)
+    q = share = 0.1
+    default.__defaults__ = (0.1,)
+    if way == "attribute":
+        loss.q = 0.1
+    same(fit(loss), expected)
+    assert not np.allclose(before.coefs_[0], expected.coefs_[0])
+
+
 def test_fits_in_several_threads_at_once():
     def fit(seed: int) -> Any:
         return MLPClassifier((6,), max_iter=8, n_iter_no_change=9, random_state=seed).fit(X, y)

@@ -69,6 +69,7 @@ class CupyBackend(Backend):
         precision: str | None = None,
         resident_bytes: int | None = None,
     ) -> None:
+        self._made = device, driver, precision, resident_bytes
         driver = driver or _on_gpu(device)
         self.driver = driver
         self.precision = _checked_precision(precision, driver)
@@ -80,6 +81,9 @@ class CupyBackend(Backend):
         self._chunks = Chunks(driver)
         self._resident_bytes = chunks.resident_bytes(resident_bytes)
         self._lock = threading.RLock()  # one stream, one run block
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CupyBackend, self._made
 
     @classmethod
     def on_device(cls, number: int) -> CupyBackend:

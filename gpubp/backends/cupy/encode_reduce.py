@@ -17,7 +17,8 @@ def _functor(compute: Compute, taken: str) -> str:
     """The reduction as a class of reduce.cuh. `taken`: the C type of the elements."""
     made = ctype_of(compute.dtype)
     if compute.spec.name == "sum":
-        return f"gp::Sum<{taken}, {made}>"
+        name = "Mean" if compute.attrs.get("mean") else "Sum"
+        return f"gp::{name}<{taken}, {made}>"
     largest, index = _KINDS[compute.spec.name]
     return f"gp::Extremum<{taken}, {made}, {largest}, {index}>"
 
@@ -71,7 +72,8 @@ def reduce(part: Part, context: Context) -> list[Launch]:
     kernels = [("kernel", THREADS, body)]
     if chunks > 1:
         count = writer.params.add("chunks", -(-red // max(-(-red // chunks), 1)))
-        join = f"gp::finish_partials<{functor}>({sizes[0]}, {count}, {partials}, finish);"
+        given = f"{sizes[0]}, {sizes[1]}, {count}, {partials}, finish"
+        join = f"gp::finish_partials<{functor}>({given});"
         kernels.append(("kernel_finish", THREADS, [*writer.pointers, *finish, join]))
     text = source([*HEADERS, "reduce"], writer.params, kernels)
     params = writer.params.pack()

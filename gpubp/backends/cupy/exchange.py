@@ -19,7 +19,7 @@ from gpubp.backends.base import Feed
 from gpubp.backends.cupy.driver import Driver
 from gpubp.device_array import DeviceArray, as_device_array
 from gpubp.errors import DataError
-from gpubp.interop import device_number
+from gpubp.interop import device_number, require_signed
 
 # The widest unit in which a step loads rows of resident arrays.
 ALIGNED = 16
@@ -41,6 +41,7 @@ def adopt(
         DTypeError: of another dtype.
     """
     _require_device(driver, value, name)
+    require_signed(value, name)
     found = getattr(value, "__cuda_array_interface__", {}) if _says_stream(value) else {}
     if found.get("stream") is None and hasattr(value, "__dlpack__"):
         try:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,9 @@ class NumbaBackend(Backend):
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
         self._pool = Pool()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NumbaBackend, (self._workers,)
 
     @classmethod
     def probe(cls) -> Probe:

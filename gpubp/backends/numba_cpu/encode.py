@@ -99,10 +99,12 @@ def _scalar(part: Part) -> EncodedPart:
     for operand in part.inputs:
         code += [DTYPE_CODES[operand.dtype.name], *place(operand)]
     for i, compute in enumerate(part.body):
-        code += op_words(compute, "float32", count + i, compute.args)
+        of_integers = all(part.type_of(a)[1].kind != "f" for a in compute.args)
+        code += op_words(compute, "int64" if of_integers else "float32", count + i, compute.args)
+        code[-1] += words.OF_INTEGERS if of_integers else 0
     for value, operand in part.outputs:
         code += [value, DTYPE_CODES[operand.dtype.name], *place(operand)]
-    return EncodedPart("scalar", code, 8 * (count + len(part.body)), [])
+    return EncodedPart("scalar", code, 16 * (count + len(part.body)), [])
 
 
 def _matmul(part: Part, gathered: Mapping[int, Gathered]) -> EncodedPart:
@@ -125,6 +127,7 @@ def _reduce(part: Part) -> EncodedPart:
     code = [0] * words.RED_WORDS
     code[words.RED_OP] = words.RED_CODES[compute.spec.name]
     code[words.RED_RED], code[words.RED_INNER] = red, inner
+    code[words.RED_MEAN] = int(compute.attrs.get("mean", False))
     code[words.RED_PER_ROW] = outer * inner // max(part.rows, 1)
     code[words.RED_IN_DTYPE] = DTYPE_CODES[in_dtype.name]
     code[words.RED_OUT_SCRATCH] = int(stored is None)

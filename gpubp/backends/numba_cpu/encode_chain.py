@@ -113,7 +113,7 @@ class ChainEncoder:
         ops = self._ops(direct)
         outputs = [[self.reg[value], *rest] for value, *rest in outputs]
         strips_at = round_up(8 * len(self.homes), words.ALIGN)
-        header = [len(inputs), len(self.ops), len(outputs), len(self.dims), len(self.homes)]
+        header = [len(inputs), len(ops), len(outputs), len(self.dims), len(self.homes)]
         flat = [per_row, *header, strips_at, self.step, 0, *self.dims, *self.homes]
         for row in (*inputs, *ops, *outputs):
             flat.extend(row)
@@ -232,9 +232,16 @@ class ChainEncoder:
             if value not in self.reg:
                 self._new_reg(value, value not in direct)
             rows.append(op_words(compute, self.dtype, self.reg[value], args))
+            if compute.dtype.name == "int32" and (value in self.last_use or value == self.tile_out):
+                rows.append(_wrapped(self.reg[value]))
             for arg in set(compute.args):
                 home = self.homes[self.reg[arg]]
                 made_here = arg >= self.base and arg not in kept
                 if made_here and home >= 0 and self.last_use[arg] == position:
                     self.free.append(home)
         return rows
+
+
+def _wrapped(reg: int) -> list[int]:
+    """An int64 register is brought to what an int32 would hold, before other ops read it."""
+    return [OPCODES["cast_int32"], reg, *[reg] * 5, 0, 0, DTYPE_CODES["int32"]]

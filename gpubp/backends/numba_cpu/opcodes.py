@@ -86,12 +86,16 @@ _ACTIVATION = {
     "leaky_relu": Functor(1, "a if a > C(0) else a * p", False, lambda x: (x["slope"],)),
     "leaky_relu_grad": Functor(2, "a if b > C(0) else a * p", False, lambda x: (x["slope"],)),
     "elu": Functor(1, "a if a > C(0) else p * expm1(a)", False, lambda x: (x["alpha"],)),
-    "elu_grad": Functor(2, "a if b > C(0) else a * (b + p)", False, lambda x: (x["alpha"],)),
+    "elu_grad": Functor(
+        2, "a if b > C(0) else a * (p * exp_below(b))", False, lambda x: (x["alpha"],)
+    ),
     # gelu and gelu_grad become one of these by attrs["approximate"].
     "gelu_none": Functor(1, "gelu(a)"),
     "gelu_tanh": Functor(1, "gelu_tanh(a)"),
     "gelu_grad_none": Functor(2, "a * gelu_slope(b)"),
     "gelu_grad_tanh": Functor(2, "a * gelu_tanh_slope(b)"),
+    "softsign": Functor(1, "a / (C(1) + abs(a))"),
+    "tanhshrink": Functor(1, "a - tanh(a)"),
     "silu": Functor(1, "a * sigmoid(a)"),
     "silu_grad": Functor(2, "a * silu_slope(b)"),
     "sigmoid": Functor(1, "sigmoid(a)"),

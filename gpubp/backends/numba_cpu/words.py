@@ -43,6 +43,7 @@ OP_P = 7
 OP_Q = 8
 OP_EXTRA = 9  # rounding of a scalar op, stream of a random one
 OP_WORDS = 10
+OF_INTEGERS = 8  # added to the extra of a scalar op that is done in int64
 
 OUTPUT_REG = 0
 OUTPUT_DTYPE = 1
@@ -98,6 +99,7 @@ A_COPIED = 8  # elements of A that are copied at once; no strip has more rows
 
 # Reduction over the middle of (outer, red, inner).
 RED_OP, RED_RED, RED_INNER, RED_PER_ROW = 0, 1, 2, 3
+RED_MEAN = 4  # 1: the sum is divided by the number of its terms
 RED_IN, RED_OUT = 5, 7  # each: buffer, byte offset
 RED_IN_DTYPE, RED_OUT_SCRATCH, RED_PROLOGUE, RED_EPILOGUE = 9, 10, 11, 12
 RED_CHAIN_KERNEL = 13  # address of the chain kernel

@@ -170,6 +170,10 @@ class LRScheduler:
             self._table = Table(self)
         return self._table
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The table belongs to this very schedule, and holds nothing between two runs.
+        return {**self.__dict__, "_table": None}
+
     def _numbers(self) -> list[float]:
         return [float(slot.value) for slot in self.slots()]
 

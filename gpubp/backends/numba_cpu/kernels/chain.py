@@ -15,6 +15,7 @@ from gpubp.backends.numba_cpu import opcodes, words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
 from gpubp.backends.numba_cpu.kernels.philox import make_random
 from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR, make_math
+from gpubp.backends.numba_cpu.kernels.vectorstrips import VECTOR_STRIPS
 
 _OPERANDS = "abcde"
 
@@ -41,10 +42,13 @@ def op_source(kind: Any) -> str:
         if kind is types.int64 and not functor.integer:
             continue
         lines.append(f"        {keyword} code == {opcodes.OPCODES[name]}:")
+        keyword = "elif"
+        if kind is types.float32 and name in VECTOR_STRIPS:
+            lines.append(f"            {name}(out, at_a, at_b, n)")
+            continue
         lines.append("            for i in range(n):")
         lines += [f"                {x} = load(at_{x}, i)" for x in _OPERANDS[: functor.arity]]
         lines.append(f"                store(out, i, {functor.expression})")
-        keyword = "elif"
     if kind is not types.int64:
         for name, code in (("uniform", opcodes.RANDOM_UNIFORM), ("normal", opcodes.RANDOM_NORMAL)):
             stream = f"load_i64(op, {words.OP_EXTRA})"
@@ -73,6 +77,7 @@ def make_ops(kind: Any) -> Any:
         "load_i64": low.load_i64,
         "bits_to_f64": low.bits_to_f64,
         **vars(make_math(kind)),
+        **VECTOR_STRIPS,
     }
     if kind is not types.int64:
         namespace["uniform"], namespace["normal"] = make_random(kind)

@@ -1,14 +1,14 @@
 """Transcendental functions as plain arithmetic, so that loops over them vectorise.
 
 Bounds (measured over their whole range against float64, asserted in `tests/test_fastmath.py`):
-exp, expm1, tanh, sigmoid 3e-7 relative (exp below -86.6 is 0); erf 4e-7; log and log1p 2e-7;
-the slope of GELU 3e-7 absolute. In float64 exp is within 5e-16 (below -708 it is 0), and sigmoid
-follows it; the others use libm.
+exp, expm1, tanh, sigmoid 3e-7 relative; erf 4e-7; log and log1p 2e-7. In float64 exp is within
+5e-16, and sigmoid follows it; the others use libm. Results below the smallest normal number are
+rounded as the format rounds them. GELU and its slope in float32 are in `vectormath`.
 
 exp: x = n ln 2 + r with |r| <= ln 2 / 2, degree-6 polynomial (Cephes, expf.c; in float64 the
-Taylor series to r^13 / 13!, whose rest is below 5e-18), and n added to the exponent's bits.
-tanh, erf, the normal distribution: x P(x^2) / Q(x^2), minimax fits made for this file (weighted
-linear least squares, Lawson's iteration), up to where the limit is reached to float32's rounding.
+Taylor series to r^13 / 13!, whose rest is below 5e-18), times 2^n in two factors, see `_scaled`.
+tanh, erf: x P(x^2) / Q(x^2), minimax fits made for this file (weighted linear least squares,
+Lawson's iteration), up to where the limit is reached to float32's rounding.
 log: in float64, see `log_wide`.
 """
 
@@ -26,11 +26,13 @@ from numba.extending import intrinsic
 from gpubp.backends.numba_cpu.kernels.lowlevel import I32
 
 F = np.float32
-ROUND = F(12582912.0)  # 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+# 1.5 * 2^23 + 254: adding it leaves n + 254 in the low bits, n the nearest integer. See `_scaled`.
+ROUND = F(12583166.0)
 LOG2E = F(1.44269504088896341)
 LN2_HIGH, LN2_LOW = F(0.693359375), F(-2.12194440e-4)
 _ROOT_HALF, _DENSITY = math.sqrt(0.5), 1.0 / math.sqrt(2.0 * math.pi)
-LOWEST, HIGHEST = F(-86.6), F(88.72)
+# Here n is -254, and so e^x exactly 0; here it is beyond the largest number.
+LOWEST, HIGHEST = F(-254 * math.log(2.0)), F(89.0)
 EXP = (
     1.9875691500e-4,
     1.3981999507e-3,
@@ -55,6 +57,10 @@ NORMAL = (
     (0.797884524, 0.0673154593, 0.00932448916, 0.00033279616, 1.25893675e-05, 4.53003963e-08),
     (1.0, 0.251033783, 0.0285262465, 0.00187103776, 7.26506551e-05, 1.19032859e-06),
 )
+# Beyond this GELU and its slope are made of e^(-x^2 / 2): 1 + erf would lose their digits.
+TAIL, TAIL_END = -2.5, -20.0
+# -GELU / density = S(1 / x^2), from -14.8 to -2.4.
+RATIO = (0.9999991, -0.99973303, 2.9733322, -13.7300825, 69.928345, -292.3234, 780.9241, -944.57043)
 # The derivative of GELU less 1/2.
 SLOPE = (
     (
@@ -79,31 +85,53 @@ SLOPE = (
 )
 
 
-ROUND64 = 6755399441055744.0  # 1.5 * 2^52
+ROUND64 = 6755399441057790.0  # 1.5 * 2^52 + 2046
 LN2_HIGH64, LN2_LOW64 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-LOWEST64, HIGHEST64 = -708.0, 709.782712893384
+LOWEST64, HIGHEST64 = -2046 * math.log(2.0), 710.0
 TAYLOR = tuple(1.0 / math.factorial(k) for k in range(14))
+
+
+def scaled(builder: Any, y: Any, shifted: Any, bits: Any, fraction: Any) -> Any:
+    """y 2^n for y from 0.7 to 1.5, rounded as the format does where that is not a normal number.
+
+    In two factors, each of which is normal or 0, and without a comparison: with m = n + 254 (2046
+    in float64) in the low bits of `shifted`, m >> 1 and m - (m >> 1) are their exponents' bits.
+
+    Args:
+        builder: of LLVM instructions.
+        y: a float, or a vector.
+        shifted: `ROUND` plus n, of the same type.
+        bits: the integers of that size.
+        fraction: how many bits stand below the exponent.
+    """
+    whole = builder.bitcast(shifted, bits)
+    half = builder.lshr(whole, ir.Constant(bits, _every(bits, 1)))
+    for part in (half, builder.sub(whole, half)):
+        factor = builder.shl(part, ir.Constant(bits, _every(bits, fraction)))
+        y = builder.fmul(y, builder.bitcast(factor, y.type))
+    return y
+
+
+def _every(kind: Any, number: int) -> Any:
+    return [number] * kind.count if isinstance(kind, ir.VectorType) else number
 
 
 @intrinsic
 def _scaled64(_typing: Any, y: Any, shifted: Any) -> Any:
-    """y 2^n, where `shifted` is 1.5 * 2^52 + n, for results that are normal numbers."""
+    """See `scaled`."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        i64 = ir.IntType(64)
-        bits, exponent = (builder.bitcast(x, i64) for x in args)
-        return builder.bitcast(builder.add(bits, builder.shl(exponent, i64(52))), ir.DoubleType())
+        return scaled(builder, args[0], args[1], ir.IntType(64), 52)
 
     return types.float64(types.float64, types.float64), codegen
 
 
 @intrinsic
-def _scaled(_typing: Any, y: Any, shifted: Any) -> Any:
-    """y 2^n, where `shifted` is 1.5 * 2^23 + n, for results that are normal numbers."""
+def _scaled32(_typing: Any, y: Any, shifted: Any) -> Any:
+    """See `scaled`."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        bits, exponent = (builder.bitcast(x, I32) for x in args)
-        return builder.bitcast(builder.add(bits, builder.shl(exponent, I32(23))), ir.FloatType())
+        return scaled(builder, args[0], args[1], I32, 23)
 
     return types.float32(types.float32, types.float32), codegen
 
@@ -114,9 +142,9 @@ _inline = njit(error_model="numpy", fastmath={"contract"}, forceinline=True)
 
 
 @_inline
-def exp32(x):
-    """e^x."""
-    bounded = max(x, LOWEST)
+def exp_below32(x):
+    """e^x for x up to 0."""
+    bounded = LOWEST if x < LOWEST else x  # NaN stays
     shifted = bounded * LOG2E + ROUND
     n = shifted - ROUND
     r = (bounded - n * LN2_HIGH) - n * LN2_LOW
@@ -125,9 +153,13 @@ def exp32(x):
     p = p * r + _E3
     p = p * r + _E4
     p = p * r + _E5
-    y = _scaled(p * (r * r) + r + F(1), shifted)
-    y = F(0) if x < LOWEST else y
-    return y if x <= HIGHEST else x + F(math.inf)  # NaN stays
+    return _scaled32(p * (r * r) + r + F(1), shifted)
+
+
+@_inline
+def exp32(x):
+    """e^x."""
+    return exp_below32(HIGHEST if x > HIGHEST else x)
 
 
 def _series() -> Any:
@@ -143,13 +175,18 @@ _series64 = _series()
 
 
 @_inline
+def exp_below64(x):
+    """e^x for x up to 0."""
+    bounded = LOWEST64 if x < LOWEST64 else x  # NaN stays
+    shifted = bounded * 1.44269504088896341 + ROUND64
+    n = shifted - ROUND64
+    return _scaled64(_series64((bounded - n * LN2_HIGH64) - n * LN2_LOW64), shifted)
+
+
+@_inline
 def exp64(x):
     """e^x."""
-    shifted = min(max(x, LOWEST64), HIGHEST64) * 1.44269504088896341 + ROUND64
-    n = shifted - ROUND64
-    y = _scaled64(_series64((x - n * LN2_HIGH64) - n * LN2_LOW64), shifted)
-    y = 0.0 if x < LOWEST64 else y
-    return y if x <= HIGHEST64 else x + math.inf  # NaN stays
+    return exp_below64(HIGHEST64 if x > HIGHEST64 else x)
 
 
 @_inline
@@ -167,20 +204,21 @@ def expm132(x):
 @_inline
 def sigmoid32(x):
     """1 / (1 + e^-x)."""
-    return F(1) / (F(1) + exp32(-x))
+    t = exp_below32(-abs(x))
+    return (t if x < F(0) else F(1)) / (F(1) + t)
 
 
-def _rational(coefficients: Any, limit: float, end: float = 1.0) -> Any:
-    """x P(x^2) / Q(x^2), and `end` with the sign of x from `limit` on."""
+def _rational(coefficients: Any, limit: float) -> Any:
+    """x P(x^2) / Q(x^2), and 1 with the sign of x from `limit` on."""
     lines = ["def value(x):", "    z = x * x"]
-    constants = {"F": F, "limit": F(limit), "end": F(end)}
+    constants = {"F": F, "limit": F(limit)}
     for name, numbers in zip("pq", coefficients):
         constants |= {f"{name}{i}": F(c) for i, c in enumerate(numbers)}
         lines.append(f"    {name} = {name}{len(numbers) - 1}")
         lines += [f"    {name} = {name} * z + {name}{i}" for i in reversed(range(len(numbers) - 1))]
     lines += [
         "    y = x * p / q",
-        "    far = end if x > F(0) else (-end if x < F(0) else x)",
+        "    far = F(1) if x > F(0) else (F(-1) if x < F(0) else x)",
         "    return y if abs(x) < limit else far",
     ]
     scope: dict[str, Any] = {}
@@ -190,21 +228,6 @@ def _rational(coefficients: Any, limit: float, end: float = 1.0) -> Any:
 
 tanh32 = _rational(TANH, TANH_LIMIT)
 erf32 = _rational(ERF, ERF_LIMIT)
-normal32 = _rational(NORMAL, NORMAL_LIMIT)
-_slope32 = _rational(SLOPE, SLOPE_LIMIT, 0.5)
-
-
-@_inline
-def gelu32(x):
-    """x times the normal distribution function, which is (1 + erf(x / sqrt(2))) / 2."""
-    half = F(0.5) * x
-    return half + half * normal32(x)
-
-
-@_inline
-def gelu_slope32(x):
-    """The derivative of GELU: the normal distribution function, and x times its density."""
-    return F(0.5) + _slope32(x)
 
 
 @intrinsic
@@ -262,13 +285,14 @@ def log1p32(x):
 
 
 def fast_functions(kind: Any) -> SimpleNamespace:
-    """exp, expm1, log, log1p, tanh, sigmoid, erf, GELU and its slope for a float type.
+    """exp, expm1, log, log1p, tanh, sigmoid, erf for a float type; in float64 GELU and its slope.
 
-    `log_of_sum` takes a float64 of at least 1 for either type.
+    `exp_below` takes numbers up to 0, `log_of_sum` a float64 of at least 1 for either type.
     """
     if kind is types.float32:
         return SimpleNamespace(
             exp=exp32,
+            exp_below=exp_below32,
             expm1=expm132,
             log=log32,
             log1p=log1p32,
@@ -276,26 +300,26 @@ def fast_functions(kind: Any) -> SimpleNamespace:
             tanh=tanh32,
             sigmoid=sigmoid32,
             erf=erf32,
-            gelu=gelu32,
-            gelu_slope=gelu_slope32,
         )
 
     @_inline
     def sigmoid(x):
-        t = exp64(-abs(x))
+        t = exp_below64(-abs(x))
         return 1.0 / (1.0 + t) if x >= 0.0 else t / (1.0 + t)
 
     @_inline
     def gelu(x):
-        return 0.5 * x * (1.0 + math.erf(x * _ROOT_HALF))
+        return 0.5 * x * math.erfc(x * -_ROOT_HALF)
 
     @_inline
     def gelu_slope(x):
-        density = exp64(-0.5 * x * x) * _DENSITY
-        return 0.5 * (1.0 + math.erf(x * _ROOT_HALF)) + x * density
+        near = -40.0 if x < -40.0 else (40.0 if x > 40.0 else x)
+        density = exp_below64(-0.5 * near * near) * _DENSITY
+        return 0.5 * math.erfc(x * -_ROOT_HALF) + near * density
 
     return SimpleNamespace(
         exp=exp64,
+        exp_below=exp_below64,
         expm1=math.expm1,
         log=math.log,
         log1p=math.log1p,

@@ -23,7 +23,7 @@ from llvmlite import ir
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels.vectormath import VectorMath
-from gpubp.backends.numba_cpu.target import has_fma, has_masked_stores, lanes, tile_rows
+from gpubp.backends.numba_cpu.target import has_masked_stores, lanes, tile_rows
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _SCALARS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
@@ -77,6 +77,7 @@ class _Tile:
         self.name = f"v{self.width}f{8 * self.item}"
         self.rows, self.vectors = rows, 1 if kind == words.TILE_ONE else 2
         self.partial = None if kind == words.TILE_WHOLE else self.vectors - 1
+        self.math = VectorMath(self.builder, self.vector)
         self.params, self.a, self.b, self.c, self.offset = function.args
 
     def emit(self, name: str) -> None:
@@ -284,15 +285,11 @@ class _Tile:
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c, rounded once where the CPU can."""
-        if not has_fma():
-            return self.builder.fadd(self.builder.fmul(a, b), c)
-        kind = ir.FunctionType(self.vector, [self.vector] * 3)
-        return self.builder.call(self.declare(f"llvm.fma.{self.name}", kind), [a, b, c])
+        return self.math.fma(a, b, c)
 
     def sqrt(self, a: Any) -> Any:
         """The square root of each lane."""
-        kind = ir.FunctionType(self.vector, [self.vector])
-        return self.builder.call(self.declare(f"llvm.sqrt.{self.name}", kind), [a])
+        return self.math.intrinsic("sqrt", a)
 
     def by_rows(self, body: Callable[[Any, int], None]) -> None:
         """A loop over the tile's rows; `body` emits what is done with each vector of a row."""
@@ -314,16 +311,6 @@ class _Tile:
             phi.add_incoming(new, builder.block)
         builder.cbranch(builder.icmp_signed("!=", fewer, I64(0)), loop, done)
         builder.position_at_end(done)
-
-    def absolute(self, a: Any) -> Any:
-        """|a|."""
-        kind = ir.FunctionType(self.vector, [self.vector])
-        return self.builder.call(self.declare(f"llvm.fabs.{self.name}", kind), [a])
-
-    @property
-    def math(self) -> VectorMath:
-        """Activations."""
-        return VectorMath(self.builder, self.vector, self.fma, self.absolute)
 
     def declare(self, name: str, kind: Any) -> Any:
         """A function defined elsewhere."""

@@ -1,4 +1,4 @@
-"""Reductions: sum (with elementwise ops before and after it), max, min, argmax, argmin.
+"""Reductions: sum or mean (with elementwise ops before and after it), max, min, argmax, argmin.
 
 The input is (outer, red, inner), reduced over the middle; rows of a matrix that is summed over its
 rows may be farther apart than they are long. Each output is made by one worker, in an
@@ -44,6 +44,16 @@ def make_reduce(kind: Any) -> Any:
     def run_chain(code, chain, bases, first, stop, tile, scratch):
         kernel = load_i64(code, words.RED_CHAIN_KERNEL)
         return low.call_kernel(kernel, code + 8 * chain, bases, first, stop, tile, scratch)
+
+    @njit(error_model="numpy", inline="always")
+    def divisor(code):
+        """What a sum is divided by: 1, or for a mean the number of its terms."""
+        return Wide(load_i64(code, words.RED_RED) if load_i64(code, words.RED_MEAN) == 1 else 1)
+
+    @njit(error_model="numpy", inline="always")
+    def rounded(total, by):
+        """A sum (means are of floats), divided and rounded once."""
+        return C(total) if integer else C(total / by)
 
     @njit(error_model="numpy", inline="always")
     def item(source, dtype, i):
@@ -127,8 +137,9 @@ def make_reduce(kind: Any) -> Any:
                 row = source + at * width
                 for j in range(count):
                     store_wide(sums, j, load_wide(sums, j) + Wide(item(row, dtype, j)))
+        by = divisor(code)
         for j in range(count):
-            store(out, j, C(load_wide(sums, j)))
+            store(out, j, rounded(load_wide(sums, j), by))
         return 0
 
     @njit(error_model="numpy")
@@ -139,7 +150,7 @@ def make_reduce(kind: Any) -> Any:
             for j in range(count):
                 start = (first + j) * red
                 total = sum_of_row(code, bases, source, dtype, start, red, scratch)
-                store(out, j, C(total))
+                store(out, j, rounded(total, divisor(code)))
             return 0
         done = 0
         while done < count:

@@ -26,7 +26,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
     size = low.ITEMSIZE[kind]
     C = CONSTRUCTOR[kind]
     fast = fast_functions(kind)
-    exp, log = fast.exp, fast.log_of_sum
+    exp, log = fast.exp_below, fast.log_of_sum
     width, transpose = lanes(kind), make_transpose(kind)
     wide_load, wide_store = low.make_strip_access(types.float64)
     load_f64 = low.load_f64

@@ -40,7 +40,7 @@ def make_math(kind: Any) -> SimpleNamespace:
         return C(np.floor(a))
 
     fast = fast_functions(kind)
-    exp, tanh, sigmoid, erf, log1p = fast.exp, fast.tanh, fast.sigmoid, fast.erf, fast.log1p
+    exp_below, sigmoid, log1p = fast.exp_below, fast.sigmoid, fast.log1p
 
     @inline
     def silu_slope(x):
@@ -50,22 +50,27 @@ def make_math(kind: Any) -> SimpleNamespace:
     @inline
     def softplus(x, beta, threshold):
         z = x * beta
-        soft = (max(z, C(0)) + log1p(exp(-abs(z)))) / beta
+        soft = (max(z, C(0)) + log1p(exp_below(-abs(z)))) / beta
         return x if z > threshold else soft
 
-    k0 = C(math.sqrt(2.0 / math.pi))
-    k1 = C(0.044715)
+    # (1 + tanh(u)) / 2 is the sigmoid of 2 u, which keeps its digits where tanh(u) is near -1.
+    k0 = C(2.0 * math.sqrt(2.0 / math.pi))
+    k1, k2 = C(0.044715 * k0), C(3 * 0.044715 * k0)
 
     @inline
     def gelu_tanh(x):
-        return C(0.5) * x * (C(1) + tanh(k0 * (x + k1 * x * x * x)))
+        return x * sigmoid(x * (x * x * k1 + k0))
 
     @inline
     def gelu_tanh_slope(x):
-        t = tanh(k0 * (x + k1 * x * x * x))
-        inner = k0 * (C(1) + C(3) * k1 * x * x)
-        return C(0.5) * (C(1) + t) + C(0.5) * x * (C(1) - t * t) * inner
+        near = C(-40) if x < C(-40) else x  # NaN stays
+        near = C(40) if near > C(40) else near
+        z = near * near
+        s = sigmoid(near * (z * k1 + k0))
+        return s + s * (C(1) - s) * near * (z * k2 + k0)
 
+    # Of float32 there is none for a single number: see `vectormath`.
+    only64 = {n: getattr(fast, n) for n in ("gelu", "gelu_slope") if hasattr(fast, n)}
     return SimpleNamespace(
         C=C,
         I32=np.int32,
@@ -76,17 +81,17 @@ def make_math(kind: Any) -> SimpleNamespace:
         sigmoid=sigmoid,
         silu_slope=silu_slope,
         softplus=softplus,
-        gelu=fast.gelu,
+        **only64,
         gelu_tanh=gelu_tanh,
-        gelu_slope=fast.gelu_slope,
         gelu_tanh_slope=gelu_tanh_slope,
-        exp=exp,
+        exp=fast.exp,
+        exp_below=exp_below,
         log=fast.log,
         log1p=fast.log1p,
         expm1=fast.expm1,
         sqrt=math.sqrt,
         sin=math.sin,
         cos=math.cos,
-        tanh=tanh,
-        erf=erf,
+        tanh=fast.tanh,
+        erf=fast.erf,
     )

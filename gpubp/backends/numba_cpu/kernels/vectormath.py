@@ -1,37 +1,59 @@
-"""Activations on LLVM vectors of float32, for the epilogues of the register tiles.
+"""Activations on LLVM vectors of float32, for the epilogues of the register tiles and for strips.
 
-The same approximations as `fastmath`, whose coefficients and bounds they share.
+The same approximations as `fastmath`, whose coefficients and bounds they share. GELU and its slope
+are within 1e-5 relative (the slope away from its zero at -0.75), 3e-7 absolute.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 
 from gpubp.backends.numba_cpu.kernels import fastmath
+from gpubp.backends.numba_cpu.target import has_fma
 
 I32 = ir.IntType(32)
+_DENSITY = 1.0 / math.sqrt(2.0 * math.pi)
 
 
 class VectorMath:
     """Emits arithmetic on vectors.
 
     Args:
-        builder: where to.
-        vector: the type.
-        fma: emits a * b + c.
-        absolute: emits |a|.
+        builder: where to. Its block may be another one afterwards.
+        vector: the type, of any float; the functions are for float32.
     """
 
-    def __init__(self, builder: Any, vector: Any, fma: Any, absolute: Any) -> None:
+    def __init__(self, builder: Any, vector: Any) -> None:
         self.builder, self.vector = builder, vector
-        self.fma, self.absolute = fma, absolute
 
     def constant(self, value: Any) -> Any:
         """A number in every lane."""
         return ir.Constant(self.vector, [float(value)] * self.vector.count)
+
+    def intrinsic(self, name: str, *args: Any) -> Any:
+        """A function of LLVM's on whole vectors, such as "sqrt"."""
+        bits = 32 if isinstance(self.vector.element, ir.FloatType) else 64
+        symbol = f"llvm.{name}.v{self.vector.count}f{bits}"
+        module = self.builder.module
+        function = module.globals.get(symbol)
+        if function is None:
+            kind = ir.FunctionType(self.vector, [self.vector] * len(args))
+            function = ir.Function(module, kind, symbol)
+        return self.builder.call(function, args)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c, rounded once where the CPU can."""
+        if not has_fma():
+            return self.builder.fadd(self.builder.fmul(a, b), c)
+        return self.intrinsic("fma", a, b, c)
+
+    def absolute(self, a: Any) -> Any:
+        """|a|."""
+        return self.intrinsic("fabs", a)
 
     def _polynomial(self, x: Any, coefficients: Any) -> Any:
         """Horner's rule; the constant term first."""
@@ -51,12 +73,15 @@ class VectorMath:
         sign = builder.select(builder.fcmp_ordered(">", x, zero), self.constant(end), below)
         return builder.select(inside, y, sign)
 
-    def exp(self, x: Any) -> Any:
-        """e^x; 0 below the lowest argument."""
+    def _at_least(self, low: Any, x: Any) -> Any:
+        """The larger of both; NaN stays."""
+        builder, bound = self.builder, self.constant(low)
+        return builder.select(builder.fcmp_ordered("<", x, bound), bound, x)
+
+    def exp_below(self, x: Any) -> Any:
+        """e^x for x up to 0."""
         builder = self.builder
-        lowest = self.constant(fastmath.LOWEST)
-        small = builder.fcmp_ordered("<", x, lowest)
-        bounded = builder.select(small, lowest, x)
+        bounded = self._at_least(fastmath.LOWEST, x)
         magic = self.constant(fastmath.ROUND)
         shifted = self.fma(bounded, self.constant(fastmath.LOG2E), magic)
         n = builder.fneg(builder.fsub(shifted, magic))
@@ -64,18 +89,14 @@ class VectorMath:
         r = self.fma(n, self.constant(fastmath.LN2_LOW), r)
         p = self._polynomial(r, fastmath.EXP[::-1])
         y = builder.fadd(self.fma(p, builder.fmul(r, r), r), self.constant(1.0))
-        integers = ir.VectorType(I32, self.vector.count)
-        shift = ir.Constant(integers, [23] * self.vector.count)
-        exponent = builder.shl(builder.bitcast(shifted, integers), shift)
-        y = builder.bitcast(builder.add(builder.bitcast(y, integers), exponent), self.vector)
-        y = builder.select(small, self.constant(0.0), y)
-        fits = builder.fcmp_ordered("<=", x, self.constant(fastmath.HIGHEST))
-        return builder.select(fits, y, builder.fadd(x, self.constant(math.inf)))
+        return fastmath.scaled(builder, y, shifted, ir.VectorType(I32, self.vector.count), 23)
 
     def sigmoid(self, x: Any) -> Any:
         """1 / (1 + e^-x)."""
-        one = self.constant(1.0)
-        return self.builder.fdiv(one, self.builder.fadd(one, self.exp(self.builder.fneg(x))))
+        builder, one = self.builder, self.constant(1.0)
+        t = self.exp_below(builder.fneg(self.absolute(x)))
+        below = builder.fcmp_ordered("<", x, self.constant(0.0))
+        return builder.fdiv(builder.select(below, t, one), builder.fadd(one, t))
 
     def tanh(self, x: Any) -> Any:
         """The hyperbolic tangent."""
@@ -84,9 +105,48 @@ class VectorMath:
     def gelu(self, x: Any) -> Any:
         """x times the normal distribution function."""
         half = self.builder.fmul(x, self.constant(0.5))
-        return self.fma(half, self.rational(x, fastmath.NORMAL, fastmath.NORMAL_LIMIT), half)
+        near = self.fma(half, self.rational(x, fastmath.NORMAL, fastmath.NORMAL_LIMIT), half)
+        return self._with_tail(x, near, self._gelu_tail)
 
     def gelu_slope(self, x: Any) -> Any:
-        """The derivative of GELU."""
+        """The derivative of GELU: the normal distribution function, and x times its density."""
         y = self.rational(x, fastmath.SLOPE, fastmath.SLOPE_LIMIT, 0.5)
-        return self.builder.fadd(y, self.constant(0.5))
+        near = self.builder.fadd(y, self.constant(0.5))
+        return self._with_tail(x, near, self._gelu_slope_tail)
+
+    def _with_tail(self, x: Any, near: Any, tail: Callable[[Any], Any]) -> Any:
+        """`tail(x)` in lanes below TAIL, `near` in the others; vectors without such lanes are most,
+        and go past it."""
+        builder = self.builder
+        far = builder.fcmp_ordered("<", x, self.constant(fastmath.TAIL))
+        lanes = ir.IntType(self.vector.count)
+        some = builder.icmp_unsigned("!=", builder.bitcast(far, lanes), lanes(0))
+        before = builder.block
+        with builder.if_then(some, likely=False):
+            mixed = builder.select(far, tail(self._at_least(fastmath.TAIL_END, x)), near)
+            inside = builder.block
+        result = builder.phi(self.vector)
+        result.add_incoming(near, before)
+        result.add_incoming(mixed, inside)
+        return result
+
+    def _density(self, x: Any) -> tuple[Any, Any, Any]:
+        """The normal density at x, 1 / x^2, and -GELU / density there, for x far below 0."""
+        builder = self.builder
+        z = builder.fmul(x, x)
+        lost = self.fma(x, x, builder.fneg(z))  # of x^2: as large as the exponent's rounding
+        kept = self.fma(lost, self.constant(-0.5), self.constant(1.0))
+        density = self.exp_below(builder.fmul(z, self.constant(-0.5)))
+        density = builder.fmul(builder.fmul(kept, self.constant(_DENSITY)), density)
+        w = builder.fdiv(self.constant(1.0), z)
+        return density, w, self._polynomial(w, fastmath.RATIO)
+
+    def _gelu_tail(self, x: Any) -> Any:
+        density, _, ratio = self._density(x)
+        return self.builder.fneg(self.builder.fmul(density, ratio))
+
+    def _gelu_slope_tail(self, x: Any) -> Any:
+        """x density + GELU / x."""
+        density, w, ratio = self._density(x)
+        rest = self.fma(self.builder.fneg(ratio), w, self.constant(1.0))
+        return self.builder.fmul(self.builder.fmul(x, rest), density)
