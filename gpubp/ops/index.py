@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arguments import shown
 from gpubp.core import Array, ArrayType, Kind, OpSpec, Typed, bind, checked_dtype, describe
-from gpubp.errors import DTypeError, IndexRangeError, ShapeError, TraceError
+from gpubp.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, TraceError
 from gpubp.interop import on_device
 from gpubp.ops.logic import astype, equal
 from gpubp.ops.shape import expand_dims, reshape, strided_slice
@@ -126,13 +127,31 @@ SCATTER_ADD = register(
 )
 
 
+def _several(name: str, arrays: Any) -> Sequence[Any]:
+    """A sequence of arrays; ArgumentError if it is none."""
+    if not isinstance(arrays, (list, tuple, np.ndarray)) and not hasattr(arrays, "__len__"):
+        raise ArgumentError(f"{name}: got {shown(arrays)}, expected a sequence of arrays.")
+    return list(arrays)
+
+
+def _count(op: str, name: str, value: Any) -> int:
+    """A size, at least 0; ArgumentError or ShapeError if it is none."""
+    try:
+        found = operator.index(value)
+    except TypeError:
+        raise ArgumentError(f"{op}: {name} is {shown(value)}, expected a whole number.") from None
+    if found < 0:
+        raise ShapeError(f"{op}: {name} is {found}, expected at least 0.")
+    return found
+
+
 def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
     """Arrays one after the other along `axis`.
 
     Raises:
         ShapeError: there are none, or they differ along another axis.
     """
-    xs = promote(*arrays) if len(arrays) else []
+    xs = promote(*_several("concat", arrays))
     if not xs or not xs[0].shape:
         raise ShapeError("concat: expected one or more arrays of at least one dimension.")
     return bind(CONCAT, *xs, axis=normalized_axis(axis, len(xs[0].shape), "concat"))
@@ -140,7 +159,7 @@ def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     """Arrays along a new axis. Raises ShapeError if there are none or shapes differ."""
-    xs = promote(*arrays) if len(arrays) else []
+    xs = promote(*_several("stack", arrays))
     if any(x.shape != xs[0].shape for x in xs):
         given = ", ".join(map(describe, xs))
         raise ShapeError(f"stack: arrays must have one shape, got {given}.")
@@ -184,7 +203,7 @@ def scatter_add(updates: Any, indices: Any, size: int, axis: int = 0) -> Any:
         ShapeError: `updates` does not have the indices' shape at `axis`.
     """
     (values,), (found,) = promote(updates), promote(indices)
-    size = operator.index(size)
+    size = _count("scatter_add", "size", size)
     require_integer("scatter_add", "indices", found)
     before = normalized_axis(axis, len(values.shape) - len(found.shape) + 1, "scatter_add")
     if is_concrete(found):
@@ -202,7 +221,8 @@ def one_hot(labels: Any, num_classes: int, dtype: Any = "float32") -> Any:
     """
     (found,) = promote(labels)
     require_integer("one_hot", "labels", found)
-    classes = beside(np.arange(num_classes, dtype=found.dtype), found)
+    count = _count("one_hot", "num_classes", num_classes)
+    classes = beside(np.arange(count, dtype=found.dtype), found)
     return astype(equal(expand_dims(found, -1), classes), checked_dtype(dtype))
 
 

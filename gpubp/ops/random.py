@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.arguments import shown
 from gpubp.core import (
     ArrayType,
     Kind,
@@ -37,7 +38,7 @@ from gpubp.core import (
     checked_dtype,
     describe,
 )
-from gpubp.errors import DataError, DTypeError, ShapeError
+from gpubp.errors import ArgumentError, DataError, DTypeError, ShapeError
 from gpubp.interop import on_device
 from gpubp.ops.elementwise import add, finite
 from gpubp.ops.logic import greater_equal, where
@@ -163,11 +164,22 @@ def manual_seed(seed: int) -> Generator:
     return default_generator.manual_seed(seed)
 
 
+def state_of(generator: Generator | None) -> Slot:
+    """The state of a generator, or of the default one. Raises ArgumentError if it is none."""
+    if generator is None:
+        return default_generator.state
+    if not isinstance(generator, Generator):
+        raise ArgumentError(
+            f"generator is {shown(generator)}, expected a gp.Generator: gp.Generator(seed)."
+        )
+    return generator.state
+
+
 def _draw(
     spec: OpSpec, shape: Any, dtype: Any, generator: Generator | None, like: Any = None
 ) -> Any:
     """`like`: draw where this array is, if that is a device."""
-    state = (generator or default_generator).state
+    state = state_of(generator)
     attrs: dict[str, Any] = {
         "shape": as_shape(shape, spec.name),
         "dtype": str(checked_dtype(dtype)),

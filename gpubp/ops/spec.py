@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arguments import shown
 from gpubp.core import (
     Array,
     ArrayType,
@@ -26,7 +27,7 @@ from gpubp.core import (
     concrete,
     describe,
 )
-from gpubp.errors import DTypeError, ShapeError
+from gpubp.errors import ArgumentError, DTypeError, ShapeError
 from gpubp.interop import on_device
 from gpubp.ops.weak import FLOAT32 as FLOAT32
 from gpubp.ops.weak import FLOAT64 as FLOAT64
@@ -171,8 +172,11 @@ def require_numeric(name: str, *types: Typed) -> None:
 
 
 def normalized_axis(axis: Any, ndim: int, name: str) -> int:
-    """A non-negative axis; ShapeError if it is out of range."""
-    found = operator.index(axis)
+    """A non-negative axis; ShapeError if it is out of range, ArgumentError if it is no number."""
+    try:
+        found = operator.index(axis)
+    except TypeError:
+        raise ArgumentError(f"{name}: axis is {shown(axis)}, expected a whole number.") from None
     if not -ndim <= found < ndim:
         raise ShapeError(f"{name}: axis {axis} is out of range for {ndim} dimensions.")
     return found % ndim

@@ -11,7 +11,7 @@ from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
 from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
-from gpubp.optim.rules import require, require_not_negative, scalar
+from gpubp.optim.rules import is_number, require, require_not_negative, scalar
 from gpubp.optim.state import Cohort
 
 
@@ -58,7 +58,10 @@ class Adadelta(Optimizer):
         """Raise DataError if an option is out of its range."""
         require_not_negative(self, options, "lr", "eps", "weight_decay")
         rho = options["rho"]
-        require(0.0 <= rho <= 1.0, f"Adadelta: rho is {rho}, expected a number in [0, 1].")
+        require(
+            is_number(rho) and 0.0 <= rho <= 1.0,
+            f"Adadelta: rho is {rho}, expected a number in [0, 1].",
+        )
 
     def used_state(self, group: ParamGroup) -> tuple[str, ...]:
         """Both averages, always."""

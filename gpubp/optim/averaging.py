@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import ops
+from gpubp.arguments import checked
 from gpubp.core import Array
 from gpubp.errors import DataError, ShapeError
 from gpubp.interop import host_array
@@ -46,6 +47,7 @@ class EMA:
 
     decay = Noted(_checked_decay)
 
+    @checked
     def __init__(self, params: Iterable[Parameter], decay: float = 0.999) -> None:
         self.decay = decay
         self._params = checked_params(params)

@@ -10,7 +10,7 @@ from gpubp.core import Array
 from gpubp.nn.parameter import Parameter
 from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
-from gpubp.optim.rules import require, require_not_negative
+from gpubp.optim.rules import is_number, require, require_not_negative
 from gpubp.optim.state import Cohort
 
 
@@ -56,11 +56,11 @@ class Rprop(Optimizer):
         require_not_negative(self, options, "lr")
         etas, sizes = options["etas"], options["step_sizes"]
         require(
-            len(etas) == 2 and 0.0 < etas[0] < 1.0 < etas[1],
+            _are_two(etas) and 0.0 < etas[0] < 1.0 < etas[1],
             f"Rprop: etas are {etas}, expected 0 < etas[0] < 1 < etas[1].",
         )
         require(
-            len(sizes) == 2 and sizes[0] <= sizes[1],
+            _are_two(sizes) and sizes[0] <= sizes[1],
             f"Rprop: step_sizes are {sizes}, expected (least, largest).",
         )
 
@@ -92,3 +92,7 @@ class Rprop(Optimizer):
             new = ops.subtract(param, ops.multiply(ops.sign(used), new_size))
             updates += [(sizes, new_size), (before, used), (param, new)]
         return updates
+
+
+def _are_two(numbers: Any) -> bool:
+    return isinstance(numbers, tuple) and len(numbers) == 2 and all(map(is_number, numbers))

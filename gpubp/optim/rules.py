@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from gpubp import ops
 from gpubp.core import Array
 from gpubp.errors import DataError
@@ -64,12 +66,18 @@ def require(condition: bool, message: str) -> None:
         raise DataError(message)
 
 
+def is_number(value: Any) -> bool:
+    """A real number of Python's or NumPy's."""
+    return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
+
+
 def require_not_negative(optimizer: object, options: Mapping[str, Any], *names: str) -> None:
     """Raise DataError unless the named options are at least 0."""
     for name in names:
         value = options[name]
         require(
-            value >= 0.0, f"{type(optimizer).__name__}: {name} is {value}, expected at least 0."
+            is_number(value) and value >= 0.0,
+            f"{type(optimizer).__name__}: {name} is {value}, expected at least 0.",
         )
 
 
@@ -78,6 +86,6 @@ def require_betas(optimizer: object, betas: Any) -> None:
     require(
         isinstance(betas, (tuple, list))
         and len(betas) == 2
-        and all(0.0 <= beta < 1.0 for beta in betas),
+        and all(is_number(beta) and 0.0 <= beta < 1.0 for beta in betas),
         f"{type(optimizer).__name__}: betas are {betas}, expected two numbers in [0, 1).",
     )

@@ -11,7 +11,7 @@ from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
 from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
-from gpubp.optim.rules import accumulated, factor, require, require_not_negative, scalar
+from gpubp.optim.rules import accumulated, factor, is_number, require, require_not_negative, scalar
 from gpubp.optim.state import Cohort
 
 
@@ -64,6 +64,7 @@ class SGD(Optimizer):
     def check(self, options: Mapping[str, Any]) -> None:
         """Raise DataError if an option is out of its range."""
         require_not_negative(self, options, "lr", "momentum", "weight_decay")
+        require(is_number(options["dampening"]), "SGD: dampening must be a number.")
         plain = options["momentum"] <= 0.0 or options["dampening"] != 0.0
         require(
             not (options["nesterov"] and plain),

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.errors import DataError, unknown_name
+from gpubp.errors import ArgumentError, DataError, unknown_name
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.table import Table
 from gpubp.store import Slot
@@ -40,7 +40,7 @@ class LRScheduler:
         base_lrs: "initial_lr" of each group.
 
     Raises:
-        TypeError: `optimizer` is not an optimiser.
+        ArgumentError: `optimizer` is not an optimiser.
         DataError: last_epoch without "initial_lr", or an argument out of its range.
     """
 
@@ -231,7 +231,7 @@ class LRScheduler:
 def checked_optimizer(optimizer: Any) -> Optimizer:
     """The optimiser; TypeError if it is none."""
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"{type(optimizer).__name__} is not an optimizer of gpubp.optim.")
+        raise ArgumentError(f"{type(optimizer).__name__} is not an optimizer of gpubp.optim.")
     return optimizer
 
 

@@ -6,7 +6,8 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpubp.errors import DataError
+from gpubp.arguments import checked
+from gpubp.errors import ArgumentError, DataError
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import LRScheduler, checked_optimizer
 
@@ -67,11 +68,13 @@ class SequentialLR(_Composite):
 
     Raises:
         DataError: no schedule, one of another optimiser, or another number of milestones.
-        TypeError: something that is not a schedule; ReduceLROnPlateau cannot be part of another.
+        ArgumentError: something that is not a schedule; ReduceLROnPlateau cannot be part of
+            another.
     """
 
     settings = ("_milestones",)
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -139,9 +142,11 @@ class ChainedScheduler(_Composite):
 
     Raises:
         DataError: no schedule, or one of another optimiser.
-        TypeError: something that is not a schedule; ReduceLROnPlateau cannot be part of another.
+        ArgumentError: something that is not a schedule; ReduceLROnPlateau cannot be part of
+            another.
     """
 
+    @checked
     def __init__(
         self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
     ) -> None:
@@ -185,7 +190,7 @@ def checked_parts(schedulers: Sequence[Any], optimizer: Optimizer | None) -> Non
         raise DataError("expected at least one schedule, got none.")
     for i, schedule in enumerate(schedulers):
         if not isinstance(schedule, LRScheduler):
-            raise TypeError(
+            raise ArgumentError(
                 f"schedule {i} is a {type(schedule).__name__}, which cannot be part of another: "
                 "expected a schedule whose step() takes no argument."
             )

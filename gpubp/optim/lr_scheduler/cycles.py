@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gpubp.arguments import checked
 from gpubp.errors import DataError, unknown_name
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import (
@@ -82,6 +83,7 @@ class OneCycleLR(_Cycle):
 
     settings = ("total_steps", "cycle_momentum", "phase_ends", "_anneal_func_type")
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -209,6 +211,7 @@ class CyclicLR(_Cycle):
         "max_momentums",
     )
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gpubp.errors import DataError
+from gpubp.arguments import checked
+from gpubp.errors import ArgumentError, DataError
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import LRScheduler
 
@@ -20,6 +21,7 @@ class LambdaLR(LRScheduler):
         last_epoch: -1 to start.
     """
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -45,6 +47,7 @@ class MultiplicativeLR(LRScheduler):
         last_epoch: -1 to start.
     """
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -77,7 +80,7 @@ def functions_for_groups(functions: Any, optimizer: Optimizer) -> list[Any]:
 
     Raises:
         DataError: a sequence of another length.
-        TypeError: something that cannot be called.
+        ArgumentError: something that cannot be called.
     """
     count = len(optimizer.param_groups)
     found = list(functions) if isinstance(functions, (list, tuple)) else [functions] * count
@@ -85,7 +88,7 @@ def functions_for_groups(functions: Any, optimizer: Optimizer) -> list[Any]:
         raise DataError(f"expected {count} functions, one for each group, got {len(found)}.")
     for function in found:
         if not callable(function):
-            raise TypeError(f"lr_lambda must be a function, got {type(function).__name__}.")
+            raise ArgumentError(f"lr_lambda must be a function, got {type(function).__name__}.")
     return found
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, SupportsFloat
 
+from gpubp.arguments import checked
 from gpubp.errors import DataError, unknown_name
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import (
@@ -54,6 +55,7 @@ class ReduceLROnPlateau:
         TypeError: `optimizer` is not an optimiser.
     """
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
