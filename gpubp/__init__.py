@@ -14,9 +14,10 @@ from gpubp.backends import backends, default_backend_name
 from gpubp.compile import Options
 from gpubp.core import Array
 from gpubp.function import compile_function as compile
-from gpubp.grad import grad, value_and_grad, vjp
+from gpubp.grad import grad, value_and_grad
 from gpubp.ops.custom import custom_op
 from gpubp.ops.random import Generator, manual_seed
+from gpubp.pullbacks import vjp
 from gpubp.scaling import LossScale
 from gpubp.step import Step, compile_step
 

@@ -261,6 +261,10 @@ class Graph:
         """Everything that was read while tracing is as it was."""
         return self.facts.hold()
 
+    def calls_python(self) -> bool:
+        """There is an op of the user's in it."""
+        return any(n.spec.kind is Kind.CUSTOM for n in self.nodes)
+
     def slots(self) -> list[Slot]:
         """Every slot read so far, in order of first use."""
         return [n.payload for n in self.nodes if n.spec is SLOT]

@@ -7,6 +7,7 @@ along as inputs, and other host arrays are refused: nothing goes through the hos
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -28,6 +29,16 @@ MAX_KEPT = 256
 
 _kept: OrderedDict[tuple[Any, ...], CompiledFunction] = OrderedDict()
 _lock = threading.Lock()
+
+
+def _unlock() -> None:
+    """In a forked child, which may find the lock held by a thread that it has not."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 def backend_of(array: Any) -> Backend:

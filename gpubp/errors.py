@@ -6,7 +6,10 @@ Each class also derives from the built-in exception that a NumPy user would try 
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
+from types import FrameType
 
 
 class GpubpError(Exception):
@@ -43,6 +46,10 @@ class TraceError(GpubpError, TypeError):
 
 class GradientError(GpubpError, ValueError):
     """A gradient that does not exist: no path to the loss, or an op without a rule."""
+
+
+class NestingError(GpubpError, RuntimeError):
+    """A program that was called inside of a run that it would disturb."""
 
 
 class CopyError(GpubpError, TypeError):
@@ -82,3 +89,16 @@ def missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:
     return MissingExtraError(
         f'{purpose} needs {package}, which is not installed. Run: pip install "gpubp[{extra}]"'
     )
+
+
+def warn(message: str) -> None:
+    """Warn the user, at the line of theirs from which gpubp was called."""
+    frame, level = sys._getframe(1), 2
+    package = __name__.partition(".")[0]
+    while frame.f_back is not None and _package_of(frame) == package:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
+
+def _package_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

@@ -14,6 +14,7 @@ from gpubp.backends.base import Backend, Feed
 from gpubp.compile import Options
 from gpubp.core import ArrayType, Graph, NumberType, active_graph
 from gpubp.device_array import DeviceArray
+from gpubp.nesting import nesting, running, turn
 from gpubp.report import report
 from gpubp.results import Results
 from gpubp.runner import Runner, as_input, check_indices
@@ -40,9 +41,9 @@ class CompiledFunction:
         self._fn = fn
         self._made = backend, device, options
         self._structure: Any = None
-        self._runner = Runner(self._trace, backend, device, False, options)
-        self._singles = Singles()
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)
+        self._runner = Runner(self._trace, backend, device, False, options, self.__name__)
+        self._singles = Singles()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy compiles a copy of the function anew: that of a module has its own parameters, and
@@ -69,16 +70,21 @@ class CompiledFunction:
         if active_graph() is not None:
             return self._fn(*args)
         key = key_of(args)
-        with self._runner.lock:
+        with turn(self._runner) if nesting.possible else self._runner.lock:
             single = self._singles.find(key)
             if single is None:
                 return self._run(args, key)
             self._runner.last = single.ready
-            return tree.unflatten(single.ready.structure, [o[0].copy() for o in single(args)])
+            if nesting.possible:
+                with running(self._runner, [single.ready.graph]):
+                    outputs = single(args)
+            else:
+                outputs = single(args)
+            return tree.unflatten(single.ready.structure, [o[0].copy() for o in outputs])
 
     def on_device(self, *args: Any) -> Any:
         """Run, with results on the device even if no argument is there."""
-        with self._runner.lock:
+        with turn(self._runner):
             return self._run(args, None, True)
 
     def _run(self, args: tuple[Any, ...], key: tuple[Any, ...] | None, device: bool = False) -> Any:
@@ -95,7 +101,8 @@ class CompiledFunction:
         found = [Results(backend, 1, *kind, device, single=True) for kind in program.output_types]
         outputs = [result.rows(0, 1) for result in found]
         feed = Feed(arrays, _NO_ORDER, [outputs], lambda: check_indices(program, arrays))
-        backend.run([ready.loaded], _ONE_STEP, feed)
+        with running(self._runner, [ready.graph]):
+            backend.run([ready.loaded], _ONE_STEP, feed)
         self._singles.add(key, ready, backend, arrays)
         return tree.unflatten(ready.structure, [result.value for result in found])
 

@@ -20,6 +20,7 @@ The rules, in the order they apply:
    shares that product's instruction.
 
 A merge never closes a cycle: no path may lead from one group through another one back to the first.
+Nor does it make a part that takes more numbers to describe than a CUDA kernel takes parameters.
 Holds in between: every computed node is in exactly one group; a group is a connected or independent
 set of ops over one iteration space, in topological order.
 """
@@ -36,6 +37,7 @@ import numpy as np
 from gpubp.core import SLOT, Graph, Kind, Node, Shape
 from gpubp.layout import Layout, own
 from gpubp.ops.spec import SPECS
+from gpubp.sizes import Sizes
 from gpubp.store import Slot
 
 _FUSIBLE = (Kind.ELEMENTWISE, Kind.RANDOM)
@@ -123,6 +125,8 @@ class _Fusion:
             below = [self.levels[id(self.of[s.index])] for s in self.sources[node.index]]
             self.levels[id(group)] = 1 + max(below, default=0)
         self._slot_readers = self._find_slot_readers()
+        self._results = {n.index for n in graph.outputs} | {n.index for _, n in graph.writes}
+        self.sizes = Sizes(layouts, self.users, self.of, self._results)
 
     def _find_slot_readers(self) -> dict[int, list[Node]]:
         readers: dict[int, list[Node]] = {}
@@ -173,7 +177,8 @@ class _Fusion:
     def _joinable(self, node: Node, target: Group) -> bool:
         """All uses of `node` are direct reads, at the same index, in `target`'s arithmetic."""
         same = node.shape == target.shape and _agree(self.of[node.index], target)
-        return same and self._read_plainly(node, target)
+        fits = self.sizes.fit(self.of[node.index], target)
+        return same and fits and self._read_plainly(node, target)
 
     def _read_plainly(self, node: Node, reader: Group) -> bool:
         for user in self.users[node.index]:
@@ -244,13 +249,12 @@ class _Fusion:
         return (
             producer.shape == group.shape
             and _agree(producer, group)
+            and self.sizes.fit(producer, group)
             and all(self._read_plainly(n, group) for n in producer.nodes if n.shape == group.shape)
             and not self._detour(producer, group)
         )
 
     def merge_prologues(self) -> None:
-        results = [*self.graph.outputs, *[n for _, n in self.graph.writes]]
-        kept = {n.index for n in results}
         for node in self.nodes:
             if node.spec.name != "sum":
                 continue
@@ -259,7 +263,7 @@ class _Fusion:
                 continue
             group, target = self.of[source.index], self.of[node.index]
             alone = all(
-                n.index not in kept
+                n.index not in self._results
                 and all(self.of[u.index] in (group, target) for u in self.users[n.index])
                 for n in group.nodes
             )
@@ -270,6 +274,7 @@ class _Fusion:
                 and group.shape == node.inputs[0].shape
                 and group.shape != ()
                 and _agree(group, target)
+                and self.sizes.fit(group, target)
                 and not self._detour(group, target)
             ):
                 shape = target.shape
@@ -283,7 +288,8 @@ class _Fusion:
             if not group.elementwise or group.shape != () or random:
                 continue
             for other in scalars:
-                if not self._detour(other, group) and not self._detour(group, other):
+                apart = self._detour(other, group) or self._detour(group, other)
+                if not apart and self.sizes.fit(other, group):
                     self._merge(other, group)
                     other.compute = "scalar"
                     break
@@ -373,6 +379,7 @@ class _Fusion:
         return by_columns and right.base is source and right.whole and right.shape == source.shape
 
     def _merge(self, kept: Group, gone: Group) -> None:
+        self.sizes.merge(kept, gone)
         level = max(self.levels[id(g)] for g in (kept, gone))
         lifted = [n for g in (kept, gone) if self.levels[id(g)] < level for n in g.nodes]
         for node in gone.nodes:

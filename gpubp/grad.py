@@ -18,7 +18,6 @@ from gpubp import ops, tree
 from gpubp.core import (
     ALIAS,
     Array,
-    ConcreteArray,
     Graph,
     Node,
     active_graph,
@@ -27,7 +26,7 @@ from gpubp.core import (
     describe,
     tracing,
 )
-from gpubp.errors import GradientError, ShapeError, TraceError
+from gpubp.errors import GradientError, TraceError
 from gpubp.interop import on_device
 from gpubp.ops.weak import leaving
 from gpubp.store import Slot
@@ -127,12 +126,12 @@ def value_and_grad(
             if not -len(args) <= i < len(args):
                 raise GradientError(f"argnums {i} is out of range for {len(args)} arguments.")
         wrt, structure = tree.flatten([args[i] for i in picked])
-        wrt_nodes = [_differentiable(graph, leaf) for leaf in wrt]
+        wrt_nodes = [differentiable(graph, leaf) for leaf in wrt]
         out = fn(*args)
         value, aux = out if has_aux else (out, None)
-        loss = graph.lift(value) if isinstance(value, Array) else _not_traced(value)
+        loss = graph.lift(value) if isinstance(value, Array) else not_traced(value)
         found = gradients(graph, loss, wrt_nodes)
-        arrays = [_or_zeros(graph, g, n) for g, n in zip(found, wrt_nodes)]
+        arrays = [or_zeros(graph, g, n) for g, n in zip(found, wrt_nodes)]
         grads = tuple(tree.unflatten(structure, arrays))
         result = (value, aux) if has_aux else value
         return result, grads if isinstance(argnums, tuple) else grads[0]
@@ -156,58 +155,6 @@ def grad(
     return gradient_of
 
 
-def vjp(fn: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-    """The value of `fn(*primals)` and the function that pulls cotangents back.
-
-    Args:
-        fn: traceable; returns one array.
-        *primals: float arrays.
-
-    Returns:
-        (output, pull): `pull(cotangent)` takes an array of the output's shape and returns a tuple
-        with one cotangent for each primal.
-    """
-
-    active = active_graph()
-    graph = active or Graph()
-    values: dict[int, ConcreteArray] = {}
-    leaves = [p if active else _at_hand(p) for p in primals]
-    with tracing(graph):
-        args = [
-            _alias(graph, p) if active else _input(graph, p, type(primal) is float)
-            for p, primal in zip(leaves, primals)
-        ]
-        nodes = [_differentiable(graph, a) for a in args]
-        out = fn(*args)
-        target = leaving(graph, graph.lift(out)) if isinstance(out, Array) else _not_traced(out)
-
-    def finish(results: list[Node]) -> list[Any]:
-        """Traced arrays inside a trace, else values; what is known is not computed again."""
-        if active:
-            return [Array(graph, r) for r in results]
-        graph.outputs = results
-        found: list[Any] = evaluate_graph(graph, leaves, values)
-        graph.writes = []
-        return found
-
-    def pull(cotangent: Any) -> tuple[Any, ...]:
-        if type(cotangent) is float:
-            cotangent = np.asarray(cotangent, target.dtype)
-        if active:
-            seed = graph.lift(cotangent)
-        else:  # an input, as the primals are: it must be where they are
-            leaves.append(_at_hand(cotangent))
-            seed = _input(graph, leaves[-1]).node
-        if seed.shape != target.shape or seed.dtype != target.dtype:
-            raise ShapeError(
-                f"the cotangent is {describe(seed)}, but the output is {describe(target)}."
-            )
-        found = pullback(graph, target, seed, nodes)
-        return tuple(finish([_or_zeros(graph, g, n).node for g, n in zip(found, nodes)]))
-
-    return finish([target])[0], pull
-
-
 def _transform(body: Callable[[Graph, list[Any]], Any]) -> Callable[..., Any]:
     """Run `body` in the active trace if an argument is traced, else trace and evaluate it."""
 
@@ -215,12 +162,12 @@ def _transform(body: Callable[[Graph, list[Any]], Any]) -> Callable[..., Any]:
         leaves, structure = tree.flatten(list(args))
         active = active_graph()
         if active is not None:
-            lifted = [_alias(active, leaf) for leaf in leaves]
+            lifted = [alias(active, leaf) for leaf in leaves]
             return body(active, tree.unflatten(structure, lifted))
         graph = Graph()
-        arrays = [_at_hand(leaf) for leaf in leaves]
+        arrays = [at_hand(leaf) for leaf in leaves]
         with tracing(graph):
-            traced = [_input(graph, a, type(x) is float) for a, x in zip(arrays, leaves)]
+            traced = [input_like(graph, a, type(x) is float) for a, x in zip(arrays, leaves)]
             out = body(graph, tree.unflatten(structure, traced))
         results, shape = tree.flatten(out)
         graph.outputs = [leaving(graph, graph.lift(r)) for r in results]
@@ -229,7 +176,7 @@ def _transform(body: Callable[[Graph, list[Any]], Any]) -> Callable[..., Any]:
     return call
 
 
-def _at_hand(leaf: Any) -> Any:
+def at_hand(leaf: Any) -> Any:
     """An argument whose numbers are there: a slot, an array on a device, or a NumPy array."""
     if isinstance(leaf, Slot):
         return leaf
@@ -238,24 +185,27 @@ def _at_hand(leaf: Any) -> Any:
     return at_once.native(leaf) if on_device(leaf) else concrete(leaf)
 
 
-def _input(graph: Graph, array: Any, weak: bool = False) -> Array:
+def input_like(graph: Graph, array: Any, weak: bool = False) -> Array:
+    """The graph's next input, of this array's type; `weak`: a Python float."""
     return Array(graph, graph.input(array.shape, array.dtype, weak))
 
 
-def _alias(graph: Graph, leaf: Any) -> Array:
+def alias(graph: Graph, leaf: Any) -> Array:
     """A node of its own for an argument, so that closures over the same value stay constant."""
     node = graph.lift(leaf)
     return Array(graph, graph.add(ALIAS, (node,), {"tag": len(graph.nodes)}))
 
 
-def _differentiable(graph: Graph, leaf: Any) -> Node:
+def differentiable(graph: Graph, leaf: Any) -> Node:
+    """The node of an argument to differentiate by; GradientError if it is not of floats."""
     node = graph.lift(leaf)
     if node.dtype.kind != "f":
         raise GradientError(f"cannot differentiate by {describe(node)}: it is not a float array.")
     return node
 
 
-def _or_zeros(graph: Graph, g: Node | None, like: Node) -> Array:
+def or_zeros(graph: Graph, g: Node | None, like: Node) -> Array:
+    """A gradient; zeros where there is no path."""
     if g is None:
         zero = Array(graph, graph.constant(np.zeros((), like.dtype)))
         with tracing(graph):
@@ -264,7 +214,8 @@ def _or_zeros(graph: Graph, g: Node | None, like: Node) -> Array:
     return Array(graph, g)
 
 
-def _not_traced(value: Any) -> Node:
+def not_traced(value: Any) -> Node:
+    """Raise TraceError: a function returned something that is not traced."""
     raise TraceError(
         f"the function returned {value!r}, which does not depend on its traced arguments. "
         "Return the result of gp.ops on the arguments."

@@ -17,6 +17,8 @@ from gpubp.backends.base import Backend, Feed
 from gpubp.core import ArrayType, Graph
 from gpubp.device_array import DeviceArray
 from gpubp.errors import ShapeError
+from gpubp.nesting import running, turn
+from gpubp.pauses import Pauses
 from gpubp.results import Results
 from gpubp.runner import Ready, Runner, check_indices
 from gpubp.trace import trace
@@ -49,15 +51,15 @@ class Batched:
         """
         size = min(batch_size, len(data))
         whole = len(data) - len(data) % size
-        with self._runner.lock:
+        with turn(self._runner), Pauses() as pauses:
             ready = self._get(data, size)
             shape, dtype = ready.program.output_types[0]
             device = isinstance(data, DeviceArray)
             result = Results(self.backend, len(data), shape[1:], dtype, device)
-            self._run(ready, data, 0, whole, size, result)
+            self._run(ready, data, 0, whole, size, result, pauses)
             if whole < len(data):
                 rest = len(data) - whole
-                self._run(self._get(data, rest), data, whole, len(data), rest, result)
+                self._run(self._get(data, rest), data, whole, len(data), rest, result, pauses)
         return result.value
 
     def _get(self, data: Any, size: int) -> Ready:
@@ -71,7 +73,14 @@ class Batched:
         return ready
 
     def _run(
-        self, ready: Ready, data: Any, start: int, stop: int, size: int, result: Results
+        self,
+        ready: Ready,
+        data: Any,
+        start: int,
+        stop: int,
+        size: int,
+        result: Results,
+        pauses: Pauses,
     ) -> None:
         steps = (stop - start) // size
         rows = result.rows(start, stop)
@@ -85,5 +94,7 @@ class Batched:
             np.arange(start, stop),
             [[room]],
             None if start else lambda: check_indices(program, [data]),
+            look=lambda done: pauses.look(),
         )
-        self.backend.run([ready.loaded], schedule, feed)
+        with running(self._runner, [ready.graph]):
+            self.backend.run([ready.loaded], schedule, feed)

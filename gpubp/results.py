@@ -20,6 +20,9 @@ class Results:
         shape, dtype: of a row.
         device: on the device, as an array of the library that the user works with there.
         single: there is one step, and its row alone is the result.
+
+    Attributes:
+        steps: so many.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class Results:
         device: bool,
         single: bool = False,
     ) -> None:
+        self.steps = steps
         self._pick_row = single and not device
         if device:
             self._array = backend.empty(shape if single else (steps, *shape), dtype)

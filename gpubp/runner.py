@@ -16,7 +16,9 @@ from gpubp.compile import Options, compile_graph
 from gpubp.core import Array, ArrayType, ConcreteArray, Graph, NumberType, concrete
 from gpubp.device_array import DeviceArray
 from gpubp.errors import DataError, IndexRangeError, TraceError
+from gpubp.forks import anew_in_child
 from gpubp.interop import on_device
+from gpubp.nesting import nesting
 from gpubp.program import Program
 from gpubp.store import pack
 
@@ -39,6 +41,10 @@ class Runner:
         backend, device: see `gpubp.backends.get_backend`.
         batched: the programs gather their inputs by an index order.
         options: for the pipeline.
+        name: for errors.
+
+    Attributes:
+        lock: programs have memory of their own, so one run at a time; see `nesting.turn`.
     """
 
     def __init__(
@@ -48,14 +54,21 @@ class Runner:
         device: str | None,
         batched: bool,
         options: Options | None,
+        name: str = "a compiled function",
     ) -> None:
+        self.name = name
         self.backend = get_backend(backend, device)
         self._trace = trace
         self._batched = batched
         self._options = options or Options()
         self._known: dict[tuple[Any, ...], Ready] = {}
         self.last: Ready | None = None
-        self.lock = threading.RLock()  # programs have memory of their own: one run at a time
+        self.lock = threading.RLock()
+        anew_in_child(self)
+
+    def start_anew(self) -> None:
+        """In a forked child."""
+        self.lock = threading.RLock()
 
     def get(self, types: tuple[ArrayType | NumberType, ...], key: Any = None) -> Ready:
         """The program for these input types (and this static structure of the arguments)."""
@@ -75,6 +88,7 @@ class Runner:
             if self._options.verifying:
                 self.backend.check_writes(loaded)
             ready = Ready(graph, structure, program, loaded)
+            nesting.possible = nesting.possible or graph.calls_python()
             self._known[types, key] = ready
         self.last = ready
         return ready

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.base import Backend, Feed
+from gpubp.forks import anew_in_child
 from gpubp.runner import Ready, check_indices
 
 # Larger arguments are not copied: looking up their addresses costs less.
@@ -78,6 +79,11 @@ class Singles:
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], Single] = {}
+        anew_in_child(self)
+
+    def start_anew(self) -> None:
+        """In a forked child: another thread may have been in the middle of a run."""
+        self._known = {}
 
     def find(self, key: tuple[Any, ...] | None) -> Single | None:
         """The one for these types; None if there is none, or its program must be traced again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from gpubp.epochs import (
     updates_after,
 )
 from gpubp.errors import CopyError, DataError, GradientError
+from gpubp.nesting import nesting, require_not_running, running, turn
+from gpubp.pauses import Pauses
 from gpubp.program import Program
 from gpubp.report import report
 from gpubp.results import Results
@@ -64,16 +66,17 @@ class Step:
     ) -> None:
         self._settings = settings or Settings()
         self._settings.check(optimizer)
-        self._fn = fn
+        self._fn, self._options = fn, options
         self._updater = Updater(optimizer, self._settings)
         self._rng = np.random.default_rng(seed)
-        self._runner = Runner(self._trace_update, backend, device, True, options)
+        self._runner = Runner(self._trace_update, backend, device, True, options, "a step")
         self._adding = Runner(self._trace_adding, self._runner.backend, None, True, options)
+        self._ran: _Room | None = None
+        self._done = 0
         self._singles, self._adding_singles = Singles(), Singles()
         if not optimizer.parameters():
             raise GradientError("the optimizer has no parameters to train.")
         self._floating = optimizer.parameters()[0].dtype
-        self._ran: _Room | None = None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise CopyError(
@@ -98,9 +101,37 @@ class Step:
         return None if self._runner.last is None else self._runner.last.program
 
     @property
+    def settings(self) -> Settings:
+        """How it updates."""
+        return self._settings
+
+    def unscheduled(self) -> Step:
+        """A step of the same function and optimiser that moves no schedule.
+
+        Gradients that wait for an update of one are not seen by the other.
+        """
+        settings = replace(self._settings, scheduler=None)
+        return Step(
+            self._fn, self._updater.optimizer, self.backend, None, settings, 0, self._options
+        )
+
+    @property
     def grads(self) -> list[NDArray[Any]]:
         """With keep_grads: the last update's gradients, one a parameter (before clipping)."""
         return self._updater.grads
+
+    @property
+    def losses(self) -> Any:
+        """The loss of every batch of the last `run`, as far as it came: what an exception kept it
+        from returning. While it goes on, as far as is known."""
+        result, done = self._ran, self._done
+        if result is None:
+            return np.zeros(0, self._floating)
+        return result.losses if done == result.steps else result.losses[:done]
+
+    def forget_losses(self) -> None:
+        """Let go of the losses of the last run."""
+        self._ran, self._done = None, 0
 
     @property
     def pending(self) -> int:
@@ -119,7 +150,7 @@ class Step:
         """
         if self._ran is None:
             raise DataError("there are no totals before the first run: call step.run(...).")
-        return self._ran.totals()
+        return self._ran.totals()[: self._done]
 
     def __call__(self, *batch: ArrayLike) -> Any:
         """Run one step on one batch; with accumulate, every so many calls update.
@@ -133,17 +164,17 @@ class Step:
             part of the batch is there.
         """
         key = key_of(batch)
-        with self._runner.lock:
+        with turn(self._runner) if nesting.possible else self._runner.lock:
             final = self._next_is_final()
             singles = self._singles if final else self._adding_singles
             single = singles.find(key)
             if single is None:
                 return self._first_call(batch, key, final)
             self._runner.last = single.ready
-            if self._settings.plain:
+            if self._settings.plain and not nesting.possible:
                 return single(batch)[0][0]
             self._require_own_weights()
-            with self._scheduled(np.full(1, final)):
+            with self._running([single.ready]), self._scheduled(np.full(1, final)):
                 return single(batch)[0][0]
 
     def _first_call(
@@ -196,12 +227,47 @@ class Step:
             The loss of every batch, in order; on the device if part of the data is there. NaN for
             a batch in which nothing counts (all labels ignored), whose gradient is 0.
 
+        Ctrl-C ends a run in the main thread within about 0.1 s (or at the end of the step, if that
+        takes longer) with KeyboardInterrupt. Whole steps are done then: parameters, optimiser,
+        schedule and averages are as after as many steps of an uninterrupted run, `losses` has what
+        was returned so far, and the stream of orders stands behind the epochs that were begun (one,
+        at least). The same holds for what `progress` raises.
+
         Raises:
             DataError: empty data, NaN or infinity, indices out of range, labels out of range.
+            NestingError: called by a custom op inside of a run of this step.
         """
+        if nesting.possible:
+            require_not_running(self._runner)
         arrays = checked_data(data, self._floating, self.backend)
-        rng = self._rng if seed is None else np.random.default_rng(seed)
-        indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
+        self.forget_losses()
+        with Pauses() as pauses:
+            many = epochs != 1 and shuffle and seed is None and order is None
+            before = self._rng.bit_generator.state if many else None
+            rng = self._rng if seed is None else np.random.default_rng(seed)
+            indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
+            try:
+                room = self._run_orders(
+                    arrays, indices, batch_size, drop_last, flush, checked, progress, pauses
+                )
+            except BaseException:
+                if before is not None:
+                    self._draw_again(before, len(arrays[0]), len(indices))
+                raise
+        return room.losses
+
+    def _run_orders(
+        self,
+        arrays: list[ConcreteArray],
+        indices: list[NDArray[np.int64]],
+        batch_size: int,
+        drop_last: bool,
+        flush: bool,
+        checked: bool,
+        progress: Callable[[int, int], None] | None,
+        pauses: Pauses,
+    ) -> _Room:
+        """Run epochs of checked arrays in these orders."""
         size = len(indices[0])
         require_count("batch_size", batch_size)
         if batch_size > size:
@@ -214,17 +280,23 @@ class Step:
             return epoch_batches(size, batch_size, drop_last, count, final)
 
         whole = batches(len(indices))
-        room = self._room(arrays, whole)
-        self._ran = room
+        room = self._ran = self._room(arrays, whole)
         if progress is None:
-            self._execute(arrays, np.concatenate(indices), whole, room, checked=checked)
-            return room.losses
-        steps = len(whole.starts) // len(indices)
+            order = np.concatenate(indices)
+            self._execute(arrays, order, whole, room, checked=checked, pauses=pauses)
+            return room
         for i, chosen in enumerate(indices):
-            known = checked or i > 0
-            self._execute(arrays, chosen, batches(1), room, i * steps, checked=known)
-            progress(i + 1, len(indices))
-        return room.losses
+            first, known = self._done, checked or i > 0
+            self._execute(arrays, chosen, batches(1), room, first, checked=known, pauses=pauses)
+            with pauses.open():
+                progress(i + 1, len(indices))
+        return room
+
+    def _draw_again(self, before: Mapping[str, Any], samples: int, epochs: int) -> None:
+        """Let the stream of orders stand behind the epochs of a run that were begun."""
+        self._rng.bit_generator.state = before
+        each = 1 if self._ran is None else self._ran.steps // epochs
+        orders(samples, max(1, -(-self._done // each)), True, self._rng, None)
 
     def report(self, profile: bool = False) -> str:
         """Instructions, fusion, arithmetic, bytes moved fused and unfused, arena size.
@@ -242,14 +314,14 @@ class Step:
             *batch: arrays, or anything with `shape` and `dtype`.
         """
         types = tuple(ArrayType(tuple(b.shape), np.dtype(b.dtype)) for b in batch)
-        with self._runner.lock:
+        with turn(self._runner):
             if self._settings.accumulate > 1:
                 self._adding.get(types)
             return self._runner.get(types).program
 
     def _room(self, data: list[ConcreteArray], batches: Batches, single: bool = False) -> _Room:
         """Room for losses, sums and counts, on the device if part of the data is there."""
-        with self._runner.lock:
+        with turn(self._runner):
             size, final = batches.kinds()[0][0]
             ready = self._ready(data, size, final)
         device = any(isinstance(a, DeviceArray) for a in data)
@@ -266,12 +338,20 @@ class Step:
         first: int = 0,
         finite: bool = True,
         checked: bool = False,
+        pauses: Pauses | None = None,
     ) -> None:
         """Run batches; what they return is put into `room`, from the row `first` on.
 
-        `finite`: refuse NaN and infinity. `checked`: the data were checked before.
+        `finite`: refuse NaN and infinity. `checked`: the data were checked before. `pauses`: of a
+        run, whose books are kept.
         """
-        with self._runner.lock:
+
+        def look(done: int) -> None:
+            self._done = first + start + done
+            if pauses is not None:
+                pauses.look()
+
+        with turn(self._runner):
             self._require_own_weights()
             kinds, which = batches.kinds()
             readies = [self._ready(data, size, final) for size, final in kinds]
@@ -284,9 +364,12 @@ class Step:
             for start, stop in self._segments(batches):
                 check = None if checked or start else lambda: check_values(program, data, finite)
                 outputs = room.rows(first + start, first + stop)
-                feed = Feed(data, order, [outputs] * len(loaded), check, finite)
-                with self._scheduled(batches.final[start:stop]):
+                listen = None if pauses is None else look
+                feed = Feed(data, order, [outputs] * len(loaded), check, finite, listen)
+                with self._running(readies), self._scheduled(batches.final[start:stop]):
                     self.backend.run(loaded, schedule[start:stop], feed)
+                if pauses is not None:
+                    self._done = first + stop
 
     def written_slots(self) -> list[Slot]:
         """Every slot that the compiled programs write: parameters, state, counters; in order."""
@@ -329,6 +412,12 @@ class Step:
         """While open, a run may make these updates, with the schedule's rates for each."""
         scheduler = self._settings.scheduler
         return nullcontext() if scheduler is None else scheduler.table.moving(int(final.sum()))
+
+    def _running(self, readies: Sequence[Ready]) -> AbstractContextManager[None]:
+        """While open, this thread runs these programs."""
+        if not nesting.possible:
+            return nullcontext()
+        return running(self._runner, [ready.graph for ready in readies])
 
     def _require_own_weights(self) -> None:
         ema = self._settings.ema
@@ -375,6 +464,11 @@ class _Room:
     def rows(self, start: int, stop: int) -> list[Any]:
         """Where some of the batches put theirs, as a `Feed` takes it."""
         return [result.rows(start, stop) for result in self.results]
+
+    @property
+    def steps(self) -> int:
+        """How many batches it has room for."""
+        return len(self.sizes)
 
     @property
     def losses(self) -> Any:

@@ -20,6 +20,7 @@ from gpubp.core import (
     Graph,
     Node,
     NumberType,
+    OpSpec,
     active_graph,
     at_once,
     evaluate,
@@ -95,17 +96,12 @@ def evaluate_graph(
         DataError: inputs on the host and on a device.
     """
     values = {} if values is None else values
-    device = next((a for a in inputs if on_device(a)), None)
-    if device is not None and any(isinstance(a, np.ndarray) and a.ndim for a in inputs):
-        raise DataError(
-            "arrays on a GPU and NumPy arrays do not mix: copy the latter to the GPU with "
-            "cupy.asarray, or the others to the host with .get()."
-        )
+    device = device_among(inputs)
     for node in live_order(graph):
         if node.index not in values:
-            values[node.index] = _value(node, inputs, values, device)
-    outputs = [_own(values[n.index], device) for n in graph.outputs]
-    new = [(slot, _own(values[n.index], device)) for slot, n in graph.writes]
+            values[node.index] = value_of(node, inputs, values, device)
+    outputs = [own(values[n.index], device) for n in graph.outputs]
+    new = [(slot, own(values[n.index], device)) for slot, n in graph.writes]
     for slot, value in new:
         if device is None:
             slot.value = value
@@ -114,25 +110,45 @@ def evaluate_graph(
     return outputs
 
 
-def _value(node: Node, inputs: Sequence[Any], values: dict[int, Any], device: Any) -> Any:
+def device_among(inputs: Sequence[Any]) -> Any:
+    """One of the arrays that are on a device, or None.
+
+    Raises:
+        DataError: arrays on the host and on a device.
+    """
+    device = next((a for a in inputs if on_device(a)), None)
+    if device is not None and any(isinstance(a, np.ndarray) and a.ndim for a in inputs):
+        raise DataError(
+            "arrays on a GPU and NumPy arrays do not mix: copy the latter to the GPU with "
+            "cupy.asarray, or the others to the host with .get()."
+        )
+    return device
+
+
+def value_of(node: Node, inputs: Sequence[Any], values: dict[int, Any], device: Any) -> Any:
     """What a node holds; beside a device, slots stand for themselves and constants are the host's
     until an op on the device needs them."""
     if node.is_leaf:
         found = inputs[node.payload] if node.spec is INPUT else node.payload
         return found.value if device is None and isinstance(found, Slot) else found
     args = [values[i.index] for i in node.inputs]
+    return applied(node.spec, args, node.attrs, device)
+
+
+def applied(spec: OpSpec, args: Sequence[Any], attrs: dict[str, Any], device: Any) -> Any:
+    """What an op makes of arrays, on the host or on a device."""
     if device is None or (args and all(isinstance(a, np.ndarray) for a in args)):
-        return evaluate(node.spec, args, node.attrs)
-    if node.spec is ALIAS:
+        return evaluate(spec, args, attrs)
+    if spec is ALIAS:
         return args[0]
     placed = [at_once.put(a, device) if isinstance(a, np.ndarray) and a.ndim else a for a in args]
-    return at_once.apply(node.spec, placed, node.attrs, device)
+    return at_once.apply(spec, placed, attrs, device)
 
 
-def _own(value: Any, device: Any) -> Any:
+def own(value: Any, device: Any) -> Any:
     """The value in memory of its own."""
     if device is None:
         return np.array(value)
     if isinstance(value, np.ndarray):
         return at_once.put(value, device)
-    return at_once.apply(COPY, [value], {})
+    return at_once.apply(COPY, [value], {}, device)

@@ -118,7 +118,6 @@ GP_OP T silu_grad(T dy, T x) {
 }
 GP_OP T tanh(T x) { return m_tanh(x); }
 GP_OP T tanh_grad(T dy, T y) { return dy * (T(1) - y * y); }
-GP_OP T softsign(T x) { return x / (T(1) + abs(x)); }
 GP_OP T tanhshrink(T x) { return x - m_tanh(x); }
 GP_OP T softplus(T x, double beta, double threshold) {
   const T z = x * T(beta);

@@ -137,7 +137,6 @@ def _activations() -> list[Row]:
         _binary("leaky_relu_grad", number, kink, attrs=slopes),
         _unary("elu", kink, attrs=alphas),
         _binary("elu_grad", number, kink, attrs=alphas, **finite),
-        _unary("softsign", **finite),
         _unary("tanhshrink", **finite),
         _unary("gelu", attrs=forms, **finite),
         _binary("gelu_grad", attrs=forms, **finite),

@@ -18,10 +18,14 @@ def _train(*arguments):
 def test_train_prints_the_accuracy_on_stdout_and_progress_on_stderr(capsys):
     assert _train("--epochs", "3", "--hidden", "32", "--batch-size", "64", "--lr", "0.01") == 0
     out, err = capsys.readouterr()
-    found = re.fullmatch(r"held-out accuracy (0\.\d{3}) \(360 images\)\n", out)
+    found = re.fullmatch(r"held-out accuracy (0\.\d{3}) \(360 images; always \d: 0\.\d{3}\)\n", out)
     assert found is not None
     assert float(found[1]) > 0.85
-    assert len(err.splitlines()) == 3
+    lines = err.splitlines()
+    assert lines[0] == "digits: 1,437 images to train on, 360 held out"
+    assert lines[1].startswith("classification of 'y', 10 classes (0 178, 1 182, ")
+    assert lines[2] == "from 64 inputs"
+    assert [line.split()[1] for line in lines[3:]] == ["1/3", "2/3", "3/3"]
 
 
 def test_train_is_reproducible_and_quiet(capsys):
@@ -40,7 +44,17 @@ def test_train_is_reproducible_and_quiet(capsys):
     [
         (["--epochs", "0"], "epochs=0"),
         (["--lr", "-1"], "lr is -1.0"),
-        (["--hidden", "0"], "in_features=64, out_features=0"),
+        (["--hidden", "0"], "'0' are no layer sizes: expected whole numbers above 0"),
+        (["--hidden", "64,a"], "--hidden none is for no hidden layer"),
+        (["--hidden", "64,-3"], "'64,-3' are no layer sizes"),
+        (["--validation", "much"], "much is not a share in [0, 1)"),
+        (["--epochs", "x"], "argument --epochs: invalid int value: 'x'. See gpubp train --help."),
+        (["--missing", "dorp"], "Did you mean 'drop'"),
+        (["--hiden", "64"], "unknown option --hiden. Did you mean --hidden?"),
+        (["--learning-rate=1"], "unknown option --learning-rate."),
+        (["--batchsize=8"], "Did you mean --batch-size?"),
+        (["more.csv"], "unknown argument more.csv."),
+        (["--metrics", "rmse"], "unknown metric for classification 'rmse'"),
         (["--backend", "numpi"], "Did you mean 'numpy'"),
         (["--seed", "-1"], "seed"),
         (["--activation", "rleu"], "Did you mean 'relu'"),
@@ -60,14 +74,38 @@ def test_errors_are_one_line_and_exit_code_2(arguments, message, capsys):
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["train"], ["trian"], ["train", "digits", "--hiden", "4"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["train"], ["predict", "m.safetensors"]])
 def test_wrong_usage_is_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code == 2
     assert "usage: gpubp" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "Did you mean 'train'?"),
+        (["predict", "m", "d.csv", "--probabilties"], "Did you mean --probabilities?"),
+        (["predict", "m", "d.csv", "--hidden", "3"], "gpubp predict: unknown option --hidden."),
+        (["info", "--quiet"], "gpubp info: unknown option --quiet."),
+    ],
+)
+def test_mistyped_words_are_one_line_with_the_nearest(arguments, message, capsys):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("nothing", ["none", "", "None"])
+def test_no_hidden_layer(nothing, capsys, tmp_path):
+    from gpubp.train import load_model
+
+    path = str(tmp_path / "m.safetensors")
+    assert _train("--hidden", nothing, "--epochs", "1", "--save", path, "--quiet") == 0
+    assert [p.value.shape for p in load_model(path).model.parameters()] == [(10, 64), (10,)]
 
 
 def test_info_lists_every_backend_and_marks_one(capsys):

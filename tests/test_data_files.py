@@ -78,14 +78,13 @@ def test_files_that_are_no_text(tmp_path):
         read_csv(tmp_path)
 
 
-def test_missing_values_are_listed_with_row_and_column(tmp_path):
+def test_missing_values_are_counted_by_column(tmp_path):
     rows = ["1,x", ",x", "2,NA", "nan,?", "3,y", " ,", "5,None", "null,z"]
     table = _table(tmp_path, "a,b\n" + "\n".join(rows) + "\n")
     with pytest.raises(DataError) as error:
         table.check_complete(["a", "b"])
     text = str(error.value)
-    assert "8 missing values: row 3, column 'a'; row 4, column 'b'; row 5, column 'a'" in text
-    assert "and 3 more" in text
+    assert "missing values in a: 3 of 7 (first in row 3), b: 3 of 7 (first in row 4). Fill" in text
     table.check_complete([])
     kept = table.complete_rows(["a", "b"])
     assert kept.columns == {"a": ["1", "3"], "b": ["x", "y"]}
@@ -94,7 +93,7 @@ def test_missing_values_are_listed_with_row_and_column(tmp_path):
         _table(tmp_path, "a,b\n,1\n").complete_rows(["a"])
 
 
-@pytest.mark.parametrize("cell", ["1,5", "abc", "inf", "1_000", "0x1F", "1.2.3"])
+@pytest.mark.parametrize("cell", ["abc", "inf", "1_000", "0x1F", "1.2.3"])
 def test_cells_that_are_no_numbers_are_named(tmp_path, cell):
     table = _table(tmp_path, f'a,b\n1,x\n2,x\n"{cell}",x\n4,x\n')
     with pytest.raises(DataError) as error:
@@ -167,7 +166,7 @@ def test_other_files_are_encoded_alike_or_refused(tmp_path):
         found.features(_table(tmp_path, "size,colour,weight\n1,red,x\n", "d.csv"))
     with pytest.raises(UnknownNameError, match=r"column of .*'colour'"):
         found.features(_table(tmp_path, "size,color,weight\n1,red,x\n", "e.csv"))
-    with pytest.raises(DataError, match="1 missing values: row 2, column 'size'"):
+    with pytest.raises(DataError, match=r"missing values in size: 1 of 1 \(row 2\)"):
         found.features(_table(tmp_path, "size,colour,weight\n,red,3\n", "f.csv"))
     with pytest.raises(DataError, match="label 'z' was not among"):
         found.labels(["a", "z"])

@@ -10,7 +10,10 @@ from classifier import BATCH, OPTIMIZERS, bank_labels, classifier_step, digits, 
 
 import gpubp as gp
 from gpubp import nn, ops, optim
+from gpubp.compile import compile_graph
 from gpubp.program import Part, Program
+from gpubp.sizes import MOST_NUMBERS
+from gpubp.trace import trace
 
 # The last op that the update rule adds to the weight gradient.
 RULES = {"sgd": "sgd_update", "adam": "adam_update"}
@@ -144,3 +147,31 @@ def test_report_states_what_fusion_saves() -> None:
     assert f"{program.unfused_bytes / 1e3:.1f} kB with one kernel per op" in text
     assert "gradient buffers: none" in text
     assert "matmul+add+relu" in text
+
+
+def _sum_of_many(*xs: Any) -> Any:
+    total = ops.sum(xs[0])
+    for x in xs[1:]:
+        total = total + ops.sum(ops.square(x))
+    chained = xs[0]
+    for x in xs[1:]:
+        chained = chained * 0.5 + ops.sin(x)
+    return ops.sqrt(total), chained
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_a_part_reads_no_more_than_a_kernel_can_be_told(strided: bool) -> None:
+    """Hundreds of arrays are added in several parts; the numbers are those of one."""
+    xs = [np.random.default_rng(i).normal(size=(3, 4, 2)) for i in range(300)]
+
+    def fn(*xs: Any) -> Any:
+        return _sum_of_many(*[ops.transpose(x)[::-1] if strided else x for x in xs])
+
+    program = compile_graph(trace(fn, xs)[0], options=gp.Options(verify=False))
+    for part in program.parts:
+        strides = sum(0 if o.contiguous else len(o.shape) for o in part.inputs)
+        assert 3 * (len(part.inputs) + len(part.outputs)) + strides <= MOST_NUMBERS
+    assert len(program.parts) < 350 + 300 * 2 * 6 / MOST_NUMBERS * 4
+    found = gp.compile(fn, backend="numba", options=gp.Options(verify=False))(*xs)
+    for a, b in zip(found, fn(*xs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)

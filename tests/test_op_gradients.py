@@ -13,7 +13,8 @@ from tolerances import GRADIENT_STEP, assert_close, assert_gradient, assert_same
 from gpubp import ops
 from gpubp.core import bind
 from gpubp.errors import GradientError
-from gpubp.grad import grad, vjp
+from gpubp.grad import grad
+from gpubp.pullbacks import vjp
 from gpubp.trace import evaluate_graph, trace
 
 differentiable = pytest.mark.parametrize("op", [n for n in sorted(ROWS) if ROWS[n].wrt])

@@ -24,6 +24,8 @@ from gpubp.errors import BackendError, DataError
 from gpubp.program import Operand, Part, Program
 from gpubp.store import Bank
 
+LOOK_SECONDS = 0.1  # a run does not go on for much longer without a look at what has happened
+
 # What kernels report in a word of status.
 PROBLEMS = {
     1: "a class label is out of range: labels must be 0 to (number of classes - 1).",
@@ -65,6 +67,8 @@ class Feed:
             programs), or, with `finite`, if float inputs hold NaN or infinity. Every run does so
             before any work: by calling this, or by looking itself and calling this to say where.
         finite: NaN and infinity are refused.
+        look: called between two steps, about every `LOOK_SECONDS` or more often, with the number of
+            steps that are done; if it raises, the run has ended there.
     """
 
     inputs: Sequence[Any]
@@ -72,6 +76,7 @@ class Feed:
     outputs: Sequence[Sequence[Any]]
     check: Callable[[], None] | None = None
     finite: bool = False
+    look: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,13 @@ class Backend(ABC):
         name: as in the registry.
         precision: what float32 matrix products are computed in.
         reads_device_arrays: inputs may be `DeviceArray`s.
+        nests: a custom op inside of a run may run other programs.
     """
 
     name: str
     precision: str = "float32"
     reads_device_arrays: bool = False
+    nests: bool = True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
         return self  # it belongs to no model, and a device has one stream

@@ -91,14 +91,18 @@ class NumpyBackend(Backend):
     def run(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed) -> None:
         if feed.check is not None:
             feed.check()
-        for step, (which, position) in enumerate(schedule.tolist()):
-            target = loaded[which]
-            target.bind(feed, feed.outputs[which], step)
-            for instruction in target.program.instructions:
-                for part in instruction.parts:
-                    self._run_part(target, instruction, part, feed, position)
-        for target in loaded:
-            target.release()
+        try:
+            for step, (which, position) in enumerate(schedule.tolist()):
+                target = loaded[which]
+                target.bind(feed, feed.outputs[which], step)
+                for instruction in target.program.instructions:
+                    for part in instruction.parts:
+                        self._run_part(target, instruction, part, feed, position)
+                if feed.look is not None:
+                    feed.look(step + 1)
+        finally:
+            for target in loaded:
+                target.release()
 
     def _run_part(
         self, loaded: Loaded, instruction: Instruction, part: Part, feed: Feed, position: int

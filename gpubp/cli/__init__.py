@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = config.Parser(
         prog="gpubp",
         description="Train small networks, fast.",
         epilog=_EPILOG + failures.EPILOG,
@@ -62,9 +62,11 @@ def _parser() -> argparse.ArgumentParser:
         )
         module.add_arguments(made)
         made.set_defaults(run=module.run, parser=made)
-    add_bench(commands.add_parser("bench", help="run the benchmarks of a checkout"))
+    bench = commands.add_parser("bench", help="run the benchmarks of a checkout")
+    add_bench(bench)
+    bench.set_defaults(parser=bench)
     info = commands.add_parser("info", help="show versions and what each backend found")
-    info.set_defaults(run=_info)
+    info.set_defaults(run=_info, parser=info)
     return parser
 
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.cli import summary
 from gpubp.cli.failures import BAD_DATA, WRONG_ARGUMENTS, CommandError
 from gpubp.data import encoding as encodings
 from gpubp.data.digits import load_digits
 from gpubp.data.encoding import Encoding
-from gpubp.data.npz import array_names, read_npz
+from gpubp.data.npz import read_npz
+from gpubp.data.numerals import COMMA, POINT, like_numbers
 from gpubp.data.scaling import Standardizer
-from gpubp.data.table import Table, looks_numeric, read_csv
+from gpubp.data.table import Table, read_csv
 
 DIGITS = "digits"
+DECIMALS = {"auto": None, "point": POINT, "comma": COMMA}
 _Arrays = tuple[NDArray[Any], NDArray[Any]]
 
 
@@ -32,12 +36,16 @@ class Dataset:
         held_out: the same for the part held out; None if there is none.
         encoding: how they were made.
         unit: what a sample is called.
+        said: how it was read, line by line.
+        warnings: what may be wrong with it.
     """
 
     train: _Arrays
     held_out: _Arrays | None
     encoding: Encoding
     unit: str
+    said: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def load(options: argparse.Namespace) -> Dataset:
@@ -69,24 +77,75 @@ def kind_of(path: str) -> str:
 def _digits() -> Dataset:
     X, X_test, y, y_test = load_digits(split=True)
     found = encodings.of_arrays(X, y, "y", "classification")
-    return Dataset((X, y), (X_test, y_test), found, "images")
+    said = [
+        summary.of_file(DIGITS, "images", (len(y), len(y_test))),
+        summary.of_target(found, np.concatenate([y, y_test])),
+        summary.of_inputs(found, []),
+    ]
+    return Dataset((X, y), (X_test, y_test), found, "images", said)
 
 
 def _of_csv(options: argparse.Namespace) -> Dataset:
-    table = read_csv(options.data)
+    whole = read_csv(options.data, decimal=DECIMALS[options.decimal])
     target = options.target
     if target is None:
         raise CommandError(
             WRONG_ARGUMENTS,
-            f"--target is missing: which of {', '.join(table.columns)} is to be predicted?",
+            f"--target is missing: which of {', '.join(whole.columns)} is to be predicted?",
         )
-    table.column(target)
-    used = [name for name in table.columns if name not in options.drop]
-    if options.missing == "drop":
-        table = table.complete_rows(used)
-    table.check_complete([name for name in used if name in table.columns])
+    whole.column(target)
+    if target in options.drop:
+        raise CommandError(WRONG_ARGUMENTS, f"--drop {target}: it is the target.")
+    used = [name for name in whole.columns if name not in options.drop]
+    table, dropped = _complete(options, whole, used)
     found = encodings.of_table(table, target, options.task, options.drop, options.categorical)
-    return _split(options, found, found.features(table), _targets(found, table), "rows")
+    _check_amounts(options, found, table)
+    X, y = found.features(table), _targets(found, table)
+    declared = [*options.categorical, *([target] if options.task == "classification" else [])]
+    warnings = [
+        *dropped,
+        *summary.doubts(table, [n for n in used if n not in declared]),
+        *summary.of_columns(table, found, declared),
+        *summary.of_labels(found, table, target in declared),
+    ]
+    made = _split(options, found, X, y, "rows", table)
+    made.said.extend(summary.of_writing(table, [n for n in used if n not in declared]))
+    made.warnings[:0] = warnings
+    return made
+
+
+def _complete(
+    options: argparse.Namespace, table: Table, used: Sequence[str]
+) -> tuple[Table, list[str]]:
+    """The rows without gaps in the columns that are used, and what was left out for it."""
+    if options.missing == "drop":
+        kept = table.complete_rows(used)
+        left = len(table) - len(kept)
+        text = (
+            f"{options.data}: {left:,} of {len(table):,} rows left out: values are missing in "
+            f"{table.gaps(used)}. --drop NAME leaves out a column instead."
+        )
+        return kept, [text] if left else []
+    rows = "leave out those rows (--missing drop)"
+    only = list(table.missing(used)) == [options.target]
+    advice = f"{rows}." if only else f"{rows} or columns (--drop NAME)."
+    table.check_complete(used, f"Fill them in, or {advice}")
+    return table, []
+
+
+def _check_amounts(options: argparse.Namespace, found: Encoding, table: Table) -> None:
+    """Raise CommandError if the classes look like numbers that could not be read."""
+    target, count = found.target, len(found.classes)
+    asked = options.task == "classification" or target in options.categorical
+    if asked or table.is_numeric(target) or count <= encodings.MOST_CLASSES:
+        return
+    if like_numbers(found.classes):
+        cell = table.column(target)[0]
+        raise CommandError(
+            BAD_DATA,
+            f"{table.where(0, target)}: {cell!r} and {count - 1} other values look like numbers "
+            "that cannot be read as such. Write plain numbers, or add --task classification.",
+        )
 
 
 def _targets(found: Encoding, table: Table) -> NDArray[Any]:
@@ -104,18 +163,32 @@ def _of_npz(options: argparse.Namespace) -> Dataset:
     return _split(options, found, found.array(X, "X"), targets, "samples")
 
 
+def _check_varies(options: argparse.Namespace, found: Encoding, y: NDArray[Any], unit: str) -> None:
+    """Raise CommandError for a target that is the same everywhere."""
+    same = len(found.classes) == 1 if found.task == "classification" else bool((y == y[0]).all())
+    if same:
+        value = found.classes[0] if found.classes else y[0].tolist()
+        raise CommandError(
+            BAD_DATA,
+            f"{options.data}: {found.target!r} is {value!r} in all {len(y)} {unit}: there is "
+            "nothing to learn. Name another target, or find data in which it varies.",
+        )
+
+
 def _split(
     options: argparse.Namespace,
     found: Encoding,
     X: NDArray[np.float64],
     y: NDArray[Any],
     unit: str,
+    table: Table | None = None,
 ) -> Dataset:
     """Hold a part out, and standardise by what is left."""
     for name, array in (("X", X), (found.target, y)):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             raise CommandError(BAD_DATA, f"{options.data}: {name} holds {array[at]} at index {at}.")
+    _check_varies(options, found, y, unit)
     order = np.random.default_rng(options.seed).permutation(len(X))
     count = math.ceil(options.validation * len(X))
     if count >= len(X):
@@ -128,35 +201,11 @@ def _split(
     if found.task == "regression":
         found.target_scale = Standardizer.fit(y[kept].reshape(len(kept), -1))
     parts = [(found.scaled(X[rows]), found.scaled_targets(y[rows])) for rows in (kept, held)]
-    return Dataset(parts[0], parts[1] if count else None, found, unit)
-
-
-def features(found: Encoding, path: str, name: str = "X") -> tuple[NDArray[np.float32], Any]:
-    """X of a file to predict from, and its targets if it has them: labels or numbers, else None.
-
-    Raises:
-        GpubpError: the file does not fit the model.
-    """
-    if path == DIGITS:
-        _, X, _, y = load_digits(split=True)
-        return found.scaled(found.array(X, name)), y.tolist()
-    if kind_of(path) == ".npz":
-        has_target = found.target in array_names(path)
-        arrays = read_npz(path, [name, found.target] if has_target else [name])
-        X = found.array(arrays[name], name)
-        if not np.isfinite(X).all():
-            at = tuple(int(i) for i in np.argwhere(~np.isfinite(X))[0])
-            raise CommandError(BAD_DATA, f"{path}: {name} holds {X[at]} at index {at}.")
-        return found.scaled(X), arrays[found.target].tolist() if has_target else None
-    if not found.columns:
-        raise CommandError(BAD_DATA, f"the model was trained on arrays: {path} has columns.")
-    table = read_csv(path)
-    X = found.features(table)
-    given = table.columns.get(found.target)
-    if given is None or table.missing([found.target]):
-        return found.scaled(X), None
-    known = found.task == "classification" or looks_numeric(given)
-    numbers = (
-        table.numbers(found.target).tolist() if found.task == "regression" and known else given
-    )
-    return found.scaled(X), numbers if known else None
+    said = [
+        summary.of_file(options.data, unit, (len(kept), len(held)), table),
+        summary.of_target(found, y),
+        summary.of_inputs(found, options.drop),
+    ]
+    where = [int(i) if table is None else table.lines[i] for i in [*kept, *held]]
+    warnings = summary.of_split(found, (y[kept], y[held]), unit, where)
+    return Dataset(parts[0], parts[1] if count else None, found, unit, said, warnings)

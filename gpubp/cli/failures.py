@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,10 +53,15 @@ class Outcome:
 
 @contextmanager
 def reported() -> Iterator[Outcome]:
-    """Turn errors that were raised on purpose into a line on stderr and an exit code."""
+    """Turn errors that were raised on purpose into a line on stderr and an exit code.
+
+    Warnings are a line there too.
+    """
     outcome = Outcome()
     try:
-        yield outcome
+        with warnings.catch_warnings():
+            warnings.showwarning = _show
+            yield outcome
     except CommandError as error:
         outcome.code = _report(error.code, error)
     except CheckpointError as error:
@@ -68,6 +74,10 @@ def reported() -> Iterator[Outcome]:
         outcome.code = CLOSED_PIPE
     except KeyboardInterrupt:
         outcome.code = _report(INTERRUPTED, "interrupted")
+
+
+def _show(message: object, *where: object, **options: object) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _report(code: int, message: object) -> int:

@@ -11,13 +11,15 @@ from typing import IO, TYPE_CHECKING, Any
 from gpubp.cli.failures import BAD_DATA, CommandError, of_files
 
 if TYPE_CHECKING:
+    from gpubp.cli.newdata import NewData
     from gpubp.data.encoding import Encoding
 
 NAME = "predict"
 HELP = "predict with a saved model"
 EPILOG = """
 Writes CSV, one line a row of the file: the label, or the number in the units of the training
-data. If the file has the target too, how good the predictions are is said on stderr.
+data. If the file has the target too, how good the predictions are is said on stderr. With
+--missing empty, rows with missing values get an empty prediction.
 
 examples:
   gpubp predict m.safetensors new.csv
@@ -31,6 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="from `gpubp train --save` or `--resume`")
     parser.add_argument("data", help="FILE.csv, FILE.npz (array X), or digits")
     parser.add_argument("-o", "--output", metavar="FILE", help="default is stdout")
+    parser.add_argument(
+        "--missing", default="error", choices=("error", "empty"), help="rows with gaps (error)"
+    )
+    parser.add_argument(
+        "--decimal",
+        default="auto",
+        choices=("auto", "point", "comma"),
+        help="sign of decimals; default: as it looks",
+    )
     parser.add_argument("--probabilities", action="store_true", help="a column for each class too")
     parser.add_argument("--backend", default=None, help="a name from `gpubp info`; default auto")
     parser.add_argument("--device", default="auto", help="auto or cpu")
@@ -38,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Predict; returns the exit code."""
-    from gpubp.cli import dataset, show
+    from gpubp.cli import newdata, scores, show
     from gpubp.runner import as_input
     from gpubp.train.evaluation import BATCH, Evaluator
 
@@ -46,24 +57,36 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None and not Path(options.output).parent.is_dir():
         raise CommandError(BAD_DATA, f"-o {options.output}: the folder does not exist.")
     with of_files():
-        X, targets = dataset.features(encoding, options.data)
+        data = newdata.load(encoding, options)
     evaluator = Evaluator(model, lambda *_: None, options.backend, options.device)
-    outputs = evaluator.predict(as_input(X, "X"), X.dtype, BATCH)
-    _write(options, encoding, outputs)
-    if targets is not None:
-        print(_score(encoding, outputs, targets), file=sys.stderr)
+    outputs = evaluator.predict(as_input(data.X, "X"), data.X.dtype, BATCH)
+    _write(options, encoding, outputs, data)
+    for note in data.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if len(data.scored):
+        text = scores.of_predictions(encoding, outputs[data.scored], data.targets)
+        print(text, file=sys.stderr)
     return 0
 
 
-def _write(options: argparse.Namespace, encoding: Encoding, outputs: Any) -> None:
+def _write(options: argparse.Namespace, encoding: Encoding, outputs: Any, data: NewData) -> None:
     from gpubp.atomic import replacing
 
-    lines = _lines(encoding, outputs, options.probabilities)
+    lines = _with_gaps(_lines(encoding, outputs, options.probabilities), data)
     if options.output is None:
         _put(sys.stdout, lines)
         return
     with of_files(), replacing(options.output, "w", newline="") as file:
         _put(file, lines)
+
+
+def _with_gaps(lines: list[list[Any]], data: NewData) -> list[list[Any]]:
+    """The lines, and empty ones for rows of the file without a prediction."""
+    header, *found = lines
+    if len(found) == data.total:
+        return lines
+    by_row = dict(zip(data.rows.tolist(), found, strict=True))
+    return [header, *(by_row.get(i, [""] * len(header)) for i in range(data.total))]
 
 
 def _put(file: IO[Any], lines: list[list[Any]]) -> None:
@@ -72,31 +95,17 @@ def _put(file: IO[Any], lines: list[list[Any]]) -> None:
 
 
 def _lines(encoding: Encoding, outputs: Any, probabilities: bool) -> list[list[Any]]:
-    """The header and one line a sample."""
+    """The header and one line a sample; numbers keep all digits, so that reading gives the same."""
     from gpubp import ops
 
     found = encoding.predictions(outputs).tolist()
     if encoding.task == "regression":
         count = encoding.outputs
         header = ["prediction"] if count == 1 else [f"prediction_{i}" for i in range(count)]
-        return [header, *[[f"{value:.7g}" for value in row] for row in found]]
+        return [header, *found]
     lines = [["prediction"], *[[label] for label in found]]
     if probabilities:
         lines[0] += [f"probability_{label}" for label in encoding.classes]
-        for line, row in zip(lines[1:], ops.softmax(outputs).tolist(), strict=True):
-            line += [f"{value:.6f}" for value in row]
+        for line, row in zip(lines[1:], ops.softmax(outputs), strict=True):
+            line += list(row)  # of NumPy's float32, which prints as few digits as tell it apart
     return lines
-
-
-def _score(encoding: Encoding, outputs: Any, targets: list[Any]) -> str:
-    import numpy as np
-
-    from gpubp.train import metrics
-
-    found = encoding.predictions(outputs)
-    if encoding.task == "classification":
-        right = np.mean([a == b for a, b in zip(found.tolist(), targets, strict=True)])
-        return f"accuracy {right:.3f} ({len(targets)} samples)"
-    true = np.asarray(targets, np.float64).reshape(len(found), -1)
-    rmse = metrics.mse(true, found) ** 0.5
-    return f"r2 {metrics.r2(true, found):.3f}, rmse {rmse:.4g} ({len(targets)} samples)"

@@ -45,6 +45,10 @@ def run(options: argparse.Namespace) -> int:
         print(f"trained for {state['epoch']} epochs, {state['steps']} steps")
         if state["history"]:
             print("  ".join(f"{k} {v:.6g}" for k, v in state["history"][-1].items()))
+        if state.get("stop_reason"):
+            print(f"stopped: {state['stop_reason']}")
+        if modelfile.ENDED in record:
+            print("the weights are those that the run ended with, not those of its last step")
     return 0
 
 

@@ -32,6 +32,7 @@ examples:
       with lines such as: target = "species", hidden = [64, 32], batch-size = 16
 """
 MISSING = ("error", "drop")
+DECIMALS = ("auto", "point", "comma")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,13 +52,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--missing", default="error", choices=MISSING, help="rows with gaps (error)")
     data.add_argument(
+        "--decimal", default="auto", choices=DECIMALS, help="sign of decimals; default: as it looks"
+    )
+    data.add_argument(
         "--no-standardize",
         dest="standardize",
         action="store_false",
         help="leave inputs as they are",
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--hidden", default=[128], type=_sizes, metavar="N,N", help="units (128)")
+    model.add_argument(
+        "--hidden", default=[128], type=_sizes, metavar="N,N", help="units (128), or none"
+    )
     model.add_argument("--activation", default="relu", help="relu, tanh, gelu, ... (relu)")
     model.add_argument("--dropout", default=0.0, type=float, help="after each hidden layer (0)")
     _add_training(parser)
@@ -98,19 +104,29 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--log", metavar="FILE", help="FILE.csv, or a folder for TensorBoard")
     group.add_argument("--metrics", default=[], type=_names, help="such as f1_macro,auc,r2")
     group.add_argument("--config", metavar="FILE", help="options from a TOML file")
-    group.add_argument("--quiet", action="store_true", help="print the result only")
+    group.add_argument("--quiet", action="store_true", help="print the result and warnings only")
 
 
 def run(options: argparse.Namespace) -> int:
     """Train; returns the exit code."""
-    from gpubp.cli import build, dataset
+    from gpubp.cli import build, dataset, resuming, scores, summary
 
+    _check_numbers(options)
     _check_outputs(options)
     with of_files():
         data = dataset.load(options)
+    metrics = scores.metrics(options, data.encoding)
     trainer = build.trainer(options, data)
-    extra = {"encoding": data.encoding.to_dict(), "data": Path(options.data).name}
-    resume = _resumed(options, extra)
+    for line in () if options.quiet else data.said:
+        print(line, file=sys.stderr)
+    for line in data.warnings:
+        summary.warn(line)
+    extra = {
+        "encoding": data.encoding.to_dict(),
+        "data": Path(options.data).name,
+        "options": resuming.fixed(options),
+    }
+    resume = resuming.checkpoint(options, extra)
     X, y = data.train
     trainer.fit(
         X,
@@ -119,7 +135,7 @@ def run(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         validation_data=data.held_out,
         verbose=not options.quiet,
-        metrics=options.metrics,
+        metrics=metrics,
         class_weight=options.class_weight,
         callbacks=build.callbacks(options, data),
         max_steps=options.max_steps,
@@ -132,6 +148,24 @@ def run(options: argparse.Namespace) -> int:
     return _finish(options, data, trainer, extra)
 
 
+def _check_numbers(options: argparse.Namespace) -> None:
+    """Before any work: are the numbers of the run in range?"""
+    from gpubp.train.plan import Plan
+
+    Plan(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        shuffle=True,
+        verbose=not options.quiet,
+        max_steps=options.max_steps,
+        max_time=options.max_time,
+        checkpoint=options.resume,
+        save_every=options.save_every,
+        save_every_steps=None,
+        resume=options.resume,
+    ).check()
+
+
 def _check_outputs(options: argparse.Namespace) -> None:
     """Before any work: can the results be written?"""
     for name in ("save", "resume", "plot", "log"):
@@ -142,30 +176,11 @@ def _check_outputs(options: argparse.Namespace) -> None:
         raise missing_extra("matplotlib", "plot", "--plot")
 
 
-def _resumed(options: argparse.Namespace, extra: dict[str, Any]) -> str | None:
-    """The checkpoint to go on from, if there is one yet."""
-    from gpubp.errors import CheckpointError
-    from gpubp.train import tensorfile
-
-    if options.resume is None:
-        return None
-    if not Path(options.resume).exists():
-        if not options.quiet:
-            print(f"{options.resume} does not exist yet: starting anew", file=sys.stderr)
-        return None
-    found = tensorfile.read(options.resume)[1].get("extra", {})
-    if found.get("encoding") != extra["encoding"]:
-        raise CheckpointError(
-            f"{options.resume} is of a run on other data ({found.get('data')}): columns, labels, "
-            "standardisation or the part held out differ."
-        )
-    return str(options.resume)
-
-
 def _finish(
     options: argparse.Namespace, data: Dataset, trainer: Trainer, extra: dict[str, Any]
 ) -> int:
     """Write and print the results."""
+    from gpubp.cli import scores, summary
     from gpubp.train import save_model
 
     reason = trainer.stop_reason or ""
@@ -178,23 +193,11 @@ def _finish(
             trainer.history.plot(options.plot)
     if reason == "interrupted":
         raise CommandError(INTERRUPTED, f"interrupted after {trainer.steps} steps")
-    X, y = data.train if data.held_out is None else data.held_out
-    part = "training" if data.held_out is None else "held-out"
-    print(f"{part} {_scores(data, trainer.predict(X), y)} ({len(X)} {data.unit})")
+    line, warning = scores.result(options, data, trainer)
+    if warning:
+        summary.warn(warning)
+    print(line)
     return 0
-
-
-def _scores(data: Dataset, outputs: Any, y: Any) -> str:
-    """What the model is worth, in the units of the data."""
-    from gpubp.train import metrics
-
-    if data.encoding.task == "classification":
-        return f"accuracy {metrics.accuracy(y, outputs):.3f}"
-    scale = data.encoding.target_scale
-    assert scale is not None
-    true, found = scale.inverse(y), data.encoding.predictions(outputs)
-    rmse = metrics.mse(true, found) ** 0.5
-    return f"r2 {metrics.r2(true, found):.3f}, rmse {rmse:.4g}"
 
 
 def _names(text: str) -> list[str]:
@@ -202,12 +205,26 @@ def _names(text: str) -> list[str]:
 
 
 def _sizes(text: str) -> list[int]:
-    """`128,64`; `0` or nothing: no hidden layer is an error that nn reports, and none."""
-    return [int(size) for size in text.split(",") if size.strip()]
+    """`128,64`; "none" or nothing: no hidden layer."""
+    if text.strip().lower() in ("", "none"):
+        return []
+    try:
+        found = [int(size) for size in text.split(",")]
+    except ValueError:
+        found = [0]
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} are no layer sizes: expected whole numbers above 0 such as 128,64; --hidden "
+            "none is for no hidden layer"
+        )
+    return found
 
 
 def _share(text: str) -> float:
-    share = float(text)
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
     if not 0.0 <= share < 1.0:
         raise argparse.ArgumentTypeError(f"{text} is not a share in [0, 1)")
     return share

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
+
+from gpubp.errors import DataError
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.1
@@ -28,6 +31,9 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     Args:
         items: taken in another thread; NumPy and file reading release Python's lock there.
         depth: how many items wait, at least 1.
+
+    Raises:
+        DataError: it goes on in a forked child, where that thread is not.
     """
     waiting: queue.Queue[Any] = queue.Queue(max(1, depth))
     stopped = threading.Event()
@@ -51,9 +57,15 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
 
     thread = threading.Thread(target=work, name="gpubp-prefetch", daemon=True)
     thread.start()
+    process = os.getpid()
     try:
         while not isinstance(item := waiting.get(), _End):
             yield item
+            if os.getpid() != process:
+                raise DataError(
+                    "these items are made ready by a thread of the process that this one was "
+                    "forked from, and it has none here: iterate anew in the child."
+                )
         if item.error is not None:
             raise item.error
     finally:

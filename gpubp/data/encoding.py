@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.data.numerals import as_number, is_missing, label_key
 from gpubp.data.scaling import Standardizer
-from gpubp.data.table import Table, as_number, is_missing, looks_numeric
+from gpubp.data.table import Table
 from gpubp.errors import DataError, ShapeError, unknown_name
 
 TASKS = ("auto", "classification", "regression")
@@ -34,10 +35,12 @@ class Column:
     Attributes:
         name: from the header.
         names: the categories, sorted; empty for a column of numbers.
+        unit: of the numbers, such as "$" or "kg".
     """
 
     name: str
     names: list[str] = field(default_factory=list)
+    unit: str = ""
 
     @property
     def width(self) -> int:
@@ -57,6 +60,7 @@ class Encoding:
         outputs: outputs of the model.
         scale: of the features, or None.
         target_scale: of the targets of a regression, or None.
+        target_unit: of the targets of a regression, such as "$".
     """
 
     task: str
@@ -67,17 +71,22 @@ class Encoding:
     outputs: int
     scale: Standardizer | None = None
     target_scale: Standardizer | None = None
+    target_unit: str = ""
 
-    def features(self, table: Table) -> NDArray[np.float64]:
+    def features(self, table: Table, advice: str = "") -> NDArray[np.float64]:
         """X before standardisation, (rows, width).
 
+        Args:
+            table: with all columns of the training data.
+            advice: what to do about missing values.
+
         Raises:
-            DataError: missing values, cells that are no numbers, names not seen in training; each
-                with its place.
+            DataError: missing values, cells that are no numbers, names not seen in training, other
+                units; each with its place.
             UnknownNameError: a column is not there.
         """
         names = [column.name for column in self.columns]
-        table.check_complete(names)
+        table.check_complete(names, advice)
         return np.concatenate([_encoded(table, column) for column in self.columns], axis=1)
 
     def array(self, X: NDArray[Any], name: str) -> NDArray[np.float64]:
@@ -97,21 +106,26 @@ class Encoding:
 
     def labels(self, given: Sequence[Any], places: Table | None = None) -> NDArray[np.int64]:
         """Class indices of labels. Raises DataError for one not seen in training."""
-        index = {label: i for i, label in enumerate(self.classes)}
-        unknown = [i for i, label in enumerate(given) if label not in index]
-        if unknown:
-            i = unknown[0]
+        found = self.known_labels(given)
+        if (found < 0).any():
+            i = int(np.argmax(found < 0))
             where = places.where(i, self.target) if places else f"{self.target}, sample {i}"
             raise DataError(
                 f"{where}: label {given[i]!r} was not among those of the training data."
             )
-        return np.array([index[label] for label in given], np.int64)
+        return found
+
+    def known_labels(self, given: Sequence[Any]) -> NDArray[np.int64]:
+        """Class indices of labels, -1 for those not seen in training; "0.0" is the label "0"."""
+        index = {label_key(label): i for i, label in enumerate(self.classes)}
+        found = {label: index.get(label_key(label), -1) for label in set(given)}
+        return np.array([found[label] for label in given], np.int64)
 
     def scaled_targets(self, y: NDArray[Any]) -> NDArray[Any]:
         """Targets for the loss: class indices as they are, or standardised (rows, outputs)."""
         if self.task == "classification":
             return y
-        found = np.asarray(y, np.float64).reshape(len(y), -1)
+        found = np.asarray(y, np.float64).reshape(len(y), self.outputs)  # there may be no rows
         scaled = found if self.target_scale is None else self.target_scale.transform(found)
         return scaled.astype(np.float32)
 
@@ -133,7 +147,7 @@ class Encoding:
         plain = {"task": self.task, "target": self.target, "width": self.width}
         columns = [asdict(column) for column in self.columns]
         found = {"columns": columns, "classes": self.classes, "outputs": self.outputs}
-        return {**plain, **found, **scales}
+        return {**plain, **found, **scales, "target_unit": self.target_unit}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Encoding:
@@ -176,10 +190,11 @@ def of_table(
     columns = [_column(table, name, name in categorical) for name in names]
     cells = table.column(target)
     if task == "auto":
-        task = "classification" if target in categorical else _task_of(cells)
+        task = "classification" if target in categorical else _task_of(table, target)
     classes = _sorted(cells) if task == "classification" else []
     width = sum(column.width for column in columns)
-    return Encoding(task, target, columns, width, classes, len(classes) or 1)
+    unit = table.written[target].unit if task == "regression" and table.is_numeric(target) else ""
+    return Encoding(task, target, columns, width, classes, len(classes) or 1, target_unit=unit)
 
 
 def of_arrays(X: NDArray[Any], y: NDArray[Any], target: str, task: str = "auto") -> Encoding:
@@ -213,10 +228,9 @@ def numeric_columns(encoding: Encoding) -> NDArray[np.bool_]:
 
 
 def _column(table: Table, name: str, categorical: bool) -> Column:
-    cells = table.column(name)
-    if looks_numeric(cells) and not categorical:
-        return Column(name)
-    names = _sorted(cells)
+    if table.is_numeric(name) and not categorical:
+        return Column(name, unit=table.written[name].unit)
+    names = _sorted(table.column(name))
     if len(names) > MOST_NAMES:
         raise DataError(
             f"{table.path}: column {name!r} holds {len(names)} different names, more than "
@@ -226,33 +240,52 @@ def _column(table: Table, name: str, categorical: bool) -> Column:
 
 
 def _sorted(cells: Sequence[str]) -> list[str]:
-    """The different cells: numbers by size, then texts by their letters."""
+    """The different cells: numbers by size, then texts by their letters; one spelling of each."""
     found = {cell for cell in cells if not is_missing(cell)}
-    return sorted(found, key=lambda c: (as_number(c) is None, as_number(c) or 0.0, c))
+    order = sorted(found, key=lambda c: (as_number(c) is None, as_number(c) or 0.0, c))
+    return list({label_key(cell): cell for cell in reversed(order)}.values())[::-1]
 
 
-def _task_of(cells: Sequence[str]) -> str:
-    if not looks_numeric(cells):
+def _task_of(table: Table, target: str) -> str:
+    if not table.is_numeric(target):
         return "classification"
-    values = {as_number(cell) for cell in cells}
-    whole = all(value is not None and value.is_integer() for value in values)
-    few = len(values) <= MOST_CLASSES and len(values) * 2 <= len(cells)
+    writing = table.written[target]
+    if writing.unit or writing.problem:
+        return "regression"
+    cells = table.column(target)
+    values = {cell: writing.number(cell) for cell in set(cells) if not is_missing(cell)}
+    whole = all(value is not None and value.is_integer() for value in values.values())
+    different = len(set(values.values()))
+    few = different <= MOST_CLASSES and different * 2 <= len(cells)
     return "classification" if whole and few else "regression"
 
 
 def _encoded(table: Table, column: Column) -> NDArray[np.float64]:
     """(rows, width of the column)."""
     if not column.names:
+        check_unit(table, column.name, column.unit)
         return table.numbers(column.name)[:, None]
-    index = {name: i for i, name in enumerate(column.names)}
     cells = table.column(column.name)
+    index = {label_key(name): i for i, name in enumerate(column.names)}
+    found = {cell: index.get(label_key(cell)) for cell in set(cells)}
     out = np.zeros((len(cells), len(column.names)))
     for row, cell in enumerate(cells):
-        if cell not in index:
+        at = found[cell]
+        if at is None:
             known = ", ".join(column.names[:8]) + (", ..." if len(column.names) > 8 else "")
             raise DataError(
                 f"{table.where(row, column.name)}: {cell!r} was not among the names of the "
                 f"training data ({known})."
             )
-        out[row, index[cell]] = 1.0
+        out[row, at] = 1.0
     return out
+
+
+def check_unit(table: Table, name: str, unit: str) -> None:
+    """Raise DataError if a column has numbers in another unit than those of the training data."""
+    writing = table.written.get(name)
+    if writing is not None and unit and writing.unit not in ("", unit):
+        cell, place = table.example(name)
+        raise DataError(
+            f"{place}: {cell!r} is in {writing.unit!r}, training was in {unit!r}. Convert it."
+        )

@@ -55,11 +55,33 @@ class Source(Protocol):
     def types(self, batch_size: int) -> list[ArrayType]:
         """The types of a full batch."""
 
+    def shortest(self, batch_size: int, samples: int | None) -> list[ArrayType] | None:
+        """The types of the shortest batch of an epoch of so many samples; None if not known."""
+
+    def batches(self, batch_size: int, samples: int | None) -> int | None:
+        """How many batches such an epoch has; None if not known."""
+
     def blocks(self, order: NDArray[np.int64], batch_size: int, done: int) -> Blocks:
         """The blocks of an epoch whose first `done` samples have been trained on."""
 
 
-class ArraySource:
+class _Counted:
+    """Base of sources whose samples are counted: all batches are full but the last."""
+
+    def types(self, batch_size: int) -> list[ArrayType]:
+        """The types of a full batch."""
+        raise NotImplementedError
+
+    def shortest(self, batch_size: int, samples: int | None) -> list[ArrayType] | None:
+        """The types of the last batch."""
+        return self.types((samples or 0) % batch_size or batch_size)
+
+    def batches(self, batch_size: int, samples: int | None) -> int | None:
+        """How many batches an epoch has."""
+        return -(-(samples or 0) // batch_size)
+
+
+class ArraySource(_Counted):
     """Arrays in memory: one block an epoch.
 
     Args:
@@ -79,7 +101,7 @@ class ArraySource:
         yield Block(self.arrays, order[done:], batch_size)
 
 
-class MappedSource:
+class MappedSource(_Counted):
     """Arrays on disk (`np.load(path, mmap_mode="r")`), larger than memory if need be.
 
     Rows are read in blocks, in the order of the file within a block, by a thread that is one block
@@ -156,6 +178,24 @@ class BatchSource:
             )
         return [ArrayType(a.shape, a.dtype) for a in self._first]
 
+    def shortest(self, batch_size: int, samples: int | None) -> list[ArrayType] | None:
+        """The types of the shortest batch of a list; others are not known before they come."""
+        if not isinstance(self._batches, (list, tuple)) or not all(map(_is_batch, self._batches)):
+            return None
+        try:
+            batch = min(self._batches, key=lambda b: len(b[0]))
+            arrays = [as_input(a, "a batch", self._floating) for a in batch]
+        except (TypeError, IndexError, ValueError):
+            return None  # said when its turn comes, with its number
+        return [ArrayType(a.shape, a.dtype) for a in arrays]
+
+    def batches(self, batch_size: int, samples: int | None) -> int | None:
+        """How many batches there are, if the iterable has a length."""
+        try:
+            return len(self._batches)  # type: ignore[arg-type]
+        except TypeError:
+            return None
+
     def blocks(self, order: NDArray[np.int64], batch_size: int, done: int) -> Blocks:
         """Equal batches put together, up to STREAM_SAMPLES; `done` samples are passed over."""
         self.types(batch_size)
@@ -168,7 +208,7 @@ class BatchSource:
     def _iterate(self) -> Iterator[tuple[NDArray[Any], ...]]:
         found = self._batches() if callable(self._batches) else self._batches
         for i, batch in enumerate(found):
-            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+            if not _is_batch(batch):
                 raise DataError(
                     f"batch {i} is a {type(batch).__name__}; expected (x, y) or (x, y, weights)."
                 )
@@ -178,6 +218,10 @@ class BatchSource:
                 check_not_empty(array, name)
                 check_equal_lengths(arrays[0], array)
             yield tuple(arrays)
+
+
+def _is_batch(batch: Any) -> bool:
+    return isinstance(batch, (tuple, list)) and len(batch) in (2, 3)
 
 
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:

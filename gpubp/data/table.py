@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.data.numerals import Writing, all_plain, as_number, is_missing, survey
 from gpubp.errors import DataError, unknown_name
 
-MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))
 _SHOWN = 5
 _DELIMITERS = ",;\t|"
+_PLAIN = Writing()
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,17 @@ class Table:
         path: where it is from, for errors.
         columns: name -> cells.
         lines: the line of the file that each row began on.
+        delimiter: what separated the columns.
+        written: the columns of numbers, and how each writes them.
+        whole: the table as it was read, if this has some of its rows; `written` speaks of that.
     """
 
     path: str
     columns: dict[str, list[str]]
     lines: list[int]
+    delimiter: str = ","
+    written: Mapping[str, Writing] = field(default_factory=dict)
+    whole: Table | None = None
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -51,98 +59,112 @@ class Table:
     def rows(self, keep: Sequence[int]) -> Table:
         """A table of some of the rows."""
         columns = {name: [cells[i] for i in keep] for name, cells in self.columns.items()}
-        return Table(self.path, columns, [self.lines[i] for i in keep])
+        lines = [self.lines[i] for i in keep]
+        return replace(self, columns=columns, lines=lines, whole=self.whole or self)
 
-    def missing(self, names: Sequence[str]) -> list[tuple[int, str]]:
-        """(row, column) of every cell without a value, row by row."""
-        found = [(i, n) for n in names for i, c in enumerate(self.column(n)) if is_missing(c)]
-        return sorted(found, key=lambda place: place[0])
+    def example(self, name: str) -> tuple[str, str]:
+        """A cell of a column that is not written as Python writes numbers, and its place in words.
 
-    def check_complete(self, names: Sequence[str]) -> None:
-        """Raise DataError if cells of these columns have no value; says which."""
+        Two empty texts if there is none.
+        """
+        whole, writing = self.whole or self, self.written.get(name, _PLAIN)
+        if writing.row < 0:
+            return "", ""
+        return whole.column(name)[writing.row], whole.where(writing.row, name)
+
+    def missing(self, names: Sequence[str]) -> dict[str, list[int]]:
+        """The rows of each of these columns without a value; only columns that have such rows.
+
+        Those with most come first.
+        """
+        found = {n: [i for i, c in enumerate(self.column(n)) if is_missing(c)] for n in names}
+        order = sorted(found, key=lambda name: -len(found[name]))
+        return {name: found[name] for name in order if found[name]}
+
+    def gaps(self, names: Sequence[str]) -> str:
+        """Columns with missing values, in words: "age: 557 of 1,313 (first in row 7), ..."."""
         found = self.missing(names)
+        parts = [
+            f"{name}: {len(rows):,} of {len(self):,}"
+            f" ({'first in ' if len(rows) > 1 else ''}row {self.lines[rows[0]]})"
+            for name, rows in found.items()
+        ]
+        more = f", and in {len(parts) - _SHOWN} other columns" if len(parts) > _SHOWN else ""
+        return ", ".join(parts[:_SHOWN]) + more
+
+    def check_complete(self, names: Sequence[str], advice: str = "") -> None:
+        """Raise DataError if cells of these columns have no value.
+
+        Args:
+            names: the columns.
+            advice: what to do; ends the message.
+        """
+        found = self.gaps(names)
         if found:
-            places = "; ".join(f"row {self.lines[i]}, column {n!r}" for i, n in found[:_SHOWN])
-            more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
             raise DataError(
-                f"{self.path} has {len(found)} missing values: {places}{more}. Fill them in, or "
-                "leave out those rows (--missing drop) or columns (--drop NAME)."
+                f"{self.path} has missing values in {found}. {advice or 'Fill them in.'}"
             )
 
     def complete_rows(self, names: Sequence[str]) -> Table:
         """The rows that have a value in each of these columns."""
-        gaps = {row for row, _ in self.missing(names)}
-        kept = self.rows([i for i in range(len(self)) if i not in gaps])
-        if not len(kept):
-            raise DataError(f"{self.path}: every row has a missing value.")
-        return kept
+        gaps = {row for rows in self.missing(names).values() for row in rows}
+        if len(gaps) == len(self):
+            raise DataError(
+                f"{self.path}: every row has a missing value, in {self.gaps(names)}. "
+                "Leave out columns that are mostly empty (--drop NAME)."
+            )
+        return self.rows([i for i in range(len(self)) if i not in gaps]) if gaps else self
+
+    def is_numeric(self, name: str) -> bool:
+        """Whether more than half of the cells of a column that have a value are numbers.
+
+        So one mistyped cell is an error at its place, and makes no column of names out of it.
+        """
+        return name in self.written
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """A column as numbers.
 
         Raises:
-            DataError: a cell that is none, or is not finite, with its row.
+            DataError: a cell that is none, or is not finite, with its row; or cells that can be
+                read in two ways.
         """
-        cells = self.column(name)
+        cells, writing = self.column(name), self.written.get(name, _PLAIN)
+        if writing.problem:
+            raise DataError(f"{self.example(name)[1]}: {writing.problem}.")
+        if writing == _PLAIN and all_plain(cells):  # the usual case, quickly
+            values = np.array(cells, np.float64)
+            if np.isfinite(values).all():
+                return values
         values = np.empty(len(cells))
         for i, cell in enumerate(cells):
-            number = as_number(cell)
+            number = writing.number(cell)
             if number is None or not np.isfinite(number):
+                why = writing.wrong(cell) or "as the others are"
                 raise DataError(
-                    f"{self.where(i, name)}: {cell!r} is not a finite number, as the others are. "
-                    f"Correct it, or declare the column (--categorical {name}) if it holds names."
+                    f"{self.where(i, name)}: {cell!r} is not a finite number, {why}. Correct "
+                    f"it, or declare the column (--categorical {name} of gpubp train) if it holds "
+                    "names."
                 )
             values[i] = number
         return values
 
 
-def is_missing(cell: str) -> bool:
-    """Whether a cell has no value: empty, NA, NaN, null, none, ?, - (in any case)."""
-    return cell.lower() in MISSING
-
-
-def as_number(cell: str) -> float | None:
-    """The number that a cell holds, or None."""
-    try:
-        return None if "_" in cell else float(cell)
-    except ValueError:
-        return None
-
-
-def looks_numeric(cells: Sequence[str]) -> bool:
-    """Whether more than half of the cells that have a value are numbers.
-
-    So one mistyped cell is an error at its place, and does not make a column of names out of it.
-    """
-    given = [cell for cell in cells if not is_missing(cell)]
-    return bool(given) and sum(as_number(c) is not None for c in given) * 2 > len(given)
-
-
-def read_csv(path: str | os.PathLike[str], delimiter: str | None = None) -> Table:
+def read_csv(
+    path: str | os.PathLike[str], delimiter: str | None = None, decimal: str | None = None
+) -> Table:
     """Read a CSV file with a header line.
 
     Args:
         path: the file, in UTF-8.
-        delimiter: default is the one of comma, semicolon, tab and bar that the header has most of.
+        delimiter: default is the one of comma, semicolon, tab and bar that the header has most of;
+            a line `sep=;` before the header is read as Excel does.
+        decimal: "." or ",": the decimal sign of all columns; default is what each column shows.
 
     Raises:
         DataError: unreadable, empty, no header, or rows of other lengths, with the line.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            found = delimiter or max(_DELIMITERS, key=first.count)
-            reader = csv.reader(file, delimiter=found, strict=True)
-            rows = [(reader.line_num, [c.strip() for c in row]) for row in reader if any(row)]
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})."
-        ) from error
-    except csv.Error as error:
-        raise DataError(f"{path} is malformed near line {reader.line_num}: {error}.") from error
+    found, rows = _rows(path, delimiter)
     if len(rows) < 2:
         raise DataError(f"{path} is empty: expected a header line and at least one row.")
     (_, header), body = rows[0], rows[1:]
@@ -150,17 +172,46 @@ def read_csv(path: str | os.PathLike[str], delimiter: str | None = None) -> Tabl
     for line, row in body:
         if len(row) != len(header):
             raise DataError(
-                f"{path}, row {line}: {len(row)} values under a header of {len(header)} columns."
+                f"{path}, row {line}: {len(row)} values under a header of {len(header)} columns. A "
+                f"value with {found!r} in it must stand in quotes."
             )
     columns = {name: [row[i] for _, row in body] for i, name in enumerate(header)}
-    return Table(str(path), columns, [line for line, _ in body])
+    lines = [line for line, _ in body]
+    return Table(str(path), columns, lines, found, survey(columns, found, decimal))
+
+
+def _rows(
+    path: str | os.PathLike[str], delimiter: str | None
+) -> tuple[str, list[tuple[int, list[str]]]]:
+    """What separates the columns, and (line, cells) of each row, the header being the first."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            named = re.fullmatch(r"sep=(.)\s*", first)
+            if named is None:
+                file.seek(0)
+            outside = re.sub(r'"[^"]*"', "", first)
+            found = delimiter or (named and named[1]) or max(_DELIMITERS, key=outside.count)
+            reader = csv.reader(file, delimiter=found, strict=True)
+            start = 0 if named is None else 1
+            read = ((reader.line_num + start, [c.strip() for c in row]) for row in reader)
+            return found, [(line, row) for line, row in read if any(row)]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8 "
+            "(in Excel: CSV UTF-8)."
+        ) from error
+    except csv.Error as error:
+        raise DataError(f"{path} is malformed near line {reader.line_num}: {error}.") from error
 
 
 def _check_header(path: object, header: list[str]) -> None:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(f"{path} has two columns named {twice[0]!r}.")
-    if all(as_number(name) is not None for name in header):
+    if all(as_number(name.replace(",", ".")) is not None for name in header):
         raise DataError(
             f"{path} has no header: its first line is {', '.join(header[:4])}... Add a line with "
             "the names of the columns."

@@ -16,7 +16,6 @@ from gpubp.ops.activation import (
     sigmoid,
     silu,
     softplus,
-    softsign,
     tanh,
     tanhshrink,
 )
@@ -33,6 +32,7 @@ from gpubp.ops.composite import (
     relu6,
     selu,
     softshrink,
+    softsign,
     threshold,
 )
 from gpubp.ops.custom import custom_op

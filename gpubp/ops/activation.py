@@ -16,7 +16,7 @@ import numpy as np
 
 from gpubp.core import Array, OpSpec, bind
 from gpubp.errors import DataError, unknown_name
-from gpubp.ops.elementwise import abs, clip, exp, finite, square
+from gpubp.ops.elementwise import clip, exp, finite, square
 from gpubp.ops.logic import greater, where
 from gpubp.ops.spec import elementwise, promote
 
@@ -238,27 +238,16 @@ def tanh(x: Any) -> Any:
     return bind(TANH, *promote(x, floating=True))
 
 
-# The rules below are of the derivative itself: through the parts it would be a difference of
-# nearly equal numbers.
+# The rule is of the derivative itself: through the parts it would be a difference of nearly equal
+# numbers.
 TANHSHRINK = elementwise(
     "tanhshrink", lambda x: x - np.tanh(x), lambda g, y, x: (g * square(tanh(x)),), flops=2.0
-)
-SOFTSIGN = elementwise(
-    "softsign",
-    lambda x: x / (1 + np.abs(x)),
-    lambda g, y, x: (g * square(1.0 / (abs(x) + 1.0)),),
-    flops=2.0,
 )
 
 
 def tanhshrink(x: Any) -> Any:
     """`x - tanh(x)`."""
     return bind(TANHSHRINK, *promote(x, floating=True))
-
-
-def softsign(x: Any) -> Any:
-    """`x / (1 + |x|)` (Bergstra et al., 2009)."""
-    return bind(SOFTSIGN, *promote(x, floating=True))
 
 
 def _softplus_reference(x: Any, *, beta: float, threshold: float) -> Any:

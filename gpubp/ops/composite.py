@@ -10,7 +10,7 @@ from typing import Any
 from gpubp.core import describe
 from gpubp.errors import DataError, ShapeError
 from gpubp.ops.activation import elu, sigmoid, softplus, tanh
-from gpubp.ops.elementwise import abs, clip, divide, finite, multiply, negative, subtract
+from gpubp.ops.elementwise import abs, clip, divide, finite, multiply, negative, sign, subtract
 from gpubp.ops.index import getitem
 from gpubp.ops.logic import greater, less, less_equal, logical_and, where
 from gpubp.ops.shape import reshape, stop_gradient
@@ -141,6 +141,15 @@ def mish(x: Any) -> Any:
 def logsigmoid(x: Any) -> Any:
     """`log(sigmoid(x))`, without overflow or cancellation."""
     return negative(softplus(negative(*promote(x, floating=True)), threshold=_NO_LIMIT))
+
+
+def softsign(x: Any) -> Any:
+    """`x / (1 + |x|)` (Bergstra et al., 2009)."""
+    (x,) = promote(x, floating=True)
+    # From 1 on as 1 - r: the derivative is then r^2, and no difference of nearly equal numbers.
+    size, side = abs(x), sign(x)
+    r = divide(1.0, size + 1.0)
+    return where(less(size, 1.0), multiply(x, r), subtract(side, multiply(side, r)))
 
 
 def glu(x: Any, axis: int = -1) -> Any:

@@ -107,10 +107,26 @@ class EMA:
             self._swap()
             self._applied = False
 
+    @contextmanager
+    def own_weights(self) -> Iterator[None]:
+        """Put the parameters' own weights back for the time of a `with` block inside `apply`."""
+        if not self._applied:
+            yield
+            return
+        self._swap()
+        self._applied = False
+        try:
+            yield
+        finally:
+            self._swap()
+            self._applied = True
+
     def copy_to_params(self) -> None:
         """Overwrite the parameters by their averages, for good."""
-        if not self._applied:
-            for param, average in zip(self._params, self._averages, strict=True):
+        for param, average in zip(self._params, self._averages, strict=True):
+            if self._applied:
+                average.value = param.value  # the end of `apply` puts it back
+            else:
                 param.value = average.value
 
     def __getstate__(self) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Optimizer(ABC):
     scalar_names: tuple[str, ...] = ()
     saves_step = True
     saves_initial = False
+    counts_by_group = False
     decouples = False
     _announces = True  # see gpubp.facts
     _edits: Edits
@@ -94,6 +95,10 @@ class Optimizer(ABC):
                 with it.
         """
 
+    def counts_in(self, group: ParamGroup) -> bool:
+        """Whether the update of this group's parameters needs it."""
+        return self.counts_steps()
+
     def initial(self, name: str, group: ParamGroup) -> float:
         """What a state array or scalar starts from."""
         return 0.0
@@ -125,7 +130,8 @@ class Optimizer(ABC):
         self.param_groups.append(made)
         if params:
             past = (0, tuple((name, self.initial(name, made)) for name in self.scalar_names))
-            self._cohorts.add(params, len(self.param_groups) if self.scalar_names else 0, past)
+            apart = self.scalar_names or self.counts_by_group
+            self._cohorts.add(params, len(self.param_groups) if apart else 0, past)
         self._edits.note()
 
     def _check(self, options: Mapping[str, Any]) -> None:
@@ -165,9 +171,10 @@ class Optimizer(ABC):
         """
         assume(self._facts)
         updates: Update = []
-        if self.counts_steps():
-            trained = [c for c in self._cohorts if any(id(p) in grads for p in c.members)]
-            updates += [(cohort.count, cohort.next()) for cohort in trained]
+        counting = [group for group in self.param_groups if self.counts_in(group)]
+        counted = {id(p) for group in counting for p in group.params if id(p) in grads}
+        trained = [c for c in self._cohorts if any(id(p) in counted for p in c.members)]
+        updates += [(cohort.count, cohort.next()) for cohort in trained]
         for group in self.param_groups:
             for cohort in self._cohorts:
                 mine = [p for p in group.params if id(p) in grads and p in cohort]
@@ -204,7 +211,7 @@ class Optimizer(ABC):
 
     def _saved_state(self, group: ParamGroup, param: Parameter) -> dict[str, NDArray[Any]]:
         steps, scalars = self._cohorts.of(param).past
-        if self.counts_steps() and not steps and not self.saves_initial:
+        if self.counts_in(group) and not steps and not self.saves_initial:
             return {}
         found: dict[str, NDArray[Any]] = {}
         for name in self.used_state(group):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from numpy.typing import NDArray
+
 from gpubp import ops
 from gpubp.core import Array
 from gpubp.nn.parameter import Parameter
@@ -37,6 +39,7 @@ class SGD(Optimizer):
 
     state_names = ("momentum_buffer",)
     saves_step = False
+    counts_by_group = True
 
     def __init__(
         self,
@@ -78,7 +81,30 @@ class SGD(Optimizer):
 
     def counts_steps(self) -> bool:
         """Only dampening needs it: the first gradient enters the buffer undampened."""
-        return any(g.has_momentum and g["dampening"] for g in self.param_groups)
+        return any(map(self.counts_in, self.param_groups))
+
+    def counts_in(self, group: ParamGroup) -> bool:
+        """Whether this group's momentum is dampened."""
+        return bool(group.has_momentum and group["dampening"])
+
+    def prepare(self) -> None:
+        """As of every optimiser; buffers that were filled before dampening was on have begun."""
+        super().prepare()
+        for group in filter(self.counts_in, self.param_groups):
+            for cohort in self._cohorts:
+                if not int(cohort.count.value) and self._has_begun(group, cohort):
+                    cohort.set_past((1, ()))
+
+    def _has_begun(self, group: ParamGroup, cohort: Cohort) -> bool:
+        """A gradient has come into the buffers: they are zeros until then."""
+        mine = [p for p in group.params if p in cohort]
+        buffers = (self._arrays.value("momentum_buffer", p) for p in mine)
+        return any(buffer is not None and bool(buffer.any()) for buffer in buffers)
+
+    def _saved_state(self, group: ParamGroup, param: Parameter) -> dict[str, NDArray[Any]]:
+        if self.counts_in(group) or self._has_begun(group, self._cohorts.of(param)):
+            return super()._saved_state(group, param)
+        return {}
 
     def emit_group(
         self, group: ParamGroup, grads: list[tuple[Parameter, Array]], cohort: Cohort

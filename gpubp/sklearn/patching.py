@@ -3,6 +3,10 @@
 Only the two names in the package `sklearn.neural_network` change. If that package has not been
 imported yet, it is left alone until it is: a finder at the front of `sys.meta_path` waits for it.
 The module that defines scikit-learn's own classes is never touched, so their pickles stay theirs.
+
+Importing the package never imports gpubp's classes, which import the package themselves: a process
+that unpickles a model first, or two threads, would meet one of the two half made. The package is
+left without the two names, and its `__getattr__` puts them in when one of them is asked for.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ NAMES = ("MLPClassifier", "MLPRegressor")
 
 
 class _Loader(importlib.abc.Loader):
-    """Runs the package's own loader, then swaps the names."""
+    """Runs the package's own loader, then takes the names away, to be put in when asked for."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -36,31 +40,62 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         self._inner.exec_module(module)
         if enabled():
-            _swap(module)
+            _Names(module).take_away()
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_inner":
+            raise AttributeError(name)  # a copy that is being made has none yet
         return getattr(self._inner, name)  # get_source, is_package, ...: as if nobody was here
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds one package, and wraps its loader."""
+class _Names:
+    """Answers for the names that a package was left without; the first use of one swaps both.
 
-    def __init__(self) -> None:
-        self._inside = False
+    It stays when they are there, for a second thread that is on its way to it.
+    """
+
+    def __init__(self, package: ModuleType) -> None:
+        self._package = package
+        own = vars(package).get("__getattr__")
+        self._own: Any = (
+            own._own if isinstance(own, _Names) else own
+        )  # ours: the package was reloaded
+
+    def take_away(self) -> None:
+        """Leave the package without the names."""
+        inside = vars(self._package)
+        for name in NAMES:
+            del inside[name]
+        inside["__getattr__"] = self
+        inside["__dir__"] = lambda: sorted({*inside, *NAMES})
+
+    def __call__(self, name: str) -> Any:
+        if name in NAMES:
+            if not enabled():
+                return getattr(importlib.import_module(STOCK), name)
+            _swap(self._package)
+            return getattr(load_estimators(), name)
+        if self._own is not None:
+            return self._own(name)
+        raise AttributeError(f"module {self._package.__name__!r} has no attribute {name!r}")
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds one package as the other finders do, and wraps its loader."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != PACKAGE or self._inside:
+        if name != PACKAGE:
             return None
-        self._inside = True
-        try:
-            spec = importlib.util.find_spec(name)
-        finally:
-            self._inside = False
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
-        return spec
+        for finder in sys.meta_path:
+            if finder is not self and hasattr(finder, "find_spec"):
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    if spec.loader is not None:
+                        spec.loader = _Loader(spec.loader)
+                    return spec
+        return None
 
 
 _finder = _Finder()
@@ -81,9 +116,8 @@ def patch_sklearn() -> None:
     """
     if enabled():
         return
-    package = sys.modules.get(PACKAGE)
-    if package is not None:
-        _swap(package)
+    if PACKAGE in sys.modules:
+        _swap(importlib.import_module(PACKAGE))  # waits for a thread that is importing it
     sys.meta_path.insert(0, _finder)
 
 

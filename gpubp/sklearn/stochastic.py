@@ -29,7 +29,7 @@ from gpubp.sklearn.engine import Engine, pool
 from gpubp.sklearn.network import Network
 from gpubp.sklearn.rules import options_of
 
-CALL_SECONDS = 0.2  # about the longest native call: Ctrl-C waits for its end
+CALL_SECONDS = 0.2  # about the longest call of several epochs
 ORDER_ELEMENTS = 1 << 22  # of all orders of one call
 
 
@@ -170,7 +170,12 @@ class _Epochs:
             self._check_weights(orders)
             start = time.perf_counter()
             self.hooks.begin()
-            losses = self.rows.run(orders, self.batch_size, self.engine.run)
+            self.engine.step.forget_losses()
+            try:
+                losses = self.rows.run(orders, self.batch_size, self.engine.run)
+            except KeyboardInterrupt:
+                self._book_whole_epochs(len(orders))
+                raise
             self.seconds = (time.perf_counter() - start) / len(orders)
             self._save()
             for epoch_losses in losses:
@@ -179,6 +184,15 @@ class _Epochs:
                     bar.set_postfix(loss=f"{est.loss_:.6g}", refresh=False)
                     bar.update()
             self.engine.rule.lr.value = np.float64(self._rate())
+
+    def _book_whole_epochs(self, epochs: int) -> None:
+        """Of a call of so many epochs that was interrupted: those that were done count."""
+        done = self.engine.step.losses
+        self._save()
+        if self.rows.dense and epochs > 1:
+            whole = len(done) // len(self.sizes)
+            for losses in done[: whole * len(self.sizes)].reshape(whole, -1):
+                self._epoch_ends(losses)
 
     def _sure_epochs(self) -> int:
         """How many epochs are sure to come, within limits of time and memory."""

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gpubp.train.callbacks import (
-    Callback,
-    EarlyStopping,
-    LRMonitor,
-    ModelCheckpoint,
-    TerminateOnNaN,
-)
+from gpubp.train.callbacks import Callback, LRMonitor, TerminateOnNaN
 from gpubp.train.history import History
 from gpubp.train.metrics import metric
+from gpubp.train.monitors import EarlyStopping, ModelCheckpoint
 from gpubp.train.trainer import Trainer
 
 if TYPE_CHECKING:

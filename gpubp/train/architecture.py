@@ -16,7 +16,7 @@ from gpubp.errors import CheckpointError, GpubpError
 from gpubp.nn.module import Module
 from gpubp.ops.random import default_generator
 
-_CHILDREN = "modules"
+_CHILDREN, _TIED = "modules", "tied"
 
 
 def describe(module: Module) -> dict[str, Any]:
@@ -24,10 +24,25 @@ def describe(module: Module) -> dict[str, Any]:
 
     Args:
         module: a Sequential of modules of `gpubp.nn`, nested as deep as you like, or one module.
+            Weights that are one stay one.
 
     Raises:
         CheckpointError: a module of another class, or an argument that is no JSON value.
     """
+    found = _described(module)
+    groups = tied(module)
+    return {**found, _TIED: groups} if groups else found
+
+
+def tied(module: Module) -> list[list[str]]:
+    """The names of each parameter or buffer that has several, in the order of registration."""
+    names: dict[int, list[str]] = {}
+    for name, slot in module._slots_by_name().items():
+        names.setdefault(id(slot), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _described(module: Module) -> dict[str, Any]:
     name = type(module).__name__
     if getattr(nn, name, None) is not type(module):
         raise CheckpointError(
@@ -35,7 +50,7 @@ def describe(module: Module) -> dict[str, Any]:
             "alone, and load them into a model that your own code builds."
         )
     if isinstance(module, nn.Sequential):
-        return {"type": name, _CHILDREN: [describe(child) for child in module]}
+        return {"type": name, _CHILDREN: [_described(child) for child in module]}
     if list(module.children()):
         raise CheckpointError(f"{name} holds other modules; a file describes Sequential alone.")
     return {"type": name, "args": _arguments(module)}
@@ -75,9 +90,29 @@ def build(description: Mapping[str, Any]) -> Module:
     """
     before = default_generator.state.value.copy()
     try:
-        return _build(description)
+        module = _build(description)
+        _tie(module, description.get(_TIED, []))
+        return module
     finally:
         default_generator.state.value = before
+
+
+def _tie(module: Module, groups: Any) -> None:
+    """Make one of the parameters or buffers of each group of names."""
+    try:
+        for first, *others in groups:
+            slots = module._slots_by_name()
+            for name in others:
+                if slots[name].shape != slots[first].shape or type(slots[name]) is not type(
+                    slots[first]
+                ):
+                    raise CheckpointError(
+                        f"{first} and {name} differ in shape: they cannot be one."
+                    )
+                owner, _, attribute = name.rpartition(".")
+                setattr(module.get_submodule(owner), attribute, slots[first])
+    except (GpubpError, TypeError, KeyError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"the weights cannot be tied as described: {error}.") from error
 
 
 def _build(description: Mapping[str, Any]) -> Module:

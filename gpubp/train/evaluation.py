@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from gpubp import totals
 from gpubp.backends import Backend, get_backend
-from gpubp.core import active_graph
+from gpubp.core import ArrayType, active_graph
 from gpubp.device_array import DeviceArray
 from gpubp.function import compile_function
 from gpubp.inference import Batched
 from gpubp.nn.module import Module
 from gpubp.runner import as_input
-from gpubp.train.metrics import Metric, find
-from gpubp.train.reading import Reading, is_labelled
+from gpubp.trace import trace
+from gpubp.train.metrics import Metric, accuracy_by_itself, find
+from gpubp.train.reading import Reading
 
 BATCH = 1024
 _INTEGERS = (np.dtype(np.int32), np.dtype(np.int64))
@@ -103,6 +104,31 @@ class Evaluator:
             ]
         return np.concatenate(parts)
 
+    def foreseen(self, arrays: Sequence[Any], total: int, floating: np.dtype[Any]) -> NDArray[Any]:
+        """Zeros in the place of the outputs of all samples, from traces: nothing is computed.
+
+        What makes `measure` impossible (a batch that the model or the loss does not take) raises
+        here as it would there.
+
+        Args:
+            arrays: as for `measure`.
+            total: how many of their samples will be measured.
+            floating: the model's dtype.
+        """
+        like = [as_input(a[:1], "data", floating) for a in arrays]
+        with mode(self._model, training=False):
+            for size in {min(BATCH, total), total % BATCH or min(BATCH, total)}:
+                types = [ArrayType((size, *a.shape[1:]), a.dtype) for a in like]
+                graph, _ = trace(self._outputs_and_loss, types)
+        outputs = graph.outputs[0]
+        return np.broadcast_to(np.zeros((), outputs.dtype), (total, *outputs.shape[1:]))
+
+    def check(self, metrics: Sequence[Metric], y: Any, outputs: NDArray[Any]) -> None:
+        """Raise what the named metrics will raise for these targets; functions are not called."""
+        for metric in metrics:
+            if metric.named:
+                metric.of(np.asarray(y), outputs, self._reading)
+
     def measure(
         self, arrays: Sequence[Any], floating: np.dtype[Any], metrics: Sequence[Metric] = ()
     ) -> dict[str, float]:
@@ -125,9 +151,7 @@ class Evaluator:
                 parts.append(outputs)
         outputs, y = np.concatenate(parts), np.asarray(arrays[1])
         found = {"loss": totals.together(np.stack(rows))}
-        wanted = list(metrics)
-        if is_labelled(y, outputs) and all(metric.name != "accuracy" for metric in wanted):
-            wanted = [*find(["accuracy"]), *wanted]
+        wanted = [*find(accuracy_by_itself(metrics, y, outputs)), *metrics]
         how = replace(self._reading, weights=np.asarray(arrays[2]) if len(arrays) > 2 else None)
         return {**found, **{metric.name: metric.of(y, outputs, how) for metric in wanted}}
 

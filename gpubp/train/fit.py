@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.data.sources import Block, Blocks
-from gpubp.totals import spoiled, together
+from gpubp.errors import DataError
+from gpubp.totals import spoiled
+from gpubp.train import foresight, resumption
 from gpubp.train.callbacks import Callback
 from gpubp.train.evaluation import training_mode
 from gpubp.train.history import History
@@ -26,6 +28,8 @@ from gpubp.train.inputs import Data
 from gpubp.train.interrupt import Interrupt
 from gpubp.train.plan import Plan
 from gpubp.train.progress import EpochProgress
+from gpubp.train.recording import is_spoiled, mean_loss, measured, part_of_epoch
+from gpubp.train.saving import Saver
 from gpubp.train.scheduling import advance
 
 if TYPE_CHECKING:
@@ -35,7 +39,6 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_UPDATES = 0.25
 SECONDS_BETWEEN_LOOKS = 1.0
 FIRST_CHUNK_BATCHES = 16
-_NO_ORDER = np.zeros(0, np.int64)
 
 
 class Fit:
@@ -59,44 +62,67 @@ class Fit:
         self._seen: Any = None
         self._deadline = time.monotonic() + (plan.max_time or float("inf"))
         self._interrupt = Interrupt()
+        self._saver = Saver(trainer, plan)
         self._last_epoch = 0
+        self._stream_samples: int | None = None  # of a stream's epoch, once one has ended
 
     def run(self) -> History:
         """Train to the end of the plan, or to what comes first."""
         trainer = self.trainer
         with training_mode(trainer.model):
             self._start()
+            foresight.check(trainer, self.plan, self.data)
             with self._interrupt:
                 self._run_epochs()
+                self._saver.after_end()
         return trainer.history
 
     def _run_epochs(self) -> None:
         trainer = self.trainer
-        for callback in trainer.callbacks:
-            callback.on_train_begin(trainer)
+        begun: list[Callback] = []
         try:
-            while trainer.stop_reason is None and trainer.epoch < self._last_epoch:
-                self._epoch()
-        finally:
             for callback in trainer.callbacks:
+                callback.on_train_begin(trainer)
+                begun.append(callback)
+            self._saver.check()
+            self._epochs()
+            self._saver.before_end()
+        finally:
+            for callback in begun:
                 callback.on_train_end(trainer)
+
+    def _epochs(self) -> None:
+        trainer = self.trainer
+        if trainer.stop_reason is None and trainer.resuming and self._budget_is_used_up():
+            trainer.stop("max_steps")
+            if trainer.position:
+                trainer.history.add(part_of_epoch(trainer, self.plan, self.data, None))
+        while trainer.stop_reason is None and trainer.epoch < self._last_epoch:
+            self._epoch()
 
     def _start(self) -> None:
         """Compile, and take over the state of the checkpoint to resume."""
         trainer, plan = self.trainer, self.plan
+        if trainer.ema is not None and trainer.ema.applied:
+            raise DataError(
+                "the parameters hold their averages: leave `with ema.apply():` before training."
+            )
+        now = resumption.options_of(trainer, plan)
         self._compile()
         if plan.resume is not None or trainer.pending is not None:
-            self._resume()
+            self._resume(now)
         else:
             trainer.resuming = False
             trainer.position, trainer.losses = 0, []
+            trainer.made = now
         if plan.resume is None:
             trainer.stop_reason = None
+            trainer.diverged = False
             trainer.fit_start, trainer.fit_steps = trainer.epoch, trainer.steps
         trainer.fit_facts = self._facts()
         self._last_epoch = trainer.fit_start + plan.epochs
 
-    def _resume(self) -> None:
+    def _resume(self, now: dict[str, Any]) -> None:
         """Go on from a checkpoint, or from a state that was loaded before."""
         from gpubp.train import state
 
@@ -104,7 +130,9 @@ class Fit:
         if path is not None:
             state.load(trainer, path, self._facts())
         self._compile()  # restored options may have made the program stale
-        state.put_pending(trainer, path or "the state that was loaded", self._facts())
+        state.put_pending(trainer, path, self._facts())
+        if path is not None:
+            trainer.made = resumption.compared(path, trainer.made, now)
         trainer.resuming = True
 
     def _compile(self) -> None:
@@ -122,6 +150,7 @@ class Fit:
             "batch_size": self.plan.batch_size,
             "shuffle": self.plan.shuffle,
             "split": None if self.data.rows is None else self.trainer.seed,
+            "drop_last": self.plan.drop_last,
         }
 
     def _order(self) -> NDArray[np.int64]:
@@ -130,12 +159,7 @@ class Fit:
         if trainer.position:
             trainer.rng.bit_generator.state = trainer.epoch_rng
         trainer.epoch_rng = trainer.rng.bit_generator.state
-        if self.data.samples is None:
-            return _NO_ORDER
-        rows = self.data.rows
-        if rows is None:
-            rows = np.arange(self.data.samples)
-        return trainer.rng.permutation(rows) if self.plan.shuffle else rows
+        return self.data.order(trainer.rng, self.plan.shuffle)
 
     def _epoch(self) -> None:
         trainer = self.trainer
@@ -143,37 +167,51 @@ class Fit:
         for callback in trainer.callbacks:
             callback.on_epoch_begin(trainer, number)
         samples, verbose = self.data.samples, self.plan.verbose
+        whole = False
         with EpochProgress(number, self._last_epoch, samples, verbose) as progress:
             if self._train(self._order(), progress):
-                record = {"epoch": number, "loss": self._mean_loss(), **self._measured()}
+                record = {"epoch": number, "loss": mean_loss(trainer)}
+                whole = self._measure(record)
+            if whole:
                 self._end_epoch(record)
             else:
+                self._must_stop()
                 record = self._leave_epoch()
             progress.finish({k: v for k, v in record.items() if k != "epoch"}, trainer.stop_reason)
+
+    def _measure(self, record: dict[str, float]) -> bool:
+        """Add what was measured to an epoch's record; False if Ctrl-C was pressed before its end.
+
+        The epoch does not count then: a resumed run measures it.
+        """
+        with self._interrupt.leaving():
+            if not self._interrupt.asked:
+                record.update(measured(self.trainer, self.data))
+                return True
+        return False
 
     def _end_epoch(self, record: dict[str, float]) -> None:
         """Count the epoch as done, then let the schedule, callbacks and checkpoint follow."""
         trainer = self.trainer
+        wrong = is_spoiled(trainer)
         trainer.epoch += 1
+        self._stream_samples = trainer.position
         trainer.position, trainer.losses = 0, []
         if trainer.scheduler_every == "epoch":
-            advance(trainer.scheduler, record)
+            advance(trainer.scheduler, trainer.watched, record)
         for callback in trainer.callbacks:
             callback.on_epoch_end(trainer, trainer.epoch, record)
         trainer.history.add(record)
         due = (trainer.epoch - trainer.fit_start) % self.plan.save_every == 0
-        if due or trainer.stop_reason or trainer.epoch >= self._last_epoch:
-            self._save()
+        # What was asked for while metrics were measured is heard before the next epoch.
+        if trainer.epoch >= self._last_epoch or self._must_stop() or due:
+            self._saver.save(wrong)
 
     def _leave_epoch(self) -> dict[str, float]:
         """Save, and record the part of an epoch that was trained on."""
-        trainer = self.trainer
-        self._save()
-        share = trainer.position / (self.data.samples or 2 * trainer.position)
-        record = {"epoch": trainer.epoch + share, "loss": self._mean_loss()}
-        if trainer.stop_reason != "interrupted":
-            record.update(self._measured())
-        trainer.history.add(record)
+        self._saver.save(is_spoiled(self.trainer))
+        record = part_of_epoch(self.trainer, self.plan, self.data, self._stream_samples)
+        self.trainer.history.add(record)
         return record
 
     def _train(self, order: NDArray[np.int64], progress: EpochProgress) -> bool:
@@ -189,7 +227,7 @@ class Fit:
                     ends = last and start + size >= len(block.order)
                     self._run(block, block.order[start : start + size], ends, progress)
                     start += size
-                    if self._must_stop() and trainer.position != self.data.samples:
+                    if self._must_stop() and not ends:
                         return False
         return True
 
@@ -211,21 +249,27 @@ class Fit:
     def _run(
         self, block: Block, chunk: NDArray[np.int64], ends: bool, progress: EpochProgress
     ) -> None:
-        """Run the steps of a chunk and note where training stands then.
+        """Run the steps of a chunk, or as many as Ctrl-C lets, and note where training stands then.
 
         With accumulated gradients, the batches that wait at the end of an epoch update too.
         """
         trainer, size = self.trainer, min(block.batch_size, len(chunk))
         checked = self._seen is block.arrays
         begin = time.perf_counter()
-        losses = trainer.step.run(
-            *block.arrays,
-            batch_size=size,
-            order=chunk,
-            shuffle=False,
-            flush=ends,
-            checked=checked,
-        )
+        trainer.step.forget_losses()
+        with self._interrupt.leaving():
+            trainer.step.run(
+                *block.arrays,
+                batch_size=size,
+                order=chunk,
+                shuffle=False,
+                flush=ends,
+                checked=checked,
+            )
+        losses = trainer.step.losses
+        if not len(losses):
+            return
+        chunk = chunk[: size * len(losses)]
         seconds = max(time.perf_counter() - begin, 1e-9)
         self._rate, self._seen = len(losses) / seconds, block.arrays
         rows = trainer.step.totals
@@ -238,7 +282,7 @@ class Fit:
         progress.advance(len(chunk), seconds, float(shown[-1]) if len(shown) else float("nan"))
         every = self.plan.save_every_steps
         if every and trainer.steps % every == 0:
-            self._save()
+            self._saver.save(is_spoiled(trainer))
 
     def _chunk(self, progress: EpochProgress) -> int:
         """Steps to run before Python looks around."""
@@ -254,33 +298,15 @@ class Fit:
 
     def _must_stop(self) -> bool:
         """Whether there is a reason to stop; the trainer then knows it."""
-        trainer, plan = self.trainer, self.plan
+        trainer = self.trainer
         if self._interrupt.asked:
             trainer.stop("interrupted")
-        if plan.max_steps is not None and trainer.steps - trainer.fit_steps >= plan.max_steps:
+        if self._budget_is_used_up():
             trainer.stop("max_steps")
         if time.monotonic() >= self._deadline:
             trainer.stop("max_time")
         return trainer.stop_reason is not None
 
-    def _save(self) -> None:
-        if self.plan.checkpoint is not None:
-            self.trainer.save(self.plan.checkpoint, self.plan.extra)
-
-    def _mean_loss(self) -> float:
-        """The loss of the samples so far: one sum, so that where chunks end does not matter."""
-        return together(np.concatenate(self.trainer.losses))
-
-    def _measured(self) -> dict[str, float]:
-        """Metrics on the training data, and everything on the held-out data."""
-        data, found = self.data, {}
-        measure, floating = self.trainer.evaluator.measure, self.trainer.floating
-        if data.metrics and data.train is not None:
-            rows = data.rows
-            arrays = data.train if rows is None else tuple(a[rows] for a in data.train)
-            values = measure(arrays, floating, data.metrics)
-            found = {metric.name: values[metric.name] for metric in data.metrics}
-        if data.held_out is not None:
-            held = measure(data.held_out, floating, data.metrics)
-            found.update({f"val_{key}": value for key, value in held.items()})
-        return found
+    def _budget_is_used_up(self) -> bool:
+        trainer, most = self.trainer, self.plan.max_steps
+        return most is not None and trainer.steps - trainer.fit_steps >= most

@@ -35,6 +35,7 @@ class Data:
     Attributes:
         source: to train on.
         rows: the rows of it to train on; None for all, or where their number is not known.
+        dropped: how many of them each epoch leaves out, because they do not fill a batch.
         train: X, y and perhaps sample weights, for metrics on the training data; None for streams.
         held_out: X, y and perhaps sample weights, or None.
         metrics: to measure on both.
@@ -45,11 +46,22 @@ class Data:
     train: Arrays | None
     held_out: Arrays | None
     metrics: list[Metric]
+    dropped: int = 0
 
     @property
     def samples(self) -> int | None:
-        """Samples an epoch, if known."""
-        return self.source.samples if self.rows is None else len(self.rows)
+        """Samples that an epoch trains on, if known."""
+        found = self.source.samples if self.rows is None else len(self.rows)
+        return None if found is None else found - self.dropped
+
+    def order(self, rng: np.random.Generator, shuffle: bool) -> NDArray[np.int64]:
+        """The rows of an epoch in the order of training; none where they are not known."""
+        if self.samples is None:
+            return np.zeros(0, np.int64)
+        rows = self.rows
+        if rows is None:
+            rows = np.arange(self.source.samples or 0)
+        return (rng.permutation(rows) if shuffle else rows)[: self.samples]
 
 
 def prepare(
@@ -61,6 +73,8 @@ def prepare(
     sample_weight: ArrayLike | None,
     class_weight: ClassWeight | None,
     metrics: Sequence[str | UserMetric | Metric],
+    batch_size: int,
+    drop_last: bool,
 ) -> Data:
     """Check and convert; the arguments are those of `Trainer.fit`."""
     found = metrics_module.find(metrics)
@@ -76,6 +90,13 @@ def prepare(
                 "an iterable of batches has no validation_split, sample_weight or class_weight: "
                 "give validation_data, and batches (x, y, weights)."
             )
+        if found and held_out is None:
+            raise DataError(
+                "metrics of an iterable of batches are measured on validation_data: give it, or "
+                "leave metrics out."
+            )
+        if drop_last:
+            raise DataError("drop_last is for arrays: an iterable makes its own batches.")
         return Data(_stream(X, trainer.floating), None, None, held_out, found)
     given = (X, y) if sample_weight is None else (X, y, sample_weight)
     arrays = checked(trainer, given, ("X", "y", "sample_weight"))
@@ -89,7 +110,14 @@ def prepare(
     source: Source = ArraySource(trained)
     if any(map(is_mapped, trained)):
         source = MappedSource(trained, trainer.floating)
-    return Data(source, rows, arrays, held_out, found)
+    count = len(arrays[0]) if rows is None else len(rows)
+    if drop_last and count < batch_size:
+        raise DataError(
+            f"drop_last=True leaves nothing of {count} samples in batches of {batch_size}: choose "
+            "smaller batches."
+        )
+    dropped = count % batch_size if drop_last else 0
+    return Data(source, rows, arrays, held_out, found, dropped)
 
 
 def _class_weighted(

@@ -1,9 +1,15 @@
-"""Ctrl-C while training: the first asks to stop after whole steps, the second stops at once."""
+"""Ctrl-C while training: the first asks to stop after whole steps, the second stops at once.
+
+The first one ends what can be left at its steps' ends, or done again: a run of steps, a
+measurement. Elsewhere (in callbacks, while a checkpoint is written) it is noted and nothing else.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -20,6 +26,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.asked = False
+        self._leave = self._twice = False
         self._before: Any = None
         self._installed = False
 
@@ -32,9 +39,21 @@ class Interrupt:
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        self._twice, self.asked = self.asked, True
+        if self._twice or self._leave:
             raise KeyboardInterrupt
-        self.asked = True
+
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """A context that the first Ctrl-C ends: what it does may be left half done."""
+        self._leave = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._twice or not self.asked:
+                raise
+        finally:
+            self._leave = False
 
     def __exit__(
         self,

@@ -24,7 +24,8 @@ class CSVLogger(Callback):
     """Writes one line an epoch to a CSV file, as it ends.
 
     The file holds the trainer's whole history: when training begins it is written anew from that,
-    so a run that is resumed leaves no gaps and no line twice.
+    so a run that is resumed leaves no gaps and no line twice. When it ends, an epoch that was left
+    unfinished has its line too.
 
     Args:
         path: the file.
@@ -34,6 +35,7 @@ class CSVLogger(Callback):
         self.path = Path(path)
         self._file: TextIO | None = None
         self._columns: list[str] = []
+        self._lines = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
@@ -49,6 +51,7 @@ class CSVLogger(Callback):
         except OSError as error:
             raise DataError(f"{self.path} cannot be written: {error.strerror}.") from error
         self._open(list(trainer.history))
+        self._lines = len(trainer.history.records)
 
     def _open(self, columns: list[str]) -> None:
         self._columns = columns
@@ -57,6 +60,7 @@ class CSVLogger(Callback):
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: dict[str, float]) -> None:
         """Append a line; a new column makes the file be written again."""
         assert self._file is not None
+        self._lines += 1
         if set(record) - set(self._columns):
             self._file.close()
             trainer.history.to_csv(self.path, [record])
@@ -66,10 +70,12 @@ class CSVLogger(Callback):
         self._file.flush()
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """Close the file."""
+        """Close the file; what the history holds beyond it is written first."""
         if self._file is not None:
             self._file.close()
             self._file = None
+            if len(trainer.history.records) > self._lines:
+                trainer.history.to_csv(self.path)
 
 
 class TensorBoard(Callback):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpubp.atomic import replacing
 from gpubp.errors import DataError, missing_extra
+from gpubp.step import Step
 from gpubp.totals import spoiled
 from gpubp.train import inputs
 from gpubp.train.evaluation import training_mode
@@ -31,8 +34,9 @@ class LRFinder:
     """Trains for some steps with a growing learning rate, notes the losses, and undoes it all.
 
     Args:
-        trainer: whose model, loss and optimiser are tried. Parameters, optimiser state, learning
-            rates and random counters are as before afterwards.
+        trainer: whose model, loss and optimiser are tried. Parameters, buffers, optimiser state,
+            learning rates, momenta, random counters, averages, loss scale, modes, and gradients
+            that wait for an update are as before afterwards. A schedule does not move at all.
 
     Attributes:
         rates: the learning rates tried.
@@ -76,23 +80,31 @@ class LRFinder:
         arrays = inputs.checked(self.trainer, (X, y), ("X", "y"))
         size = min(batch_size, len(arrays[0]))
         rates = np.geomspace(min_lr, max_lr, steps)
-        step = self.trainer.step
+        # A schedule in the step would move the rates, and might end before the test does.
+        step = self.trainer.step.unscheduled()
         with training_mode(self.trainer.model):
             step.prepare(*[a[:size] for a in arrays])
-            saved = [(slot, slot.value.copy()) for slot in step.written_slots()]
-            before = [group["lr"] for group in self.trainer.optimizer.param_groups]
-            try:
-                found = self._losses(arrays, size, rates)
-            finally:
-                for slot, value in saved:
-                    slot.value = value
-                for group, rate in zip(self.trainer.optimizer.param_groups, before, strict=True):
-                    group["lr"] = rate
+            with self._undone(step):
+                found = self._losses(step, arrays, size, rates)
         self.rates, self.losses = np.array([r for r, _ in found]), np.array([v for _, v in found])
         return self.suggestion()
 
+    @contextmanager
+    def _undone(self, step: Step) -> Iterator[None]:
+        """Whatever the step writes, and the learning rates, are put back at the end."""
+        groups = self.trainer.optimizer.param_groups
+        saved = [(slot, slot.value.copy()) for slot in step.written_slots()]
+        before = [group["lr"] for group in groups]
+        try:
+            yield
+        finally:
+            for slot, value in saved:
+                slot.value = value
+            for group, rate in zip(groups, before, strict=True):
+                group["lr"] = rate
+
     def _losses(
-        self, arrays: tuple[NDArray[Any], ...], size: int, rates: NDArray[np.float64]
+        self, step: Step, arrays: tuple[NDArray[Any], ...], size: int, rates: NDArray[np.float64]
     ) -> list[tuple[float, float]]:
         rng = np.random.default_rng(self.trainer.seed)
         smooth, best = 0.0, math.inf
@@ -100,7 +112,7 @@ class LRFinder:
         for rate in rates.tolist():
             for group in self.trainer.optimizer.param_groups:
                 group["lr"] = rate
-            step, rows = self.trainer.step, rng.choice(len(arrays[0]), size, replace=False)
+            rows = rng.choice(len(arrays[0]), size, replace=False)
             batch = [a[rows] for a in arrays]
             loss = float(step.run(*batch, batch_size=size, shuffle=False, flush=False)[0])
             if not math.isfinite(loss) and not spoiled(step.totals)[0]:

@@ -19,8 +19,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.errors import DataError, unknown_name
-from gpubp.train.reading import AS_GIVEN, Floats, Reading, Rows, class_axis, rows_of
+from gpubp.errors import DataError, unknown_name, warn
+from gpubp.train.reading import (
+    AS_GIVEN,
+    Floats,
+    Reading,
+    Rows,
+    class_axis,
+    is_labelled,
+    rows_of,
+)
 from gpubp.train.regression import mae, mse, r2, rmse
 
 __all__ = [
@@ -39,6 +47,8 @@ __all__ = [
     "top_k_accuracy",
 ]
 
+# What the history and `LRMonitor` write.
+_TAKEN = re.compile(r"epoch|loss|lr(_\d+)?|val_.*")
 UserMetric = Callable[[NDArray[Any], NDArray[Any]], float]
 
 
@@ -64,12 +74,14 @@ class Metric:
         compute: takes (targets, outputs, threshold, how to read them).
         threshold: above which an output means yes; None: what the loss says.
         weighted: by the samples' weights, where there are any.
+        named: it is one of `names()`, and no function of the user's.
     """
 
     name: str
     compute: Compute
     threshold: float | None = None
     weighted: bool = False
+    named: bool = True
 
     def of(self, y: NDArray[Any], outputs: NDArray[Any], how: Reading = AS_GIVEN) -> float:
         """Its value.
@@ -116,10 +128,38 @@ def find(metrics: Iterable[str | UserMetric | Metric]) -> list[Metric]:
         metrics: names of `names()`, metrics with options (`metric`), or functions of (targets,
             outputs) to a number, which are called by their `__name__`.
 
+            A function whose name is taken (by another one, or by what the history keeps for itself:
+            epoch, loss, lr, val_...) gets another name, with a warning.
+
     Raises:
         UnknownNameError: no such metric, with the nearest.
+        DataError: a name that stands twice.
     """
-    return [m if isinstance(m, Metric) else _user(m) if callable(m) else _named(m) for m in metrics]
+    found = [
+        m if isinstance(m, Metric) else _user(m) if callable(m) else _named(m) for m in metrics
+    ]
+    known = [metric.name for metric in found if metric.named]
+    for name in known:
+        if known.count(name) > 1 or _TAKEN.fullmatch(name):
+            why = "stands twice" if known.count(name) > 1 else "has a name that the history keeps"
+            raise DataError(f"the metric {name!r} {why}; give it another label.")
+    return [m if m.named else replace(m, name=_free_name(m.name, known)) for m in found]
+
+
+def _free_name(name: str, known: list[str]) -> str:
+    """A name that the history has a place for; `known` grows by it."""
+    free = f"metric_{name}" if _TAKEN.fullmatch(name) else name
+    count = 1
+    while free in known:
+        count += 1
+        free = f"{name}_{count}"
+    if free != name:
+        warn(
+            f"a metric cannot be called {name!r} here, for that name is taken: it is recorded as "
+            f"{free!r}. Give functions names of their own (def, or fn.__name__ = ...)."
+        )
+    known.append(free)
+    return free
 
 
 def names() -> list[str]:
@@ -129,7 +169,18 @@ def names() -> list[str]:
 
 def _user(fn: UserMetric) -> Metric:
     name = getattr(fn, "__name__", type(fn).__name__)
-    return Metric(name, lambda y, outputs, threshold=0.5, how=AS_GIVEN: float(fn(y, outputs)))
+
+    def compute(
+        y: NDArray[Any], outputs: NDArray[Any], threshold: float = 0.5, how: Reading = AS_GIVEN, /
+    ) -> float:
+        value = np.asarray(fn(y, outputs))
+        if value.size != 1 or value.dtype.kind not in "fiub":
+            raise DataError(
+                f"the metric {name} gave {value.dtype} of shape {value.shape}; expected a number."
+            )
+        return float(value.reshape(()))
+
+    return Metric(name, compute, named=False)
 
 
 def _named(name: str) -> Metric:
@@ -156,6 +207,14 @@ def accuracy(
         return math.nan
     right = rows.true == rows.found(threshold)
     return _average(right.all(axis=1) if rows.kind == "labels" else right, rows.weights)
+
+
+def accuracy_by_itself(
+    metrics: Iterable[Metric], y: NDArray[Any], outputs: NDArray[Any]
+) -> list[str]:
+    """["accuracy"] where it is measured without being asked for: targets are class labels."""
+    asked = any(metric.name == "accuracy" for metric in metrics)
+    return ["accuracy"] if is_labelled(y, outputs) and not asked else []
 
 
 def _average(values: NDArray[Any], weights: Floats | None) -> float:
@@ -228,8 +287,7 @@ def auc(
     scikit-learn), by the outputs if each row sums to 1, else by their softmax; for two outputs by
     their difference. For several labels a row, the mean over labels.
 
-    Raises:
-        DataError: a class has no samples, or no others.
+    A class without samples, or without others, has no ROC curve: NaN, with a warning.
     """
     rows = rows_of("auc", y, outputs, how)
     if rows.spoiled:
@@ -263,7 +321,11 @@ def _binary_auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | N
     yes = np.bincount(which, weights * positive)
     no = np.bincount(which, weights * ~positive)
     if yes.sum() == 0 or no.sum() == 0:
-        raise DataError("auc needs samples of every class, and others; a class has none here.")
+        warn(
+            "auc is not defined, and NaN is taken: it needs samples of every class, and others; a "
+            "class has none here."
+        )
+        return math.nan
     below = np.cumsum(no) - no / 2
     return float(yes @ below / (yes.sum() * no.sum()))
 

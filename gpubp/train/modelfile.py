@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gpubp.errors import CheckpointError, GpubpError
 from gpubp.nn.module import LoadResult, Module
 from gpubp.train import architecture, tensorfile
@@ -17,6 +19,8 @@ from gpubp.train.tensorfile import Path_, Tensors
 VERSION = 1
 MODEL, CHECKPOINT = "model", "checkpoint"
 PREFIX = "model."
+# In the record of a checkpoint: the weights that the run ended with, if not the last ones.
+ENDED = "ended"
 
 
 class Loaded(NamedTuple):
@@ -63,7 +67,8 @@ def structure_of(model: Module) -> dict[str, Any] | None:
 
 
 def load_model(path: Path_) -> Loaded:
-    """Read the model of a model file or of a checkpoint.
+    """Read the model of a model file or of a checkpoint: as the run ended, with its best weights
+    if it ended with these.
 
     Raises:
         CheckpointError: the file is damaged, foreign, newer, or holds no structure.
@@ -102,16 +107,47 @@ def load_weights(path: Path_, model: Module, strict: bool = True) -> LoadResult:
 
 
 def weights_of(tensors: Tensors, record: Mapping[str, Any]) -> Tensors:
-    """The state dict among the arrays of a file."""
+    """The weights to use, among the arrays of a file: those that the run ended with.
+
+    A run ends with others than its last ones where a callback puts the best ones back.
+    """
+    if ENDED in record:
+        found: Tensors = tensorfile.unpack(record[ENDED], tensors)
+        return found
+    return last_weights(tensors, record)
+
+
+def last_weights(tensors: Tensors, record: Mapping[str, Any]) -> Tensors:
+    """The weights after the last step: from where a run goes on."""
     if record.get("kind") != CHECKPOINT:
         return tensors
     return {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
 
 
 def put_weights(path: Path_, model: Module, weights: Tensors, strict: bool = True) -> LoadResult:
-    """`model.load_state_dict`, with errors that name the file."""
+    """`model.load_state_dict`, with errors that name the file.
+
+    A name that is missing is no fault if the model has the same weight under another name.
+
+    Raises:
+        CheckpointError: the weights do not fit, or are different where the model has one weight.
+    """
+    for name, array in weights.items():
+        if array.dtype.kind not in "fiub":
+            raise CheckpointError(f"{path}: {name} has dtype {array.dtype}; weights are real.")
+    found = dict(weights)
+    for names in architecture.tied(model):
+        given = [name for name in names if name in weights]
+        for name in given[1:]:
+            if not np.array_equal(weights[name], weights[given[0]], equal_nan=True):
+                raise CheckpointError(
+                    f"{path} does not fit the model, where {given[0]} and {name} are one weight: "
+                    "the file holds different values for them."
+                )
+        if given:
+            found.update(dict.fromkeys(names, weights[given[0]]))
     try:
-        return model.load_state_dict(weights, strict)
+        return model.load_state_dict(found, strict)
     except GpubpError as error:
         raise CheckpointError(f"{path} does not fit the model: {error}") from error
 

@@ -27,6 +27,7 @@ class Plan:
     save_every_steps: int | None
     resume: Path_ | None
     extra: Mapping[str, Any] | None = None
+    drop_last: bool = False
 
     def check(self) -> None:
         """Raise DataError if a number is out of range."""

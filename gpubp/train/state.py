@@ -11,7 +11,8 @@ gradients, averaged weights). An array that is there twice is stored once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 # Reasons to stop that a resumed run does not inherit.
 PASSING = ("interrupted", "max_steps", "max_time")
-_PARTS = ("optimizer", "slots", "losses", "scheduler", "callbacks", "history", "rng", "generator")
+_PARTS = (
+    "optimizer", "slots", "losses", "scheduler", "callbacks", "history", "rng", "generator", "ema",
+    "loss_scale", "made",
+)  # fmt: skip
 _NUMBERS = ("epoch", "steps", "position", "fit_start", "fit_steps", "fit_facts", "stop_reason")
 
 
@@ -48,12 +52,33 @@ class Pending:
 
 def save(trainer: Trainer, path: Path_, extra: Mapping[str, Any] | None = None) -> None:
     """Write the state; see `Trainer.save`."""
-    tensors: Tensors = {PREFIX + k: v for k, v in trainer.model.state_dict().items()}
+    tensors: Tensors = {}
+    with own_weights(trainer):
+        record = packed(trainer, extra, tensors)
+    tensorfile.write(path, tensors, record)
+
+
+def own_weights(trainer: Trainer) -> AbstractContextManager[None]:
+    """While open, parameters hold their own weights, inside `ema.apply()` too."""
+    return nullcontext() if trainer.ema is None else trainer.ema.own_weights()
+
+
+def packed(trainer: Trainer, extra: Mapping[str, Any] | None, tensors: Tensors) -> dict[str, Any]:
+    """The record of a state; its arrays go to `tensors`.
+
+    Raises:
+        CheckpointError: something that cannot be saved.
+    """
+    tensors.update({PREFIX + k: v for k, v in trainer.model.state_dict().items()})
+    scale, average = trainer.step.settings.loss_scale, trainer.ema
     parts = {
         "optimizer": trainer.optimizer.state_dict(),
         "slots": _values(trainer),
         "losses": np.concatenate(trainer.losses) if trainer.losses else np.zeros((0, 1, 2)),
-        "scheduler": None if trainer.scheduler is None else trainer.scheduler.state_dict(),
+        "scheduler": _of_schedule(trainer.scheduler),
+        "ema": None if average is None else average.state_dict(),
+        "loss_scale": None if scale is None else scale.state_dict(),
+        "made": trainer.made,
         "callbacks": _callbacks(trainer),
         "history": _whole_epochs(trainer),
         "rng": _order_state(trainer),
@@ -62,13 +87,41 @@ def save(trainer: Trainer, path: Path_, extra: Mapping[str, Any] | None = None) 
     }
     if trainer.stop_reason in PASSING:
         parts["stop_reason"] = None
-    record = {
+    return {
         "kind": CHECKPOINT,
         "version": VERSION,
         "model": modelfile.structure_of(trainer.model),
         "extra": tensorfile.pack(dict(extra or {}), {}, "extra"),
         "trainer": {name: tensorfile.pack(value, tensors, name) for name, value in parts.items()},
     }
+
+
+def check_savable(trainer: Trainer, extra: Mapping[str, Any] | None) -> None:
+    """Raise CheckpointError for what the user brings, and a file cannot hold."""
+    for name, value in (
+        ("scheduler", _of_schedule(trainer.scheduler)),
+        ("callbacks", _callbacks(trainer)),
+        ("extra", dict(extra or {})),
+    ):
+        tensorfile.pack(value, {}, name)
+
+
+def _of_schedule(scheduler: Any) -> Any:
+    if scheduler is not None and not hasattr(scheduler, "state_dict"):
+        raise CheckpointError(
+            f"{type(scheduler).__name__} has no state_dict(), so a checkpoint cannot hold where "
+            "the schedule stands. Give it state_dict() and load_state_dict(state)."
+        )
+    return None if scheduler is None else scheduler.state_dict()
+
+
+def add_ended(path: Path_, weights: Tensors) -> None:
+    """Add to a checkpoint the weights that its run ended with, which are not its last ones.
+
+    A run that is resumed goes on from the last ones; whoever asks the file for a model gets these.
+    """
+    tensors, record = tensorfile.read(path)
+    record[modelfile.ENDED] = tensorfile.pack(weights, tensors, modelfile.ENDED)
     tensorfile.write(path, tensors, record)
 
 
@@ -87,13 +140,16 @@ def load(trainer: Trainer, path: Path_, facts: dict[str, Any] | None = None) -> 
         has, needs = ("no", "has one") if found["scheduler"] is None else ("a", "has none")
         raise CheckpointError(f"{path} holds {has} scheduler; this trainer {needs}.")
     pending = Pending(found["slots"], found["callbacks"])
-    _put(trainer, path, found, pending, modelfile.weights_of(tensors, record), facts)
+    with own_weights(trainer):
+        _put(trainer, path, found, pending, modelfile.last_weights(tensors, record), facts)
     default_generator.state.value = np.array(found["generator"], np.int64)
     trainer.epoch_rng = found["rng"]
     trainer.history.records[:] = found["history"]
     trainer.losses = [found["losses"]] if found["position"] else []
     for name in _NUMBERS:
         setattr(trainer, name, found[name])
+    trainer.made = found["made"]
+    trainer.diverged = False
     trainer.pending = pending
     return dict(record["extra"])
 
@@ -106,26 +162,35 @@ def _put(
     weights: Tensors,
     facts: dict[str, Any] | None,
 ) -> None:
-    """Give weights, optimiser and schedule what was found; all of them, or none."""
-    before = trainer.model.state_dict(), trainer.optimizer.state_dict()
+    """Give weights, optimiser, schedule and averages what was found; all of them, or none."""
+    before: list[tuple[Any, Any]] = [(trainer.model, trainer.model.state_dict())]
     modelfile.put_weights(path, trainer.model, weights)
-    changed = False
     try:
         if facts is not None:
             _check_fits(trainer, path, pending)
             _check_facts(path, found, facts)
-        trainer.optimizer.load_state_dict(found["optimizer"])
-        changed = True
-        if trainer.scheduler is not None:
-            trainer.scheduler.load_state_dict(found["scheduler"])
+        for owner, content in _owners(trainer, found):
+            before.append((owner, owner.state_dict()))
+            owner.load_state_dict(content)
         trainer.rng.bit_generator.state = found["rng"]
     except (GpubpError, LookupError, TypeError, ValueError) as error:
-        trainer.model.load_state_dict(before[0])
-        if changed:
-            trainer.optimizer.load_state_dict(before[1])
+        for owner, content in reversed(before):
+            owner.load_state_dict(content)
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} does not fit the optimizer: {error}") from error
+
+
+def _owners(trainer: Trainer, found: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Whoever has a state of its own beside the model, and what was found for it."""
+    yield trainer.optimizer, found["optimizer"]
+    if trainer.scheduler is not None:
+        yield trainer.scheduler, found["scheduler"]
+    scale = trainer.step.settings.loss_scale
+    if trainer.ema is not None and found["ema"] is not None:
+        yield trainer.ema, {k: v for k, v in found["ema"].items() if k != "decay"}
+    if scale is not None and found["loss_scale"] is not None:
+        yield scale, found["loss_scale"]
 
 
 def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,10 +215,11 @@ def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str
 
 def _check_facts(path: Path_, found: Mapping[str, Any], facts: dict[str, Any]) -> None:
     """Raise CheckpointError if the order of an epoch in progress would be another one."""
-    if found["position"] and found["fit_facts"] != facts:
+    was = found["fit_facts"]
+    if found["position"] and was != facts:
         raise CheckpointError(
-            f"{path} stands within an epoch of {found['fit_facts']}; this call has {facts}. To go "
-            "on, they must be the same."
+            f"{path} stands within an epoch of {was}; this call has {facts}. To go on, they must "
+            "be the same."
         )
 
 
@@ -176,21 +242,36 @@ def _check_fits(trainer: Trainer, path: Path_, pending: Pending) -> None:
         )
 
 
-def put_pending(trainer: Trainer, path: Path_, facts: dict[str, Any]) -> None:
+def put_pending(trainer: Trainer, path: Path_ | None, facts: dict[str, Any]) -> None:
     """Give the compiled step's slots and the callbacks what a checkpoint held for them.
+
+    Args:
+        trainer: whose step is compiled.
+        path: of the checkpoint, which was read just now; None if `Trainer.load` did it earlier.
+            What has a name of its own may have been changed since then, and is left as it is.
+        facts: of the call of `fit`.
 
     Raises:
         CheckpointError: other slots, other callbacks, or another order within an epoch.
     """
     pending = trainer.pending
     assert pending is not None
-    _check_fits(trainer, path, pending)
-    _check_facts(path, {n: getattr(trainer, n) for n in _NUMBERS}, facts)
+    where = path or "the state that was loaded"
+    _check_fits(trainer, where, pending)
+    _check_facts(where, {n: getattr(trainer, n) for n in _NUMBERS}, facts)
+    named = set() if path is not None else _named(trainer)
     for slot, value in zip(trainer.step.written_slots(), pending.slots):
-        slot.value = value
+        if id(slot) not in named:
+            slot.value = value
     for callback, (_, content) in zip(trainer.callbacks, pending.callbacks, strict=True):
         callback.load_state_dict(content)
     trainer.pending = None
+
+
+def _named(trainer: Trainer) -> set[int]:
+    """Slots that loading has set by their names: weights, buffers, learning rates."""
+    model, groups = trainer.model, trainer.optimizer.param_groups
+    return {id(s) for s in (*model.parameters(), *model.buffers(), *(g.lr for g in groups))}
 
 
 def _values(trainer: Trainer) -> list[NDArray[Any]]:
@@ -208,7 +289,7 @@ def _callbacks(trainer: Trainer) -> list[Any]:
 def _whole_epochs(trainer: Trainer) -> list[dict[str, float]]:
     """The records, without that of an epoch which a resumed run will finish."""
     records = trainer.history.records
-    unfinished = trainer.position > 0 and bool(records) and records[-1]["epoch"] % 1 != 0
+    unfinished = trainer.position > 0 and bool(records) and records[-1]["epoch"] > trainer.epoch
     return records[:-1] if unfinished else list(records)
 
 

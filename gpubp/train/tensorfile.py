@@ -4,8 +4,9 @@ Comes in: arrays by name, and a record of JSON values. Goes out: the same, or a 
 that names the file and what is wrong. Nothing in a file is ever executed.
 
 Holds in between: a file that was written here carries the SHA-256 of all its bytes (its own 64
-digits counted as zeros), so that no changed bit goes unnoticed. Files that other programs wrote
-in this format (PyTorch's weights, say) have no digest and are read where the caller allows it.
+digits counted as zeros), so that no changed bit goes unnoticed, and the same content is the same
+bytes. Files that other programs wrote in this format (PyTorch's weights, say) have no digest and
+are read where the caller allows it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ from gpubp.errors import CheckpointError, MissingExtraError
 Tensors = dict[str, NDArray[Any]]
 Path_ = str | os.PathLike[str]
 
+# What NumPy has of the format's dtypes, by the format's names.
+_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+    "BOOL": "bool", "C64": "complex64",
+}  # fmt: skip
 _UNSEALED = b"0" * 64
 _RECORD, _DIGEST = "gpubp", "sha256"
 
@@ -39,15 +46,18 @@ def write(path: Path_, tensors: Mapping[str, NDArray[Any]], record: Mapping[str,
         record: JSON values; NaN and infinity are kept.
 
     Raises:
-        CheckpointError: the folder does not exist or cannot be written.
+        CheckpointError: the folder does not exist or cannot be written, or an array of a dtype that
+            the format does not have.
     """
+    for name, array in tensors.items():
+        check_dtype(name, np.asarray(array))
     metadata = {
         "format": "pt",
         _RECORD: json.dumps(record, sort_keys=True),
         _DIGEST: _UNSEALED.decode(),
     }
     arrays = {name: np.ascontiguousarray(a).reshape(np.shape(a)) for name, a in tensors.items()}
-    raw: bytes = _package().save(arrays, metadata=metadata)
+    raw = _in_order(_package().save(arrays, metadata=metadata))
     mark = _seal_of(_UNSEALED)
     raw = raw.replace(mark, _seal_of(hashlib.sha256(raw).hexdigest().encode()), 1)
     try:
@@ -55,6 +65,25 @@ def write(path: Path_, tensors: Mapping[str, NDArray[Any]], record: Mapping[str,
             file.write(raw)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def check_dtype(name: str, array: NDArray[Any]) -> None:
+    """Raise CheckpointError unless files can hold arrays of this dtype."""
+    if array.dtype.name not in _DTYPES.values():
+        raise CheckpointError(
+            f"{name} has dtype {array.dtype}, which files cannot hold; supported are "
+            f"{', '.join(_DTYPES.values())}. Convert it first."
+        )
+
+
+def _in_order(raw: bytes) -> bytes:
+    """The same file with its metadata by name: the package writes them in any order."""
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + raw[8 + length :]
 
 
 def read(path: Path_, sealed: bool = True) -> tuple[Tensors, dict[str, Any]]:
@@ -68,7 +97,8 @@ def read(path: Path_, sealed: bool = True) -> tuple[Tensors, dict[str, Any]]:
         The arrays, and the record ({} in a file of another program).
 
     Raises:
-        CheckpointError: the file is missing, unreadable, truncated, changed or of another kind.
+        CheckpointError: the file is missing, unreadable, truncated, changed or of another kind, or
+            holds an array of a dtype that NumPy does not have.
     """
     try:
         raw = Path(path).read_bytes()
@@ -76,17 +106,29 @@ def read(path: Path_, sealed: bool = True) -> tuple[Tensors, dict[str, Any]]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
     package = _package()
     try:
-        tensors: Tensors = package.load(raw)
         length = int.from_bytes(raw[:8], "little")
-        metadata = json.loads(raw[8 : 8 + length]).get("__metadata__", {})
+        header = json.loads(raw[8 : 8 + length])
+        metadata = header.pop("__metadata__", {})
+        foreign = {n: e["dtype"] for n, e in header.items() if e["dtype"] not in _DTYPES}
+        tensors: Tensors = {} if foreign else package.load(raw)
     except Exception as error:
         raise CheckpointError(
             f"{path} is no safetensors file, or it is truncated or damaged ({error})."
         ) from error
+    for name, dtype in foreign.items():
+        raise CheckpointError(
+            f"{path}: {name} has dtype {dtype}, which NumPy does not have; supported are "
+            f"{', '.join(_DTYPES)}. Convert it in the program that wrote it (tensor.float() in "
+            "PyTorch)."
+        )
     ours = _RECORD in metadata or _DIGEST in metadata
     if not ours and sealed:
         raise CheckpointError(f"{path} was not written by gpubp: it holds weights alone.")
-    return tensors, _verified(path, raw, metadata) if ours else {}
+    if ours:
+        return tensors, _verified(path, raw, metadata)
+    # safetensors.torch.save_model leaves out names of shared tensors, and notes the names it kept.
+    shared = {n: tensors[k] for n, k in metadata.items() if n not in tensors and k in tensors}
+    return {**tensors, **shared}, {}
 
 
 def _verified(path: Path_, raw: bytes, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -129,6 +171,7 @@ def pack(value: Any, tensors: Tensors, name: str) -> Any:
         CheckpointError: a value of another type.
     """
     if isinstance(value, np.ndarray):
+        check_dtype(name, value)
         return {"$tensor": _put(value, tensors, name)}
     if isinstance(value, np.generic):
         return value.item()

@@ -23,6 +23,7 @@ from gpubp.errors import DataError, unknown_name
 from gpubp.interop import check_dtype
 from gpubp.nn.module import Module
 from gpubp.noted import Noted
+from gpubp.optim.averaging import EMA
 from gpubp.optim.base import Optimizer
 from gpubp.runner import as_input
 from gpubp.step import Step, compile_step
@@ -34,6 +35,7 @@ from gpubp.train.fit import Fit
 from gpubp.train.history import History
 from gpubp.train.metrics import Metric, UserMetric
 from gpubp.train.plan import Plan
+from gpubp.train.scheduling import check_monitor
 from gpubp.train.weights import ClassWeight, weighted_loss
 
 if TYPE_CHECKING:
@@ -71,8 +73,11 @@ class Trainer:
         seed: of the order of the samples and of `validation_split`. Weights and dropout are seeded
             by `gp.manual_seed`.
         scheduler: of `gpubp.optim.lr_scheduler`, or anything with its methods.
-        scheduler_every: "epoch": its `step()` is called after each epoch (with the validation loss,
-            else the loss, if it takes a metric); "step": it moves at each step, inside the program.
+        scheduler_every: "epoch": its `step()` is called after each epoch; "step": it moves at each
+            step, inside the program.
+        monitor: the number of the record that a schedule is fed which takes one
+            (ReduceLROnPlateau). Default is val_loss (else loss), for a schedule of mode "max"
+            val_accuracy (else accuracy).
         **step_options: passed on to `gp.compile_step`: max_grad_norm and the rest.
 
     Attributes:
@@ -85,6 +90,11 @@ class Trainer:
             scheduler where it moves with each step: the step is compiled for them.)
         stop_reason: why the last `fit` ended before its last epoch, else None: "interrupted",
             "max_steps", "max_time", or what a callback gave.
+        diverged: that reason was a loss that is not finite (`TerminateOnNaN`).
+
+    Raises:
+        DataError: a monitor that the schedule does not watch, or that improves the other way.
+        UnknownNameError: an option that there is not.
     """
 
     model: Any = Noted()
@@ -102,11 +112,13 @@ class Trainer:
         seed: int = 0,
         scheduler: Any = None,
         scheduler_every: str = "epoch",
+        monitor: str | None = None,
         **step_options: Any,
     ) -> None:
         known = inspect.signature(compile_step).parameters
         if scheduler_every not in ("epoch", "step"):
             raise unknown_name("scheduler_every", scheduler_every, ("epoch", "step"))
+        check_monitor(scheduler, monitor)
         if scheduler is not None and scheduler_every == "step":
             step_options["scheduler"] = scheduler
         for name in step_options:
@@ -117,6 +129,7 @@ class Trainer:
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scheduler_every = scheduler_every
+        self.monitor = monitor
         self.history = History()
         self._made: tuple[str | Backend | None, str, dict[str, Any]]
         self._made = backend, device, step_options
@@ -125,6 +138,7 @@ class Trainer:
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.epoch = self.steps = self.position = 0
         self.stop_reason: str | None = None
+        self.diverged = False
         self.callbacks: Sequence[Callback] = ()
         # What checkpoints hold besides: of the unfinished epoch, and of the call of fit.
         self.losses: list[NDArray[np.float64]] = []  # sums and counts; see Step.totals
@@ -133,6 +147,11 @@ class Trainer:
         self.fit_facts: dict[str, Any] = {}
         self.resuming = False
         self.pending: Pending | None = None
+        # Of the call of fit: names in its records, and which of them the schedule watches.
+        self.numbers: list[str] = []
+        self.watched: str | None = None
+        # What a resumed run compares its own options with; see `resumption`.
+        self.made: dict[str, Any] = {}
 
     def _compile(self) -> None:
         backend, device, options = self._made
@@ -180,6 +199,7 @@ class Trainer:
         verbose: bool = True,
         metrics: Sequence[str | UserMetric | Metric] = (),
         *,
+        drop_last: bool = False,
         validation_split: float = 0.0,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight | None = None,
@@ -205,13 +225,14 @@ class Trainer:
             epochs: passes over the data, at least 1.
             batch_size: samples a step; the last batch of an epoch may be shorter. Iterables bring
                 their own.
+            drop_last: leave out a last batch that is shorter.
             validation_data: (X, y) or (X, y, weights) held out: evaluated after each epoch, as
                 val_loss, val_accuracy for class labels, and the metrics.
             shuffle: a new order each epoch.
             verbose: show progress on stderr.
             metrics: names, functions of (targets, outputs), or `gpubp.train.metric` with a
                 threshold or weights; measured on X, y after each epoch, and on the validation
-                data.
+                data. A name stands once.
             validation_split: the share of X, y to hold out, chosen at random by the trainer's seed.
             sample_weight: one weight a sample: the loss is mean(weight * loss of the sample).
             class_weight: label -> weight, or "balanced"; multiplies the sample weights of the rows
@@ -220,12 +241,14 @@ class Trainer:
             max_steps: end after so many steps, counted over a fit and its resumptions.
             max_time: end after about so many seconds.
             checkpoint: a file to save the training state to, every `save_every` epochs (and
-                `save_every_steps` steps), at the end, and on Ctrl-C.
+                `save_every_steps` steps), at the end, and on Ctrl-C. The state of a run that has
+                diverged is not saved: the file keeps the last good one.
             save_every: epochs.
             save_every_steps: steps.
             resume: a checkpoint to go on from. `epochs` counts from the start of the call that was
                 cut off: the same call with `resume` added ends as if it had never been stopped, bit
-                for bit, given the same data, backend and options.
+                for bit, given the same data, backend and options. Where options differ, a warning
+                says which were taken and which stay as in the file.
 
         Returns:
             The trainer's history, whose "loss" is that of the epoch's samples as of one batch (a
@@ -239,12 +262,13 @@ class Trainer:
         """
         plan = Plan(
             epochs, batch_size, shuffle, verbose, max_steps, max_time,
-            checkpoint, save_every, save_every_steps, resume, extra,
+            checkpoint, save_every, save_every_steps, resume, extra, drop_last,
         )  # fmt: skip
         plan.check()
         data = inputs.prepare(
-            self, X, y, validation_data, validation_split, sample_weight, class_weight, metrics
-        )
+            self, X, y, validation_data, validation_split, sample_weight, class_weight, metrics,
+            batch_size, drop_last,
+        )  # fmt: skip
         return Fit(self, plan, data, callbacks).run()
 
     def evaluate(
@@ -326,9 +350,25 @@ class Trainer:
 
         return state.load(self, path)
 
-    def stop(self, reason: str) -> None:
-        """Ask `fit` to end: for callbacks. The first reason stays."""
+    def stop(self, reason: str, diverged: bool = False) -> None:
+        """Ask `fit` to end: for callbacks. The first reason stays.
+
+        Args:
+            reason: why.
+            diverged: the weights are of no use any more: the checkpoint keeps what it has.
+        """
         self.stop_reason = self.stop_reason or reason
+        self.diverged = self.diverged or diverged
+
+    def weights_are_finite(self) -> bool:
+        """No trained weight is NaN or infinite."""
+        return all(bool(np.isfinite(p.value).all()) for p in self.optimizer.parameters())
+
+    @property
+    def ema(self) -> EMA | None:
+        """The average of the weights that the step keeps; None for none."""
+        found = self.step.settings.ema
+        return found if isinstance(found, EMA) else None
 
     @property
     def floating(self) -> np.dtype[Any]:

@@ -170,6 +170,22 @@ def test_vjp_computes_the_forward_pass_once(gpu: CupyBackend) -> None:
     assert gp.ops.random.default_generator.state.value[1] == 1
 
 
+def test_a_pullback_on_the_device_is_a_value(gpu: CupyBackend) -> None:
+    weight = nn.Parameter(np.array([2.0, 3.0], np.float32))
+    (there,) = put(gpu, np.array([1.0, 2.0], np.float32))
+    _, pull = gp.vjp(lambda a: a * a * weight, there)
+    weight.value[...] = 50.0
+    there._view()[...] = 50.0
+    (g,) = put(gpu, np.ones(2, np.float32))
+    for _ in range(2):
+        assert_close(pull(g)[0].get(), np.array([4.0, 12.0], np.float32))
+    with pytest.raises(DataError, match="do not mix"):
+        pull(np.ones(2, np.float32))
+    _, on_host = gp.vjp(lambda a: a * 2.0, np.ones(2, np.float32))
+    with pytest.raises(DataError, match="do not mix"):
+        on_host(g)
+
+
 def test_predictions(gpu: CupyBackend) -> None:
     x, y = digits(samples=70)
     model = mlp()

@@ -9,7 +9,7 @@ import pytest
 import shim_build
 from shim_backend import shim_backend
 from test_view_chains import ways
-from tolerances import assert_product
+from tolerances import assert_close, assert_product
 from view_chains import READERS, program
 
 import gpubp as gp
@@ -40,3 +40,16 @@ def test_more_columns_than_a_grid_can_number(shape: Any, monkeypatch: pytest.Mon
     found = gp.compile(lambda a, b: a @ b, backend=shim_backend("reverse"))(stacked, b)
     for one, product in zip(stacked, found, strict=True):
         assert_product(product, one, b)
+
+
+def test_hundreds_of_operands() -> None:
+    """More than one kernel's parameters can name; some are strided."""
+    xs = [np.random.default_rng(i).normal(size=(2, 3)) for i in range(180)]
+
+    def fn(*xs: Any) -> Any:
+        total = xs[0]
+        for i, x in enumerate(xs[1:]):
+            total = total * 0.5 + (x[::-1] if i % 2 else x)
+        return total
+
+    assert_close(gp.compile(fn, backend=BACKEND)(*xs), fn(*xs))

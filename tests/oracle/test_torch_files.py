@@ -64,5 +64,36 @@ def test_weights_of_another_model_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"weight: got \(2, 4\), expected \(3, 4\)"):
         load_weights(path, nn.Linear(4, 3))
     files.save_file({"weight": torch.zeros(2, 4, dtype=torch.bfloat16)}, path)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="weight has dtype BF16"):
         load_weights(path, nn.Linear(4, 2))
+
+
+class _Theirs(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+        self.last.weight = self.first.weight
+
+
+class _Ours(nn.Module):
+    def __init__(self, tie):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+        if tie:
+            self.last.weight = self.first.weight
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_files_of_save_model_leave_out_tied_names(tmp_path, tie):
+    path, theirs, ours = tmp_path / "m.safetensors", _Theirs(), _Ours(tie)
+    files.save_model(theirs, path)
+    load_weights(path, ours)
+    for name, value in theirs.state_dict().items():
+        np.testing.assert_array_equal(ours.state_dict()[name], value.numpy())
+
+
+def test_pytorch_reads_tied_weights_of_ours(tmp_path):
+    path, theirs, ours = tmp_path / "m.safetensors", _Theirs(), _Ours(True)
+    save_model(path, ours)
+    theirs.load_state_dict(files.load_file(path))
+    np.testing.assert_array_equal(theirs.last.weight.detach().numpy(), ours.first.weight.numpy())

@@ -25,8 +25,10 @@ from sklearn.utils import compute_sample_weight
 from tolerances import assert_close, assert_same
 
 import gpubp as gp
+from gpubp.backends.numba_cpu.pace import Pace
 from gpubp.errors import BackendError, UnknownNameError
-from gpubp.sklearn import MLPClassifier, MLPRegressor, data, log, reset_report
+from gpubp.pauses import Pauses
+from gpubp.sklearn import MLPClassifier, MLPRegressor, data, log, reset_report, stochastic
 
 X, y = load_iris(return_X_y=True)
 RX, ry = make_regression(80, 5, noise=1.0, random_state=0)
@@ -302,6 +304,34 @@ def test_interrupted_training_keeps_weights_and_state(monkeypatch):
         model.fit(X, y)
     assert model.n_iter_ == 2 == len(model.loss_curve_)
     assert model._optimizer.t == 2
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_ctrl_c_within_a_call_of_several_epochs(monkeypatch, solver):
+    """Whole epochs count, and the weights are those of the whole steps that were made."""
+    options = {"hidden_layer_sizes": (4,), "random_state": 0, "batch_size": 16, "tol": 0.0}
+    steps = -(-len(X) // 16)
+    monkeypatch.setattr(Pace, "steps_in", lambda self, seconds, workers: 1)
+    monkeypatch.setattr(stochastic, "CALL_SECONDS", 1e9)
+    whole = fitted(MLPClassifier(solver=solver, max_iter=8, n_iter_no_change=50, **options))
+    looks, look = [0], Pauses.look
+
+    def pressed(self: Any) -> None:
+        looks[0] += 1
+        if looks[0] == 5 * steps + 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        look(self)
+
+    monkeypatch.setattr(Pauses, "look", pressed)
+    model = MLPClassifier(solver=solver, max_iter=8, n_iter_no_change=50, **options)
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(X, y)
+    assert model.n_iter_ == 5
+    assert model.loss_curve_ == whole.loss_curve_[:5]
+    assert model.t_ == 5 * len(X)
+    if solver == "adam":
+        # One look beside those after steps, at the end of the first call.
+        assert model._optimizer.t == 5 * steps + 3
 
 
 def test_large_sparse_data_are_made_dense_chunk_by_chunk(monkeypatch):

@@ -19,11 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.base import PROBLEMS, Backend, Feed, Probe, banks_kept, feed_of_zeros
+from gpubp.backends.base import (
+    LOOK_SECONDS,
+    PROBLEMS,
+    Backend,
+    Feed,
+    Probe,
+    banks_kept,
+    feed_of_zeros,
+)
 from gpubp.backends.cupy import chunks
 from gpubp.backends.cupy.autotune import Autotuner
 from gpubp.backends.cupy.chunks import Chunks
-from gpubp.backends.cupy.driver import Driver
+from gpubp.backends.cupy.driver import Driver, Event
 from gpubp.backends.cupy.exchange import adopt, begin, end, require_aligned
 from gpubp.backends.cupy.executor import Executor
 from gpubp.backends.cupy.loaded import RUN_WORDS, STATUS_WORD, Loaded
@@ -34,6 +42,7 @@ from gpubp.backends.cupy.trial import Trial
 from gpubp.backends.poison import check_writes
 from gpubp.device_array import DeviceArray
 from gpubp.errors import BackendError, DataError, unknown_name
+from gpubp.forks import anew_in_child
 from gpubp.program import Program
 
 STEPS_A_GRAPH = 16  # recorded together, for long runs
@@ -61,6 +70,7 @@ class CupyBackend(Backend):
 
     name = "cupy"
     reads_device_arrays = True
+    nests = False
 
     def __init__(
         self,
@@ -81,6 +91,20 @@ class CupyBackend(Backend):
         self._chunks = Chunks(driver)
         self._resident_bytes = chunks.resident_bytes(resident_bytes)
         self._lock = threading.RLock()  # one stream, one run block
+        self._lost = False
+        anew_in_child(self)
+
+    def start_anew(self) -> None:
+        """A forked child cannot use a GPU that its parent used: CUDA does not survive it."""
+        self._lock = threading.RLock()
+        self._lost = True
+
+    def _require_own_process(self) -> None:
+        if self._lost:
+            raise BackendError(
+                "this process was forked from one that used the GPU, which CUDA does not allow. "
+                "Start it anew: multiprocessing.get_context('spawn')."
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CupyBackend, self._made
@@ -99,6 +123,7 @@ class CupyBackend(Backend):
         return Probe(cls.name, available, reason, details, lambda: {"cublaslt": describe()})
 
     def load(self, program: Program) -> Loaded:
+        self._require_own_process()
         with self._lock:
             return Loaded(program, self.driver, self._chooser, self._run.address, self.precision)
 
@@ -140,6 +165,7 @@ class CupyBackend(Backend):
         return min(found)
 
     def adopt(self, value: Any, name: str, floating: np.dtype[Any] | None = None) -> DeviceArray:
+        self._require_own_process()
         with self._lock:
             return adopt(self.driver, value, name, floating)
 
@@ -150,23 +176,38 @@ class CupyBackend(Backend):
         return self.driver.native(value)
 
     def run(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed) -> None:
+        self._require_own_process()
         if feed.check is not None:
             feed.check()
         with self._lock:
             cut = self._plan(loaded, schedule, feed)
             which = schedule[:, 0]
+            reports = any(program.reports for program in loaded)
+
+            def look(done: int) -> None:
+                try:
+                    assert feed.look is not None
+                    feed.look(done)
+                except BaseException:
+                    self._collect(outputs, feed, reports)  # of the steps that were made
+                    raise
 
             def steps(first: int, stop: int) -> None:
-                self._launch(loaded, which[first:stop])
+                listen = None if feed.look is None else look
+                self._launch(loaded, which, first, stop, listen)
+                if listen is not None and cut is not None:
+                    listen(stop)
 
             if cut is None:
                 outputs = self._prepare(loaded, schedule, feed)
-                steps(0, len(which))
             else:
                 order = np.arange(cut.most)
                 outputs = self._prepare(loaded, cut.schedule, replace(feed, order=order, inputs=()))
+            if cut is None:
+                steps(0, len(which))
+            else:
                 self._chunks.run(cut, feed, loaded, steps)
-            self._collect(outputs, feed, any(program.reports for program in loaded))
+            self._collect(outputs, feed, reports)
 
     def _plan(
         self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed
@@ -186,15 +227,38 @@ class CupyBackend(Backend):
         sizes = [p.batch_size for p in programs]
         return chunks.plan_if_needed(feed.inputs, schedule, sizes, limit)
 
-    def _launch(self, loaded: Sequence[Loaded], which: NDArray[np.int64]) -> None:
-        """Run the steps of these programs, one after the other."""
-        start = 0
-        while start < len(which):
-            stop = start + 1
-            while stop < len(which) and which[stop] == which[start]:
-                stop += 1
-            self._steps(loaded[which[start]], stop - start)
-            start = stop
+    def _launch(
+        self,
+        loaded: Sequence[Loaded],
+        which: NDArray[np.int64],
+        first: int,
+        end: int,
+        look: Callable[[int], None] | None,
+    ) -> None:
+        """Run these steps, one after the other; long runs in pieces, with a look after each.
+
+        The device is one piece behind, so that it never waits for the host.
+        """
+        behind: Event | None = None
+        before, start = 0, first
+        while start < end:
+            size = end if look is None else _piece(loaded[which[start]].seconds, start - first)
+            piece = min(end, start + size)
+            begin, at = time.perf_counter(), start
+            while at < piece:
+                stop = at + 1
+                while stop < piece and which[stop] == which[at]:
+                    stop += 1
+                self._steps(loaded[which[at]], stop - at)
+                at = stop
+            if look is not None and (behind is not None or piece < end):
+                reached = self.driver.mark()
+                if behind is not None:
+                    behind.wait()
+                    loaded[which[start]].seconds = (time.perf_counter() - begin) / before
+                behind, before = reached, piece - start
+                look(piece)
+            start = piece
 
     def _prepare(
         self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed
@@ -262,6 +326,18 @@ class CupyBackend(Backend):
         self.driver.download(self._run.address, words)
         if words[STATUS_WORD]:
             raise DataError(PROBLEMS[int(words[STATUS_WORD])])
+
+
+def _piece(seconds: float, done: int) -> int:
+    """Steps to launch together: as many as take half of `LOOK_SECONDS`; few, while not known.
+
+    Args:
+        seconds: that a step takes; 0: not known yet.
+        done: steps before them in this run.
+    """
+    if seconds:
+        return max(1, int(LOOK_SECONDS / 2 / seconds))
+    return STEPS_A_GRAPH if done else 1
 
 
 def _on_gpu(device: int) -> Driver:

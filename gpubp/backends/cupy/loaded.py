@@ -40,6 +40,7 @@ class Loaded:
         reports: it may find a label or an index out of range.
         begin: lets the tables point at what the next step reads and writes.
         parts: for each part of the program, what launches its kernels.
+        seconds: that a step takes, when a long run has measured it; else 0.
         replay: number of steps -> what runs so many recorded steps again.
     """
 
@@ -52,6 +53,7 @@ class Loaded:
         precision: str = "float32",
     ) -> None:
         self.program = program
+        self.seconds = 0.0
         self._driver = driver
         self._residents = len(program.input_types) if program.batched else 0
         self._order = len(program.buffers) + self._residents

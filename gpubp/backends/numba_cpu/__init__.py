@@ -9,6 +9,7 @@ them in the cache never imports Numba.
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import threading
 import time
@@ -19,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.base import PROBLEMS, Backend, Feed, Probe, Roof, banks_kept
+from gpubp.backends.base import LOOK_SECONDS, PROBLEMS, Backend, Feed, Probe, Roof, banks_kept
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.bound import Bound, Step, either_step, one_step
 from gpubp.backends.numba_cpu.custom import RAISED
@@ -59,7 +60,7 @@ class NumbaBackend(Backend):
 
     name = "numba"
     _roof: ClassVar[Roof | None] = None  # one for the process: it belongs to the machine
-    _roof_lock: ClassVar[threading.Lock] = threading.Lock()
+    _roof_lock: ClassVar[threading.Lock] = threading.Lock()  # see the end of this file
 
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
@@ -100,6 +101,8 @@ class NumbaBackend(Backend):
             now, steps = workers, job.steps
             if workers > 1 and self._workers is None and pace.flops < MAX_MEASURED_FLOPS:
                 now, steps = pace.plan(workers)
+            elif feed.look is not None:
+                steps = pace.steps_in(LOOK_SECONDS, workers)
             stop = min(done + steps, job.steps)
             job.cut(done, stop, now, pace.work_between_shares(now, largest.cost))
             start = time.perf_counter()
@@ -112,6 +115,8 @@ class NumbaBackend(Backend):
             if now:
                 pace.note(now, stop - done, time.perf_counter() - start)
             done = stop
+            if feed.look is not None and job.status == 0:
+                feed.look(done)
         _finish(job, loaded, feed)
 
     def bind(self, loaded: Loaded, feed: Feed) -> Step:
@@ -222,3 +227,12 @@ def _finish(job: Job, loaded: Sequence[Loaded], feed: Feed) -> None:
             raise error
     if status:
         raise DataError(_PROBLEMS[status])
+
+
+def _unlock() -> None:
+    """In a forked child; nobody measures there yet."""
+    NumbaBackend._roof_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)

@@ -28,7 +28,6 @@ class Loaded:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.pace = Pace(program.flops)
         self.residents = len(program.input_types) if program.batched else 0
         resident = len(program.buffers)
         order = resident + self.residents
@@ -50,6 +49,7 @@ class Loaded:
                     encoded.words[0] = self.customs[-1].address
                 parts.append((encoded, part, sync))
                 sync = False
+        self.pace = Pace(program.flops, bool(self.customs))
         self.scratch_bytes = round_up(max([p.scratch for p, _, _ in parts], default=0) + 64, 64)
         self._link(parts)
         self._allocate()
@@ -175,19 +175,19 @@ class Job:
         self.context[words.CONTEXT_PROGRAMS] = address_of(programs)
         self.context[words.CONTEXT_SHARED] = address_of(self.shared)
         self.context[words.CONTEXT_WORKERS] = workers
-        self.context[words.CONTEXT_CHECKS] = len(checks)
+        self._looks = len(checks)
+        self.context[words.CONTEXT_CHECKS] = self._looks
         self.context[words.CONTEXT_CHECK_LIST] = address_of(looked_at)
         self.address = address_of(self.context)
         self.steps = len(schedule)
 
     def cut(self, first: int, stop: int, workers: int, every: int) -> None:
-        """Let the next entry run steps [first, stop); inputs are looked at before step 0 only.
+        """Let the next entry run steps [first, stop); inputs are looked at before step 0.
         Shares change when a worker has done so much work, by `Loaded.cost`; 0: never.
         """
         self.context[words.CONTEXT_FIRST], self.context[words.CONTEXT_STOP] = first, stop
         self.context[words.CONTEXT_WORKERS], self.context[words.CONTEXT_WORK] = workers, every
-        if first > 0:
-            self.context[words.CONTEXT_CHECKS] = 0
+        self.context[words.CONTEXT_CHECKS] = 0 if first else self._looks
 
     def addresses_of(
         self, loaded: Loaded, position: int, array: NDArray[Any]

@@ -94,7 +94,6 @@ _ACTIVATION = {
     "gelu_tanh": Functor(1, "gelu_tanh(a)"),
     "gelu_grad_none": Functor(2, "a * gelu_slope(b)"),
     "gelu_grad_tanh": Functor(2, "a * gelu_tanh_slope(b)"),
-    "softsign": Functor(1, "a / (C(1) + abs(a))"),
     "tanhshrink": Functor(1, "a - tanh(a)"),
     "silu": Functor(1, "a * sigmoid(a)"),
     "silu_grad": Functor(2, "a * silu_slope(b)"),

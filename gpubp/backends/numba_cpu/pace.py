@@ -25,6 +25,7 @@ class Pace:
 
     Attributes:
         flops: arithmetic of a step.
+        python: it calls Python as well, which takes nobody knows how long.
         seconds: by number of workers.
         due: when that is to be measured again.
         pause: how long that was put off.
@@ -32,6 +33,7 @@ class Pace:
     """
 
     flops: float
+    python: bool = False
     seconds: dict[int, float] = field(default_factory=dict)
     due: dict[int, float] = field(default_factory=dict)
     pause: dict[int, float] = field(default_factory=dict)
@@ -45,10 +47,17 @@ class Pace:
             self.pause.clear()
         for count in (1, workers):
             if now > self.due.get(count, 0.0):
-                known = self.seconds.get(count, self.flops / GUESSED_RATE)
-                return count, max(1, int(TRIAL_SECONDS / known))
+                return count, self.steps_in(TRIAL_SECONDS, count)
         best = min((1, workers), key=lambda count: self.seconds[count])
         return best, max(1, int(SLICE_SECONDS / self.seconds[best]))
+
+    def steps_in(self, seconds: float, workers: int) -> int:
+        """How many steps so many workers make in this time; at first few, to find out."""
+        known = self.seconds.get(workers)
+        if known is None:
+            seconds = min(seconds, TRIAL_SECONDS)
+            known = seconds if self.python else max(self.flops / GUESSED_RATE, 1e-9)
+        return max(1, int(seconds / known))
 
     def work_between_shares(self, workers: int, cost: int) -> int:
         """Of each worker, from one change of the shares to the next; 0: they stay.

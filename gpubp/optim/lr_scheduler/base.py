@@ -140,6 +140,10 @@ class LRScheduler:
     def require(self, epoch: int) -> None:
         """Raise DataError if the schedule ends before `epoch`."""
 
+    def updates_meant(self) -> float:
+        """Steps that make sense only as one an update: the length of a cycle; 0 for none."""
+        return 0
+
     def get_last_lr(self) -> list[float]:
         """The learning rate of each group, as the schedule set it last."""
         return list(self._last_lr)

@@ -27,6 +27,10 @@ class _Composite(LRScheduler):
         """The momentum of the groups is cycled by one of the schedules."""
         return any(schedule.moves_momentum() for schedule in self._schedulers)
 
+    def updates_meant(self) -> float:
+        """The longest cycle of its parts."""
+        return max(schedule.updates_meant() for schedule in self._schedulers)
+
     def reset(self) -> None:
         """Back to before the first epoch."""
         self.last_epoch = -1

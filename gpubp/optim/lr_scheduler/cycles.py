@@ -139,6 +139,9 @@ class OneCycleLR(_Cycle):
                 "steps. Pass a larger total_steps."
             )
 
+    def updates_meant(self) -> float:
+        return self.total_steps
+
     def _phase(self, epoch: int) -> tuple[int, float]:
         """(which phase, how much of it is done)."""
         self.require(epoch)
@@ -257,6 +260,9 @@ class CyclicLR(_Cycle):
         """As of every schedule."""
         super().load_state_dict(state_dict)
         self._lows = self.base_lrs
+
+    def updates_meant(self) -> float:
+        return self.total_size
 
     def _height(self, epoch: int) -> float:
         """How far up between the bounds, in units of their distance."""

@@ -5,7 +5,7 @@ program: each update reads the learning rates that are there, then writes those 
 
 Holds in between: the slots of the groups are always the live numbers; the cursor says how many
 columns of the table were used, so a run that ends early leaves the schedule where the parameters
-are.
+are. Between runs it is 0, so that nothing there says how a fit was cut into runs.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Table:
         for i in range(updates):
             numbers = schedule.advance(epoch + 1 + i, numbers)
             columns[:, i] = numbers
-        self._cursor.value = np.int64(0)
         try:
             yield
         finally:
             schedule.settle(epoch + int(self._cursor.value))
+            self._cursor.value = np.int64(0)

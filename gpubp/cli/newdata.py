@@ -1,0 +1,187 @@
+"""The data of `gpubp predict`: inputs as the model takes them, and targets if the file has them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.cli import summary
+from gpubp.cli.dataset import DECIMALS, DIGITS, kind_of
+from gpubp.cli.failures import BAD_DATA, CommandError
+from gpubp.data.digits import load_digits
+from gpubp.data.encoding import Encoding, check_unit
+from gpubp.data.npz import array_names, read_npz
+from gpubp.data.table import Table, read_csv
+from gpubp.errors import DataError
+
+_FILL = "Fill them in, or have an empty prediction for such rows (--missing empty)."
+
+
+@dataclass
+class NewData:
+    """What to predict from.
+
+    Attributes:
+        X: of the rows that have all values.
+        rows: which rows of the file those are.
+        total: rows of the file.
+        scored: which of X have a target that the model can be held against.
+        targets: of those: class indices, or numbers.
+        notes: what was left out of the score, and why; how numbers were read.
+    """
+
+    X: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    total: int
+    scored: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    targets: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
+    notes: list[str] = field(default_factory=list)
+
+
+def load(found: Encoding, options: argparse.Namespace) -> NewData:
+    """Read the file of the options.
+
+    Raises:
+        GpubpError: it does not fit the model.
+    """
+    path = options.data
+    if path == DIGITS:
+        _, X, _, y = load_digits(split=True)
+        return _of_arrays(found, X, y, path, options.missing)
+    if kind_of(path) == ".npz":
+        has_target = found.target in array_names(path)
+        arrays = read_npz(path, ["X", found.target] if has_target else ["X"])
+        return _of_arrays(found, arrays["X"], arrays.get(found.target), path, options.missing)
+    if not found.columns:
+        raise CommandError(BAD_DATA, f"the model was trained on arrays: {path} has columns.")
+    return _of_table(found, read_csv(path, decimal=DECIMALS[options.decimal]), options.missing)
+
+
+def _of_arrays(
+    found: Encoding, given: NDArray[Any], y: NDArray[Any] | None, path: str, missing: str
+) -> NewData:
+    X = found.array(given, "X")
+    good = np.isfinite(X).all(axis=1)
+    if not good.all() and (missing == "error" or not good.any()):
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(X))[0])
+        raise CommandError(BAD_DATA, f"{path}: X holds {X[at]} at index {at}. {_FILL}")
+    rows = np.flatnonzero(good)
+    data = NewData(found.scaled(X[rows]), rows, len(X))
+    if y is None:
+        return data
+    if len(y) != len(X):
+        raise CommandError(BAD_DATA, f"{path}: X has {len(X)} samples, {found.target} {len(y)}.")
+    y = y[rows]
+    if found.task == "classification":
+        _score_labels(data, found, y.tolist(), rows)
+    elif y.dtype.kind not in "fiub" or y.reshape(len(y), -1).shape[1] != found.outputs:
+        data.notes.append(f"no score: {found.target!r} is {y.dtype} of shape {y.shape}.")
+    else:
+        finite = np.asarray(np.isfinite(y.reshape(len(y), -1).astype(np.float64)).all(axis=1))
+        data.scored = np.flatnonzero(finite)
+        data.targets = y[data.scored]
+        _left_out(data, found, rows, [""] * len(rows), ~finite, "is no finite number")
+    return data
+
+
+def _of_table(found: Encoding, whole: Table, missing: str) -> NewData:
+    names = [column.name for column in found.columns]
+    gaps = {row for rows in whole.missing(names).values() for row in rows}
+    rows = np.array([i for i in range(len(whole)) if missing == "error" or i not in gaps], np.int64)
+    if not len(rows):
+        raise DataError(f"{whole.path}: every row has a missing value: {whole.gaps(names)}.")
+    table = whole.rows(rows.tolist()) if len(rows) < len(whole) else whole
+    data = NewData(found.scaled(found.features(table, _FILL)), rows, len(whole))
+    if len(rows) < len(whole):
+        left = len(whole) - len(rows)
+        data.notes.append(
+            f"no prediction for {left} of {len(whole)} rows with missing values: "
+            f"{whole.gaps(names)}."
+        )
+    data.notes += _readings(found, whole)
+    cells = table.columns.get(found.target)
+    if cells is not None:
+        _score_cells(data, found, table, cells)
+    return data
+
+
+def _readings(found: Encoding, table: Table) -> list[str]:
+    """How numbers were read, where that is not plain."""
+    units = {column.name: column.unit for column in found.columns if not column.names}
+    if found.task == "regression" and found.target in table.columns:
+        units[found.target] = found.target_unit
+    notes = summary.of_writing(table, list(units)) + summary.doubts(table, list(units))
+    for name, unit in units.items():
+        writing = table.written.get(name)
+        if writing is not None and writing.unit != unit and not (unit and writing.unit):
+            has, was = (f"{u!r}" if u else "no unit" for u in (writing.unit, unit))
+            notes.append(
+                f"column {name!r} has {has}, the training data had {was}: the numbers are taken as "
+                "they are."
+            )
+    return notes
+
+
+def _score_cells(data: NewData, found: Encoding, table: Table, cells: Sequence[str]) -> None:
+    """Compare with the target's column, as far as it can be read."""
+    lines, gaps = table.lines, set(table.missing([found.target]).get(found.target, []))
+    empty = np.array([i in gaps for i in range(len(cells))])
+    if found.task == "classification":
+        _score_labels(data, found, cells, lines, empty)
+        return
+    writing = table.written.get(found.target)
+    try:
+        if writing is None or writing.problem:
+            raise DataError(writing.problem if writing else "it holds no numbers.")
+        check_unit(table, found.target, found.target_unit)
+    except DataError as error:
+        data.notes.append(f"no score by {found.target!r}: {error}")
+        return
+    numbers = [None if empty[i] else writing.number(cell) for i, cell in enumerate(cells)]
+    values = np.array([np.nan if n is None else n for n in numbers], np.float64)
+    good = np.isfinite(values)
+    data.scored, data.targets = np.flatnonzero(good), values[good]
+    _left_out(data, found, lines, cells, empty, "has no value")
+    _left_out(data, found, lines, cells, ~good & ~empty, "is no finite number")
+
+
+def _score_labels(
+    data: NewData,
+    found: Encoding,
+    labels: Sequence[Any],
+    lines: Sequence[int] | NDArray[np.int64],
+    empty: NDArray[np.bool_] | None = None,
+) -> None:
+    known = found.known_labels(labels)
+    if empty is None:
+        empty = np.zeros(len(known), np.bool_)
+    empty = empty & (known < 0)
+    data.scored = np.flatnonzero(known >= 0)
+    data.targets = known[data.scored]
+    _left_out(data, found, lines, labels, empty, "has no value")
+    unknown = (known < 0) & ~empty
+    _left_out(data, found, lines, labels, unknown, "was not among the labels of training")
+
+
+def _left_out(
+    data: NewData,
+    found: Encoding,
+    lines: Sequence[int] | NDArray[np.int64],
+    cells: Sequence[Any],
+    which: NDArray[np.bool_],
+    why: str,
+) -> None:
+    """Note rows that the score leaves out."""
+    count = int(which.sum())
+    if count:
+        first = int(np.argmax(which))
+        what = f" ({cells[first]!r}, row {lines[first]})" if cells[first] else ""
+        what = what or f" (first: row {lines[first]})"
+        data.notes.append(
+            f"{count} of {len(cells)} rows are not in the score: {found.target!r} {why}{what}."
+        )

@@ -1,0 +1,76 @@
+"""Ctrl-C in long runs: heard between two steps, never within one.
+
+A signal's handler runs wherever Python happens to be. An exception that it raises in the middle of
+a run's books would leave them half done: weights of one step, counters of another. So while a run
+is on, SIGINT is noted, and whoever handled it before hears of it where a step has ended.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+# What `signal` itself calls: the same functions without the enums, which take most of their time.
+_main_thread = threading.main_thread
+_signals: Any = sys.modules.get("_signal", signal)
+
+
+class Pauses:
+    """A context in which Ctrl-C waits for `look`.
+
+    It does so in the main thread, where Python's handlers run, and if there is a handler: Python's
+    own, which raises KeyboardInterrupt, or another one.
+    """
+
+    # Of the class until they are set: most runs are short, and nothing is heard in them.
+    _before: Any = None
+    _heard: tuple[int, FrameType | None] | None = None
+    _at_once = False
+
+    def __enter__(self) -> Pauses:
+        if threading.get_ident() == _main_thread().ident:
+            before = _signals.getsignal(signal.SIGINT)
+            if callable(before):
+                self._before = before
+                _signals.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._at_once:
+            self._before(number, frame)
+        else:
+            self._heard = number, frame
+
+    def look(self) -> None:
+        """If Ctrl-C was pressed, do what it does: raise KeyboardInterrupt, as a rule."""
+        if self._heard is not None:
+            heard, self._heard = self._heard, None
+            self._before(*heard)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """A context in which nothing waits: for functions of the user's."""
+        self._at_once = True
+        try:
+            self.look()
+            yield
+        finally:
+            self._at_once = False
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._before is None:
+            return
+        if _signals.getsignal(signal.SIGINT) == self._note:
+            _signals.signal(signal.SIGINT, self._before)
+        if kind is None or not issubclass(kind, KeyboardInterrupt):
+            self.look()
