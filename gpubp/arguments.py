@@ -17,13 +17,15 @@ import functools
 import inspect
 import numbers
 import operator
+import os
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 
-from gpubp.errors import ArgumentError, IndexRangeError
+from gpubp.errors import ArgumentError, DataError, GpubpError, IndexRangeError
 
 F = TypeVar("F", bound=Callable[..., Any])
 # A kind takes a value and returns it, or what stands for it; TypeError if it is of another kind.
@@ -87,6 +89,9 @@ _WORDS = {
     "bool": "True or False",
     "str": "a text",
     "None": "None",
+    "ArrayLike": "an array",
+    "Path_": "a path",
+    "os.PathLike[str]": "a path",
 }
 
 
@@ -119,7 +124,10 @@ def _kind_of(text: Any, fn: Callable[..., Any]) -> Kind | None:
     """The kind of an annotation; None if it is not looked at."""
     if not isinstance(text, str):
         return None
-    kinds = [_part_kind(part, fn) for part in _parts(text)]
+    parts = _parts(text)
+    if "os.PathLike[str]" in parts:
+        parts.remove("str")
+    kinds = [_part_kind(part, fn) for part in parts]
     if any(kind is None for kind in kinds):
         return None
     return _one_of([kind for kind in kinds if kind is not None])
@@ -148,6 +156,25 @@ def _part_kind(part: str, fn: Callable[..., Any]) -> Kind | None:
     if isinstance(found, type) and found is not Any and not getattr(found, "_is_protocol", False):
         return functools.partial(_instance, found)
     return None
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """While open, nests of dicts, lists and numbers from elsewhere are read.
+
+    Raises:
+        DataError: something is missing, or of another kind; gpubp's own errors pass.
+    """
+    try:
+        yield
+    except GpubpError:
+        raise
+    except KeyError as err:
+        raise DataError(f"{what} has no {err}. Pass what state_dict() or its like gave.") from err
+    except (AttributeError, IndexError, OverflowError, TypeError, ValueError) as err:
+        raise DataError(
+            f"{what} cannot be read: {err}. Pass what state_dict() or its like gave."
+        ) from err
 
 
 def at(owner: object, items: Sequence[Any], index: Any) -> Any:
@@ -187,6 +214,19 @@ def number(value: Any) -> Any:
     raise TypeError
 
 
+def is_number(value: Any) -> bool:
+    """A real number of Python's or NumPy's."""
+    return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
+
+
+def truth(owner: str, name: str, value: Any) -> bool:
+    """True or False; ArgumentError for what is neither: an array, say."""
+    try:
+        return _flag(value)
+    except TypeError:
+        raise ArgumentError(f"{owner}: {name} is {shown(value)}, expected True or False.") from None
+
+
 def _flag(value: Any) -> bool:
     if value is None or isinstance(value, (bool, np.bool_, int)):
         return bool(value)
@@ -202,6 +242,19 @@ def _text(value: Any) -> str:
 def _nothing(value: Any) -> None:
     if value is not None:
         raise TypeError
+
+
+def _array_like(value: Any) -> Any:
+    if value is None or isinstance(value, (str, bytes, dict, set)) or callable(value):
+        raise TypeError
+    return value
+
+
+def _path(value: Any) -> Any:
+    text = os.fspath(value)
+    if not isinstance(text, str) or "\0" in text:
+        raise TypeError
+    return value
 
 
 def _function(_: Kind | None, value: Any) -> Any:
@@ -228,9 +281,15 @@ def _sequence(item: Kind | None, value: Any) -> Any:
 
 
 def _iterable(_: Kind | None, value: Any) -> Any:
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+    if not is_iterable(value):
         raise TypeError
     return value
+
+
+def is_iterable(value: Any) -> bool:
+    """One can go through its items: not those of a text, nor of a 0-d array."""
+    scalar = isinstance(value, np.ndarray) and not value.ndim
+    return isinstance(value, Iterable) and not scalar and not isinstance(value, (str, bytes))
 
 
 _SIMPLE: dict[str, Kind] = {
@@ -239,6 +298,9 @@ _SIMPLE: dict[str, Kind] = {
     "bool": _flag,
     "str": _text,
     "None": _nothing,
+    "ArrayLike": _array_like,
+    "Path_": _path,
+    "os.PathLike[str]": _path,
 }
 _CONTAINERS: dict[str, Callable[[Kind | None, Any], Any]] = {
     "Callable": _function,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import tree
+from gpubp.arguments import checked
 from gpubp.backends.base import Backend, Feed
 from gpubp.compile import Options
 from gpubp.core import ArrayType, Graph, NumberType, active_graph
@@ -124,6 +125,7 @@ def _named(module: str, name: str) -> Any:
     return found
 
 
+@checked
 def compile_function(
     fn: Callable[..., Any],
     *,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import ops, tree
+from gpubp.arguments import checked
 from gpubp.core import (
     ALIAS,
     Array,
@@ -26,7 +27,7 @@ from gpubp.core import (
     describe,
     tracing,
 )
-from gpubp.errors import GradientError, TraceError
+from gpubp.errors import ArgumentError, GradientError, TraceError
 from gpubp.interop import on_device
 from gpubp.ops.weak import leaving
 from gpubp.store import Slot
@@ -105,6 +106,7 @@ def gradients(graph: Graph, loss: Node, wrt: Sequence[Node]) -> list[Node | None
     return pullback(graph, loss, seed, wrt)
 
 
+@checked
 def value_and_grad(
     fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
@@ -122,6 +124,8 @@ def value_and_grad(
 
     def transformed(graph: Graph, args: list[Any]) -> Any:
         picked = argnums if isinstance(argnums, tuple) else (argnums,)
+        if not all(isinstance(i, int) for i in picked):
+            raise ArgumentError(f"argnums are {argnums!r}, expected whole numbers.")
         for i in picked:
             if not -len(args) <= i < len(args):
                 raise GradientError(f"argnums {i} is out of range for {len(args)} arguments.")
@@ -139,6 +143,7 @@ def value_and_grad(
     return _transform(transformed)
 
 
+@checked
 def grad(
     fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
 ) -> Callable[..., Any]:

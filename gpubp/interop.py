@@ -65,12 +65,13 @@ def host_array(value: Any, name: str = "an argument") -> NDArray[Any]:
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
         require_signed(value, name)
         value = from_host_dlpack(value, name)
-    array = _as_array(value, name)
+    array = as_numpy(value, name)
     dtype = array.dtype
     return array if dtype.char in _NATIVE and dtype.isnative else _widened(array, name)
 
 
-def _as_array(value: Any, name: str) -> NDArray[Any]:
+def as_numpy(value: Any, name: str) -> NDArray[Any]:
+    """np.asarray, of any dtype. Raises ArgumentError for rows of unequal lengths and the like."""
     try:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as err:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import tree
+from gpubp.arguments import checked
 from gpubp.core import (
     Array,
     ArrayType,
@@ -36,6 +37,7 @@ from gpubp.trace import applied, device_among, evaluate_graph, own, value_of
 Pull = Callable[[Any], tuple[Any, ...]]
 
 
+@checked
 def vjp(fn: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
     """The value of `fn(*primals)` and the function that pulls cotangents back.
 

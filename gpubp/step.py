@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.arguments import checked, reading, shown
 from gpubp.backends import get_backend
 from gpubp.backends.base import Backend, Feed
 from gpubp.compile import Options
-from gpubp.core import ArrayType, ConcreteArray, Graph, tracing
+from gpubp.core import ArrayType, ConcreteArray, Graph, checked_dtype, tracing
 from gpubp.device_array import DeviceArray
 from gpubp.epochs import (
     Batches,
@@ -23,8 +24,9 @@ from gpubp.epochs import (
     orders,
     updates_after,
 )
-from gpubp.errors import CopyError, DataError, GradientError
+from gpubp.errors import ArgumentError, CopyError, DataError, GradientError
 from gpubp.nesting import nesting, require_not_running, running, turn
+from gpubp.ops.random import checked_seed
 from gpubp.pauses import Pauses
 from gpubp.program import Program
 from gpubp.report import report
@@ -68,7 +70,7 @@ class Step:
         self._settings.check(optimizer)
         self._fn, self._options = fn, options
         self._updater = Updater(optimizer, self._settings)
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(checked_seed(seed))
         self._runner = Runner(self._trace_update, backend, device, True, options, "a step")
         self._adding = Runner(self._trace_adding, self._runner.backend, None, True, options)
         self._ran: _Room | None = None
@@ -194,6 +196,7 @@ class Step:
         accumulate = self._settings.accumulate
         return accumulate == 1 or self._updater.pending + 1 >= accumulate
 
+    @checked
     def run(
         self,
         *data: ArrayLike,
@@ -244,7 +247,7 @@ class Step:
         with Pauses() as pauses:
             many = epochs != 1 and shuffle and seed is None and order is None
             before = self._rng.bit_generator.state if many else None
-            rng = self._rng if seed is None else np.random.default_rng(seed)
+            rng = self._rng if seed is None else np.random.default_rng(checked_seed(seed))
             indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
             try:
                 room = self._run_orders(
@@ -313,7 +316,13 @@ class Step:
         Args:
             *batch: arrays, or anything with `shape` and `dtype`.
         """
-        types = tuple(ArrayType(tuple(b.shape), np.dtype(b.dtype)) for b in batch)
+        for i, given in enumerate(batch):
+            if not (hasattr(given, "shape") and hasattr(given, "dtype")):
+                raise ArgumentError(
+                    f"prepare: argument {i} is {shown(given)}, expected an array, or anything with "
+                    "shape and dtype."
+                )
+        types = tuple(ArrayType(tuple(b.shape), checked_dtype(b.dtype)) for b in batch)
         with turn(self._runner):
             if self._settings.accumulate > 1:
                 self._adding.get(types)
@@ -385,6 +394,8 @@ class Step:
         """
         return {"accumulated": self._updater.state_dict(), "rng": self._rng.bit_generator.state}
 
+    @reading("the state of a step")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a state; if it raises, nothing has changed.
 
@@ -495,6 +506,7 @@ def _on_host(values: Any) -> NDArray[np.float64]:
     return np.asarray(held, np.float64)
 
 
+@checked
 def compile_step(
     fn: Callable[..., Any],
     optimizer: StepOptimizer,

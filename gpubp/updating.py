@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp import ops
+from gpubp.arguments import shown
 from gpubp.core import CONST, Array, Graph, Node
-from gpubp.errors import DataError, GradientError, ShapeError
+from gpubp.errors import ArgumentError, DataError, GradientError, ShapeError
 from gpubp.grad import gradients
 from gpubp.interop import host_array
 from gpubp.ops.spec import cast_to
@@ -105,6 +106,8 @@ class Settings:
             raise DataError(
                 "loss_scale and accumulate cannot be used together yet: leave one of them out."
             )
+        if self.ema is not None and not hasattr(self.ema, "emit"):
+            raise ArgumentError(f"ema is {shown(self.ema)}, expected a gpubp.optim.EMA.")
         if self.scheduler is None:
             return
         if not hasattr(self.scheduler, "table"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import re
 import signal
 import sys
 import tempfile
@@ -26,6 +27,8 @@ import gpubp
 from gpubp.errors import BackendError, GpubpError, VerificationError
 
 SECONDS = 20
+# Python's own words for a call that fits no signature: gpubp's, or the user's function's.
+SIGNATURE = re.compile(r"positional argument|unexpected keyword argument|multiple values for")
 HOME = str(Path(gpubp.__file__).parent)
 
 
@@ -33,7 +36,7 @@ class Verdict(NamedTuple):
     """How a call ended.
 
     Attributes:
-        kind: "returned", "refused" (a gpubp error), "signature" (Python's own TypeError) or "fault".
+        kind: "returned", "refused" (a gpubp error), "signature" (Python's own error) or "fault".
         detail: of a fault: the error, and the last place in gpubp.
         error: what was raised.
     """
@@ -72,11 +75,13 @@ def _judged(error: Exception) -> Verdict:
     frames = traceback.extract_tb(error.__traceback__)
     inside = [f for f in frames if f.filename.startswith(HOME)]
     internal = isinstance(error, (VerificationError, BackendError))
+    if isinstance(error, BackendError) and inside[-1].filename.endswith("backends/__init__.py"):
+        internal = False  # one that was asked for and is not here
     if isinstance(error, GpubpError) and not internal:
         if len(str(error)) > 15:
             return Verdict("refused", "", error)
         return Verdict("fault", f"an error without advice: {error!r}", error)
-    if isinstance(error, TypeError) and not inside:
+    if isinstance(error, TypeError) and (not inside or SIGNATURE.search(str(error))):
         return Verdict("signature", "", error)
     place = f"{inside[-1].filename[len(HOME) + 1 :]}:{inside[-1].lineno}" if inside else "the call"
     return Verdict("fault", f"{type(error).__name__} at {place}", error)

@@ -135,7 +135,7 @@ def _bent(d: Draw, state: Any) -> Any:
 
 def _trained(made: Any, d: Draw) -> Any:
     """A step with whatever parameters it has."""
-    params = [p for p in made.parameters()]
+    params = list(made.parameters())
     step = gp.compile_step(
         lambda x: sum((ops.sum(p * 1.0) for p in params), ops.sum(x)), made, backend="numpy"
     )
@@ -297,10 +297,8 @@ def custom(d: Draw) -> Any:
 
 
 def initialised(d: Draw) -> Any:
-    names = [n for n in dir(nn.init) if not n.startswith("_") and n.islower()]
-    fns = [getattr(nn.init, n) for n in names if inspect.isfunction(getattr(nn.init, n))]
-    own = [fn for fn in fns if fn.__module__ == nn.init.__name__]
-    return _call(d, d.choice(own))
+    names = [n for n in dir(nn.init) if n.endswith("_") and not n.startswith("_")]
+    return _call(d, getattr(nn.init, d.choice([*names, "calculate_gain"])))
 
 
 def attributes(d: Draw) -> Any:

@@ -170,8 +170,14 @@ def _from(*values: Any) -> Callable[[Draw], Any]:
     return lambda d: d.choice(list(values))
 
 
-_array: Callable[[Draw], Any] = lambda d: d.array()
-_number: Callable[[Draw], Any] = lambda d: d.choice(NUMBERS)
+def _array(d: Draw) -> Any:
+    return d.array()
+
+
+def _number(d: Draw) -> Any:
+    return d.choice(NUMBERS)
+
+
 _size = _from(1, 2, 3, 4, 0, -1, 2.5, None, "3", True, np.int64(3))
 _share = _from(0.0, 0.1, 0.5, 0.9, 1.0, 1.5, -0.1, float("nan"), None, "0.5", True)
 _flag = _from(True, False, None, 1, "yes")

@@ -16,7 +16,7 @@ import numpy as np
 from gpubp import ops
 from gpubp.arguments import checked
 from gpubp.core import describe
-from gpubp.errors import DataError, ShapeError
+from gpubp.errors import DataError, DTypeError, ShapeError
 from gpubp.nn.arrays import of_arrays
 from gpubp.nn.init import filled
 from gpubp.nn.module import Module
@@ -245,6 +245,8 @@ class RMSNorm(Module):
             ShapeError: the last axes of x are others.
         """
         axes = _last_axes("RMSNorm", x, self.normalized_shape)
+        if x.dtype.kind != "f":
+            raise DTypeError(f"RMSNorm: got x {describe(x)}, expected floats.")
         eps = float(np.finfo(x.dtype).eps) if self.eps is None else self.eps
         size = ops.mean(ops.square(x), axes, keepdims=True)
         y = ops.multiply(x, _inverse_root(size, eps))

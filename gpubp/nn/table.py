@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import tree
+from gpubp.arguments import checked
 from gpubp.core import Array, ArrayType, Kind, Node, Shape, active_graph, checked_dtype
 from gpubp.errors import ShapeError, TraceError
 from gpubp.nn.module import Module
@@ -83,6 +84,7 @@ def _cells(row: SummaryRow) -> tuple[str, str, str, str]:
     return "  " * row.depth + name, shapes, f"{row.parameters:,}", f"{row.flops:,.0f}"
 
 
+@checked
 def summary(
     model: Module,
     input_shape: Sequence[int] | Sequence[Sequence[int]],

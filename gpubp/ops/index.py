@@ -129,9 +129,12 @@ SCATTER_ADD = register(
 
 def _several(name: str, arrays: Any) -> Sequence[Any]:
     """A sequence of arrays; ArgumentError if it is none."""
-    if not isinstance(arrays, (list, tuple, np.ndarray)) and not hasattr(arrays, "__len__"):
+    if not hasattr(arrays, "__len__") or getattr(arrays, "shape", None) == ():
         raise ArgumentError(f"{name}: got {shown(arrays)}, expected a sequence of arrays.")
-    return list(arrays)
+    found = list(arrays)
+    if not found:
+        raise ShapeError(f"{name}: got no arrays, expected one or more.")
+    return found
 
 
 def _count(op: str, name: str, value: Any) -> int:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.arguments import shown
+from gpubp.arguments import shown, truth
 from gpubp.core import (
     ArrayType,
     Kind,
@@ -134,11 +134,11 @@ class Generator:
     """
 
     def __init__(self, seed: int) -> None:
-        self.state = Slot("rng", np.array([_checked_seed(seed), 0], np.int64))
+        self.state = Slot("rng", np.array([checked_seed(seed), 0], np.int64))
 
     def manual_seed(self, seed: int) -> Generator:
         """Start again from `seed`; programs that draw from this generator follow."""
-        self.state.value = np.array([_checked_seed(seed), 0], np.int64)
+        self.state.value = np.array([checked_seed(seed), 0], np.int64)
         return self
 
     def __repr__(self) -> str:
@@ -146,7 +146,8 @@ class Generator:
         return f"Generator(seed={seed}, counter={counter})"
 
 
-def _checked_seed(seed: Any) -> int:
+def checked_seed(seed: Any) -> int:
+    """A seed as an int. Raises DataError unless it is one in [0, 2**63)."""
     try:
         number = -1 if isinstance(seed, bool) else operator.index(seed)
     except TypeError:
@@ -245,7 +246,7 @@ def dropout(
     if not 0.0 <= p <= 1.0:
         raise DataError(f"dropout: p must be in [0, 1], got {p}.")
     (x,) = promote(x, floating=True)
-    if not training or p == 0.0:
+    if not truth("dropout", "training", training) or p == 0.0:
         return x
     kept = greater_equal(_draw(UNIFORM, x.shape, x.dtype, generator, x), p)
     scale = 1.0 if p == 1.0 else 1.0 / (1.0 - p)

@@ -27,7 +27,7 @@ from gpubp.core import (
     concrete,
     describe,
 )
-from gpubp.errors import ArgumentError, DTypeError, ShapeError
+from gpubp.errors import ArgumentError, DataError, DTypeError, ShapeError
 from gpubp.interop import on_device
 from gpubp.ops.weak import FLOAT32 as FLOAT32
 from gpubp.ops.weak import FLOAT64 as FLOAT64
@@ -83,9 +83,15 @@ def promote(*values: Any, floating: bool = False) -> list[Any]:
         target = FLOAT32
     if target == BOOL and int in map(type, values):
         target = INT64
-    return [
-        np.asarray(a, dtype=target) if type(a) in _NUMBERS else cast_to(a, target) for a in arrays
-    ]
+    return [_number(a, target) if type(a) in _NUMBERS else cast_to(a, target) for a in arrays]
+
+
+def _number(value: Any, dtype: np.dtype[Any]) -> Any:
+    """A Python number as an array."""
+    try:
+        return np.asarray(value, dtype=dtype)
+    except OverflowError:
+        raise DataError(f"{shown(value)} does not fit into {dtype}.") from None
 
 
 def _are_alike(values: Sequence[Any], floating: bool) -> bool:

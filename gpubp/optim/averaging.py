@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import ops
-from gpubp.arguments import checked
+from gpubp.arguments import checked, reading
 from gpubp.core import Array
 from gpubp.errors import DataError, ShapeError
 from gpubp.interop import host_array
@@ -146,6 +146,8 @@ class EMA:
         """{"decay", "n_averaged", "averages": [array, ...]}, with copies."""
         return {"decay": self.decay, "n_averaged": self.n_averaged, "averages": self.averages}
 
+    @reading("the state of an EMA")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over the averages; if it raises, nothing has changed.
 

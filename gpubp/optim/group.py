@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.arguments import shown
+from gpubp.arguments import is_iterable, shown
 from gpubp.errors import ArgumentError, DataError, unknown_name
 from gpubp.interop import host_array
 from gpubp.nn.parameter import Parameter
@@ -158,7 +158,7 @@ def as_groups(params: Params) -> list[Mapping[str, Any]]:
             f"the optimizer got one {type(params).__name__}, expected an iterable of parameters or "
             "of groups. Put it into a list."
         )
-    if not isinstance(params, Iterable):
+    if not is_iterable(params):
         raise ArgumentError(
             f"the optimizer got {shown(params)}, expected parameters: model.parameters()."
         )
@@ -174,7 +174,7 @@ def checked_params(params: Any) -> list[Parameter]:
     Raises:
         ArgumentError: something that is not a Parameter.
     """
-    if not isinstance(params, (Parameter, Iterable)):
+    if not isinstance(params, Parameter) and not is_iterable(params):
         raise ArgumentError(
             f"the optimizer got {shown(params)}, expected parameters (gpubp.nn.Parameter)."
         )

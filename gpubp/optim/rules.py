@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from gpubp import ops
+from gpubp.arguments import is_number
 from gpubp.core import Array
 from gpubp.errors import DataError
 from gpubp.nn.parameter import Parameter
@@ -64,11 +63,6 @@ def require(condition: bool, message: str) -> None:
     """Raise DataError with `message` unless `condition`."""
     if not condition:
         raise DataError(message)
-
-
-def is_number(value: Any) -> bool:
-    """A real number of Python's or NumPy's."""
-    return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
 
 
 def require_not_negative(optimizer: object, options: Mapping[str, Any], *names: str) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpubp import ops
+from gpubp.arguments import is_number
 from gpubp.core import Array
 from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
 from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
-from gpubp.optim.rules import accumulated, factor, is_number, require, require_not_negative, scalar
+from gpubp.optim.rules import accumulated, factor, require, require_not_negative, scalar
 from gpubp.optim.state import Cohort
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.arguments import checked
 from gpubp.backends import Backend
 from gpubp.core import note
 from gpubp.data.checks import check_finite, check_not_empty
@@ -23,13 +24,14 @@ from gpubp.errors import DataError, unknown_name
 from gpubp.interop import check_dtype
 from gpubp.nn.module import Module
 from gpubp.noted import Noted
+from gpubp.ops.random import checked_seed
 from gpubp.optim.averaging import EMA
 from gpubp.optim.base import Optimizer
 from gpubp.runner import as_input
 from gpubp.step import Step, compile_step
 from gpubp.train import inputs
 from gpubp.train import metrics as metrics_module
-from gpubp.train.callbacks import Callback
+from gpubp.train.callbacks import Callback, check_callbacks
 from gpubp.train.evaluation import BATCH, Evaluator
 from gpubp.train.fit import Fit
 from gpubp.train.history import History
@@ -102,10 +104,11 @@ class Trainer:
     optimizer: Any = Noted(_only_once("optimizer"))
     scheduler: Any = Noted(_only_once("scheduler"))
 
+    @checked
     def __init__(
         self,
         model: Module,
-        loss_fn: Any,
+        loss_fn: Callable[..., Any],
         optimizer: Optimizer,
         device: str = "auto",
         backend: str | Backend | None = None,
@@ -134,7 +137,7 @@ class Trainer:
         self._made: tuple[str | Backend | None, str, dict[str, Any]]
         self._made = backend, device, step_options
         self._compile()
-        self.seed = seed
+        self.seed = checked_seed(seed)
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.epoch = self.steps = self.position = 0
         self.stop_reason: str | None = None
@@ -188,6 +191,7 @@ class Trainer:
         self._compile()
         self.step.load_state_dict(state["step"])
 
+    @checked
     def fit(
         self,
         X: Any,
@@ -269,8 +273,10 @@ class Trainer:
             self, X, y, validation_data, validation_split, sample_weight, class_weight, metrics,
             batch_size, drop_last,
         )  # fmt: skip
+        check_callbacks(callbacks)
         return Fit(self, plan, data, callbacks).run()
 
+    @checked
     def evaluate(
         self,
         X: ArrayLike,
@@ -295,6 +301,7 @@ class Trainer:
         arrays = inputs.checked(self, given, ("X", "y", "sample_weight"))
         return self.evaluator.measure(arrays, self.floating, found)
 
+    @checked
     def predict(self, X: ArrayLike, batch_size: int = BATCH) -> Any:
         """The model's outputs in eval mode, for all samples; on the device if X is there.
 
@@ -316,6 +323,7 @@ class Trainer:
             raise DataError(f"batch_size={batch_size}: expected at least 1.")
         return self.evaluator.predict(data, self.floating, batch_size)
 
+    @checked
     def save(self, path: Path_, extra: Mapping[str, Any] | None = None) -> None:
         """Write the whole training state to a file; it appears as a whole or not at all.
 
@@ -335,6 +343,7 @@ class Trainer:
 
         state.save(self, path, extra)
 
+    @checked
     def load(self, path: Path_) -> dict[str, Any]:
         """Take over the training state of a checkpoint; if it raises, nothing has changed.
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arguments import checked, is_number, reading, shown
 from gpubp.errors import ArgumentError, DataError, unknown_name
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.table import Table
@@ -202,6 +203,8 @@ class LRScheduler:
     def _state_names(self) -> tuple[str, ...]:
         return ("last_epoch", "base_lrs", "_last_lr", *self.settings)
 
+    @reading("the state of a schedule")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over position and settings; load the optimiser's state too.
 
@@ -222,6 +225,12 @@ class LRScheduler:
                 raise DataError(
                     f"{name} holds {len(given[name])} rates, expected {len(self.base_lrs)}: one "
                     "for each parameter group."
+                )
+        for name in known:
+            if name in given and not _alike(getattr(self, name), given[name]):
+                raise DataError(
+                    f"state of {type(self).__name__}: {name} is {shown(given[name])}, which is of "
+                    f"another kind than mine, {shown(getattr(self, name))}."
                 )
         for name in known:
             if name in given:
@@ -270,6 +279,15 @@ def require_finite(owner: object, name: str, value: Any) -> None:
     for number in value if isinstance(value, (list, tuple)) else (value,):
         if isinstance(number, float) and not math.isfinite(number):
             raise DataError(f"{type(owner).__name__}: {name} is {value}, expected finite numbers.")
+
+
+def _alike(mine: Any, given: Any) -> bool:
+    """A setting and one from a state are of one kind: numbers, texts, lists of numbers."""
+    if isinstance(mine, (list, tuple)):
+        return isinstance(given, (list, tuple)) and all(map(is_number, given))
+    if is_number(mine):
+        return is_number(given)
+    return not isinstance(mine, str) or isinstance(given, str)
 
 
 def _copied(value: Any) -> Any:

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpubp.arguments import checked
+from gpubp.arguments import checked, reading
 from gpubp.errors import ArgumentError, DataError
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import LRScheduler, checked_optimizer
@@ -45,6 +45,8 @@ class _Composite(LRScheduler):
         parts = [schedule.state_dict() for schedule in self._schedulers]
         return {**super().state_dict(), "_schedulers": parts}
 
+    @reading("the state of a schedule")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """As of every schedule.
 

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gpubp.arguments import checked
+from gpubp.arguments import checked, reading
 from gpubp.errors import DataError
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import LRScheduler, require_count
@@ -90,6 +90,8 @@ class MultiStepLR(FactorLR):
     def scale(self, epoch: int) -> float:
         return float(self.gamma ** bisect_right(self.milestones, epoch))
 
+    @reading("the state of a schedule")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """As of the base; torch keeps the milestones as {epoch: how often}."""
         counts = state_dict.get("milestones")

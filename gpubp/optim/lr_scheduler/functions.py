@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gpubp.arguments import checked
+from gpubp.arguments import checked, is_number, shown
 from gpubp.errors import ArgumentError, DataError
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import LRScheduler
@@ -32,7 +32,7 @@ class LambdaLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def lr_at(self, epoch: int, group: int) -> float:
-        return checked_rate(self, epoch, self.base_lrs[group] * self.lr_lambdas[group](epoch))
+        return checked_rate(self, epoch, self.base_lrs[group], self.lr_lambdas[group])
 
     def optional_state(self) -> tuple[str, ...]:
         return ("lr_lambdas",)
@@ -65,11 +65,11 @@ class MultiplicativeLR(LRScheduler):
 
     def restart(self, numbers: Sequence[float]) -> list[float]:
         """Goes on from where the schedule before ended, as torch's does."""
-        rates = [lr * f(0) for lr, f in zip(numbers, self.lr_lambdas)]
+        rates = [checked_rate(self, 0, lr, f) for lr, f in zip(numbers, self.lr_lambdas)]
         return rates + self._momenta(0, numbers)
 
     def next_lr(self, epoch: int, lr: float, group: int) -> float:
-        return checked_rate(self, epoch, lr * self.lr_lambdas[group](epoch))
+        return checked_rate(self, epoch, lr, self.lr_lambdas[group])
 
     def optional_state(self) -> tuple[str, ...]:
         return ("lr_lambdas",)
@@ -92,13 +92,19 @@ def functions_for_groups(functions: Any, optimizer: Optimizer) -> list[Any]:
     return found
 
 
-def checked_rate(schedule: object, epoch: int, rate: Any) -> float:
-    """A learning rate that a function of the user's made.
+def checked_rate(schedule: object, epoch: int, lr: float, function: Callable[[int], Any]) -> float:
+    """A learning rate times what a function of the user's says.
 
     Raises:
         DataError: it is negative, NaN or infinite.
     """
-    found = float(rate)
+    factor = function(epoch)
+    if not is_number(factor):
+        raise ArgumentError(
+            f"{type(schedule).__name__}: the function returned {shown(factor)} at epoch {epoch}, "
+            "expected a number."
+        )
+    found = float(lr * factor)
     if not (math.isfinite(found) and found >= 0.0):
         raise DataError(
             f"{type(schedule).__name__}: the function made the learning rate {found} at epoch "
