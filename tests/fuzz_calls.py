@@ -65,13 +65,13 @@ def call(seed: int, folder: Path) -> tuple[str, Verdict]:
     try:
         target(d)
     except Exception as error:
-        return name, _judged(error)
+        return name, judged(error)
     finally:
         signal.alarm(0)
     return name, Verdict("returned")
 
 
-def _judged(error: Exception) -> Verdict:
+def judged(error: Exception) -> Verdict:
     frames = traceback.extract_tb(error.__traceback__)
     inside = [f for f in frames if f.filename.startswith(HOME)]
     internal = isinstance(error, (VerificationError, BackendError))
