@@ -26,7 +26,7 @@ from common.results import write
 from common.rows import OPTIMIZERS, TABLE, Row, Task, find_row
 
 import gpubp as gp
-from gpubp.bench import BenchmarkError, check_options, main
+from gpubp.cli.bench import BenchmarkError, check_options, main
 from gpubp.errors import UnknownNameError, unknown_name
 
 # Losses of one epoch, relative to the largest: rounding, grown by the updates of the epoch.

@@ -19,7 +19,7 @@ from common.kernel_tasks import GROUPS, KernelTask, find_tasks
 from common.output import Progress, digits, table
 from common.results import write
 
-from gpubp.bench import check_options, main, numbers
+from gpubp.cli.bench import check_options, main, numbers
 from gpubp.errors import unknown_name
 
 GPUBP = Contender("gpubp", "gpubp", "common.kernels_gpubp", required=True)

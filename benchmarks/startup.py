@@ -25,7 +25,7 @@ from common.output import Progress, digits, table
 from common.peers import GPUBP, INSTALL, absence, choose
 from common.results import write
 
-from gpubp.bench import BenchmarkError, check_options, main
+from gpubp.cli.bench import BenchmarkError, check_options, main
 
 # The last epoch's mean loss of a network that has learned the digits; untrained it is 2.3.
 TRAINED_LOSS = 0.2

@@ -22,7 +22,7 @@ from common.peers import GPUBP, ROOF, SINGLE, absence, choose
 from common.results import write
 from common.rows import OPTIMIZERS, TABLE, Row, Task, find_row
 
-from gpubp.bench import check_options, main, numbers
+from gpubp.cli.bench import check_options, main, numbers
 from gpubp.errors import unknown_name
 
 # Losses of one epoch in float32, relative to the largest: rounding, grown by up to 32 updates.

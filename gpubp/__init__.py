@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gpubp import eager as _eager  # noqa: F401 - fills in how ops work on a GPU
 from gpubp import errors, ops
 from gpubp.backends import backends, default_backend_name
-from gpubp.compile import Options
+from gpubp.compiler.grad import grad, value_and_grad
+from gpubp.compiler.pipeline import Options
+from gpubp.compiler.pullbacks import vjp
 from gpubp.core import Array
-from gpubp.function import compile_function as compile
-from gpubp.grad import grad, value_and_grad
 from gpubp.ops.custom import custom_op
 from gpubp.ops.random import Generator, manual_seed
-from gpubp.pullbacks import vjp
-from gpubp.scaling import LossScale
-from gpubp.step import Step, compile_step
+from gpubp.runtime import eager as _eager  # noqa: F401 - fills in how ops work on a GPU
+from gpubp.runtime.function import compile_function as compile
+from gpubp.runtime.loss_scale import LossScale
+from gpubp.runtime.step import Step, compile_step
 
 if TYPE_CHECKING:
     from gpubp import nn, optim

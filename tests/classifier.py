@@ -10,7 +10,7 @@ import numpy as np
 
 import gpubp as gp
 from gpubp import nn, optim
-from gpubp.program import Part, Program
+from gpubp.compiler.program import Part, Program
 
 WIDTHS = (64, 100, 50, 10)
 BATCH = 32

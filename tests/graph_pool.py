@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gpubp import ops
 from gpubp.core import Array, Graph
+from gpubp.core.store import Slot
 from gpubp.ops.random import Generator
-from gpubp.store import Slot
 
 MAX_SIZE = 400
 SHAPES = [(), (1,), (3,), (5,), (3, 5), (5, 3), (1, 5), (3, 1), (4, 4), (2, 3, 5), (2, 1, 4)]

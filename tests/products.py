@@ -12,9 +12,9 @@ from gpubp import nn, ops
 from gpubp.backends.epilogues import find_epilogue
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.encode_matmul import encode_matmul
+from gpubp.compiler.program import Part, Program
 from gpubp.core import bind
 from gpubp.ops import activation
-from gpubp.program import Part, Program
 
 M = (1, 2, 3, 5, 6, 7, 8, 9, 11, 12, 13, 31, 64, 97)
 N = (1, 2, 7, 8, 9, 15, 16, 17, 33, 100)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpubp.bench import BenchmarkError, find_folder, numbers
 from gpubp.cli import main
+from gpubp.cli.bench import BenchmarkError, find_folder, numbers
 from gpubp.errors import DataError, MissingExtraError, UnknownNameError
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -34,7 +34,9 @@ def test_the_checkout_of_the_working_directory_comes_first(tmp_path):
 
 
 def test_without_a_checkout_it_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpubp.bench.__file__", str(tmp_path / "site-packages/gpubp/bench.py"))
+    monkeypatch.setattr(
+        "gpubp.cli.bench.__file__", str(tmp_path / "site-packages/gpubp/cli/bench.py")
+    )
     with pytest.raises(BenchmarkError, match="clone its repository"):
         find_folder(tmp_path)
 

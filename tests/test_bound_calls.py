@@ -13,9 +13,10 @@ from classifier import OPTIMIZERS, classifier_step, digits, mlp
 from tolerances import assert_same
 
 import gpubp as gp
-from gpubp import nn, ops, optim, single
+from gpubp import nn, ops, optim
 from gpubp.backends import numba_cpu
 from gpubp.errors import DataError
+from gpubp.runtime import bound_call as single
 
 BACKENDS = ["numba", "numpy"]
 

@@ -9,10 +9,10 @@ import pytest
 
 import gpubp as gp
 from gpubp import nn, ops, optim
+from gpubp.compiler.trace import trace
 from gpubp.core import CONST, ArrayType
-from gpubp.facts import WATCHED_BYTES
-from gpubp.keys import exact, frozen
-from gpubp.trace import trace
+from gpubp.core.facts import WATCHED_BYTES
+from gpubp.core.keys import exact, frozen
 
 BACKENDS = ["numpy", "numba"]
 

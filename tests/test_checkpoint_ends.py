@@ -203,7 +203,7 @@ def test_a_loss_that_is_infinite_once_does_not_stop_saving_for_good(tmp_path):
 
     model = nn.Linear(2, 3)
     made = Trainer(model, once, optim.SGD(model.parameters(), 0.01), backend="numpy")
-    with pytest.warns(UserWarning, match="the loss of the epoch is inf: it keeps .* step 6"):
+    with pytest.warns(UserWarning, match="a loss of the epoch is not finite: it keeps .* step 6"):
         _fit(made, checkpoint=path, callbacks=[Spoil()])
     _same(load_model(path).model.state_dict(), model.state_dict())
 

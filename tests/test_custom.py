@@ -12,9 +12,9 @@ from tolerances import assert_close, assert_same
 import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.backends.numba_cpu import NumbaBackend
+from gpubp.compiler.grad import grad
+from gpubp.compiler.trace import evaluate_graph, trace
 from gpubp.errors import DTypeError, GradientError, ShapeError, TraceError
-from gpubp.grad import grad
-from gpubp.trace import evaluate_graph, trace
 
 cube = ops.custom_op(
     "cube",

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 import gpubp as gp
 from gpubp import nn, ops, optim
+from gpubp.core.interop import host_array
 from gpubp.errors import DataError, DTypeError
-from gpubp.interop import host_array
 from gpubp.train import Trainer
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)

@@ -17,9 +17,9 @@ import pytest
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.announce import announce
+from gpubp.core.announce import announce
+from gpubp.core.facts import Facts
 from gpubp.errors import DataError, GradientError
-from gpubp.facts import Facts
 from gpubp.optim import lr_scheduler
 from gpubp.train import Trainer
 

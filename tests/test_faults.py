@@ -15,19 +15,19 @@ from tolerances import assert_close, assert_gradient
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.arena import Life, _Arena
 from gpubp.backends.base import Feed
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.backends.numpy import NumpyBackend
-from gpubp.compile import compile_graph
+from gpubp.compiler.memory_plan import Life, _Arena
+from gpubp.compiler.pipeline import compile_graph
+from gpubp.compiler.program import Operand, Part, Program
+from gpubp.compiler.trace import evaluate_graph, trace
+from gpubp.compiler.verify import check_program
 from gpubp.core import ArrayType
 from gpubp.errors import VerificationError
 from gpubp.ops.random import Generator
 from gpubp.ops.spec import SPECS
 from gpubp.optim import SGD
-from gpubp.program import Operand, Part, Program
-from gpubp.trace import evaluate_graph, trace
-from gpubp.verify import check_program
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 12))
@@ -192,7 +192,7 @@ def _check_schedule() -> None:
 def test_a_frozen_learning_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     _check_schedule()
     monkeypatch.setattr(
-        "gpubp.optim.sgd.scalar", lambda value, like: np.asarray(value.value, like.dtype)
+        "gpubp.optim.sgd.scalar", lambda value, like: np.asarray(float(value.value), like.dtype)
     )
     _must_fail(_check_schedule)
 

@@ -16,11 +16,12 @@ import pytest
 from tolerances import assert_same
 
 import gpubp as gp
-from gpubp import eager, nn, ops, optim
+from gpubp import nn, ops, optim
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.data.ahead import prefetch
 from gpubp.errors import DataError
-from gpubp.nesting import nesting
+from gpubp.runtime import eager
+from gpubp.runtime.nesting import nesting
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork"),

@@ -10,10 +10,10 @@ from classifier import BATCH, OPTIMIZERS, bank_labels, classifier_step, digits, 
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.compile import compile_graph
-from gpubp.program import Part, Program
-from gpubp.sizes import MOST_NUMBERS
-from gpubp.trace import trace
+from gpubp.compiler.pipeline import compile_graph
+from gpubp.compiler.program import Part, Program
+from gpubp.compiler.sizes import MOST_NUMBERS
+from gpubp.compiler.trace import trace
 
 # The last op that the update rule adds to the weight gradient.
 RULES = {"sgd": "sgd_update", "adam": "adam_update"}

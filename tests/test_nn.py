@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gpubp import nn, ops
+from gpubp.compiler.trace import trace
 from gpubp.core import ArrayType
 from gpubp.errors import DataError, DTypeError, ShapeError, TraceError, UnknownNameError
-from gpubp.function import compile_function
-from gpubp.trace import trace
+from gpubp.runtime.function import compile_function
 
 
 class Scaled(nn.Module):

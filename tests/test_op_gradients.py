@@ -11,11 +11,11 @@ from specs import ROWS, Case, gradient_cases
 from tolerances import GRADIENT_STEP, assert_close, assert_gradient, assert_same
 
 from gpubp import ops
+from gpubp.compiler.grad import grad
+from gpubp.compiler.pullbacks import vjp
+from gpubp.compiler.trace import evaluate_graph, trace
 from gpubp.core import bind
 from gpubp.errors import GradientError
-from gpubp.grad import grad
-from gpubp.pullbacks import vjp
-from gpubp.trace import evaluate_graph, trace
 
 differentiable = pytest.mark.parametrize("op", [n for n in sorted(ROWS) if ROWS[n].wrt])
 

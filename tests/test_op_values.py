@@ -14,9 +14,9 @@ from hypothesis.extra import numpy as hnp
 from tolerances import assert_close, assert_same
 
 from gpubp import ops
+from gpubp.compiler.trace import trace
 from gpubp.core import evaluate
 from gpubp.ops.spec import SPECS
-from gpubp.trace import trace
 
 WIDE = np.array([-1e30, -200.0, -20.0, -3.0, -1e-3, 0.0, 1e-3, 0.7, 3.0, 20.0, 200.0, 1e30])
 STABLE: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {

@@ -9,9 +9,9 @@ import pytest
 from specs import ROWS, Case, cases, special_cases
 from tolerances import assert_close, assert_same
 
+from gpubp.compiler.trace import evaluate_graph, trace
 from gpubp.core import ArrayType, Kind, bind, evaluate
 from gpubp.ops.spec import SPECS
-from gpubp.trace import evaluate_graph, trace
 
 each_op = pytest.mark.parametrize("op", sorted(ROWS))
 

@@ -10,9 +10,9 @@ from tolerances import ORACLE
 from gpubp import nn, ops, optim
 from gpubp.backends.numpy import NumpyBackend
 from gpubp.core import ArrayType, Graph, tracing
+from gpubp.core.store import pack
 from gpubp.errors import DataError, ShapeError, UnknownNameError
-from gpubp.step import compile_step
-from gpubp.store import pack
+from gpubp.runtime.step import compile_step
 
 
 def _params(*shapes):

@@ -13,7 +13,7 @@ from gpubp import nn, ops, optim
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.errors import DataError, UnknownNameError
 from gpubp.optim import lr_scheduler as schedules
-from gpubp.step import compile_step
+from gpubp.runtime.step import compile_step
 
 DATA = np.ones((12, 1))
 

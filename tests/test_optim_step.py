@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gpubp import nn, ops, optim
-from gpubp.epochs import Batches, epoch_batches, updates_after
 from gpubp.errors import DataError, ShapeError
-from gpubp.step import compile_step
+from gpubp.runtime.batches import Batches, epoch_batches, updates_after
+from gpubp.runtime.step import compile_step
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(22, 3)), RNG.normal(size=(22, 2))

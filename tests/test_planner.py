@@ -14,11 +14,11 @@ import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.backends.numpy import NumpyBackend
-from gpubp.compile import Options, compile_graph
+from gpubp.compiler.pipeline import Options, compile_graph
+from gpubp.compiler.program import Program
+from gpubp.compiler.trace import trace
+from gpubp.compiler.verify import check_program
 from gpubp.core import ArrayType
-from gpubp.program import Program
-from gpubp.trace import trace
-from gpubp.verify import check_program
 
 BACKENDS = [NumpyBackend(), NumbaBackend(workers=1), NumbaBackend(workers=3)]
 RNG = np.random.default_rng(5)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import gpubp as gp
 from gpubp import nn, ops
-from gpubp.byte_ranges import ByteRanges
+from gpubp.compiler.byte_ranges import ByteRanges
 
 
 def _calls(work: Any) -> int:

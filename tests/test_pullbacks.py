@@ -13,7 +13,8 @@ import pytest
 from tolerances import assert_close, assert_same
 
 import gpubp as gp
-from gpubp import nn, ops, pullbacks
+from gpubp import nn, ops
+from gpubp.compiler import pullbacks
 from gpubp.errors import GradientError, ShapeError, TraceError
 
 RNG = np.random.default_rng(0)

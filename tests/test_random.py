@@ -10,11 +10,11 @@ import scipy.stats
 from tolerances import assert_same
 
 from gpubp import ops
+from gpubp.compiler.grad import value_and_grad
+from gpubp.compiler.trace import evaluate_graph, trace
 from gpubp.core import bind
-from gpubp.grad import value_and_grad
 from gpubp.ops.random import Generator, philox
 from gpubp.ops.spec import SPECS
-from gpubp.trace import evaluate_graph, trace
 
 # The known-answer vectors of Random123 (tests/kat_vectors): counter, key, result.
 KNOWN = [

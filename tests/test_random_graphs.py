@@ -12,15 +12,16 @@ from graph_pool import Pool
 from hypothesis import HealthCheck, given, settings
 from tolerances import assert_close, assert_gradient, assert_same
 
-from gpubp import ops, widen
+from gpubp import ops
 from gpubp.backends.base import Backend, Feed
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.backends.numpy import NumpyBackend
-from gpubp.compile import Options, compile_graph
+from gpubp.compiler import row_padding as widen
+from gpubp.compiler.grad import gradients
+from gpubp.compiler.pipeline import Options, compile_graph
+from gpubp.compiler.trace import evaluate_graph
 from gpubp.core import Array, ConcreteArray, Graph, tracing
-from gpubp.grad import gradients
-from gpubp.store import Slot, pack
-from gpubp.trace import evaluate_graph
+from gpubp.core.store import Slot, pack
 
 NUMPY = NumpyBackend()
 NUMBA = {workers: NumbaBackend(workers) for workers in (1, 3)}

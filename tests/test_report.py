@@ -14,7 +14,7 @@ from gpubp.backends import get_backend
 from gpubp.backends.base import Roof
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.errors import BackendError, GpubpError
-from gpubp.report import Timing
+from gpubp.runtime.report import Timing
 
 X, Y = np.ones((64, 48), np.float32), np.arange(64) % 3
 COLUMNS = ["us", "GFLOP/s", "GB/s", "bound", "of roof", "shared by"]

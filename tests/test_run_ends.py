@@ -15,7 +15,8 @@ from gpubp.errors import NonFiniteError
 
 def test_a_job_that_begins_anew_looks_at_its_inputs_again() -> None:
     row = np.zeros((1, 9), np.int64)
-    job = Job(row, np.zeros((5, 2), np.int64), [(1, 2, 3, 4), (1, 2, 3, 4)], 1)
+    checks = np.ones((2, words.CHECK_WORDS), np.int64)
+    job = Job(row, np.zeros((5, 2), np.int64), checks, 1)
     seen = []
     for first, stop in ((0, 2), (2, 5), (0, 5), (4, 5)):
         job.cut(first, stop, 1, 0)

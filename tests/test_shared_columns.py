@@ -16,7 +16,7 @@ from gpubp import nn, ops, optim
 from gpubp.backends.numba_cpu import NumbaBackend, job
 from gpubp.backends.numba_cpu.gathered import find_gathered
 from gpubp.backends.numba_cpu.kernels.sharing import share
-from gpubp.program import FINE, WHOLE, WHOLE_LINES, Part, equal_bounds, share_of
+from gpubp.compiler.program import FINE, WHOLE, WHOLE_LINES, Part, equal_bounds, share_of
 
 WIDTHS = (136, 64, 48)  # before the ten classes
 

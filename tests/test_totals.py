@@ -11,8 +11,8 @@ from loss_cases import ALL, IGNORED, LOSSES, OWN, RNG, N, X, Y
 from gpubp import nn, ops, optim
 from gpubp.errors import DataError, ShapeError
 from gpubp.nn.loss_base import weighing_samples
-from gpubp.step import compile_step
-from gpubp.totals import together
+from gpubp.runtime.step import compile_step
+from gpubp.runtime.totals import together
 from gpubp.train import LRFinder, TerminateOnNaN, Trainer, evaluation
 
 BACKENDS = ["numpy", "numba"]

@@ -369,7 +369,7 @@ KINDS = {
 STOPS = ["max_steps", "callback", "ctrl-c", "max_time"]
 
 
-def _ended(monkeypatch, kind, how, steps, **options):
+def _ended(monkeypatch, kind, how, steps, held=HELD, **options):
     """A run that stops after so many steps, for that reason."""
     from gpubp.train import fit
 
@@ -387,7 +387,7 @@ def _ended(monkeypatch, kind, how, steps, **options):
 
         monkeypatch.setattr(fit.Fit, "__init__", noted)
     more = {"max_steps": steps} if how == "max_steps" else {}
-    _fit(made, *KINDS[kind](), shuffle=False, **HELD, callbacks=callbacks, **more, **options)
+    _fit(made, *KINDS[kind](), shuffle=False, **held, callbacks=callbacks, **more, **options)
     assert made.steps == steps
     return made
 
@@ -396,11 +396,20 @@ def _ended(monkeypatch, kind, how, steps, **options):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("steps", [6, 12, 18])
 def test_a_stop_at_the_last_batch_of_an_epoch_counts_it(monkeypatch, kind, how, steps):
-    made = _ended(monkeypatch, kind, how, steps)
+    # After Ctrl-C nothing is measured any more; see the next test.
+    held = {} if how == "ctrl-c" else HELD
+    made = _ended(monkeypatch, kind, how, steps, held)
     assert (made.epoch, made.position) == (steps // 6, 0)
     assert made.history["epoch"] == list(range(1, steps // 6 + 1))
-    assert len(made.history["val_loss"]) == steps // 6
+    assert len(made.history["val_loss" if held else "loss"]) == steps // 6
     assert made.stop_reason is not None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ctrl_c_at_the_last_batch_leaves_an_epoch_that_is_to_be_measured(monkeypatch, kind):
+    made = _ended(monkeypatch, kind, "ctrl-c", 12)
+    assert (made.epoch, made.position, made.stop_reason) == (1, 90, "interrupted")
+    assert len(made.history["val_loss"]) == 1
 
 
 @pytest.mark.parametrize("how", STOPS)

@@ -15,8 +15,8 @@ from gpubp.backends.numba_cpu import NumbaBackend, words
 from gpubp.backends.numba_cpu.job import Job
 from gpubp.backends.numba_cpu.kernels.sharing import change_shares
 from gpubp.backends.numba_cpu.pace import SHARES_SECONDS, Pace
-from gpubp.program import WHOLE, WHOLE_LINES, share_of
-from gpubp.store import address_of
+from gpubp.compiler.program import WHOLE, WHOLE_LINES, share_of
+from gpubp.core.store import address_of
 
 
 def _shared(workers: int) -> np.ndarray:

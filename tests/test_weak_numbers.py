@@ -11,9 +11,9 @@ from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim
+from gpubp.compiler.trace import trace
+from gpubp.compiler.views import live_order
 from gpubp.core import Array, ArrayType
-from gpubp.layout import live_order
-from gpubp.trace import trace
 
 BACKENDS = ["numpy", "numba"]
 X = np.array([-1.5, -0.25, 0.5, 2.0])

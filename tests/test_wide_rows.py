@@ -14,8 +14,8 @@ import gpubp as gp
 from gpubp import nn, ops
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.backends.numpy import NumpyBackend
+from gpubp.compiler.program import Operand, Part, Program
 from gpubp.ops import update
-from gpubp.program import Operand, Part, Program
 
 WIDTHS = (19, 100, 53, 36)  # before the ten classes
 

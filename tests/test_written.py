@@ -15,10 +15,10 @@ from gpubp import nn, ops, optim
 from gpubp.backends.numba_cpu import encode, job, words
 from gpubp.backends.numba_cpu.encode import EncodedPart
 from gpubp.backends.poison import check_writes
-from gpubp.compile import compile_graph
+from gpubp.compiler.pipeline import compile_graph
+from gpubp.compiler.program import Operand, Program
+from gpubp.compiler.trace import trace
 from gpubp.errors import VerificationError
-from gpubp.program import Operand, Program
-from gpubp.trace import trace
 
 BACKENDS = ["numpy", "numba"]
 PLAIN = gp.Options(fuse=False)

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 import gpubp as gp
-from gpubp import fuse, ops
+from gpubp import ops
+from gpubp.compiler import fuse
 
 
 def pullbacks(count: int, used: bool, *shape: int) -> tuple[Any, list[NDArray[Any]]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.contest import Spread
-from gpubp.bench import BenchmarkError
+from gpubp.cli.bench import BenchmarkError
 from gpubp.errors import missing_extra
 
 _FORMATS = (".png", ".svg")

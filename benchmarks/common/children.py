@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import gpubp
-from gpubp.bench import BenchmarkError
+from gpubp.cli.bench import BenchmarkError
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",

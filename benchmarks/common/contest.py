@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.children import Child, LeftOutError
-from gpubp.bench import BenchmarkError
+from gpubp.cli.bench import BenchmarkError
 
 # Threads of the turn before may spin after their work: those of NumPy's OpenBLAS for 0.12 s.
 PAUSE_SECONDS = 0.2

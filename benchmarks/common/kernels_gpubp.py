@@ -16,11 +16,11 @@ from gpubp import ops, optim
 from gpubp.backends import Backend, Feed, get_backend
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.backends.numba_cpu.pool import max_workers
-from gpubp.compile import compile_graph
+from gpubp.compiler.pipeline import compile_graph
+from gpubp.compiler.trace import trace
 from gpubp.core import ArrayType
+from gpubp.core.store import Slot, pack
 from gpubp.nn import Parameter
-from gpubp.store import Slot, pack
-from gpubp.trace import trace
 
 Function = Callable[..., list[Any]]
 

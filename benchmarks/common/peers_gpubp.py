@@ -99,7 +99,7 @@ def _backend(row: Row) -> Any:
     """The one that the environment names; on a GPU, in the row's precision."""
     if row.precision == "float32":
         return None
-    from gpubp.backends.cupy import CupyBackend
+    from gpubp.backends.cuda import CupyBackend
 
     return CupyBackend(precision=row.precision)
 

@@ -12,7 +12,7 @@ from gpubp.errors import BackendError, unknown_name
 _REGISTRY = (
     ("numba", "gpubp.backends.numba_cpu", "NumbaBackend", "cpu"),
     ("numpy", "gpubp.backends.numpy", "NumpyBackend", "cpu"),
-    ("cupy", "gpubp.backends.cupy", "CupyBackend", "cuda"),
+    ("cupy", "gpubp.backends.cuda", "CupyBackend", "cuda"),
 )
 _instances: dict[tuple[str, int], Backend] = {}  # by name and number of the device
 

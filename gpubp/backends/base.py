@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.device_array import DeviceArray
+from gpubp.backends.device_array import DeviceArray
+from gpubp.compiler.program import Operand, Part, Program
+from gpubp.core.store import Bank
 from gpubp.errors import BackendError, DataError
-from gpubp.program import Operand, Part, Program
-from gpubp.store import Bank
 
 LOOK_SECONDS = 0.1  # a run does not go on for much longer without a look at what has happened
 

@@ -15,10 +15,10 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from gpubp.backends.base import Backend, Feed, Probe
+from gpubp.compiler.program import Compute, Instruction, Operand, Part, Program
 from gpubp.core import describe, evaluate
+from gpubp.core.store import Bank, aligned_zeros
 from gpubp.errors import NonFiniteError
-from gpubp.program import Compute, Instruction, Operand, Part, Program
-from gpubp.store import Bank, aligned_zeros
 
 Hook = Callable[[Instruction, Part, list[NDArray[Any]]], None]
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from gpubp.compiler.program import Operand, Part, Program
 from gpubp.errors import VerificationError
-from gpubp.program import Operand, Part, Program
 
 # Two bytes, again and again: NaN in both float types, huge as an integer, neither False nor True.
 _PATTERN = b"\xf0\x7f"

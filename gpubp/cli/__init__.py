@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from gpubp.bench import add_arguments as add_bench
 from gpubp.cli import config, failures, predict, show, train
+from gpubp.cli.bench import add_arguments as add_bench
 
 _EPILOG = """\
 examples:

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Predict; returns the exit code."""
     from gpubp.cli import newdata, scores, show
-    from gpubp.runner import as_input
+    from gpubp.runtime.program_cache import as_input
     from gpubp.train.evaluation import BATCH, Evaluator
 
     model, encoding = show.open_model(options.model)

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.arguments import checked
+from gpubp.core.interop import as_numpy
 from gpubp.data.checks import check_equal_lengths, check_not_empty
 from gpubp.errors import DataError
-from gpubp.interop import as_numpy
 from gpubp.ops.random import checked_seed
 
 Pair = tuple[NDArray[np.float32], NDArray[np.int64]]

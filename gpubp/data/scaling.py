@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.arguments import checked, reading
+from gpubp.core.interop import host_array
 from gpubp.errors import DataError, ShapeError
-from gpubp.interop import host_array
 
 
 class Standardizer:

@@ -18,7 +18,7 @@ from gpubp.core import ArrayType
 from gpubp.data.ahead import prefetch
 from gpubp.data.checks import check_equal_lengths, check_not_empty
 from gpubp.errors import DataError
-from gpubp.runner import as_input
+from gpubp.runtime.program_cache import as_input
 
 # Mapped files above this size are read in blocks of about this size, below it at once.
 BLOCK_BYTES = 1 << 26

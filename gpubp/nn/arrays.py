@@ -10,9 +10,9 @@ import numpy as np
 
 from gpubp.arguments import shown
 from gpubp.core import Array
+from gpubp.core.interop import host_array, on_device
+from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError
-from gpubp.interop import host_array, on_device
-from gpubp.store import Slot
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -21,10 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 from gpubp import ops
 from gpubp.arguments import checked
 from gpubp.core import Array, concrete, describe, note
+from gpubp.core.store import Slot
 from gpubp.errors import DataError, DTypeError, ShapeError, unknown_name
 from gpubp.nn.module import Module
 from gpubp.ops.totals import whole
-from gpubp.store import Slot
 
 REDUCTIONS = ("mean", "sum", "none")
 

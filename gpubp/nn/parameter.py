@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.core import active_graph, checked_dtype, describe
+from gpubp.core.noted import Noted
+from gpubp.core.operators import Operators
+from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError, DTypeError, TraceError
-from gpubp.noted import Noted
-from gpubp.operators import Operators
-from gpubp.store import Slot
 
 
 class Buffer(Operators, Slot):

@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from gpubp import tree
 from gpubp.arguments import checked
-from gpubp.core import Array, ArrayType, Kind, Node, Shape, active_graph, checked_dtype
+from gpubp.compiler.trace import trace
+from gpubp.core import Array, ArrayType, Kind, Node, Shape, active_graph, checked_dtype, tree
 from gpubp.errors import ShapeError, TraceError
 from gpubp.nn.module import Module
-from gpubp.trace import trace
 
 
 @dataclass(frozen=True)

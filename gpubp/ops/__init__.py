@@ -6,7 +6,7 @@ other way round, except through the operators of traced arrays, which are filled
 
 from __future__ import annotations
 
-from gpubp.operators import Operators
+from gpubp.core.operators import Operators
 from gpubp.ops import update
 from gpubp.ops.activation import (
     elu,

@@ -14,8 +14,9 @@ import numpy as np
 
 from gpubp.arguments import shown
 from gpubp.core import Array, ArrayType, Kind, OpSpec, Typed, bind, checked_dtype, describe
+from gpubp.core.interop import on_device
+from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, TraceError
-from gpubp.interop import on_device
 from gpubp.ops.logic import astype, equal
 from gpubp.ops.shape import expand_dims, reshape, strided_slice
 from gpubp.ops.spec import (
@@ -27,7 +28,6 @@ from gpubp.ops.spec import (
     register,
     require_same_dtype,
 )
-from gpubp.store import Slot
 
 _Cotangents = tuple[Array | None, ...]
 

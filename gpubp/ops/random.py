@@ -38,13 +38,13 @@ from gpubp.core import (
     checked_dtype,
     describe,
 )
+from gpubp.core.interop import on_device
+from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError, DataError, DTypeError, ShapeError
-from gpubp.interop import on_device
 from gpubp.ops.elementwise import add, finite
 from gpubp.ops.logic import greater_equal, where
 from gpubp.ops.shape import as_shape
 from gpubp.ops.spec import INT64, promote, register
-from gpubp.store import Slot
 
 _Words = NDArray[np.uint64]
 _LOW = np.uint64(0xFFFFFFFF)

@@ -27,13 +27,13 @@ from gpubp.core import (
     concrete,
     describe,
 )
+from gpubp.core.interop import on_device
+from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError, DataError, DTypeError, ShapeError
-from gpubp.interop import on_device
 from gpubp.ops.weak import FLOAT32 as FLOAT32
 from gpubp.ops.weak import FLOAT64 as FLOAT64
 from gpubp.ops.weak import SPECS as SPECS
 from gpubp.ops.weak import settled, weakly
-from gpubp.store import Slot
 
 INT64 = np.dtype(np.int64)
 BOOL = np.dtype(np.bool_)

@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 from gpubp.core import active_graph, at_once, describe
+from gpubp.core.interop import on_device
+from gpubp.core.store import Slot
 from gpubp.errors import ShapeError, TraceError
-from gpubp.interop import on_device
 from gpubp.ops.spec import cast_to, promote
-from gpubp.store import Slot
 
 
 def assign(slot: Slot, value: Any) -> None:

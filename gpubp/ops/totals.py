@@ -2,7 +2,7 @@
 
 The mean of a loss with ignored labels, class weights or a mask is a sum over a count, and the mean
 over two batches is not the mean of their means. So a traced result keeps sum and count beside it
-(`Graph.ratios`); `gpubp.totals` reads them where batches meet.
+(`Graph.ratios`); `gpubp.runtime.totals` reads them where batches meet.
 """
 
 from __future__ import annotations

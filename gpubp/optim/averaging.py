@@ -11,13 +11,13 @@ import numpy as np
 from gpubp import ops
 from gpubp.arguments import checked, reading
 from gpubp.core import Array
+from gpubp.core.interop import host_array
+from gpubp.core.noted import Noted
+from gpubp.core.store import Slot
 from gpubp.errors import DataError, ShapeError
-from gpubp.interop import host_array
 from gpubp.nn.parameter import Parameter
-from gpubp.noted import Noted
 from gpubp.ops import update
 from gpubp.optim.group import checked_params
-from gpubp.store import Slot
 
 
 def _checked_decay(_: Any, decay: Any) -> float:

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from gpubp.arguments import checked, reading
 from gpubp.core import Array, assume
+from gpubp.core.interop import host_array
+from gpubp.core.store import Slot
 from gpubp.errors import DataError, ShapeError, UnknownNameError, unknown_name
-from gpubp.interop import host_array
 from gpubp.nn.parameter import Parameter
 from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params, plain
 from gpubp.optim.rules import adjusted
 from gpubp.optim.state import Arrays, Cohort, Cohorts, Edits, Past
-from gpubp.store import Slot
 
 Update = list[tuple[Slot, Array]]
 
@@ -54,7 +54,7 @@ class Optimizer(ABC):
     saves_initial = False
     counts_by_group = False
     decouples = False
-    _announces = True  # see gpubp.facts
+    _announces = True  # see gpubp.core.facts
     _edits: Edits
 
     def __init__(self, params: Params, defaults: Mapping[str, Any]) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from gpubp.arguments import is_iterable, shown
+from gpubp.core.interop import host_array
+from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError, DataError, unknown_name
-from gpubp.interop import host_array
 from gpubp.nn.parameter import Parameter
-from gpubp.store import Slot
 
 Params = Iterable[Parameter] | Iterable[Mapping[str, Any]]
 

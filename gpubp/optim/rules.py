@@ -8,11 +8,11 @@ from typing import Any
 from gpubp import ops
 from gpubp.arguments import is_number
 from gpubp.core import Array
+from gpubp.core.store import Slot
 from gpubp.errors import DataError
 from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
 from gpubp.optim.group import ParamGroup
-from gpubp.store import Slot
 
 
 def scalar(value: Any, like: Parameter) -> Any:

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp import ops
-from gpubp.announce import announce
+from gpubp.core.announce import announce
+from gpubp.core.store import Slot, siblings
 from gpubp.nn.parameter import Parameter
-from gpubp.store import Slot, siblings
 
 # Steps taken, and scalar state by name.
 Past = tuple[int, tuple[tuple[str, float], ...]]

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp import ops
+from gpubp.core.store import Slot
 from gpubp.ops.random import Generator
+from gpubp.runtime.step import Step
 from gpubp.sklearn.network import Network, data_loss, forward, penalty
 from gpubp.sklearn.rules import RULES, RuleOptions
-from gpubp.step import Step
-from gpubp.store import Slot
 
 MAX_IDLE = 8
 MAX_BATCH_SIZES = 16  # programs of one engine; then it is not kept

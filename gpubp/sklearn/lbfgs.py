@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from gpubp import ops
 from gpubp.backends import get_backend
-from gpubp.function import CompiledFunction
-from gpubp.grad import value_and_grad
+from gpubp.compiler.grad import value_and_grad
+from gpubp.runtime.function import CompiledFunction
 from gpubp.sklearn.data import Rows, loss_type
 from gpubp.sklearn.network import Network, data_loss, forward, penalty
 

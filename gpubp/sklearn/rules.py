@@ -1,4 +1,4 @@
-"""scikit-learn's update rules, as a step wants them (`gpubp.step.StepOptimizer`).
+"""scikit-learn's update rules, as a step wants them (`gpubp.runtime.step.StepOptimizer`).
 
 Comes in: the gradients of the loss without its penalty. Goes out: (slot, new value) pairs. State
 lives in slots between calls, and moves to and from scikit-learn's own optimiser objects.
@@ -18,9 +18,9 @@ import numpy as np
 
 from gpubp import ops
 from gpubp.core import Array
+from gpubp.core.store import Slot, siblings
 from gpubp.ops import update
-from gpubp.store import Slot, siblings
-from gpubp.updating import clip_by_global_norm
+from gpubp.runtime.update import clip_by_global_norm
 
 Update = list[tuple[Slot, Array]]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gpubp.arguments import shown
 from gpubp.errors import ArgumentError
-from gpubp.totals import spoiled
+from gpubp.runtime.totals import spoiled
 
 if TYPE_CHECKING:
     from gpubp.train.trainer import Trainer

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp import totals
 from gpubp.backends import Backend, get_backend
+from gpubp.backends.device_array import DeviceArray
+from gpubp.compiler.trace import trace
 from gpubp.core import ArrayType, active_graph
-from gpubp.device_array import DeviceArray
-from gpubp.function import compile_function
-from gpubp.inference import Batched
 from gpubp.nn.module import Module
-from gpubp.runner import as_input
-from gpubp.trace import trace
+from gpubp.runtime import totals
+from gpubp.runtime.batched import Batched
+from gpubp.runtime.function import compile_function
+from gpubp.runtime.program_cache import as_input
 from gpubp.train.metrics import Metric, accuracy_by_itself, find
 from gpubp.train.reading import Reading
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gpubp.data.sources import Block, Blocks
 from gpubp.errors import DataError
-from gpubp.totals import spoiled
+from gpubp.runtime.totals import spoiled
 from gpubp.train import foresight, resumption
 from gpubp.train.callbacks import Callback
 from gpubp.train.evaluation import training_mode
@@ -182,10 +182,12 @@ class Fit:
     def _measure(self, record: dict[str, float]) -> bool:
         """Add what was measured to an epoch's record; False if Ctrl-C was pressed before its end.
 
-        The epoch does not count then: a resumed run measures it.
+        The epoch does not count then: a resumed run measures it. One of which nothing is to be
+        measured has ended with its last batch.
         """
+        nothing = not self.data.metrics and self.data.held_out is None
         with self._interrupt.leaving():
-            if not self._interrupt.asked:
+            if nothing or not self._interrupt.asked:
                 record.update(measured(self.trainer, self.data))
                 return True
         return False

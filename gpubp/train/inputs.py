@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp import nn
+from gpubp.compiler.trace import trace
 from gpubp.core import ArrayType
+from gpubp.core.interop import check_dtype
 from gpubp.data.checks import check_equal_lengths, check_finite, check_labels, check_not_empty
 from gpubp.data.sources import ArraySource, BatchSource, MappedSource, Source, is_mapped
 from gpubp.errors import DataError
-from gpubp.interop import check_dtype
-from gpubp.runner import as_input
-from gpubp.trace import trace
+from gpubp.runtime.program_cache import as_input
 from gpubp.train import metrics as metrics_module
 from gpubp.train.evaluation import mode
 from gpubp.train.metrics import Metric, UserMetric

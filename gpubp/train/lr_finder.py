@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from gpubp.arguments import checked
 from gpubp.atomic import replacing
 from gpubp.errors import DataError, missing_extra
-from gpubp.step import Step
-from gpubp.totals import spoiled
+from gpubp.runtime.step import Step
+from gpubp.runtime.totals import spoiled
 from gpubp.train import inputs
 from gpubp.train.evaluation import training_mode
 

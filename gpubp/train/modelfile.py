@@ -13,7 +13,8 @@ import numpy as np
 
 from gpubp.arguments import checked
 from gpubp.errors import CheckpointError, GpubpError
-from gpubp.nn.module import LoadResult, Module
+from gpubp.nn.module import Module
+from gpubp.nn.state_dict import LoadResult
 from gpubp.train import architecture, tensorfile
 from gpubp.train.tensorfile import Path_, Tensors
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpubp.totals import spoiled, together
+from gpubp.runtime.totals import spoiled, together
 from gpubp.train.inputs import Data
 from gpubp.train.plan import Plan
 

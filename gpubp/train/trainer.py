@@ -17,18 +17,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpubp.arguments import checked
 from gpubp.backends import Backend
+from gpubp.backends.device_array import DeviceArray
 from gpubp.core import note
+from gpubp.core.interop import check_dtype
+from gpubp.core.noted import Noted
 from gpubp.data.checks import check_finite, check_not_empty
-from gpubp.device_array import DeviceArray
 from gpubp.errors import DataError, unknown_name
-from gpubp.interop import check_dtype
 from gpubp.nn.module import Module
-from gpubp.noted import Noted
 from gpubp.ops.random import checked_seed
 from gpubp.optim.averaging import EMA
 from gpubp.optim.base import Optimizer
-from gpubp.runner import as_input
-from gpubp.step import Step, compile_step
+from gpubp.runtime.program_cache import as_input
+from gpubp.runtime.step import Step, compile_step
 from gpubp.train import inputs
 from gpubp.train import metrics as metrics_module
 from gpubp.train.callbacks import Callback, check_callbacks

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.arguments import is_number, shown
+from gpubp.core.interop import host_array
 from gpubp.errors import ArgumentError, DataError
-from gpubp.interop import host_array
 from gpubp.nn.loss_base import Loss, weighing_samples
 from gpubp.nn.module import Module
 

@@ -1,4 +1,4 @@
-"""CuPy as far as `gpubp.backends.cupy.device` uses it, over the tests' device.
+"""CuPy as far as `gpubp.backends.cuda.drivers.cupy` uses it, over the tests' device.
 
 So that the driver for real GPUs runs without one. What it cannot prove is that the real CuPy takes
 these calls in this way: `test_cupy_names.py` compares names and signatures where CuPy is installed.
@@ -18,7 +18,7 @@ import numpy as np
 from shim_array import ShimArray, native
 from shim_driver import ShimDriver, ShimKernel
 
-from gpubp.backends.cupy.driver import DeviceMemoryError
+from gpubp.backends.cuda.drivers.base import DeviceMemoryError
 
 
 class CUDARuntimeError(RuntimeError):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shim_driver import ShimDriver, ShimMemory
 
-from gpubp.backends.cupy.driver import Dim
+from gpubp.backends.cuda.drivers.base import Dim
 
 
 def pack(*values: Any) -> bytes:

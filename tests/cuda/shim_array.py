@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.interop import on_device
-from gpubp.operators import Operators
+from gpubp.core.interop import on_device
+from gpubp.core.operators import Operators
 
 if TYPE_CHECKING:
     from shim_driver import ShimDriver

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from shim_driver import ShimDriver
 
-from gpubp.backends.cupy import CupyBackend
-from gpubp.backends.cupy.driver import Driver, Memory
-from gpubp.backends.cupy.memory import Staging
+from gpubp.backends.cuda import CupyBackend
+from gpubp.backends.cuda.drivers.base import Driver, Memory
+from gpubp.backends.cuda.memory import Staging
 
 
 class ApartStaging(Staging):

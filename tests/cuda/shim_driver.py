@@ -1,10 +1,10 @@
 """A device for the tests: CUDA sources built with g++ and run on the CPU, thread by thread.
 
-Comes in: what `gpubp.backends.cupy.driver.Driver` says. Goes out: the same work as on a GPU, or a
-`KernelError` that names kernel, block and thread. In between: every launch is done when it returns
-(unless `copies` says otherwise, see `shim_streams`); threads run in the order asked for, shared
-memory starts as NaN, and every allocation is watched (see `shim/gp_memory.h`). What a GPU would
-refuse (too many threads, an upload while launches are recorded) is refused here, too.
+Comes in: what `gpubp.backends.cuda.drivers.base.Driver` says. Goes out: the same work as on a GPU,
+or a `KernelError` that names kernel, block and thread. In between: every launch is done when it
+returns (unless `copies` says otherwise, see `shim_streams`); threads run in the order asked for,
+shared memory starts as NaN, and every allocation is watched (see `shim/gp_memory.h`). What a GPU
+would refuse (too many threads, an upload while launches are recorded) is refused here, too.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from shim_array import ShimArray, native
 from shim_build import built, runtime
 from shim_streams import Copy, Mark, Streams
 
-from gpubp.backends.cupy.driver import DeviceMemoryError, Dim, Event
-from gpubp.backends.cupy.products import Products
+from gpubp.backends.cuda.drivers.base import DeviceMemoryError, Dim, Event
+from gpubp.backends.cuda.products import Products
 from gpubp.errors import BackendError, unknown_name
 
 ORDERS = ("forward", "reverse", "random")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.cupy.driver import Event
+from gpubp.backends.cuda.drivers.base import Event
 from gpubp.errors import BackendError
 
 WAYS = ("now", "late", "early")

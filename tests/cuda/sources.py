@@ -19,9 +19,9 @@ from specs import ROWS, Case, cases
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.backends.cupy import PRECISIONS, CupyBackend, tuning_record
-from gpubp.backends.cupy.driver import Dim
-from gpubp.backends.cupy.products import Addresses, Plan, Problem, Products
+from gpubp.backends.cuda import PRECISIONS, CupyBackend, tuning_record
+from gpubp.backends.cuda.drivers.base import Dim
+from gpubp.backends.cuda.products import Addresses, Plan, Problem, Products
 from gpubp.core import bind
 
 OPTIONS = gp.Options(verify=False)

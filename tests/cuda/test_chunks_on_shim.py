@@ -20,8 +20,8 @@ from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, optim
-from gpubp.backends.cupy import CupyBackend, chunks
-from gpubp.backends.cupy.driver import Event
+from gpubp.backends.cuda import CupyBackend, chunks
+from gpubp.backends.cuda.drivers.base import Event
 from gpubp.errors import DataError, IndexRangeError
 
 shim = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from gpubp.backends.cupy import device, nvrtc
-from gpubp.backends.cupy.sources import begin_step, expand
+from gpubp.backends.cuda import device, nvrtc
+from gpubp.backends.cuda.sources import begin_step, expand
 from gpubp.errors import BackendError
 
 REASON = "needs CuPy: pip install 'gpubp[cuda13]'"

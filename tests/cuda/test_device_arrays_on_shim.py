@@ -13,7 +13,7 @@ from shim_driver import ShimDriver
 from tolerances import assert_close, assert_same
 
 import gpubp as gp
-from gpubp.backends.cupy import CupyBackend
+from gpubp.backends.cuda import CupyBackend
 from gpubp.errors import DataError, DTypeError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))

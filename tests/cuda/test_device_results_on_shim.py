@@ -17,7 +17,7 @@ from tolerances import assert_close, assert_same
 
 import gpubp as gp
 from gpubp import nn
-from gpubp.backends.cupy import CupyBackend
+from gpubp.backends.cuda import CupyBackend
 from gpubp.errors import DataError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))

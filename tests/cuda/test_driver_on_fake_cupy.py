@@ -15,9 +15,9 @@ from shim_driver import ShimDriver
 from tolerances import assert_same
 
 import gpubp as gp
-from gpubp.backends.cupy import CupyBackend, nvrtc
-from gpubp.backends.cupy.device import SMALL, CupyDriver
-from gpubp.backends.cupy.driver import DeviceMemoryError
+from gpubp.backends.cuda import CupyBackend, nvrtc
+from gpubp.backends.cuda.drivers.base import DeviceMemoryError
+from gpubp.backends.cuda.drivers.cupy import SMALL, CupyDriver
 from gpubp.errors import BackendError
 
 shim = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))

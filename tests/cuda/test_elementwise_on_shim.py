@@ -13,8 +13,8 @@ from tolerances import assert_close, assert_same
 
 import gpubp as gp
 from gpubp import ops, optim
-from gpubp.backends.cupy import encode
-from gpubp.backends.cupy.launch import Context, Workspace
+from gpubp.backends.cuda import encode
+from gpubp.backends.cuda.launch import Context, Workspace
 from gpubp.errors import BackendError
 from gpubp.nn import Parameter
 

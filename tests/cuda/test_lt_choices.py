@@ -23,8 +23,8 @@ from tolerances import assert_product, assert_same
 
 import gpubp as gp
 from gpubp import nn, ops
-from gpubp.backends.cupy import autotune, encode_product, tuning_record
-from gpubp.backends.cupy.products import Addresses, Plan, Problem, Work
+from gpubp.backends.cuda import autotune, encode_product, tuning_record
+from gpubp.backends.cuda.products import Addresses, Plan, Problem, Work
 from gpubp.errors import BackendError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))

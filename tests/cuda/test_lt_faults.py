@@ -24,11 +24,11 @@ from tolerances import assert_close
 
 import gpubp as gp
 from gpubp import optim
-from gpubp.backends.cupy import encode_copy, encode_product, executor
-from gpubp.backends.cupy.copies import Copies
-from gpubp.backends.cupy.launch import AnyLaunch, ProductLaunch
-from gpubp.backends.cupy.memory import BankCopy
-from gpubp.backends.cupy.products import Addresses, Plan, Problem, Work
+from gpubp.backends.cuda import encode_copy, encode_product, executor
+from gpubp.backends.cuda.copies import Copies
+from gpubp.backends.cuda.launch import AnyLaunch, ProductLaunch
+from gpubp.backends.cuda.memory import BankCopy
+from gpubp.backends.cuda.products import Addresses, Plan, Problem, Work
 from gpubp.errors import BackendError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))

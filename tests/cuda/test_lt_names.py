@@ -23,9 +23,9 @@ import pytest
 import shim_build
 
 from gpubp import cli
-from gpubp.backends.cupy import device, nvmath_descriptors, nvmath_products
-from gpubp.backends.cupy.nvmath_descriptors import bindings
-from gpubp.backends.cupy.products import EPILOGUES, PIP, SIZES, opened, setting
+from gpubp.backends.cuda import device, nvmath_descriptors, nvmath_products
+from gpubp.backends.cuda.nvmath_descriptors import bindings
+from gpubp.backends.cuda.products import EPILOGUES, PIP, SIZES, opened, setting
 from gpubp.errors import BackendError, UnknownNameError
 
 missing = importlib.util.find_spec("nvmath") is None
@@ -150,8 +150,8 @@ DESCRIPTORS = """
 import contextlib, types
 from dataclasses import replace
 import numpy as np
-from gpubp.backends.cupy import nvmath_descriptors as d, nvmath_products as n
-from gpubp.backends.cupy.products import Addresses, Matrix, Plan, Problem
+from gpubp.backends.cuda import nvmath_descriptors as d, nvmath_products as n
+from gpubp.backends.cuda.products import Addresses, Matrix, Plan, Problem
 from gpubp.errors import BackendError
 
 lt, cublas, nvmath = d.bindings()

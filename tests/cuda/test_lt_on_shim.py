@@ -17,7 +17,7 @@ from tolerances import assert_close, assert_product, assert_same
 
 import gpubp as gp
 from gpubp import ops, optim
-from gpubp.backends.cupy import PRECISIONS, CupyBackend
+from gpubp.backends.cuda import PRECISIONS, CupyBackend
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
 

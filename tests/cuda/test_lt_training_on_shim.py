@@ -17,7 +17,7 @@ from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, optim
-from gpubp.backends.cupy import PRECISIONS, STEPS_A_GRAPH, CupyBackend
+from gpubp.backends.cuda import PRECISIONS, STEPS_A_GRAPH, CupyBackend
 from gpubp.optim import lr_scheduler
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))

@@ -15,9 +15,10 @@ from shim_driver import ShimDriver
 from tolerances import assert_close, assert_same
 
 import gpubp as gp
-from gpubp import eager, nn, ops
-from gpubp.backends.cupy import CupyBackend
+from gpubp import nn, ops
+from gpubp.backends.cuda import CupyBackend
 from gpubp.errors import DataError, DTypeError
+from gpubp.runtime import eager
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
 

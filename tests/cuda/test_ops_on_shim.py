@@ -23,7 +23,7 @@ from tolerances import assert_same
 import gpubp as gp
 from gpubp import ops
 from gpubp.core import Kind, bind
-from gpubp.function import compile_function
+from gpubp.runtime.function import compile_function
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
 

@@ -16,10 +16,10 @@ from tolerances import assert_same
 import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.backends import cupy as cupy_backend
-from gpubp.backends.cupy import CupyBackend
-from gpubp.backends.cupy.loaded import Loaded
+from gpubp.backends.cuda import CupyBackend
+from gpubp.backends.cuda.loaded import Loaded
 from gpubp.errors import BackendError, NestingError
-from gpubp.pauses import Pauses
+from gpubp.runtime.pauses import Pauses
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
 RNG = np.random.default_rng(0)

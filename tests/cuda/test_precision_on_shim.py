@@ -17,7 +17,7 @@ from shim_driver import ShimDriver, ShimKernels
 from tolerances import assert_product, assert_same
 
 import gpubp as gp
-from gpubp.backends.cupy import PRECISIONS
+from gpubp.backends.cuda import PRECISIONS
 from gpubp.errors import BackendError, UnknownNameError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
@@ -166,7 +166,7 @@ def test_training_follows_float32(precision: str) -> None:
 
 
 def test_precisions_that_are_none() -> None:
-    from gpubp.backends.cupy import CupyBackend
+    from gpubp.backends.cuda import CupyBackend
 
     with pytest.raises(UnknownNameError, match="bf16"):
         CupyBackend(driver=ShimDriver(), precision="bf-16")

@@ -14,7 +14,7 @@ from tolerances import ORACLE
 
 import gpubp as gp
 from gpubp import nn, optim
-from gpubp.backends.cupy import RECORD_FROM, STEPS_A_GRAPH, CupyBackend
+from gpubp.backends.cuda import RECORD_FROM, STEPS_A_GRAPH, CupyBackend
 from gpubp.errors import DataError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))

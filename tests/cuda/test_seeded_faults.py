@@ -24,9 +24,9 @@ from tolerances import assert_close, assert_product, assert_same
 
 import gpubp as gp
 from gpubp import ops
-from gpubp.backends.cupy import CupyBackend
-from gpubp.backends.cupy.memory import BankCopy
-from gpubp.backends.cupy.sources import expand
+from gpubp.backends.cuda import CupyBackend
+from gpubp.backends.cuda.memory import BankCopy
+from gpubp.backends.cuda.sources import expand
 from gpubp.errors import BackendError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))

@@ -16,7 +16,7 @@ from shim_products import STORED, MisuseError, ShimProducts
 from test_precision_on_shim import rounded
 from tolerances import RTOL
 
-from gpubp.backends.cupy.products import Addresses, Matrix, Problem
+from gpubp.backends.cuda.products import Addresses, Matrix, Problem
 from gpubp.errors import BackendError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))

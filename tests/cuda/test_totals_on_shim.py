@@ -13,9 +13,9 @@ from shim_driver import ShimDriver
 from tolerances import assert_close
 
 from gpubp import nn, ops, optim
-from gpubp.backends.cupy import CupyBackend
-from gpubp.step import compile_step
-from gpubp.totals import together
+from gpubp.backends.cuda import CupyBackend
+from gpubp.runtime.step import compile_step
+from gpubp.runtime.totals import together
 from gpubp.train import Trainer
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))

@@ -11,7 +11,7 @@ from written import join_every_gradient, pullbacks
 
 import gpubp as gp
 from gpubp import ops
-from gpubp.backends.cupy import launch
+from gpubp.backends.cuda import launch
 from gpubp.errors import VerificationError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))

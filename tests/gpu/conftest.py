@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpubp.backends.cupy import CupyBackend
+from gpubp.backends.cuda import CupyBackend
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

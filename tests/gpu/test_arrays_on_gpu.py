@@ -11,7 +11,7 @@ from tolerances import assert_close, assert_same
 
 import gpubp as gp
 from gpubp import nn, ops
-from gpubp.backends.cupy import CupyBackend, chunks
+from gpubp.backends.cuda import CupyBackend, chunks
 from gpubp.errors import DataError
 
 

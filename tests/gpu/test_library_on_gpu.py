@@ -13,7 +13,7 @@ from tolerances import ORACLE, assert_close, assert_product, assert_same
 
 import gpubp as gp
 from gpubp import ops, optim
-from gpubp.backends.cupy import PRECISIONS, CupyBackend, autotune, encode_product, tuning_record
+from gpubp.backends.cuda import PRECISIONS, CupyBackend, autotune, encode_product, tuning_record
 
 STEPS = 50
 

@@ -11,7 +11,7 @@ from test_conformance import compare, run_case, run_strided
 from tolerances import assert_product, assert_same
 
 import gpubp as gp
-from gpubp.backends.cupy import CupyBackend
+from gpubp.backends.cuda import CupyBackend
 from gpubp.core import Kind
 
 

@@ -13,7 +13,7 @@ from tolerances import ORACLE, assert_same
 
 import gpubp as gp
 from gpubp import nn, optim
-from gpubp.backends.cupy import CupyBackend
+from gpubp.backends.cuda import CupyBackend
 
 STEPS = 100
 MILLION = int(os.environ.get("GPUBP_TEST_STEPS", "20000"))  # 1000000 for the full proof

@@ -10,8 +10,8 @@ import pytest
 from tolerances import ORACLE
 
 from gpubp import nn, ops, optim
-from gpubp.function import compile_function
-from gpubp.step import compile_step
+from gpubp.runtime.function import compile_function
+from gpubp.runtime.step import compile_step
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'gpubp[oracle]'")
 torch.set_num_threads(1)

@@ -7,8 +7,8 @@ import pytest
 from loss_cases import IGNORED, SOFT, WEIGHT, N, X, Y
 
 from gpubp import nn, ops, optim
-from gpubp.step import compile_step
-from gpubp.totals import together
+from gpubp.runtime.step import compile_step
+from gpubp.runtime.totals import together
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytestmark = pytest.mark.oracle

@@ -27,7 +27,7 @@ from tolerances import assert_close, assert_same
 import gpubp as gp
 from gpubp.backends.numba_cpu.pace import Pace
 from gpubp.errors import BackendError, UnknownNameError
-from gpubp.pauses import Pauses
+from gpubp.runtime.pauses import Pauses
 from gpubp.sklearn import MLPClassifier, MLPRegressor, data, log, reset_report, stochastic
 
 X, y = load_iris(return_X_y=True)

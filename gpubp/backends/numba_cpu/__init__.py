@@ -39,8 +39,8 @@ from gpubp.backends.numba_cpu.roof import measure_roof
 from gpubp.backends.numba_cpu.trial import Trial
 from gpubp.backends.numba_cpu.wide import wide_rows
 from gpubp.backends.poison import check_writes
+from gpubp.compiler.program import Operand, Part, Program
 from gpubp.errors import DataError
-from gpubp.program import Operand, Part, Program
 
 PROFILE_SECONDS = 0.05  # at most about so long for each of five runs of a part
 _REFUSED = -1

@@ -14,7 +14,7 @@ from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.job import STATUS, Job, Loaded
 from gpubp.backends.numba_cpu.pace import Pace
 from gpubp.backends.numba_cpu.pool import Pool, prepared
-from gpubp.store import Bank, address_of
+from gpubp.core.store import Bank, address_of
 
 Step = Callable[[Sequence[int]], None]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from gpubp.compiler.program import Operand, Part
 from gpubp.core import evaluate
-from gpubp.program import Operand, Part
 
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 RAISED = 3  # the status of a call that raised

@@ -11,10 +11,10 @@ from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, op_words, place
 from gpubp.backends.numba_cpu.encode_matmul import encode_matmul
 from gpubp.backends.numba_cpu.gathered import Gathered
 from gpubp.backends.numba_cpu.opcodes import DTYPE_CODES
+from gpubp.compiler.group import arithmetic
+from gpubp.compiler.program import Operand, Part
+from gpubp.compiler.views import c_strides, split_axes
 from gpubp.errors import BackendError, VerificationError
-from gpubp.fuse import arithmetic
-from gpubp.layout import c_strides, split_axes
-from gpubp.program import Operand, Part
 
 CROSS_BYTES = 16384
 

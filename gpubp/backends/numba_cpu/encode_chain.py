@@ -15,11 +15,11 @@ from gpubp.backends.numba_cpu.opcodes import (
     RANDOM_NORMAL,
     RANDOM_UNIFORM,
 )
+from gpubp.compiler.program import Compute, Operand, Part
+from gpubp.compiler.views import collapse
 from gpubp.core import Kind, Shape
+from gpubp.core.store import round_up
 from gpubp.errors import BackendError
-from gpubp.layout import collapse
-from gpubp.program import Compute, Operand, Part
-from gpubp.store import round_up
 
 
 @dataclass

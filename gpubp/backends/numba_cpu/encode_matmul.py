@@ -11,9 +11,9 @@ from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, Encoded, float_bits, place
 from gpubp.backends.numba_cpu.gathered import Gathered
 from gpubp.backends.numba_cpu.target import lanes, tile_rows
-from gpubp.layout import matrix_batch_stride
-from gpubp.program import Operand, Part
-from gpubp.store import round_up
+from gpubp.compiler.program import Operand, Part
+from gpubp.compiler.views import matrix_batch_stride
+from gpubp.core.store import round_up
 
 # Sizes of what should stay in a cache, and measured crossovers; see docs/design/cpu.md.
 L1_BYTES = 16384  # a block of C that a chain follows

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gpubp.program import Operand, Part, Program
+from gpubp.compiler.program import Operand, Part, Program
 
 
 @dataclass(frozen=True)

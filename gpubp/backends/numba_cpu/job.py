@@ -15,9 +15,9 @@ from gpubp.backends.numba_cpu.encode import EncodedPart, encode
 from gpubp.backends.numba_cpu.gathered import find_gathered
 from gpubp.backends.numba_cpu.objects import addresses
 from gpubp.backends.numba_cpu.pace import Pace
-from gpubp.layout import collapse
-from gpubp.program import Part, Program, equal_bounds
-from gpubp.store import Bank, address_of, aligned_zeros, round_up
+from gpubp.compiler.program import Part, Program, equal_bounds
+from gpubp.compiler.views import collapse
+from gpubp.core.store import Bank, address_of, aligned_zeros, round_up
 
 BYTE_COST = 4  # how many operations take as long as a byte that is moved
 STATUS = words.SHARED_STATUS + 2  # word of `Job.shared`; those before it are for the workers

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.objects import addresses
+from gpubp.core.store import address_of, aligned_zeros
 from gpubp.errors import DataError
-from gpubp.store import address_of, aligned_zeros
 
 # Less work than this in one run is done by one worker: waking a thread costs more.
 MIN_FLOPS_PER_RUN = 4e6

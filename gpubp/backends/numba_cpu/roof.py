@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from gpubp.backends.base import Feed, Roof
-from gpubp.layout import c_strides
+from gpubp.compiler.program import Buffer, Compute, Instruction, Operand, Part, Program
+from gpubp.compiler.views import c_strides
 from gpubp.ops.spec import FLOAT32, SPECS
-from gpubp.program import Buffer, Compute, Instruction, Operand, Part, Program
 
 SIDE = 192  # three matrices, 442 kB: they fit most second-level caches; edges and calls are hidden
 COUNTS = (2048, 16384)  # three arrays, 24 kB and 197 kB: first-level and second-level cache

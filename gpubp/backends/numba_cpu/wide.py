@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gpubp.backends.epilogues import find_epilogue
 from gpubp.backends.numba_cpu import words
-from gpubp.program import Operand, Part
+from gpubp.compiler.program import Operand, Part
 
 
 def wide_rows(part: Part) -> Sequence[Sequence[Operand]]:

@@ -137,7 +137,7 @@ SHARED_STATUS = 16  # of even phases, of odd phases, of the run
 SHARED_REFUSED = 19  # an input is not what it must be
 SHARED_WORKED = 24  # byte offset of a line for each worker: time worked, cost of what it did
 SHARED_BOUNDS = 25  # where shares begin, and the last one's end, in parts of WHOLE
-WHOLE = 1 << 16  # as gpubp.program.WHOLE
+WHOLE = 1 << 16  # as gpubp.compiler.program.WHOLE
 
 # What a team of threads shares, see `kernels.team`.
 TEAM_RUN, TEAM_CONTEXT, TEAM_WANTED, TEAM_LOOP, TEAM_BUSY = 0, 1, 2, 3, 4

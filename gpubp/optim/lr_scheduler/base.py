@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from gpubp.arguments import checked, is_number, reading, shown
+from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError, DataError, unknown_name
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.table import Table
-from gpubp.store import Slot
 
 _ON_TRACK = 1e-9
 # What torch keeps in a scheduler's state dict beside its settings and its position.

@@ -18,7 +18,7 @@ import numpy as np
 
 from gpubp import ops
 from gpubp.core import Array
-from gpubp.store import Slot
+from gpubp.core.store import Slot
 
 
 class Advancing(Protocol):

@@ -1,0 +1,359 @@
+"""CUDA through CuPy: the same programs on NVIDIA GPUs, from CUDA C++ kernels compiled by NVRTC.
+
+A program is loaded as a list of kernel launches. The first runs of it launch them one by one; then
+they are recorded as a CUDA graph of one step, and one of several, so that a run of many steps costs
+the host little. Learning rates, step counts, the batch's place in the index order and the
+generator's counter live on the device and advance there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.backends.base import (
+    LOOK_SECONDS,
+    PROBLEMS,
+    Backend,
+    Feed,
+    Probe,
+    banks_kept,
+    feed_of_zeros,
+)
+from gpubp.backends.cuda import chunks
+from gpubp.backends.cuda.autotune import Autotuner
+from gpubp.backends.cuda.chunks import Chunks
+from gpubp.backends.cuda.drivers.base import Driver, Event
+from gpubp.backends.cuda.exchange import adopt, begin, end, require_aligned
+from gpubp.backends.cuda.executor import Executor
+from gpubp.backends.cuda.loaded import RUN_WORDS, STATUS_WORD, Loaded
+from gpubp.backends.cuda.memory import Staging
+from gpubp.backends.cuda.nvmath_products import describe
+from gpubp.backends.cuda.products import PIP
+from gpubp.backends.cuda.trial import Trial
+from gpubp.backends.device_array import DeviceArray
+from gpubp.backends.poison import check_writes
+from gpubp.compiler.program import Program
+from gpubp.core.forks import anew_in_child
+from gpubp.errors import BackendError, DataError, unknown_name
+
+STEPS_A_GRAPH = 16  # recorded together, for long runs
+RECORD_FROM = 8  # steps in a run that are worth a recording
+PRECISIONS = {"float32": 0, "tf32": 80, "bf16": 80, "float16": 80}  # and the least architecture
+
+
+class CupyBackend(Backend):
+    """Runs programs on one GPU.
+
+    Args:
+        device: number of the GPU.
+        driver: instead of a GPU; see `driver.Driver`.
+        precision: what float32 matrix products are computed in: "float32", or on tensor cores with
+            float32 sums "tf32", "bf16" or "float16". Arrays stay float32, weights included, so
+            these lose precision in the factors of products only. Default is GPUBP_PRECISION, else
+            "float32".
+        resident_bytes: host data of more bytes are uploaded in chunks while others are computed on.
+            Default is GPUBP_RESIDENT_BYTES, else a share of the free memory (see `chunks`).
+
+    Raises:
+        UnknownNameError: another precision.
+        BackendError: no such GPU, or one without the tensor cores for it.
+    """
+
+    name = "cupy"
+    reads_device_arrays = True
+    nests = False
+
+    def __init__(
+        self,
+        device: int = 0,
+        driver: Driver | None = None,
+        precision: str | None = None,
+        resident_bytes: int | None = None,
+    ) -> None:
+        self._made = device, driver, precision, resident_bytes
+        driver = driver or _on_gpu(device)
+        self.driver = driver
+        self.precision = _checked_precision(precision, driver)
+        waits = os.environ.get("GPUBP_CUDA_SYNC", "") not in ("", "0")
+        self._chooser = Autotuner(Executor(driver, waits))
+        self._run = driver.allocate(8 * RUN_WORDS)
+        self._staging = Staging(driver)
+        self._results = Staging(driver)
+        self._chunks = Chunks(driver)
+        self._resident_bytes = chunks.resident_bytes(resident_bytes)
+        self._lock = threading.RLock()  # one stream, one run block
+        self._lost = False
+        anew_in_child(self)
+
+    def start_anew(self) -> None:
+        """A forked child cannot use a GPU that its parent used: CUDA does not survive it."""
+        self._lock = threading.RLock()
+        self._lost = True
+
+    def _require_own_process(self) -> None:
+        if self._lost:
+            raise BackendError(
+                "this process was forked from one that used the GPU, which CUDA does not allow. "
+                "Start it anew: multiprocessing.get_context('spawn')."
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CupyBackend, self._made
+
+    @classmethod
+    def on_device(cls, number: int) -> CupyBackend:
+        return cls(number)
+
+    @classmethod
+    def probe(cls) -> Probe:
+        if importlib.util.find_spec("cupy") is None:
+            return Probe(cls.name, False, f"CuPy is not installed: {PIP}")
+        from gpubp.backends.cuda.drivers.cupy import probe
+
+        available, reason, details = probe()
+        return Probe(cls.name, available, reason, details, lambda: {"cublaslt": describe()})
+
+    def load(self, program: Program) -> Loaded:
+        self._require_own_process()
+        with self._lock:
+            return Loaded(program, self.driver, self._chooser, self._run.address, self.precision)
+
+    def profile(self, loaded: Loaded, feed: Feed, repeats: int = 50) -> list[float]:
+        """Seconds that each part of a program takes on the device, when it runs alone again and
+        again; parameters and state are as before afterwards.
+
+        Args:
+            loaded: from `load`.
+            feed: arrays for one step.
+            repeats: runs of each part; the shortest of five times is divided by it.
+
+        Returns:
+            One number for each part of the program.
+        """
+        with self._lock, banks_kept(loaded.program):
+            self._prepare([loaded], np.zeros((1, 2), np.int64), feed)
+            loaded.step()
+            self.driver.synchronize()
+            return [self._timed(works, repeats) for works in loaded.parts]
+
+    def check_writes(self, loaded: Loaded) -> None:
+        with self._lock, banks_kept(loaded.program):
+            feed = feed_of_zeros(loaded.program)
+            self._prepare([loaded], np.zeros((1, 2), np.int64), feed)
+            loaded.begin()
+            trial = Trial(loaded, self.driver, self._run.address + 8 * STATUS_WORD)
+            check_writes(loaded.program, trial)
+
+    def _timed(self, works: Sequence[Callable[[], None]], repeats: int) -> float:
+        found = []
+        for _ in range(5):
+            start = time.perf_counter()
+            for _ in range(repeats):
+                for work in works:
+                    work()
+            self.driver.synchronize()
+            found.append((time.perf_counter() - start) / repeats)
+        return min(found)
+
+    def adopt(self, value: Any, name: str, floating: np.dtype[Any] | None = None) -> DeviceArray:
+        self._require_own_process()
+        with self._lock:
+            return adopt(self.driver, value, name, floating)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        return self.driver.empty(shape, dtype)
+
+    def native(self, value: Any) -> Any:
+        return self.driver.native(value)
+
+    def run(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed) -> None:
+        self._require_own_process()
+        if feed.check is not None:
+            feed.check()
+        with self._lock:
+            cut = self._plan(loaded, schedule, feed)
+            which = schedule[:, 0]
+            reports = any(program.reports for program in loaded)
+
+            def look(done: int) -> None:
+                try:
+                    assert feed.look is not None
+                    feed.look(done)
+                except BaseException:
+                    self._collect(outputs, feed, reports)  # of the steps that were made
+                    raise
+
+            def steps(first: int, stop: int) -> None:
+                listen = None if feed.look is None else look
+                self._launch(loaded, which, first, stop, listen)
+                if listen is not None and cut is not None:
+                    listen(stop)
+
+            if cut is None:
+                outputs = self._prepare(loaded, schedule, feed)
+            else:
+                order = np.arange(cut.most)
+                outputs = self._prepare(loaded, cut.schedule, replace(feed, order=order, inputs=()))
+            if cut is None:
+                steps(0, len(which))
+            else:
+                self._chunks.run(cut, feed, loaded, steps)
+            self._collect(outputs, feed, reports)
+
+    def _plan(
+        self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed
+    ) -> chunks.Plan | None:
+        """How to cut a run whose data go to the device in chunks; None if they go as a whole."""
+        programs = [target.program for target in loaded]
+        if not feed.inputs or not all(p.batched for p in programs):
+            return None
+        if any(isinstance(a, DeviceArray) for a in feed.inputs):
+            return None
+        limit = self._resident_bytes
+        if limit is None:
+            if sum(a.nbytes for a in feed.inputs) <= chunks.SMALL_BYTES:
+                return None
+            free = self.driver.free_bytes() + self._staging.nbytes
+            limit = int(chunks.RESIDENT_SHARE * free)
+        sizes = [p.batch_size for p in programs]
+        return chunks.plan_if_needed(feed.inputs, schedule, sizes, limit)
+
+    def _launch(
+        self,
+        loaded: Sequence[Loaded],
+        which: NDArray[np.int64],
+        first: int,
+        end: int,
+        look: Callable[[int], None] | None,
+    ) -> None:
+        """Run these steps, one after the other; long runs in pieces, with a look after each.
+
+        The device is one piece behind, so that it never waits for the host.
+        """
+        behind: Event | None = None
+        before, start = 0, first
+        while start < end:
+            size = end if look is None else _piece(loaded[which[start]].seconds, start - first)
+            piece = min(end, start + size)
+            begin, at = time.perf_counter(), start
+            while at < piece:
+                stop = at + 1
+                while stop < piece and which[stop] == which[at]:
+                    stop += 1
+                self._steps(loaded[which[at]], stop - at)
+                at = stop
+            if look is not None and (behind is not None or piece < end):
+                reached = self.driver.mark()
+                if behind is not None:
+                    behind.wait()
+                    loaded[which[start]].seconds = (time.perf_counter() - begin) / before
+                behind, before = reached, piece - start
+                look(piece)
+            start = piece
+
+    def _prepare(
+        self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed
+    ) -> list[tuple[int, NDArray[Any]]]:
+        """Upload what the run reads; returns where its outputs for the host will be."""
+        if any(target.program.batched for target in loaded):
+            require_aligned(feed)
+        begin(self.driver, feed)
+        steps = np.ascontiguousarray(schedule, np.int64)
+        host = [a for a in feed.inputs if not isinstance(a, DeviceArray)]
+        *uploaded, order, listed = self._staging.upload([*host, feed.order, steps])
+        at = iter(uploaded)
+        inputs = [a.address if isinstance(a, DeviceArray) else next(at) for a in feed.inputs]
+        self.driver.upload(self._run.address, np.array([0, listed, order, 0], np.int64))
+        flat = [a for outputs in feed.outputs for a in outputs if not isinstance(a, DeviceArray)]
+        distinct = list({id(a): a for a in flat}.values())
+        places = self._results.place([a.nbytes for a in distinct])
+        place_of = {id(a): p for a, p in zip(distinct, places, strict=True)}
+        for target, outputs in zip(loaded, feed.outputs, strict=True):
+            target.prepare(
+                inputs,
+                [a.address if isinstance(a, DeviceArray) else place_of[id(a)] for a in outputs],
+            )
+        return list(zip(places, distinct, strict=True))
+
+    def _steps(self, loaded: Loaded, count: int) -> None:
+        """Run `count` steps of one program."""
+        if count < RECORD_FROM or not loaded.recordable or self._chooser.executor.waits:
+            for _ in range(count):
+                loaded.step()
+            return
+        loaded.step()  # first as it is: kernels are loaded outside of a recording
+        count -= 1
+        while count >= STEPS_A_GRAPH:
+            self._replay(loaded, STEPS_A_GRAPH)
+            count -= STEPS_A_GRAPH
+        for _ in range(count):
+            self._replay(loaded, 1)
+
+    def _replay(self, loaded: Loaded, steps: int) -> None:
+        replay = loaded.replay.get(steps)
+        if replay is None:
+
+            def work() -> None:
+                for _ in range(steps):
+                    loaded.step()
+
+            replay = loaded.replay[steps] = self.driver.record(work)
+        replay()
+
+    def _collect(self, outputs: list[tuple[int, NDArray[Any]]], feed: Feed, reports: bool) -> None:
+        """Fetch the outputs for the host and what kernels reported; else order the user's streams
+        after the run."""
+        if not outputs and not reports and end(self.driver, feed):
+            return
+        try:
+            self.driver.synchronize()
+        except BackendError as err:
+            hint = "Set GPUBP_CUDA_SYNC=1 to learn which instruction it was."
+            raise BackendError(f"{err} {hint}") from err
+        for place, array in outputs:
+            if array.nbytes:
+                self.driver.download(place, array)
+        words = np.zeros(RUN_WORDS, np.int64)
+        self.driver.download(self._run.address, words)
+        if words[STATUS_WORD]:
+            raise DataError(PROBLEMS[int(words[STATUS_WORD])])
+
+
+def _piece(seconds: float, done: int) -> int:
+    """Steps to launch together: as many as take half of `LOOK_SECONDS`; few, while not known.
+
+    Args:
+        seconds: that a step takes; 0: not known yet.
+        done: steps before them in this run.
+    """
+    if seconds:
+        return max(1, int(LOOK_SECONDS / 2 / seconds))
+    return STEPS_A_GRAPH if done else 1
+
+
+def _on_gpu(device: int) -> Driver:
+    from gpubp.backends.cuda.drivers.cupy import CupyDriver
+
+    return CupyDriver(device)
+
+
+def _checked_precision(precision: str | None, driver: Driver) -> str:
+    found = precision or os.environ.get("GPUBP_PRECISION") or "float32"
+    if found not in PRECISIONS:
+        raise unknown_name("precision", found, PRECISIONS)
+    needed = PRECISIONS[found]
+    if int(driver.architecture.removeprefix("sm_")) < needed:
+        raise BackendError(
+            f"precision {found!r} needs a GPU of compute capability {needed / 10}, and "
+            f'{driver.name} is {driver.architecture}. Use "float32".'
+        )
+    return found

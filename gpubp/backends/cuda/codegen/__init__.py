@@ -1,0 +1,1 @@
+"""From the parts of a program to CUDA sources and launches."""

@@ -1,0 +1,83 @@
+"""Elementwise ops: one kernel, whole vectors where the operands allow it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gpubp.backends.cuda.codegen.writer import Index, VectorIndex, Writer, chain, operands_of
+from gpubp.backends.cuda.launch import HEADERS, THREADS, Context, Launch, blocks_for, source
+from gpubp.compiler.program import Operand, Part
+from gpubp.core import Shape
+
+VECTOR_BYTES = 16
+
+
+def walk(n: str, name: str = "i") -> str:
+    """The head of a loop in which the threads share 0 <= name < n."""
+    return (
+        f"for (gp::i64 {name} = gp::thread_number(); {name} < {n}; {name} += gp::thread_count()) {{"
+    )
+
+
+def elementwise(part: Part, context: Context, shape: Shape | None = None) -> list[Launch]:
+    """The launch of elementwise ops over `shape`; the last one's if that is not given."""
+    writer = Writer(part, context)
+    positions = range(len(part.body))
+    shape = part.body[-1].shape if shape is None else shape
+    operands = operands_of(part, positions)
+    index = Index(writer, "", shape, operands, "i")
+    n = writer.params.add("n", math.prod(shape))
+    lanes = _vector(part, context, index, operands)
+    if lanes > 1:
+        body = _by_vectors(writer, positions, index, operands, lanes, n)
+    else:
+        lines = chain(writer, positions, index, "i", {})
+        body = [walk(n), *[f"  {line}" for line in lines], "}"]
+    text = source(HEADERS, writer.params, [("kernel", THREADS, [*writer.pointers, *body])])
+    grid = (blocks_for(-(-math.prod(shape) // lanes)), 1, 1)
+    return [Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)]
+
+
+def _vector(part: Part, context: Context, index: Index, operands: list[Operand]) -> int:
+    """Elements that one thread takes at a time: 16 bytes of each array, or 1."""
+    walked = [o for o in operands if index.strides(o) != (0,)]
+    sizes = {o.dtype.itemsize for o in walked}
+    if len(sizes) != 1 or sizes & {1, 2} or any(index.strides(o) != (1,) for o in walked):
+        return 1
+    size = sizes.pop()
+    for operand in walked:
+        start, entry = context.locate(operand.buffer)
+        if entry is not None or (start + operand.offset * size) % VECTOR_BYTES:
+            return 1
+    return VECTOR_BYTES // size
+
+
+def _by_vectors(
+    writer: Writer,
+    positions: Sequence[int],
+    index: Index,
+    operands: list[Operand],
+    lanes: int,
+    n: str,
+) -> list[str]:
+    """Whole vectors first, then what is left, element by element."""
+    whole = f"({n} / {lanes})"
+    single = chain(writer, positions, index, "i", {})
+    vectors = VectorIndex(writer, index, operands, lanes)
+    inner = chain(writer, positions, vectors, "i", {})
+    return [
+        walk(whole, "g"),
+        *[f"  {line}" for line in vectors.loads],
+        "  #pragma unroll",
+        f"  for (int j = 0; j < {lanes}; ++j) {{",
+        f"    const gp::i64 i = g * {lanes} + j;",
+        *[f"    {line}" for line in inner],
+        "  }",
+        *[f"  {line}" for line in vectors.stores],
+        "}",
+        f"for (gp::i64 i = {whole} * {lanes} + gp::thread_number(); i < {n}; "
+        "i += gp::thread_count()) {",
+        *[f"  {line}" for line in single],
+        "}",
+    ]

@@ -1,0 +1,127 @@
+"""Reductions: what is computed before and after, how threads share the axis, partial results."""
+
+from __future__ import annotations
+
+from gpubp.backends.cuda.codegen.writer import Index, Writer, chain, ctype_of, operands_of
+from gpubp.backends.cuda.launch import HEADERS, THREADS, Context, Launch, source
+from gpubp.compiler.program import Compute, Part
+from gpubp.compiler.views import split_axes
+
+SPLIT_LENGTH = 2048  # of the reduced axis that one block walks at least, where the axis is split
+MAX_CHUNKS = 256
+_KINDS = {"max": ("true", "false"), "min": ("false", "false"), "argmax": ("true", "true"),
+          "argmin": ("false", "true")}  # fmt: skip
+
+
+def _functor(compute: Compute, taken: str) -> str:
+    """The reduction as a class of reduce.cuh. `taken`: the C type of the elements."""
+    made = ctype_of(compute.dtype)
+    if compute.spec.name == "sum":
+        name = "Mean" if compute.attrs.get("mean") else "Sum"
+        return f"gp::{name}<{taken}, {made}>"
+    largest, index = _KINDS[compute.spec.name]
+    return f"gp::Extremum<{taken}, {made}, {largest}, {index}>"
+
+
+def _threads(red: int, inner: int) -> tuple[int, int]:
+    """(outputs of a block, threads of each): neighbours in memory go to neighbouring threads."""
+    if inner > 1:
+        return (256, 1) if red < 8 else (32, 8)
+    return (256, 1) if red <= 8 else ((8, 32) if red <= 512 else (1, 256))
+
+
+def _chunks(outputs: int, red: int, blocks: int, processors: int) -> int:
+    """Into how many pieces the axis is cut so that all multiprocessors have work."""
+    wanted = 2 * processors // max(blocks, 1)
+    return max(1, min(wanted, red // SPLIT_LENGTH, MAX_CHUNKS))
+
+
+def reduce(part: Part, context: Context) -> list[Launch]:
+    """The launches of a part built around a reduction."""
+    assert part.anchor is not None
+    compute = part.body[part.anchor]
+    shape, in_dtype = part.type_of(compute.args[0])
+    outer, red, inner = split_axes(shape, compute.attrs["axis"])
+    outputs = outer * inner
+    x, y = _threads(red, inner)
+    blocks = -(-outputs // x)
+    chunks = _chunks(outputs, red, blocks, context.processors)
+    writer = Writer(part, context)
+    functor = _functor(compute, ctype_of(in_dtype))
+    value = _value(writer, part, compute, shape)
+    finish = _finish(writer, part)
+    sizes = [
+        writer.params.add(name, number)
+        for name, number in (
+            ("outputs", outputs),
+            ("red", red),
+            ("inner", inner),
+            ("chunk", max(-(-red // chunks), 1)),
+        )
+    ]
+    state = f"{functor}::State"
+    partials = "nullptr"
+    if chunks > 1:
+        room = context.workspace.need(chunks * outputs * 16)
+        partials = f"gp::fixed<{state}>({writer.params.add('partials', room, 'gp::u64')})"
+    call = (
+        f"gp::reduce<{functor}, {x}, {y}>({', '.join(sizes)}, "
+        f"static_cast<{state}*>({partials}), value, finish);"
+    )
+    body = [*writer.pointers, *value, *finish, call]
+    kernels = [("kernel", THREADS, body)]
+    if chunks > 1:
+        count = writer.params.add("chunks", -(-red // max(-(-red // chunks), 1)))
+        given = f"{sizes[0]}, {sizes[1]}, {count}, {partials}, finish"
+        join = f"gp::finish_partials<{functor}>({given});"
+        kernels.append(("kernel_finish", THREADS, [*writer.pointers, *finish, join]))
+    text = source([*HEADERS, "reduce"], writer.params, kernels)
+    params = writer.params.pack()
+    used = -(-red // max(-(-red // chunks), 1)) if red else 1
+    launches = [Launch(text, "kernel", (blocks, used, 1), (THREADS, 1, 1), params, part.name)]
+    if chunks > 1:
+        grid = (-(-outputs // THREADS), 1, 1)
+        launches.append(Launch(text, "kernel_finish", grid, (THREADS, 1, 1), params, part.name))
+    return launches
+
+
+def _value(writer: Writer, part: Part, compute: Compute, shape: tuple[int, ...]) -> list[str]:
+    """A function that computes or reads element `e` of what is reduced."""
+    source_value = compute.args[0]
+    assert part.anchor is not None
+    before = part.ancestors(part.anchor)
+    dtype = ctype_of(part.type_of(source_value)[1])
+    if not before:
+        read = f"{writer.pointer(part.inputs[source_value])}[e]"
+        return [f"auto value = [&](gp::i64 e) -> {dtype} {{ return {read}; }};"]
+    index = Index(writer, "v", shape, operands_of(part, before), "e")
+    known: dict[int, str] = {}
+    lines = chain(writer, before, index, "e", known)
+    return [
+        f"auto value = [&](gp::i64 e) -> {dtype} {{",
+        *[f"  {line}" for line in lines],
+        f"  return {known[source_value]};",
+        "};",
+    ]
+
+
+def _finish(writer: Writer, part: Part) -> list[str]:
+    """A function that takes output `q` and does what follows the reduction."""
+    assert part.anchor is not None
+    compute = part.body[part.anchor]
+    made = len(part.inputs) + part.anchor
+    before = part.ancestors(part.anchor)
+    after = [i for i in range(len(part.body)) if i != part.anchor and i not in before]
+    outputs = dict(part.outputs)
+    operands = operands_of(part, after, [part.anchor])
+    index = Index(writer, "f", compute.shape, operands, "q")
+    known = {made: "total"}
+    lines = chain(writer, after, index, "q", known)
+    if made in outputs:
+        target = outputs[made]
+        lines.append(index.write(target, "total"))
+    return [
+        f"auto finish = [&](gp::i64 q, {ctype_of(compute.dtype)} total) {{",
+        *[f"  {line}" for line in lines],
+        "};",
+    ]

@@ -1,0 +1,105 @@
+"""Copies of operands for the library of products: 16-bit, negated, or at an address that stays.
+
+Comes in: which operand is wanted in which form. Goes out: the copy's address, and whether a kernel
+must make it now. Holds in between: within a step a copy is made once, and is current until
+something is written where its source is. An element's copy lies where the element does in its
+buffer, counted in elements: so copies of values that live at one time never meet, and views of a
+value share one copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpubp.backends.cuda.drivers.base import Driver, Memory
+from gpubp.backends.cuda.products import ALIGNED
+from gpubp.compiler.program import Operand, Part
+
+SHORT = ("bfloat16", "float16")  # forms of 2 bytes an element; the others are as the source
+
+
+def reach(operand: Operand) -> tuple[int, int]:
+    """The first element of its buffer that an operand has, and the one after the last."""
+    steps = [(n - 1) * s for n, s in zip(operand.shape, operand.strides)]
+    first = operand.offset + sum(min(step, 0) for step in steps)
+    return first, operand.offset + sum(max(step, 0) for step in steps) + 1
+
+
+def size_of(operand: Operand, form: str) -> int:
+    """Bytes of a copy's element."""
+    return 2 if form in SHORT else operand.dtype.itemsize
+
+
+def reach_bytes(operand: Operand) -> tuple[int, int]:
+    """`reach` in bytes."""
+    first, last = reach(operand)
+    return first * operand.dtype.itemsize, last * operand.dtype.itemsize
+
+
+@dataclass
+class _Room:
+    """Bytes `low` to `high` of the copies of one buffer; `start`: where byte 0 would be."""
+
+    low: int
+    high: int
+    start: int = 0
+
+
+class Copies:
+    """The copies of one program."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[tuple[int, str, int], _Room] = {}
+        self._current: set[tuple[int, str, int, int]] = set()  # buffer, form, bytes of the source
+
+    def begin(self) -> None:
+        """A step starts: nothing is current."""
+        self._current.clear()
+
+    def address(self, operand: Operand, form: str) -> int:
+        """Where the copy of an operand's first element is, as known now."""
+        room = self._rooms.get((operand.buffer, form, operand.dtype.itemsize))
+        return (room.start if room else 0) + operand.offset * size_of(operand, form)
+
+    def need(self, operand: Operand, form: str) -> bool:
+        """Ask for a copy; whether it has to be made now."""
+        size = size_of(operand, form)
+        first, last = (i * size for i in reach(operand))
+        low, high = first // ALIGNED * ALIGNED, -(-last // ALIGNED) * ALIGNED
+        key = operand.buffer, form, operand.dtype.itemsize
+        room = self._rooms.setdefault(key, _Room(low, high))
+        room.low, room.high = min(room.low, low), max(room.high, high)
+        start, stop = reach_bytes(operand)
+        for buffer, known, a, b in self._current:
+            if (buffer, known) == (operand.buffer, form) and a <= start and stop <= b:
+                return False
+        self._current.add((operand.buffer, form, start, stop))
+        return True
+
+    def written(self, part: Part) -> None:
+        """A part has been computed: copies of what it wrote are old."""
+        for _, operand in part.outputs:
+            start, stop = reach_bytes(operand)
+            self._current = {
+                kept
+                for kept in self._current
+                if kept[0] != operand.buffer or kept[3] <= start or stop <= kept[2]
+            }
+
+    @property
+    def nbytes(self) -> int:
+        """Of all that was asked for."""
+        return sum(room.high - room.low for room in self._rooms.values())
+
+    def allocate(self, driver: Driver) -> list[Memory]:
+        """Memory for all that was asked for; addresses are right from now on.
+
+        Raises:
+            DeviceMemoryError: there is not enough.
+        """
+        kept = []
+        for room in self._rooms.values():
+            memory = driver.allocate(room.high - room.low)
+            room.start = memory.address - room.low
+            kept.append(memory)
+        return kept

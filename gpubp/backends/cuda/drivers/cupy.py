@@ -1,0 +1,319 @@
+"""A GPU as a driver: CuPy's memory, streams, launches and graph capture.
+
+Everything here runs on a GPU only; the rest of the backend is tested without one. That CuPy has
+the names used here is tested where it is installed (`tests/cuda/test_cupy_names.py`).
+
+User arrays are CuPy's, on CuPy's current stream. The backend works on a stream of its own that does
+not wait for the default stream (`non_blocking`), and copies chunks on another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.backends.cuda.drivers import nvrtc
+from gpubp.backends.cuda.drivers.base import DeviceMemoryError, Dim, Event, Kernels, Memory
+from gpubp.backends.cuda.nvmath_products import NvmathProducts
+from gpubp.backends.cuda.products import PIP, Products, opened, setting
+from gpubp.core.interop import on_device
+from gpubp.core.store import address_of
+from gpubp.errors import BackendError
+
+SMALL = 1 << 16  # uploads of fewer bytes do not make the host wait
+# CuPy's classes for memory that is not its own.
+_BORROWED = ("UnownedMemory", "DLPackMemory")
+_LEGACY = 1  # the default stream's handle, where 0 is not allowed
+OPTIONS = nvrtc.OPTIONS
+
+
+def probe() -> tuple[bool, str, dict[str, str]]:
+    """(usable, why or why not, details) of the first GPU; never raises."""
+    try:
+        cupy, count = _import_cupy()
+        details = {"cupy": cupy.__version__}
+        if count == 0:
+            return False, "CuPy is installed, but there is no GPU.", details
+        major, minor = nvrtc.version(cupy.cuda.nvrtc)
+        properties = cupy.cuda.runtime.getDeviceProperties(0)
+        details |= {
+            "gpu": _name(properties),
+            "gpus": str(count),
+            "driver": str(cupy.cuda.runtime.driverGetVersion()),
+            "runtime": str(cupy.cuda.runtime.runtimeGetVersion()),
+            "nvrtc": f"{major}.{minor}",
+        }
+    except BackendError as err:
+        return False, str(err), {}
+    except Exception as err:
+        return False, f"CuPy cannot use a GPU here: {type(err).__name__}: {err}", {}
+    return True, "fused CUDA kernels in CUDA graphs", details
+
+
+def _name(properties: dict[str, Any]) -> str:
+    name = properties["name"]
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _import_cupy() -> tuple[Any, int]:
+    """CuPy, and the number of GPUs.
+
+    Raises:
+        BackendError: a piece is missing; says which, and the pip line.
+    """
+    try:
+        import cupy
+    except ImportError as err:
+        raise BackendError(f"CuPy is not installed: {PIP}") from err
+    try:
+        return cupy, int(cupy.cuda.runtime.getDeviceCount())
+    except Exception as err:
+        raise BackendError(
+            f"CuPy {cupy.__version__} finds no driver that it can use ({err}). Install NVIDIA's "
+            f"driver, or, where there is one, the CuPy that fits it: {PIP}."
+        ) from err
+
+
+class _Block:
+    """Device memory that belongs to its owner; CuPy frees it."""
+
+    def __init__(self, memory: Any, nbytes: int) -> None:
+        self._memory = memory
+        self.nbytes = nbytes
+
+    @property
+    def address(self) -> int:
+        return int(self._memory.ptr)
+
+
+class _Module:
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def get(self, name: str) -> Any:
+        return self._module.get_function(name)
+
+
+@dataclass(frozen=True)
+class _Event:
+    """See `driver.Event`; `event` is CuPy's."""
+
+    event: Any
+
+    def wait(self) -> None:
+        self.event.synchronize()
+
+
+class CupyDriver:
+    """See `driver.Driver`.
+
+    Args:
+        device: number of the GPU.
+
+    Raises:
+        BackendError: there is no such GPU, or a piece of software is missing.
+    """
+
+    def __init__(self, device: int = 0) -> None:
+        cupy, count = _import_cupy()
+        if not 0 <= device < count:
+            raise BackendError(f"cuda:{device} was asked for, but there are {count} GPUs.")
+        nvrtc.version(cupy.cuda.nvrtc)
+        self._cupy = cupy
+        self._device = cupy.cuda.Device(device)
+        with self._device:
+            properties = cupy.cuda.runtime.getDeviceProperties(device)
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._copies = cupy.cuda.Stream(non_blocking=True)
+        self._in_flight: deque[tuple[Event, Any]] = deque()  # small uploads' pinned memory
+        self.number = device
+        self.name = _name(properties)
+        self.architecture = f"sm_{properties['major']}{properties['minor']}"
+        self.processors = int(properties["multiProcessorCount"])
+        if setting() == "1":
+            _ = self.products  # its absence is an error, and now
+
+    @cached_property
+    def products(self) -> Products | None:
+        """cuBLASLt; loaded when it is first asked for.
+
+        Raises:
+            BackendError: it cannot be used, and GPUBP_CUBLASLT is 1.
+        """
+        place = (self._device, self._stream, self.architecture)
+        return opened(lambda: NvmathProducts(self._cupy, *place))
+
+    def allocate(self, nbytes: int) -> Memory:
+        with self._device, self._stream:
+            try:
+                memory = self._cupy.cuda.alloc(max(nbytes, 1))
+            except self._cupy.cuda.memory.OutOfMemoryError as err:
+                raise self._out_of_memory(nbytes) from err
+            memory.memset_async(0, nbytes, self._stream)
+        return _Block(memory, nbytes)
+
+    def _out_of_memory(self, nbytes: int) -> DeviceMemoryError:
+        return DeviceMemoryError(
+            f"{self.name} has not enough memory: {nbytes:,} bytes were asked for, "
+            f"{self.free_bytes():,} are free."
+        )
+
+    def free_bytes(self) -> int:
+        with self._device:
+            free: int = self._cupy.cuda.runtime.memGetInfo()[0]
+            return free + int(self._cupy.get_default_memory_pool().free_bytes())
+
+    def upload(self, target: int, array: NDArray[Any]) -> None:
+        if array.nbytes <= SMALL:
+            self._upload_small(target, array)
+        else:
+            self._copy(target, address_of(array), array.nbytes, "HostToDevice", self._stream)
+            self._stream.synchronize()  # the host's array may change when this returns
+
+    def _upload_small(self, target: int, array: NDArray[Any]) -> None:
+        """By way of pinned memory, which is kept until the copy has ended."""
+        staged, memory = self._pinned(array.nbytes)
+        staged[...] = np.frombuffer(array.tobytes(), np.uint8)
+        self._copy(target, int(memory.ptr), array.nbytes, "HostToDevice", self._stream)
+        self._in_flight.append((self.mark(), memory))
+        while self._in_flight[0][0].event.done:  # type: ignore[attr-defined]
+            self._in_flight.popleft()
+            if not self._in_flight:
+                break
+
+    def download(self, source: int, array: NDArray[Any]) -> None:
+        self._copy(address_of(array), source, array.nbytes, "DeviceToHost", self._stream)
+        self._stream.synchronize()
+
+    def _copy(self, to: int, start: int, nbytes: int, kind: str, stream: Any) -> None:
+        runtime = self._cupy.cuda.runtime
+        with self._device:
+            runtime.memcpyAsync(to, start, nbytes, getattr(runtime, f"memcpy{kind}"), stream.ptr)
+
+    def compile(self, source: str) -> Kernels:
+        code = nvrtc.compiled(self._cupy.cuda.nvrtc, source, self.architecture)
+        with self._device:
+            try:
+                module = self._cupy.cuda.function.Module()
+                module.load(code)
+            except Exception as err:
+                raise BackendError(f"a CUDA kernel could not be loaded: {err}") from err
+        return _Module(module)
+
+    def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
+        argument = np.frombuffer(params, np.uint8)
+        pointer = (ctypes.c_void_p * 1)(address_of(argument))
+        with self._device:
+            try:
+                self._cupy.cuda.driver.launchKernel(
+                    kernel.ptr,
+                    *grid,
+                    *block,
+                    shared,
+                    self._stream.ptr,
+                    ctypes.addressof(pointer),
+                    0,
+                )
+            except self._cupy.cuda.driver.CUDADriverError as err:
+                raise BackendError(f"a kernel could not be launched: {err}.") from err
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        with self._device, self._stream:
+            self._stream.begin_capture()
+            try:
+                work()
+            finally:
+                graph = self._stream.end_capture()
+        stream, device = self._stream, self._device
+
+        def replay() -> None:
+            with device:
+                graph.launch(stream)
+
+        return replay
+
+    def current_stream(self) -> int:
+        with self._device:
+            return int(self._cupy.cuda.get_current_stream().ptr) or _LEGACY
+
+    def wait_for(self, stream: int) -> None:
+        with self._device:
+            event = self._cupy.cuda.Event(disable_timing=True)
+            event.record(self._external(stream))
+            self._stream.wait_event(event)
+
+    def hold_back(self, stream: int) -> None:
+        with self._device:
+            event = self._cupy.cuda.Event(disable_timing=True)
+            event.record(self._stream)
+            self._external(stream).wait_event(event)
+
+    def _external(self, stream: int) -> Any:
+        # 1 and 2 name the default streams in the array interface; CuPy's handles are 0 and 2.
+        return self._cupy.cuda.ExternalStream(0 if stream == _LEGACY else stream)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        with self._device:
+            try:
+                return self._cupy.empty(shape, dtype)
+            except self._cupy.cuda.memory.OutOfMemoryError as err:
+                raise self._out_of_memory(int(np.prod(shape)) * dtype.itemsize) from err
+
+    def native(self, value: Any) -> Any:
+        with self._device:
+            if isinstance(value, self._cupy.ndarray):
+                return value
+            if on_device(value) and hasattr(value, "__dlpack__"):
+                return self._cupy.from_dlpack(value)
+            return self._cupy.asarray(value)
+
+    def borrowed(self, array: Any) -> bool:
+        if not isinstance(array, self._cupy.ndarray):
+            return False
+        return type(array.data.mem).__name__ in _BORROWED
+
+    def device_of(self, address: int) -> int:
+        return int(self._cupy.cuda.runtime.pointerGetAttributes(address).device)
+
+    def pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        return self._pinned(nbytes)[0]
+
+    def _pinned(self, nbytes: int) -> tuple[NDArray[np.uint8], Any]:
+        with self._device:
+            try:
+                memory = self._cupy.cuda.alloc_pinned_memory(max(nbytes, 1))
+            except self._cupy.cuda.runtime.CUDARuntimeError as err:
+                raise BackendError(f"no {nbytes:,} bytes of pinned host memory: {err}.") from err
+        return np.frombuffer(memory, np.uint8, nbytes), memory
+
+    def start_upload(self, target: int, array: NDArray[Any], after: Event) -> Event:
+        with self._device:
+            self._copies.wait_event(after.event)  # type: ignore[attr-defined]
+            if array.nbytes:
+                self._copy(target, address_of(array), array.nbytes, "HostToDevice", self._copies)
+            event = self._cupy.cuda.Event(disable_timing=True)
+            event.record(self._copies)
+        return _Event(event)
+
+    def mark(self) -> Event:
+        with self._device:
+            event = self._cupy.cuda.Event(disable_timing=True)
+            event.record(self._stream)
+        return _Event(event)
+
+    def wait_event(self, event: Event) -> None:
+        with self._device:
+            self._stream.wait_event(event.event)  # type: ignore[attr-defined]
+
+    def synchronize(self) -> None:
+        try:
+            self._stream.synchronize()
+        except Exception as err:
+            raise BackendError(f"a kernel failed on {self.name}: {err}.") from err

@@ -1,0 +1,75 @@
+"""What runs launches on one device: kernels, compiled when they are first asked for, and the
+vendor's products with their workspace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gpubp.backends.cuda.drivers.base import Driver, Memory
+from gpubp.backends.cuda.launch import AnyLaunch, Launch, ProductLaunch
+from gpubp.backends.cuda.products import Work
+from gpubp.backends.cuda.sources import Kernels
+from gpubp.errors import BackendError
+
+
+@contextmanager
+def _named(part: str) -> Iterator[None]:
+    """Errors say which instruction they are of."""
+    try:
+        yield
+    except BackendError as err:
+        raise BackendError(f"{part}: {err}") from err
+
+
+class Executor:
+    """Turns launches into calls.
+
+    Args:
+        driver: the device; its `products` may be None.
+        waits: after each launch, so that an error says which instruction it is of.
+    """
+
+    def __init__(self, driver: Driver, waits: bool = False) -> None:
+        self.driver, self.waits = driver, waits
+        self._kernels = Kernels(driver)
+        self._room: Memory | None = None
+
+    def bind(self, launch: AnyLaunch) -> Work:
+        """What runs a launch."""
+        work = self._product(launch) if isinstance(launch, ProductLaunch) else self._own(launch)
+        if not self.waits:
+            return work
+
+        def run() -> None:
+            work()
+            self.driver.synchronize()
+
+        return run
+
+    def _own(self, launch: Launch) -> Work:
+        kernel = self._kernels.get(launch.source, launch.kernel)
+        start, of = self.driver.launch, launch
+        return lambda: start(kernel, of.grid, of.block, 0, of.params)
+
+    def _product(self, launch: ProductLaunch) -> Work:
+        """A product, whose errors say which instruction it is of."""
+        products = self.driver.products
+        assert products is not None
+        with _named(launch.part):
+            work = products.bound(launch.problem, launch.plan, launch.at, self.workspace())
+
+        def run() -> None:
+            with _named(launch.part):
+                work()
+
+        return run
+
+    def workspace(self) -> int:
+        """The address of the vendor's workspace, allocated when it is first asked for."""
+        if self._room is None:
+            products = self.driver.products
+            assert products is not None
+            self._room = self.driver.allocate(products.workspace)
+        return self._room.address

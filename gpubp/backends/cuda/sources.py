@@ -1,0 +1,63 @@
+"""CUDA sources from the package `gpubp.kernels`, with their headers written out.
+
+A source is compiled as one text: so a cache that is keyed by the text can never miss a change in a
+header.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gpubp.backends.cuda.drivers.base import Driver
+from gpubp.backends.cuda.launch import Launch
+
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
+
+
+@cache
+def read(name: str) -> str:
+    """A file of `kernels/`: from the installed package, or beside it in a checkout."""
+    try:
+        return resources.files("gpubp.kernels").joinpath(name).read_text()
+    except (ModuleNotFoundError, FileNotFoundError):
+        return (Path(__file__).parents[3] / "kernels" / name).read_text()
+
+
+def expand(source: str) -> str:
+    """The source with each header once, where it is first included."""
+    seen: set[str] = set()
+
+    def include(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name in seen:
+            return ""
+        seen.add(name)
+        return _INCLUDE.sub(include, read(name).replace("#pragma once\n", ""))
+
+    return _INCLUDE.sub(include, source)
+
+
+def begin_step(numbers: list[int]) -> Launch:
+    """The launch that starts a step; see `kernels/step.cu`."""
+    params = struct.pack("<5q", *numbers)
+    return Launch(read("step.cu"), "begin_step", (1, 1, 1), (32, 1, 1), params, "begin_step")
+
+
+class Kernels:
+    """Compiled kernels of one device, by their source."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._known: dict[str, Any] = {}
+
+    def get(self, source: str, name: str) -> Any:
+        """A kernel; compiled if it was not before."""
+        found = self._known.get(source)
+        if found is None:
+            found = self._known[source] = self._driver.compile(expand(source))
+        return found.get(name)

@@ -1,0 +1,1 @@
+"""From a traced function to a program: trace, differentiate, fuse, lower, schedule, pack."""

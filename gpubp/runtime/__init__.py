@@ -1,0 +1,1 @@
+"""What calls programs: compiled functions, training steps, and what they keep between calls."""

@@ -1,0 +1,153 @@
+"""Programs on demand: traced once for each set of input types, and again when a fact changes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.backends import get_backend
+from gpubp.backends.base import Backend
+from gpubp.backends.device_array import DeviceArray
+from gpubp.compiler.pipeline import Options, compile_graph
+from gpubp.compiler.program import Program
+from gpubp.core import Array, ArrayType, ConcreteArray, Graph, NumberType, concrete
+from gpubp.core.forks import anew_in_child
+from gpubp.core.interop import on_device
+from gpubp.core.store import pack
+from gpubp.errors import DataError, IndexRangeError, TraceError
+from gpubp.runtime.nesting import nesting
+
+
+@dataclass(eq=False)
+class Ready:
+    """A traced, compiled and loaded program, and the structure of what it returns."""
+
+    graph: Graph
+    structure: Any
+    program: Program
+    loaded: Any
+
+
+class Runner:
+    """Keeps the programs of one function.
+
+    Args:
+        trace: called with a tuple of input types; returns (graph, structure of the outputs).
+        backend, device: see `gpubp.backends.get_backend`.
+        batched: the programs gather their inputs by an index order.
+        options: for the pipeline.
+        name: for errors.
+
+    Attributes:
+        lock: programs have memory of their own, so one run at a time; see `nesting.turn`.
+    """
+
+    def __init__(
+        self,
+        trace: Callable[[tuple[Any, ...]], tuple[Graph, Any]],
+        backend: str | Backend | None,
+        device: str | None,
+        batched: bool,
+        options: Options | None,
+        name: str = "a compiled function",
+    ) -> None:
+        self.name = name
+        self.backend = get_backend(backend, device)
+        self._trace = trace
+        self._batched = batched
+        self._options = options or Options()
+        self._known: dict[tuple[Any, ...], Ready] = {}
+        self.last: Ready | None = None
+        self.lock = threading.RLock()
+        anew_in_child(self)
+
+    def start_anew(self) -> None:
+        """In a forked child."""
+        self.lock = threading.RLock()
+
+    def get(self, types: tuple[ArrayType | NumberType, ...], key: Any = None) -> Ready:
+        """The program for these input types (and this static structure of the arguments)."""
+        ready = self._known.get((types, key))
+        if ready is None or not ready.graph.still_valid():
+            graph, structure = self._trace(types)
+            pack("slots", graph.slots())
+            pack("slots", [slot for slot, _ in graph.writes])
+            program = compile_graph(
+                graph,
+                self._batched,
+                self._options,
+                self.backend.splits_columns,
+                self.backend.wide_rows,
+            )
+            loaded = self.backend.load(program)
+            if self._options.verifying:
+                self.backend.check_writes(loaded)
+            ready = Ready(graph, structure, program, loaded)
+            nesting.possible = nesting.possible or graph.calls_python()
+            self._known[types, key] = ready
+        self.last = ready
+        return ready
+
+    def readies(self) -> list[Ready]:
+        """The programs that are up to date, in the order in which they were first needed."""
+        return [ready for ready in self._known.values() if ready.graph.still_valid()]
+
+
+def check_indices(program: Program, arrays: Sequence[ConcreteArray]) -> None:
+    """Refuse labels and indices out of range before any work is done.
+
+    Raises:
+        IndexRangeError: says which argument holds what, where, and the allowed range.
+    """
+    for limit in program.index_limits:
+        array = arrays[limit.input]
+        if isinstance(array, DeviceArray):
+            continue  # the kernel looks at each
+        where = limit.bad(array, program.batched)
+        if where is not None:
+            raise IndexRangeError(
+                f"argument {limit.input} holds {array[where]} at index {where}; as a class label "
+                f"or index it must be 0 to {limit.limit - 1}."
+            )
+
+
+def as_input(
+    value: Any,
+    name: str,
+    floating: np.dtype[Any] | None = None,
+    backend: Backend | None = None,
+) -> Any:
+    """A C-contiguous array of a supported dtype.
+
+    Args:
+        value: anything array-like.
+        name: for errors.
+        floating: convert float arrays to this dtype.
+        backend: that will read it.
+
+    Returns:
+        A NumPy array, or a DeviceArray for an array on a GPU.
+
+    Raises:
+        DTypeError: not numbers, or numbers that gpubp cannot hold; see `interop.host_array`.
+        DataError: it is on a GPU, and the backend reads the host's memory; elements are masked.
+    """
+    if isinstance(value, Array):
+        raise TraceError(f"{name} is a traced array: call compiled functions outside of traces.")
+    if isinstance(value, DeviceArray):
+        return value
+    if on_device(value):
+        if backend is None:
+            raise DataError(
+                f"{name} is on a GPU, but it is read from the host's memory here. Copy it with "
+                ".get()."
+            )
+        return backend.adopt(value, name, floating)
+    array: NDArray[Any] = np.asarray(value) if type(value) is float else concrete(value, name)
+    target = floating if array.dtype.kind == "f" and floating is not None else array.dtype
+    return np.asarray(array, dtype=target, order="C")
