@@ -277,10 +277,7 @@ def sources(d: Draw) -> Any:
 
 
 def finder(d: Draw) -> Any:
-    made = _call(d, lambda num_iter=5, start_lr=1e-4, end_lr=0.1: None)
-    del made
-    found = train.LRFinder(_trainer(d))
-    return _call(d, found.find)
+    return _call(d, train.LRFinder(_trainer(d)).find)
 
 
 def numbers(d: Draw) -> Any:

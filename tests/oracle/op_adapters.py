@@ -320,12 +320,10 @@ def labels(name: str) -> Callable[..., Any]:
     made = loss(name)
 
     def adapted(x: Any, target: Any, **kwargs: Any) -> Any:
-        held = [kwargs.get("weight")]
         if np.dtype(target.dtype).kind == "f":
             kwargs.pop("ignore_index", None)
         elif (np.asarray(target) == -100).any() and "ignore_index" not in kwargs:
             kwargs["ignore_index"] = -100
-        del held
         return made(x, target, **kwargs)
 
     return adapted
