@@ -21,7 +21,8 @@ def _pull_mine(fn: Any, x: Any, cotangents: list[Any]) -> tuple[Any, list[Any]]:
 class Mine(Side):
     """The program in gpubp."""
 
-    def __init__(self, r: Recipe, data: Data, backend: Any) -> None:
+    def __init__(self, r: Recipe, data: Data, backend: Any, verify: bool | None = None) -> None:
+        """`verify`: check graphs and programs after the compiler's passes; None: as the tests."""
         super().__init__(r)
         self.data = data
         ops.manual_seed(data.seed)
@@ -52,6 +53,7 @@ class Mine(Side):
             accumulate=self.t["accumulate"],
             scheduler=self.schedule if self.t["schedule_inside"] else None,
             ema=self.ema,
+            options=gp.Options(verify=verify),
         )
 
     def _module(self, name: str, options: dict[str, Any]) -> Any:
