@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.arguments import checked, reading
 from gpubp.core import Array, assume
 from gpubp.core.store import Slot
 from gpubp.errors import DataError, UnknownNameError, unknown_name
@@ -107,6 +108,7 @@ class Optimizer(ABC):
         found: Slot = max(self._cohorts, key=lambda cohort: int(cohort.count.value)).count
         return found
 
+    @checked
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters with options of their own.
 
@@ -218,6 +220,8 @@ class Optimizer(ABC):
             found = {"step": np.array(steps, np.float32), **numbers, **found}
         return found
 
+    @reading("the state of an optimizer")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over state and options; works before the first step too.
 

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.arguments import checked, reading, shown
 from gpubp.backends.base import Backend
 from gpubp.compiler.pipeline import Options
 from gpubp.compiler.program import Program
-from gpubp.core import ArrayType
+from gpubp.core import ArrayType, checked_dtype
 from gpubp.core.store import Slot
-from gpubp.errors import CopyError, DataError, GradientError
+from gpubp.errors import ArgumentError, CopyError, DataError, GradientError
+from gpubp.ops.random import checked_seed
 from gpubp.runtime.batches import Batches, checked_data, orders, updates_after
 from gpubp.runtime.bound_call import Singles, key_of
 from gpubp.runtime.epochs import Epochs
@@ -49,7 +51,7 @@ class Step:
         self._settings.check(optimizer)
         self._fn, self._options = fn, options
         self._updater = Updater(optimizer, self._settings)
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(checked_seed(seed))
         self._programs = StepPrograms(fn, self._updater, backend, device, options)
         self._runner = self._programs.updating
         self._ran: Room | None = None
@@ -172,6 +174,7 @@ class Step:
         accumulate = self._settings.accumulate
         return accumulate == 1 or self._updater.pending + 1 >= accumulate
 
+    @checked
     def run(
         self,
         *data: ArrayLike,
@@ -222,7 +225,7 @@ class Step:
         with Pauses() as pauses:
             many = epochs != 1 and shuffle and seed is None and order is None
             before = self._rng.bit_generator.state if many else None
-            rng = self._rng if seed is None else np.random.default_rng(seed)
+            rng = self._rng if seed is None else np.random.default_rng(checked_seed(seed))
             indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
             try:
                 run = Epochs(
@@ -291,6 +294,8 @@ class Step:
         """
         return {"accumulated": self._updater.state_dict(), "rng": self._rng.bit_generator.state}
 
+    @reading("the state of a step")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a state; if it raises, nothing has changed.
 
@@ -304,4 +309,10 @@ class Step:
 
 
 def _types_of(batch: Sequence[Any]) -> tuple[ArrayType, ...]:
-    return tuple(ArrayType(tuple(b.shape), np.dtype(b.dtype)) for b in batch)
+    for i, given in enumerate(batch):
+        if not (hasattr(given, "shape") and hasattr(given, "dtype")):
+            raise ArgumentError(
+                f"argument {i} is {shown(given)}, expected an array, or anything with shape and "
+                "dtype."
+            )
+    return tuple(ArrayType(tuple(b.shape), checked_dtype(b.dtype)) for b in batch)
