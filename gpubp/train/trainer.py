@@ -28,11 +28,10 @@ from gpubp.runtime.program_cache import as_input
 from gpubp.runtime.step import compile_step
 from gpubp.train import inputs
 from gpubp.train import metrics as metrics_module
-from gpubp.train.callbacks import check_callbacks
 from gpubp.train.evaluation import BATCH
 from gpubp.train.fit import Fit
 from gpubp.train.history import History
-from gpubp.train.hooks import Hooks
+from gpubp.train.hooks import Hooks, check_callbacks
 from gpubp.train.metrics import Metric, UserMetric
 from gpubp.train.plan import Plan
 from gpubp.train.run import Run
