@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gpubp.compiler.program import Buffer, Instruction, Operand
-from gpubp.compiler.schedule import RowKey, row_key
+from gpubp.compiler.units import RowKey, row_key
 from gpubp.core.store import ALIGN_BYTES, round_up
 
 

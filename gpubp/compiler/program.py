@@ -290,25 +290,7 @@ class Program:
         return sum(p.bytes_moved for p in self.parts)
 
     def __str__(self) -> str:
-        lines = [f"buffer {b.name}: {b.kind} {b.dtype}[{b.size}]" for b in self.buffers]
-        for i, instruction in enumerate(self.instructions):
-            if instruction.sync:
-                lines.append("SYNC")
-            for part in instruction.parts:
-                lines.append(f"{i:3d} {self._line(part)}")
-        lines.append("SYNC")
-        return "\n".join(lines)
-
-    def _line(self, part: Part) -> str:
-        ins = ", ".join(self._operand(o) for o in part.inputs)
-        outs = ", ".join(self._operand(o) for _, o in part.outputs)
-        share = f"{part.shared} {part.rows}" if part.rows else "one worker"
-        return f"{outs} = {part.kernel}<{part.name}>({ins})  [{share}]"
-
-    def _operand(self, operand: Operand) -> str:
-        name = self.buffers[operand.buffer].name
-        shape = "x".join(map(str, operand.shape)) or "scalar"
-        return f"{name}@{operand.offset}:{shape}"
+        return "\n".join([*lines_of(self.buffers, self.instructions), "SYNC"])
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable description: everything but the contents of the buffers."""
@@ -327,6 +309,29 @@ class Program:
             "unfused_bytes": self.unfused_bytes,
             "unfused_ops": self.unfused_ops,
         }
+
+
+def lines_of(buffers: Sequence[Buffer], instructions: Sequence[Instruction]) -> list[str]:
+    """Buffers and instructions, a line each: results, kernel, ops, operands, what is shared.
+
+    An operand is `buffer@offset:shape`, with its strides where it is not contiguous.
+    """
+    lines = [f"buffer {b.name}: {b.kind} {b.dtype}[{b.size}]" for b in buffers]
+    for i, instruction in enumerate(instructions):
+        if instruction.sync:
+            lines.append("SYNC")
+        for part in instruction.parts:
+            ins = ", ".join(_described(o, buffers) for o in part.inputs)
+            outs = ", ".join(_described(o, buffers) for _, o in part.outputs)
+            share = f"{part.shared} {part.rows}" if part.rows else "one worker"
+            lines.append(f"{i:3d} {outs} = {part.kernel}<{part.name}>({ins})  [{share}]")
+    return lines
+
+
+def _described(operand: Operand, buffers: Sequence[Buffer]) -> str:
+    shape = "x".join(map(str, operand.shape)) or "scalar"
+    strides = "" if operand.contiguous else f" by {','.join(map(str, operand.strides))}"
+    return f"{buffers[operand.buffer].name}@{operand.offset}:{shape}{strides}"
 
 
 def _part_dict(part: Part) -> dict[str, Any]:

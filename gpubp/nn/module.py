@@ -11,25 +11,19 @@ Holds in between: an array that is registered twice is listed once, under its fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.core import active_graph, at_once
 from gpubp.core.announce import Table, announce
 from gpubp.core.facts import MISSING
-from gpubp.core.interop import host_array, on_device
-from gpubp.errors import ShapeError, UnknownNameError, unknown_name
+from gpubp.core.interop import on_device
+from gpubp.errors import unknown_name
 from gpubp.nn.parameter import Buffer, Parameter
+from gpubp.nn.state_dict import LoadResult, load_slots
 
 ModuleT = TypeVar("ModuleT", bound="Module")
-
-
-class LoadResult(NamedTuple):
-    """What `load_state_dict(strict=False)` passed over."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
 
 
 class Module:
@@ -285,26 +279,7 @@ class Module:
             ShapeError: an array's shape differs from the slot's.
             DTypeError, DataError: numbers that a slot cannot hold; see `interop.host_array`.
         """
-        slots = self._slots_by_name()
-        missing = [name for name in slots if name not in state]
-        unexpected = [name for name in state if name not in slots]
-        if strict and (missing or unexpected):
-            raise UnknownNameError(
-                f"the state does not fit {type(self).__name__}: missing {_listed(missing)}; "
-                f"unexpected {_listed(unexpected)}. Pass strict=False to load the rest."
-            )
-        values = {name: host_array(state[name], name) for name in slots if name in state}
-        wrong = [
-            f"{name}: got {value.shape}, expected {slots[name].shape}"
-            for name, value in values.items()
-            if value.shape != slots[name].shape
-        ]
-        if wrong:
-            raise ShapeError(f"the state does not fit {type(self).__name__}: {'; '.join(wrong)}.")
-        fitting = {name: slots[name].fitting(value) for name, value in values.items()}
-        for name, value in fitting.items():
-            slots[name].value = value
-        return LoadResult(missing, unexpected)
+        return load_slots(type(self).__name__, self._slots_by_name(), state, strict)
 
     def _slots_by_name(self) -> dict[str, Buffer]:
         """Every slot under each of its names: a shared one is saved twice, as in torch."""
@@ -343,7 +318,3 @@ def _rename(name: str, value: Buffer | Module) -> None:
         return
     for dotted, slot in value._named_slots("_parameters", "_buffers"):
         slot.name = f"{name}.{dotted}"
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) if names else "nothing"

@@ -25,10 +25,13 @@ from gpubp.core.store import Slot
 from gpubp.errors import DataError, ShapeError, UnknownNameError, unknown_name
 from gpubp.nn.parameter import Parameter
 from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params, plain
+from gpubp.optim.options import ranges_of
 from gpubp.optim.rules import adjusted
 from gpubp.optim.state import Arrays, Cohort, Cohorts, Edits, Past
 
 Update = list[tuple[Slot, Array]]
+# What else stands in a constructor's locals().
+_NO_OPTIONS = ("self", "params", "__class__")
 
 
 class Optimizer(ABC):
@@ -36,7 +39,8 @@ class Optimizer(ABC):
 
     Args:
         params: parameters, or dicts of "params" and options that differ from the defaults.
-        defaults: every option and its default value.
+        defaults: every option and its default value: the constructor's `locals()`, in which the
+            arguments that are no options are passed over. See `gpubp.optim.options`.
 
     Attributes:
         param_groups: as in torch; `param_groups[0]["lr"] = 0.01` takes effect at the next step.
@@ -58,7 +62,7 @@ class Optimizer(ABC):
 
     def __init__(self, params: Params, defaults: Mapping[str, Any]) -> None:
         object.__setattr__(self, "_edits", Edits())
-        self.defaults = dict(defaults)
+        self.defaults = {k: v for k, v in defaults.items() if k not in _NO_OPTIONS}
         self.param_groups: list[ParamGroup] = []
         self._arrays = Arrays()
         self._cohorts = Cohorts(self._edits.note)
@@ -70,17 +74,16 @@ class Optimizer(ABC):
                 "used before is empty."
             )
 
-    @abstractmethod
-    def check(self, options: Mapping[str, Any]) -> None:
-        """Raise DataError if an option is out of its range."""
+    def check(self, options: Mapping[str, Any]) -> None:  # noqa: B027
+        """Raise DataError if options do not fit together; their ranges are checked before."""
 
-    @abstractmethod
     def used_state(self, group: ParamGroup) -> tuple[str, ...]:
-        """The names of the state arrays that this group's options need."""
+        """The names of the state arrays that this group's options need; default: all."""
+        return self.state_names
 
-    @abstractmethod
     def counts_steps(self) -> bool:
-        """Whether the update needs the number of steps taken."""
+        """Whether steps are counted: the update needs it, or torch saves it. Default: yes."""
+        return True
 
     @abstractmethod
     def emit_group(
@@ -141,6 +144,9 @@ class Optimizer(ABC):
                 raise DataError(f"{type(self).__name__}: {name} is {value!r}, expected a number.")
             if isinstance(value, float) and not math.isfinite(value):
                 raise DataError(f"{type(self).__name__}: {name} is {value}, expected a finite one.")
+        for name, range_ in ranges_of(type(self)).items():
+            if name in options:
+                range_.check(type(self).__name__, name, options[name])
         self.check(options)
 
     def parameters(self) -> list[Parameter]:

@@ -313,11 +313,25 @@ class Step:
         Args:
             *batch: arrays, or anything with `shape` and `dtype`.
         """
-        types = tuple(ArrayType(tuple(b.shape), np.dtype(b.dtype)) for b in batch)
+        types = _types_of(batch)
         with turn(self._runner):
             if self._settings.accumulate > 1:
                 self._adding.get(types)
             return self._runner.get(types).program
+
+    def explain(self, *batch: Any, after: str = "memory_plan") -> str:
+        """What one pass of the compiler makes of this step, as text; nothing is run or kept.
+
+        Args:
+            *batch: arrays, or anything with `shape` and `dtype`.
+            after: "trace", "views", "fuse", "lower", "row_padding", "schedule", "memory_plan" (the
+                program), or "encode" (what the backend makes of it).
+
+        Raises:
+            UnknownNameError: no such pass.
+        """
+        with turn(self._runner):
+            return self._runner.explain(_types_of(batch), after)
 
     def _room(self, data: list[ConcreteArray], batches: Batches, single: bool = False) -> _Room:
         """Room for losses, sums and counts, on the device if part of the data is there."""
@@ -445,6 +459,10 @@ class Step:
         with tracing(graph):
             self._updater.append(graph, loss, samples, terms, final)
         return graph, tuple(term.count is not None for term in terms)
+
+
+def _types_of(batch: Sequence[Any]) -> tuple[ArrayType, ...]:
+    return tuple(ArrayType(tuple(b.shape), np.dtype(b.dtype)) for b in batch)
 
 
 @dataclass(frozen=True)

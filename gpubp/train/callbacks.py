@@ -62,7 +62,7 @@ def numbers_before(trainer: Trainer, callback: Callback) -> list[str] | None:
 
     None if a callback before it may add some that nobody knows.
     """
-    names = list(trainer.numbers)
+    names = list(trainer.state.numbers)
     for other in trainer.callbacks:
         if other is callback:
             break

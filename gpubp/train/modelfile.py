@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpubp.errors import CheckpointError, GpubpError
-from gpubp.nn.module import LoadResult, Module
+from gpubp.nn.module import Module
+from gpubp.nn.state_dict import LoadResult
 from gpubp.train import architecture, tensorfile
 from gpubp.train.tensorfile import Path_, Tensors
 
