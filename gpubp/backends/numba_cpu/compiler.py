@@ -14,7 +14,7 @@ from numba import types
 
 from gpubp.backends.numba_cpu.kernels import registry
 from gpubp.backends.numba_cpu.kernels.microkernel import tiles_module
-from gpubp.backends.numba_cpu.objects import symbol_of, target_machine
+from gpubp.backends.numba_cpu.objects import cache_folder, symbol_of, target_machine
 from gpubp.cache import write_object
 from gpubp.errors import BackendError
 
@@ -71,6 +71,11 @@ def _check_symbols(name: str, text: str) -> None:
 def main(arguments: list[str]) -> int:
     """Compile kernels into a folder: `python -m ...compiler FOLDER NAME...`."""
     folder, *names = arguments
+    if Path(folder).name.startswith("cpu-") and Path(folder).name != cache_folder().name:
+        raise BackendError(
+            "an op was registered that a new process does not know, so that its kernels cannot be "
+            "compiled: register ops of gpubp in gpubp/ops, and your own with gp.custom_op."
+        )
     for name in names:
         write_object(Path(folder), name, compile_kernel(name, symbol_of(name)))
     return 0
