@@ -8,6 +8,7 @@ import numpy as np
 import optimizers
 import pytest
 from points import assert_same, points, trainer
+from registered import BACKENDS
 
 from gpubp import nn, ops, optim
 from gpubp.errors import CheckpointError, DataError
@@ -56,7 +57,7 @@ def _fit(made, **options):
     return made
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("stop", [1, 5, 6, 7, 12, 23, 24])
 def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, backend, stop):
     """6 steps an epoch: within epochs, at their ends, in the last one, and after it."""

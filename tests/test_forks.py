@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 from tolerances import assert_same
 
 import gpubp as gp
@@ -82,7 +83,7 @@ class _Calling:
         return run
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_function_and_another(backend: str) -> None:
     calling = _Calling()
     fn = gp.compile(lambda x: calling.op(x) @ x, backend=backend)

@@ -57,7 +57,7 @@ def _central(
 
 
 @differentiable
-def test_vjp(op: str) -> None:
+def test_the_vjp_of_each_op_agrees_with_central_differences(op: str) -> None:
     rng = np.random.default_rng(0)
     tried = 0
     for case in gradient_cases(ROWS[op], most=64):

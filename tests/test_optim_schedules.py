@@ -120,7 +120,7 @@ def _step(optimizer, **settings):
         (lambda o: schedules.ExponentialLR(o, 0.9, last_epoch=3), DataError, "'initial_lr'"),
     ],
 )
-def test_wrong_arguments(make, error, message):
+def test_wrong_arguments_of_schedules_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make(_optimizer(momentum=0.5))
 

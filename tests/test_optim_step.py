@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 
 from gpubp import nn, ops, optim
 from gpubp.errors import DataError, ShapeError
@@ -47,7 +48,7 @@ def _reference(groups):
     return w
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_group_that_is_not_full_waits_if_it_is_not_flushed(backend):
     w, _, step = _model(accumulate=3, backend=backend)
     rows = np.arange(22)

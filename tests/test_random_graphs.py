@@ -152,7 +152,7 @@ def test_single_precision(pool: Pool) -> None:
 
 @_settings(40)
 @given(pools(smooth=True, steps=6))
-def test_gradients(pool: Pool) -> None:
+def test_gradients_of_random_graphs_agree_with_differences(pool: Pool) -> None:
     check_gradients(pool)
 
 

@@ -20,7 +20,7 @@ def _value(name, y, outputs, threshold=0.5):
     return metrics.find([name])[0].compute(np.asarray(y), np.asarray(outputs), threshold)
 
 
-def test_by_hand():
+def test_metrics_equal_values_worked_by_hand():
     assert _value("accuracy", Y, LOGITS) == 0.5
     assert _value("top_2_accuracy", Y, LOGITS) == 0.75  # of equal outputs the last wins
     assert _value("recall_macro", Y, LOGITS) == pytest.approx((1 + 0.5 + 0) / 3)

@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 from points import assert_same, points, trainer
+from registered import BACKENDS
 
 from gpubp import nn, ops, optim
 from gpubp.data import sources
@@ -50,7 +51,7 @@ def test_sample_weights_scale_the_gradient_of_each_sample():
     np.testing.assert_allclose(_weights(made), expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_weights_of_one_change_nothing(backend):
     plain, weighted = (trainer(backend, dropout=0.0) for _ in range(2))
     _quiet(plain, X, Y, epochs=2)

@@ -112,7 +112,7 @@ def test_nothing_noted_changes_nothing() -> None:
     assert _bounds(shared, 3) == before
 
 
-def test_how_often() -> None:
+def test_shares_move_after_enough_work() -> None:
     pace = Pace(1e6)
     pace.note(2, 10, 10 * 0.25 * SHARES_SECONDS)
     assert pace.work_between_shares(1, 1000) == 0

@@ -15,6 +15,7 @@ import numpy as np
 import optimizers
 import points
 import pytest
+from registered import BACKENDS
 from tolerances import assert_same
 
 import gpubp as gp
@@ -300,7 +301,7 @@ def test_averages_and_loss_scales_go_on(how: str) -> None:
         HOWS[how](model2)  # the averaged weights themselves
 
 
-@pytest.mark.parametrize("backend", ["numba", "numpy"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("how", HOWS)
 def test_a_copied_generator_draws_on_by_itself(how: str, backend: str) -> None:
     generator = gp.Generator(7)

@@ -136,7 +136,9 @@ def _cast_vjp(g: Array, y: Array, x: Array, *, dtype: str) -> list[Array | None]
     return [weakly(x.graph, g) if is_weak(x) else cast_to(g, x.dtype)]
 
 
-CAST = register(OpSpec("cast", Kind.ELEMENTWISE, _cast_infer, _cast_reference, _cast_vjp))
+CAST = register(
+    OpSpec("cast", Kind.ELEMENTWISE, _cast_infer, _cast_reference, _cast_vjp, settles=True)
+)
 
 
 def astype(x: Any, dtype: Any) -> Any:

@@ -12,10 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from gpubp.backends.base import Backend
 from gpubp.compiler.pipeline import Options
 from gpubp.compiler.program import Program
-from gpubp.core import ArrayType
 from gpubp.core.store import Slot
 from gpubp.errors import CopyError, DataError, GradientError
-from gpubp.runtime.batches import Batches, checked_data, orders, updates_after
+from gpubp.runtime.batches import Batches, checked_data, orders
 from gpubp.runtime.bound_call import Singles, key_of
 from gpubp.runtime.epochs import Epochs
 from gpubp.runtime.loss_scale import LossScale
@@ -225,9 +224,7 @@ class Step:
             rng = self._rng if seed is None else np.random.default_rng(seed)
             indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
             try:
-                run = Epochs(
-                    self._programs, arrays, indices, batch_size, drop_last, self._final(flush)
-                )
+                run = Epochs(self._programs, arrays, indices, batch_size, drop_last, flush)
                 room = self._ran = run.room()
                 run.run(room, checked, progress, pauses)
             except BaseException:
@@ -235,11 +232,6 @@ class Step:
                     self._draw_again(before, len(arrays[0]), len(indices))
                 raise
         return room.losses
-
-    def _final(self, flush: bool) -> Callable[[int, int], NDArray[np.bool_]]:
-        """From (steps an epoch, epochs) to which of them update, after what waits by then."""
-        each, updater = self._settings.accumulate, self._updater
-        return lambda steps, epochs: updates_after(steps, epochs, each, updater.pending, flush)
 
     def _draw_again(self, before: Mapping[str, Any], samples: int, epochs: int) -> None:
         """Let the stream of orders stand behind the epochs of a run that were begun."""
@@ -263,8 +255,20 @@ class Step:
         Args:
             *batch: arrays, or anything with `shape` and `dtype`.
         """
-        types = tuple(ArrayType(tuple(b.shape), np.dtype(b.dtype)) for b in batch)
-        return self._programs.prepare(types)
+        return self._programs.prepare(batch)
+
+    def explain(self, *batch: Any, after: str = "memory_plan") -> str:
+        """What one pass of the compiler makes of this step, as text; nothing is run or kept.
+
+        Args:
+            *batch: arrays, or anything with `shape` and `dtype`.
+            after: "trace", "views", "fuse", "lower", "row_padding", "schedule", "memory_plan" (the
+                program), or "encode" (what the backend makes of it).
+
+        Raises:
+            UnknownNameError: no such pass.
+        """
+        return self._programs.explain(batch, after)
 
     def written_slots(self) -> list[Slot]:
         """Every slot that the compiled programs write: parameters, state, counters; in order."""

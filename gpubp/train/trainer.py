@@ -100,18 +100,10 @@ class Trainer(Run):
         for name in step_options:
             if name not in known:
                 raise unknown_name("option of Trainer and compile_step", name, known)
-        where = backend, device
         super().__init__(
-            model,
-            loss_fn,
-            optimizer,
-            scheduler,
-            scheduler_every,
-            monitor,
-            seed,
-            where,
-            step_options,
-        )
+            model, loss_fn, optimizer, scheduler, scheduler_every, monitor, seed,
+            (backend, device), step_options,
+        )  # fmt: skip
 
     def fit(
         self,

@@ -238,7 +238,7 @@ def test_integers_and_bits():
     ]
 
 
-def test_math():
+def test_device_math_is_that_of_the_host():
     source = kernel(
         "const float *x; float *y;",
         """

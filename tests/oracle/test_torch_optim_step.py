@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 from tolerances import ORACLE
 from twin import BATCH, Twin
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.oracle
 OPTIMIZERS = [("SGD", {"lr": 0.1, "momentum": 0.9}), ("AdamW", {"lr": 0.01})]
 
 
-@pytest.fixture(params=list(itertools.product(("float32", "float64"), ("numpy", "numba"))))
+@pytest.fixture(params=list(itertools.product(("float32", "float64"), BACKENDS)))
 def twin(request: pytest.FixtureRequest) -> Twin:
     return Twin(*request.param)
 
@@ -35,7 +36,9 @@ def twin(request: pytest.FixtureRequest) -> Twin:
     ids=str,
 )
 @pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
-def test_clipping(twin: Twin, name: str, options: dict[str, Any], settings: dict[str, Any]) -> None:
+def test_clipped_gradients_and_updates_equal_torch(
+    twin: Twin, name: str, options: dict[str, Any], settings: dict[str, Any]
+) -> None:
     mine, theirs = twin.optimizers(name, options)
     changed = []
 

@@ -269,7 +269,7 @@ class Recorder:
         return len(self.losses) >= self.stop_after
 
 
-def test_callbacks():
+def test_callbacks_are_called_and_may_stop():
     seen = Recorder()
     model = MLPClassifier((4,), max_iter=6, random_state=0).set_callbacks(seen)
     fitted(model)

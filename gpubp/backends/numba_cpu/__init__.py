@@ -88,6 +88,11 @@ class NumbaBackend(Backend):
     def wide_rows(self, part: Part) -> Sequence[Sequence[Operand]]:
         return wide_rows(part)
 
+    def listing(self, program: Program) -> str:
+        from gpubp.backends.numba_cpu.disassemble import listing
+
+        return listing(program)
+
     def load(self, program: Program) -> Loaded:
         return Loaded(program)
 
