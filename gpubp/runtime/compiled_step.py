@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.arguments import checked, reading
 from gpubp.backends.base import Backend
 from gpubp.compiler.pipeline import Options
 from gpubp.compiler.program import Program
 from gpubp.core.store import Slot
 from gpubp.errors import CopyError, DataError, GradientError
+from gpubp.ops.random import checked_seed
 from gpubp.runtime.batches import Batches, checked_data, orders
 from gpubp.runtime.bound_call import Singles, key_of
 from gpubp.runtime.epochs import Epochs
@@ -48,7 +50,7 @@ class Step:
         self._settings.check(optimizer)
         self._fn, self._options = fn, options
         self._updater = Updater(optimizer, self._settings)
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(checked_seed(seed))
         self._programs = StepPrograms(fn, self._updater, backend, device, options)
         self._runner = self._programs.updating
         self._ran: Room | None = None
@@ -171,6 +173,7 @@ class Step:
         accumulate = self._settings.accumulate
         return accumulate == 1 or self._updater.pending + 1 >= accumulate
 
+    @checked
     def run(
         self,
         *data: ArrayLike,
@@ -221,7 +224,7 @@ class Step:
         with Pauses() as pauses:
             many = epochs != 1 and shuffle and seed is None and order is None
             before = self._rng.bit_generator.state if many else None
-            rng = self._rng if seed is None else np.random.default_rng(seed)
+            rng = self._rng if seed is None else np.random.default_rng(checked_seed(seed))
             indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
             try:
                 run = Epochs(self._programs, arrays, indices, batch_size, drop_last, flush)
@@ -282,6 +285,8 @@ class Step:
         """
         return {"accumulated": self._updater.state_dict(), "rng": self._rng.bit_generator.state}
 
+    @reading("the state of a step")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a state; if it raises, nothing has changed.
 

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gpubp.arguments import shown
 from gpubp.core import Array
 from gpubp.core.store import Slot
-from gpubp.errors import DataError
+from gpubp.errors import ArgumentError, DataError
 from gpubp.runtime.loss_scale import LossScale
 
 Writes = list[tuple[Slot, Array]]
@@ -90,6 +91,8 @@ class Settings:
             raise DataError(
                 "loss_scale and accumulate cannot be used together yet: leave one of them out."
             )
+        if self.ema is not None and not hasattr(self.ema, "emit"):
+            raise ArgumentError(f"ema is {shown(self.ema)}, expected a gpubp.optim.EMA.")
         if self.scheduler is None:
             return
         if not hasattr(self.scheduler, "table"):
@@ -97,7 +100,7 @@ class Settings:
                 f"{type(self.scheduler).__name__} cannot run inside the program: its step() needs "
                 "a metric. Call it between runs."
             )
-        if self.scheduler.optimizer is not optimizer:
+        if getattr(self.scheduler, "optimizer", None) is not optimizer:
             raise DataError("the scheduler was made for another optimizer than the step's.")
 
 

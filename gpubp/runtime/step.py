@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gpubp.arguments import checked
 from gpubp.backends import get_backend
 from gpubp.backends.base import Backend
 from gpubp.compiler.pipeline import Options
@@ -15,6 +16,7 @@ from gpubp.runtime.settings import Settings, StepAverage, StepOptimizer, StepSch
 __all__ = ["Step", "compile_step"]
 
 
+@checked
 def compile_step(
     fn: Callable[..., Any],
     optimizer: StepOptimizer,

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.arguments import shown
 from gpubp.backends.base import Backend, Feed
 from gpubp.backends.device_array import DeviceArray
 from gpubp.compiler.pipeline import Options
 from gpubp.compiler.program import Program
 from gpubp.compiler.trace import trace
-from gpubp.core import ArrayType, ConcreteArray, Graph, tracing
+from gpubp.core import ArrayType, ConcreteArray, Graph, checked_dtype, tracing
 from gpubp.core.store import Slot
-from gpubp.errors import DataError, GradientError
+from gpubp.errors import ArgumentError, DataError, GradientError
 from gpubp.runtime.batches import Batches, check_values, updates_after
 from gpubp.runtime.nesting import nesting, running, turn
 from gpubp.runtime.outputs import Results, Room
@@ -187,4 +188,10 @@ class StepPrograms:
 
 
 def _types_of(batch: Sequence[Any]) -> tuple[ArrayType, ...]:
-    return tuple(ArrayType(tuple(b.shape), np.dtype(b.dtype)) for b in batch)
+    for i, given in enumerate(batch):
+        if not (hasattr(given, "shape") and hasattr(given, "dtype")):
+            raise ArgumentError(
+                f"argument {i} is {shown(given)}, expected an array, or anything with shape and "
+                "dtype."
+            )
+    return tuple(ArrayType(tuple(b.shape), checked_dtype(b.dtype)) for b in batch)

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.errors import DataError, unknown_name, warn
+from gpubp.arguments import shown
+from gpubp.errors import ArgumentError, DataError, unknown_name, warn
 from gpubp.train.classification import accuracy, auc, precision_recall_f1, top_k_accuracy
 from gpubp.train.reading import AS_GIVEN, Reading, is_labelled
 from gpubp.train.regression import mae, mse, r2, rmse
@@ -177,6 +178,11 @@ def _user(fn: UserMetric) -> Metric:
 
 
 def _named(name: str) -> Metric:
+    if not isinstance(name, str):
+        raise ArgumentError(
+            f"a metric is {shown(name)}, expected a name, a function of (targets, outputs), or a "
+            "gpubp.train.metric."
+        )
     top = re.fullmatch(r"top_([1-9]\d*)_accuracy", str(name))
     if top:
         k = int(top[1])
