@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.core.formula import Formula, Variants
 from gpubp.errors import DTypeError
 
 DTYPES: tuple[np.dtype[Any], ...] = tuple(
@@ -84,6 +85,7 @@ class OpSpec:
             traced arrays; None where the op has no gradient.
         flops: arithmetic for each element of the largest of result and inputs; or a function
             (result, *inputs: types, **attrs) -> arithmetic in all.
+        formula: of an elementwise op: what backends make their code from.
         cuda: of a custom op: CUDA source of its function, if the user gave one.
         view: of a view: (source: Strided, shape: of the result, **attrs) -> the result as Strided
             over the same memory, or None where strides cannot say it and a copy is to be made.
@@ -108,6 +110,7 @@ class OpSpec:
     vjp: Callable[..., Sequence[Any]] | None = None
     flops: float | Callable[..., float] = 1.0
     cuda: str | None = None
+    formula: Formula | Variants | None = None
     view: Callable[..., Any] | None = None
     kernel: str = ""
     indices: Indices | None = None
@@ -122,6 +125,23 @@ class OpSpec:
         if callable(self.flops):
             return self.flops(out, *inputs, **attrs)
         return self.flops * max(math.prod(t.shape) for t in (out, *inputs))
+
+    def formulas(self) -> dict[str, Formula]:
+        """Its formulas by their names in the tables of backends."""
+        if isinstance(self.formula, Variants):
+            return {f"{self.name}_{k}": f for k, f in self.formula.formulas.items()}
+        return {} if self.formula is None else {self.name: self.formula}
+
+    def formula_name(self, attrs: Mapping[str, Any]) -> str:
+        """Which of `formulas` these static attributes ask for."""
+        if isinstance(self.formula, Variants):
+            return f"{self.name}_{attrs[self.formula.attribute]}"
+        return self.name
+
+    def numbers(self, attrs: Mapping[str, Any]) -> int:
+        """How many numbers a kernel may be told of its static attributes."""
+        formula = self.formulas().get(self.formula_name(attrs)) if self.formula else None
+        return max(len(attrs), formula.numbers if formula else 0)
 
     def __repr__(self) -> str:
         return f"OpSpec({self.name})"

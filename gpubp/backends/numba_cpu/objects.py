@@ -3,9 +3,9 @@
 Comes in: kernel names. Goes out: their addresses in this process.
 
 Object files live in a cache folder whose name is a digest of everything the code depends on: the
-kernels' sources, the versions of llvmlite and Python, and the CPU with its features. So a
-change in any of them compiles anew, and nothing stale can be loaded. Files are written under a
-temporary name and renamed.
+kernels' sources, the ops' formulas, the versions of llvmlite and Python, and the CPU with its
+features. So a change in any of them compiles anew, and nothing stale can be loaded. Files are
+written under a temporary name and renamed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from gpubp.backends.numba_cpu.opcodes import table_text
 from gpubp.backends.numba_cpu.target import binding, cpu, symbol_of, target_machine
 from gpubp.cache import cache_root, read_object
 from gpubp.errors import BackendError
@@ -65,6 +66,7 @@ def cache_folder() -> Path:
         digest.update(source.name.encode() + source.read_bytes())
     llvm = binding()
     for part in (
+        table_text(),
         version("llvmlite"),
         sys.version,
         llvm.get_default_triple(),
