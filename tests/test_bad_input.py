@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 
 import gpubp as gp
 from gpubp import nn, ops, optim
@@ -121,7 +122,7 @@ def test_a_custom_optimizer_without_parameters() -> None:
 
 
 @pytest.mark.parametrize("norm", [0.0, -1.0, float("nan")])
-def test_norms_to_clip_to(norm: float) -> None:
+def test_norms_that_cannot_be_clipped_to_are_refused(norm: float) -> None:
     _assert_raises(DataError, (f"max_grad_norm is {norm}",), lambda: _step(max_grad_norm=norm))
 
 
@@ -185,7 +186,7 @@ def test_labels_of_a_wrong_dtype() -> None:
     _assert_raises(DTypeError, words, lambda: _step()[1](X, Y.astype(np.float32)))
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("label", [2, -1])
 @pytest.mark.parametrize("whole_run", [True, False])
 def test_labels_out_of_range_update_nothing(backend: str, label: int, whole_run: bool) -> None:
@@ -205,7 +206,7 @@ def test_labels_out_of_range_update_nothing(backend: str, label: int, whole_run:
     assert not np.array_equal(model.state_dict()["weight"], before["weight"])
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_indices_out_of_range(backend: str) -> None:
     pick = gp.compile(lambda x, i: ops.gather(x, i), backend=backend)
     for bad in (6, -1):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from classifier import OPTIMIZERS, classifier_step, digits, mlp
+from registered import BACKENDS
 from tolerances import assert_same
 
 import gpubp as gp
@@ -17,8 +18,6 @@ from gpubp import nn, ops, optim
 from gpubp.backends import numba_cpu
 from gpubp.errors import DataError
 from gpubp.runtime import bound_call as single
-
-BACKENDS = ["numba", "numpy"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

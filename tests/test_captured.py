@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 
 import gpubp as gp
 from gpubp import nn, ops, optim
@@ -13,8 +14,6 @@ from gpubp.compiler.trace import trace
 from gpubp.core import CONST, ArrayType
 from gpubp.core.facts import WATCHED_BYTES
 from gpubp.core.keys import exact, frozen
-
-BACKENDS = ["numpy", "numba"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -47,7 +46,7 @@ def test_fresh_arrays_at_recycled_addresses(size: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["view", "transposed", "labels", "mask", "index"])
-def test_every_way_in(kind: str) -> None:
+def test_captured_arrays_are_copies_whichever_way_they_enter(kind: str) -> None:
     ways: dict[str, Any] = {
         "view": lambda x, b: x * b[::2],
         "transposed": lambda x, b: x[:2] @ np.stack([b, b]).T[:2],
@@ -178,7 +177,7 @@ def test_equal_attributes_are_one_node() -> None:
     assert len([n for n in graph.nodes if n.spec.name == "kind_of"]) == 1
 
 
-def test_keys() -> None:
+def test_keys_tell_apart_what_compares_equal() -> None:
     assert len({exact(by) for by in ALIKE}) == len(ALIKE)
     values = [*ALIKE, [1], [1.0], {"a": 1}, {"a": True}, {1, 2}, bytearray(b"1"), None]
     assert len({repr(frozen(v)) for v in values}) == len(values)

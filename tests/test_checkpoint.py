@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import optimizers
 import pytest
 from points import assert_same, points, trainer
+from registered import BACKENDS
 
 from gpubp import nn, ops, optim
 from gpubp.errors import CheckpointError, DataError
@@ -55,7 +57,7 @@ def _fit(made, **options):
     return made
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("stop", [1, 5, 6, 7, 12, 23, 24])
 def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, backend, stop):
     """6 steps an epoch: within epochs, at their ends, in the last one, and after it."""
@@ -67,21 +69,7 @@ def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, backend, stop):
     assert_same(resumed, whole)
 
 
-OPTIONS = {
-    "SGD": [{}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "dampening": 0.5}],
-    "Adam": [{"weight_decay": 0.1, "betas": (0.8, 0.95)}, {"amsgrad": True}],
-    "RMSprop": [{}, {"centered": True, "momentum": 0.5}],
-    "Lion": [{"lr": 1e-3}],
-}
-CASES = [
-    (name, options)
-    for name in optim.__all__
-    if isinstance(getattr(optim, name), type) and name not in ("Optimizer", "ParamGroup", "EMA")
-    for options in OPTIONS.get(name, [{}])
-]
-
-
-@pytest.mark.parametrize(("optimizer", "options"), CASES)
+@pytest.mark.parametrize(("optimizer", "options"), optimizers.CASES)
 def test_every_optimizer_resumes(tmp_path, optimizer, options):
     path = tmp_path / "run.ckpt"
 

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from points import assert_same, points, trainer
+from registered import BACKENDS
 
 import gpubp as gp
 from gpubp import nn, ops, optim
@@ -237,7 +238,7 @@ def _averaged():
     return trainer(average=0.9)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_state_saved_inside_apply_is_the_state(tmp_path, backend):
     inside, outside = tmp_path / "a.ckpt", tmp_path / "b.ckpt"
     made = _fit(trainer(backend, average=0.9), epochs=2)

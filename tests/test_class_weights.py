@@ -60,7 +60,7 @@ def test_the_validation_loss_has_no_class_weights():
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, bool])
 @pytest.mark.parametrize("shape", [(60, 1), (60,)])
 @pytest.mark.parametrize("weights", ["balanced", {0: 0.25, 1: 3.0}, {1.0: 3.0, 0.0: 0.25}])
-def test_yes_or_no(dtype, shape, weights):
+def test_class_weights_of_yes_or_no_labels_are_sample_weights(dtype, shape, weights):
     yes = (Y > 0).reshape(shape).astype(dtype)
     loss = nn.BCEWithLogitsLoss() if len(shape) == 2 else _flat
     found, _ = _fit(_trainer(loss, 1), X, yes, class_weight=weights)

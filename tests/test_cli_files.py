@@ -104,7 +104,7 @@ def test_a_file_without_the_target_is_predicted_without_a_score(capsys, tmp_path
     assert text.splitlines()[1] in ("cat", "dog", "emu")
 
 
-def test_npz_files(capsys, tmp_path):
+def test_npz_files_train_and_predict(capsys, tmp_path):
     rng = np.random.default_rng(0)
     X = rng.normal(100.0, 20.0, size=(200, 3, 2))
     labels = np.where(X[:, 0, 0] > 100, "high", "low")
@@ -137,7 +137,7 @@ def test_digits_are_predicted(capsys, tmp_path):
     assert len(text.splitlines()) == 361
 
 
-def test_show(capsys, tmp_path):
+def test_show_says_what_a_model_file_holds(capsys, tmp_path):
     data = csvfiles.classification(tmp_path / "some.csv", 60)
     model, state = tmp_path / "m.safetensors", tmp_path / "run.ckpt"
     arguments = ("--target", "kind", "--hidden", "7,5", "--activation", "tanh", "--dropout", "0.1")
@@ -280,7 +280,9 @@ def test_rows_with_gaps_may_be_dropped(capsys, tmp_path):
         (2, "no schedule", ["digits", "--schedule", "StepLR("]),
     ],
 )
-def test_wrong_arguments(capsys, tmp_path, monkeypatch, code, message, arguments):
+def test_wrong_arguments_of_train_are_refused_and_leave_no_file(
+    capsys, tmp_path, monkeypatch, code, message, arguments
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     csvfiles.classification(tmp_path / "some.csv", 30)

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from registered import MAKERS
 from rows import EVERY, number
 from specs import ROWS, Case, Row, cases, special_cases
 from tolerances import assert_close, assert_product, assert_same
 
 import gpubp as gp
 from gpubp import ops
-from gpubp.backends import get_backend
 from gpubp.backends.base import Backend
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.core import Kind, bind, evaluate
 from gpubp.errors import DTypeError
 
-BACKENDS = {"numpy": lambda: get_backend("numpy"), "numba": lambda: NumbaBackend(workers=1)}
+BACKENDS = MAKERS
 THREE = NumbaBackend(workers=3)
 VERIFIED, UNFUSED = gp.Options(verify=True), gp.Options(fuse=False, verify=False)
 
@@ -100,7 +100,7 @@ def test_worker_counts_agree_bit_for_bit(row: Row) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
-def test_strided_operands(row: Row, backend: str) -> None:
+def test_strided_operands_give_what_contiguous_ones_give(row: Row, backend: str) -> None:
     if row.spec.kind is Kind.RANDOM:
         return  # its one input is a generator's state, read as a whole
     target = BACKENDS[backend]()

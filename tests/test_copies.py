@@ -160,7 +160,7 @@ def _run(fn: Callable[..., Any], workers: int, *data: Any) -> tuple[Any, list[li
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_products(name: str) -> None:
+def test_products_take_the_expected_copies_and_are_exact(name: str) -> None:
     case = PRODUCTS[name]
     view, way = case[2:]
     a, b = _data(case, "float32")

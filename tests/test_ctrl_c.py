@@ -6,27 +6,23 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import points
 import pytest
+from registered import with_workers
 from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.backends.numba_cpu import NumbaBackend, pace
-from gpubp.backends.numpy import NumpyBackend
+from gpubp.backends.numba_cpu import pace
 from gpubp.runtime.pauses import Pauses
 from gpubp.train import EarlyStopping
 
-BACKENDS: dict[str, Callable[[], Any]] = {
-    "numpy": NumpyBackend,
-    "numba-1": lambda: NumbaBackend(workers=1),
-    "numba-2": lambda: NumbaBackend(workers=2),
-}
+BACKENDS = with_workers(1, 2)
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(50, 6)).astype(np.float32), RNG.integers(0, 3, 50)
 EPOCHS, BATCH = 6, 8

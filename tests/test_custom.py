@@ -69,7 +69,7 @@ def test_the_result_is_memory_of_its_own() -> None:
     assert not np.shares_memory(ops.custom_op("same", lambda a: a)(x), x)
 
 
-def test_misuse() -> None:
+def test_wrong_custom_ops_say_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="built-in"):
         ops.custom_op("add", np.add)
     with pytest.raises(ShapeError, match=r"float64\[1\].*float64\[2\]"):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from registered import BACKENDS
 
 import gpubp as gp
 from gpubp import nn, ops, optim
@@ -141,7 +142,7 @@ def test_what_is_kept_is_the_same_by_every_way(kind: str) -> None:
     native = host_array(array)
     assert native.dtype in gp.core.DTYPES
     np.testing.assert_array_equal(native, np.asarray(array))
-    compiled = [gp.compile(lambda x: (x, ops.equal(x, x)), backend=b) for b in ("numba", "numpy")]
+    compiled = [gp.compile(lambda x: (x, ops.equal(x, x)), backend=b) for b in BACKENDS]
     for found in (ops.copy(array), *[fn(array)[0] for fn in compiled]):
         assert found.dtype == native.dtype
         np.testing.assert_array_equal(found, native)
@@ -182,7 +183,7 @@ def test_a_state_is_taken_whole_or_not_at_all() -> None:
     np.testing.assert_array_equal(norm.running_mean.value, [0, 0])
 
 
-def test_mapped_files(tmp_path: Path) -> None:
+def test_mapped_files_of_another_byte_order_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     np.save(path, np.ones((400_000, 30), ">f8"))
     mapped = np.load(path, mmap_mode="r")

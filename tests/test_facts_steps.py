@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import optimizers
 import pytest
 
 import gpubp as gp
@@ -53,7 +54,7 @@ CHANGES: dict[str, Callable[[Any, Any], Any]] = {
 
 @pytest.mark.parametrize("way", ["calls", "runs", "accumulates"])
 @pytest.mark.parametrize("what", CHANGES)
-def test_steps(what: str, way: str) -> None:
+def test_a_step_follows_what_it_reads_between_calls(what: str, way: str) -> None:
     def train(step: gp.Step) -> Any:
         if way == "runs":
             return step.run(X, LABELS, batch_size=10, shuffle=False)
@@ -106,11 +107,7 @@ def test_averages_and_loss_scales() -> None:
         ema.decay = 2.0
 
 
-OPTIMIZERS = ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "Adamax"]
-OPTIMIZERS += ["ASGD", "Rprop", "Lion"]
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", optimizers.ROWS)
 def test_options_of_optimizers(name: str) -> None:
     made = getattr(optim, name)(_model().parameters())
     for option, value in made.defaults.items():
@@ -254,7 +251,7 @@ WAYS: dict[str, Callable[[], tuple[Any, Any]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_plain_objects(way: str) -> None:
+def test_attributes_of_plain_objects_are_followed(way: str) -> None:
     fn, owner = WAYS[way]()
     model = _model()
     f, step = gp.compile(fn), _step(model, fn)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 from tolerances import assert_same
 
 import gpubp as gp
@@ -82,7 +83,7 @@ class _Calling:
         return run
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_function_and_another(backend: str) -> None:
     calling = _Calling()
     fn = gp.compile(lambda x: calling.op(x) @ x, backend=backend)
@@ -178,13 +179,13 @@ def test_items_made_ready_by_a_thread_of_the_parent() -> None:
 def test_every_lock_of_the_package_is_made_anew() -> None:
     """Whoever adds one says here what happens to it in a forked child."""
     handled = {
-        "backends/cupy/__init__.py": "start_anew",
+        "backends/cuda/__init__.py": "start_anew",
         "backends/numba_cpu/__init__.py": "_unlock",
         "backends/numba_cpu/objects.py": "held by the forking thread",
         "backends/numba_cpu/pool.py": "a child makes a team of its own",
         "data/ahead.py": "refused in a child",
-        "eager.py": "_unlock",
-        "runner.py": "start_anew",
+        "runtime/eager.py": "_unlock",
+        "runtime/program_cache.py": "start_anew",
         "sklearn/engine.py": "start_anew",
         "sklearn/log.py": "_unlock",
     }

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from classifier import OPTIMIZERS, bank_labels, classifier_step, digits, mlp
+from registered import BACKENDS
 from tolerances import assert_close, assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_fused_is_unfused(name: str, backend: str) -> None:
     x, y = digits("float64")
@@ -50,7 +51,7 @@ def test_clipping_keeps_gradients_and_updates_once(name: str) -> None:
             assert_close(new, old - 0.1 * g * (0.01 / (norm + 1e-6)))
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_kept_gradients_are_those_of_value_and_grad(backend: str) -> None:
     x, y = digits("float64")
     model = mlp(dtype="float64")
@@ -81,7 +82,7 @@ def test_keeping_gradients_changes_no_result() -> None:
         assert_close(kept[name], plain[name], name)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients_follow_a_parameter_that_is_frozen_later(backend: str) -> None:
     x, y = digits("float64")
     model = mlp(dtype="float64")
@@ -103,9 +104,9 @@ def _first_step(loss: Callable[..., Any], params: list[Any], *data: Any) -> list
     return [v - 0.1 * g for v, g in zip(values, grads, strict=True)]
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("tied", ["twice", "transposed"])
-def test_shared_weights(tied: str, backend: str) -> None:
+def test_shared_weights_get_the_sum_of_their_gradients(tied: str, backend: str) -> None:
     rng = np.random.default_rng(0)
     w = nn.Parameter(rng.normal(size=(6, 6) if tied == "twice" else (6, 4)), name="w")
     b = nn.Parameter(rng.normal(size=6), name="b")
@@ -141,7 +142,7 @@ class Swap:
         return [(a, ops.add(b, grads[id(a)])), (b, ops.add(a, grads[id(b)]))]
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("fuse", [True, False])
 def test_old_values_are_read_before_they_are_overwritten(backend: str, fuse: bool) -> None:
     a = nn.Parameter(np.arange(1.0, 13.0).reshape(3, 4), name="a")
@@ -160,7 +161,7 @@ def test_old_values_are_read_before_they_are_overwritten(backend: str, fuse: boo
         assert_close(b.value, old_b)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_value_read_before_and_after_a_sum(backend: str) -> None:
     rng = np.random.default_rng(0)
     x, z = rng.normal(size=(3, 5)), rng.normal(size=(3, 1))
@@ -172,7 +173,7 @@ def test_a_value_read_before_and_after_a_sum(backend: str) -> None:
     assert_close(gp.compile(f, backend=backend)(x, z), f(x, z))
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_result_that_is_also_summed(backend: str) -> None:
     x = np.random.default_rng(0).normal(size=(5, 3))
 
@@ -185,7 +186,7 @@ def test_a_result_that_is_also_summed(backend: str) -> None:
 
 
 @pytest.mark.parametrize("op", [ops.softmax, ops.log_softmax])
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_rows_of_one_repeated_number(op: Any, backend: str) -> None:
     x = np.array([0.25])
     wanted = op(np.full((3, 4), 0.25))
@@ -193,7 +194,7 @@ def test_rows_of_one_repeated_number(op: Any, backend: str) -> None:
     assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_one_label_for_all_rows(backend: str) -> None:
     logits, label = np.random.default_rng(0).normal(size=(5, 4)), np.array(2)
 

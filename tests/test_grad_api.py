@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 from tolerances import assert_close, assert_same
 
 import gpubp as gp
@@ -21,7 +22,7 @@ def _f(a: Any, b: Any) -> Any:
     return ops.sum(ops.square(a) * b)
 
 
-def test_argnums() -> None:
+def test_argnums_choose_the_arguments() -> None:
     assert_close(gp.grad(_f)(A, B), 2 * A * B)
     assert_close(gp.grad(_f, argnums=1)(A, B), A**2)
     assert_close(gp.grad(_f, argnums=-1)(A, B), A**2)
@@ -33,13 +34,13 @@ def test_argnums() -> None:
     assert_close(only, 2 * A * B)
 
 
-def test_value_and_grad() -> None:
+def test_value_and_grad_gives_both() -> None:
     value, gradient = gp.value_and_grad(_f)(A, B)
     assert_close(value, np.sum(A**2 * B))
     assert_close(gradient, 2 * A * B)
 
 
-def test_nested_containers() -> None:
+def test_gradients_have_the_structure_of_the_argument() -> None:
     def f(params: Any, scale: Any) -> Any:
         (w, [v]), extra = params["layers"], params["extra"]
         return ops.sum(w * v) * scale + ops.sum(extra["x"] * 3.0)
@@ -55,7 +56,7 @@ def test_nested_containers() -> None:
     assert_close(dscale, np.sum(A * B))
 
 
-def test_has_aux() -> None:
+def test_what_has_aux_sets_aside_is_returned() -> None:
     def f(a: Any) -> Any:
         hidden = ops.sin(a)
         return ops.sum(hidden), {"hidden": hidden, "count": (a > 0).sum()}
@@ -69,7 +70,7 @@ def test_has_aux() -> None:
     assert_close(gradient, np.cos(A))
 
 
-def test_higher_order() -> None:
+def test_gradients_of_gradients_are_right() -> None:
     def cube(x: Any) -> Any:
         return x * x * x
 
@@ -94,7 +95,7 @@ def test_hessian_vector_product() -> None:
     assert_close(product, np.exp(A[0]) * v + 2 * v.sum())
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_inside_compile_with_a_closure_over_a_traced_value(backend: str) -> None:
     def f(a: Any, b: Any) -> Any:
         shared = a * 2.0
@@ -107,7 +108,7 @@ def test_inside_compile_with_a_closure_over_a_traced_value(backend: str) -> None
     assert_close(same, 2 * A)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_compile_inside_grad_and_grad_of_compiled(backend: str) -> None:
     compiled = gp.compile(lambda a: ops.square(a) * 3.0, backend=backend)
     assert_close(gp.grad(lambda a: ops.sum(compiled(a)))(A), 6 * A)
@@ -116,7 +117,7 @@ def test_compile_inside_grad_and_grad_of_compiled(backend: str) -> None:
     assert_close(compiled(A), 3 * A**2)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_higher_order_compiled(backend: str) -> None:
     second = gp.grad(lambda v: ops.sum(gp.grad(lambda u: ops.sum(ops.sin(u)))(v)))
     assert_close(gp.compile(second, backend=backend)(A), -np.sin(A))
@@ -132,7 +133,7 @@ def test_gradients_of_unused_arguments_are_zeros() -> None:
     assert_same(compiled(A, B), np.zeros((3, 4)))
 
 
-def test_vjp() -> None:
+def test_a_pullback_may_be_called_again() -> None:
     value, pull = gp.vjp(lambda a, b: ops.matmul(a, ops.transpose(b)), A, B)
     assert_close(value, A @ B.T)
     g = RNG.normal(size=(3, 3))

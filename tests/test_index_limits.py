@@ -8,18 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from registered import with_workers
 from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.errors import DataError, IndexRangeError
 
-BACKENDS: dict[str, Any] = {
-    "numpy": "numpy",
-    "numba": NumbaBackend(workers=1),
-    "numba, 3 workers": NumbaBackend(workers=3),
-}
+BACKENDS = {name: make() for name, make in with_workers(1, 3).items()}
 each_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=list(BACKENDS))
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(5, 3))

@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 import shim_build
 from numpy.typing import NDArray
+from registered import MAKERS
 from shim_backend import shim_backend
 from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import ops
-from gpubp.backends import get_backend
 from gpubp.backends.numba_cpu import NumbaBackend
 
 BACKENDS: dict[str, Callable[[], Any]] = {
-    "numpy": lambda: get_backend("numpy"),
-    "numba": lambda: NumbaBackend(workers=1),
+    **MAKERS,
     "three workers": lambda: NumbaBackend(workers=3),
     "cuda": shim_backend,
 }

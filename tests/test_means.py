@@ -40,7 +40,7 @@ def test_the_mean_of_equal_numbers_is_that_number(
 
 @ON_ALL
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
-def test_one_rounding(shape: tuple[int, ...], axis: Any, backend: str) -> None:
+def test_a_mean_is_rounded_once(shape: tuple[int, ...], axis: Any, backend: str) -> None:
     """Of float32 to the last bit, but where columns are added four rows at a time, or in turn."""
     x = np.random.default_rng(len(shape)).normal(size=shape).astype(np.float32)
     compiled = gp.compile(lambda x: ops.mean(x, axis), backend=BACKENDS[backend]())
@@ -67,7 +67,7 @@ def test_losses_and_normalisation(backend: str) -> None:
 
 @ON_ALL
 @pytest.mark.parametrize("axis", [None, 0, 1, (0, 2)])
-def test_gradients(axis: Any, backend: str) -> None:
+def test_gradients_of_means_divide_by_n(axis: Any, backend: str) -> None:
     x = np.random.default_rng(0).normal(size=(7, 3, 5))
 
     def fn(x: Any) -> Any:
@@ -82,7 +82,7 @@ def test_gradients(axis: Any, backend: str) -> None:
     np.testing.assert_allclose(curved, 2 * wanted, rtol=1e-13)
 
 
-def test_what_has_no_mean() -> None:
+def test_integers_and_nothing_have_no_mean() -> None:
     with pytest.raises(DTypeError, match="expected floats"):
         ops.mean(np.arange(3))
     with pytest.raises(ShapeError, match="no elements"):

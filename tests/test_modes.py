@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 
 from gpubp import nn, ops, optim
 from gpubp.train import Callback, LRFinder, Trainer
@@ -50,7 +51,7 @@ def _modes(model):
     return [module.training for module in model.modules()]
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("validation", [False, True])
 def test_a_frozen_batch_norm_stays_frozen_in_fit(backend, validation):
     norm = nn.BatchNorm1d(8)
@@ -66,7 +67,7 @@ def test_a_frozen_batch_norm_stays_frozen_in_fit(backend, validation):
     assert _moved(norm)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_dropout_that_is_switched_off_stays_off_in_fit(backend):
     """With it, an epoch of one batch is that of a model without dropout."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from products import Weights, found_epilogues, operands
+from registered import BACKENDS
 from tolerances import assert_close
 
 import gpubp as gp
@@ -82,7 +83,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions(name: str) -> None:
+def test_near_misses_of_epilogues_are_not_taken_for_them(name: str) -> None:
     fn, other = FUNCTIONS[name]
     loaded = gp.compile(fn, backend="numba")
     found = loaded(A, B, other)
@@ -111,7 +112,7 @@ def test_batches_of_products_with_a_bias(shape: tuple[int, ...]) -> None:
     a = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     for b in (B, np.stack([B, -B])):
         for other in (ROW, SAVED, COLUMN):
-            both = [gp.compile(_total, backend=x)(a, b, other) for x in ("numba", "numpy")]
+            both = [gp.compile(_total, backend=x)(a, b, other) for x in BACKENDS]
             assert_close(*both)
 
 
@@ -156,9 +157,9 @@ UPDATES: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", UPDATES)
-def test_updates(name: str, dtype: str) -> None:
+def test_near_misses_of_updates_take_no_epilogue(name: str, dtype: str) -> None:
     results = []
-    for backend in ("numba", "numpy"):
+    for backend in BACKENDS:
         weights = Weights([(M, N), (M, N)], K, dtype)
         step, _ = weights.step(UPDATES[name], backend=backend)
         losses = [step(*weights.batch) for _ in range(3)]

@@ -8,19 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import with_workers
 from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.backends.numba_cpu import NumbaBackend
-from gpubp.backends.numpy import NumpyBackend
 from gpubp.errors import NestingError
 
-BACKENDS: dict[str, Callable[[], Any]] = {
-    "numpy": NumpyBackend,
-    "numba-1": lambda: NumbaBackend(workers=1),
-    "numba-3": lambda: NumbaBackend(workers=3),
-}
+BACKENDS = with_workers(1, 3)
 X = np.arange(12.0).reshape(3, 4)
 
 

@@ -244,7 +244,7 @@ def test_a_numpy_function_of_a_parameter_inside_a_trace_is_an_error():
         (lambda: nn.Module()(1), NotImplementedError, "no forward"),
     ],
 )
-def test_wrong_arguments(make, error, message):
+def test_wrong_arguments_of_modules_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
 

@@ -1,4 +1,4 @@
-"""Models with normalisation, activations and losses of every kind: both backends end alike."""
+"""Models with normalisation, activations and losses of every kind: all backends end alike."""
 
 from __future__ import annotations
 

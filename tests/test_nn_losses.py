@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 from tolerances import assert_close
 
 import gpubp as gp
@@ -17,7 +18,6 @@ from gpubp.errors import (
     UnknownNameError,
 )
 
-BACKENDS = ("numpy", "numba")
 RNG = np.random.default_rng(0)
 LOGITS = RNG.standard_normal((6, 4)).astype(np.float32)
 LABELS = np.array([0, 3, 1, 2, 1, 0])

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 from tolerances import assert_close, assert_same
 
 import gpubp as gp
@@ -40,7 +41,7 @@ def test_integers_become_floats():
         assert module(np.arange(4)).dtype == np.float32
 
 
-def test_shapes():
+def test_flatten_and_unflatten_give_torchs_shapes():
     x = np.zeros((2, 3, 4))
     assert nn.Flatten()(x).shape == (2, 12)
     assert nn.Flatten(0, 1)(x).shape == (6, 4)
@@ -49,7 +50,7 @@ def test_shapes():
     assert nn.Identity(54, unused=True)(x) is x
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_padding_gets_no_gradient(backend):
     table = nn.Embedding(5, 3, padding_idx=-1)
     assert table.padding_idx == 4
@@ -192,13 +193,13 @@ def test_truncated_normal_stays_inside(a, b):
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (3, 7), (7, 3), (4, 2, 3)])
-def test_orthogonal(shape):
+def test_orthogonal_rows_or_columns_are_orthogonal(shape):
     drawn = _drawn(nn.init.orthogonal_, shape, gain=2.0).reshape(shape[0], -1).astype(np.float64)
     small = drawn @ drawn.T if drawn.shape[0] <= drawn.shape[1] else drawn.T @ drawn
     np.testing.assert_allclose(small, 4 * np.eye(len(small)), atol=1e-5)
 
 
-def test_constants():
+def test_constant_initialisers_fill():
     assert (_drawn(nn.init.ones_) == 1).all()
     assert (_drawn(nn.init.zeros_) == 0).all()
     assert (_drawn(nn.init.constant_, val=0.5) == 0.5).all()
@@ -215,7 +216,7 @@ def test_draws_follow_the_seed():
     assert_same(_drawn(nn.init.normal_, generator=generator), first)
 
 
-def test_summary_counts():
+def test_a_summary_counts_parameters_and_arithmetic():
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
     model[0].requires_grad_(False)
     before = model.state_dict()

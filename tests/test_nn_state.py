@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 from tolerances import assert_close, assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.errors import GradientError, ShapeError, TraceError
 
-BACKENDS = ("numpy", "numba")
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((24, 3)).astype(np.float32)

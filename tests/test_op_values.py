@@ -34,7 +34,7 @@ STABLE: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("name", STABLE)
-def test_stable_far_out(name: str) -> None:
+def test_tails_neither_overflow_nor_lose_digits(name: str) -> None:
     ours, theirs = STABLE[name]
     with np.errstate(all="raise", under="ignore"):
         found = ours(WIDE)
@@ -120,7 +120,7 @@ def test_matmul_is_numpys(data: st.DataObject) -> None:
     assert_close(ops.matmul(a, b), np.asarray(np.matmul(a, b)))
 
 
-def test_linear() -> None:
+def test_linear_is_a_product_and_a_bias() -> None:
     rng = np.random.default_rng(0)
     weight, bias = rng.standard_normal((4, 3)), rng.standard_normal(4)
     for shape in ((3,), (5, 3), (2, 5, 3), (0, 3)):
@@ -177,12 +177,12 @@ def test_sums_of_integers_and_booleans_are_int64() -> None:
     assert_same(ops.sum(np.zeros((0, 2), np.float32), 0), np.zeros(2, np.float32))
 
 
-def test_one_hot() -> None:
+def test_one_hot_labels_are_rows_of_the_identity() -> None:
     labels = np.array([[1, 0], [2, 1]])
     assert_same(ops.one_hot(labels, 3), np.eye(3, dtype=np.float32)[labels])
 
 
-def test_dtype_rules() -> None:
+def test_dtypes_are_promoted_by_the_rules() -> None:
     i, f, d = np.ones(2, np.int32), np.ones(2, np.float32), np.ones(2, np.float64)
     assert ops.add(i, 1).dtype == np.int32
     assert ops.add(i, 0.5).dtype == np.float32

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
+import optimizers
 import pytest
 from classifier import bank_labels, classifier_step, digits, mlp
 from tolerances import ORACLE
@@ -12,6 +15,7 @@ from gpubp.backends.numpy import NumpyBackend
 from gpubp.core import ArrayType, Graph, tracing
 from gpubp.core.store import pack
 from gpubp.errors import DataError, ShapeError, UnknownNameError
+from gpubp.optim.options import ranges_of
 from gpubp.runtime.step import compile_step
 
 
@@ -70,12 +74,54 @@ def _emitted(optimizer):
         (lambda p: optim.SGD([{"params": p}, {"params": p}]), "p0 was given twice"),
     ],
 )
-def test_wrong_arguments(make, message):
+def test_wrong_options_of_optimisers_are_refused(make, message):
     with pytest.raises(DataError, match=message):
         make(_params((2,)))
 
 
-def test_wrong_types():
+@pytest.mark.parametrize("name", optimizers.ROWS)
+def test_the_signature_declares_names_defaults_and_ranges_of_all_options(name):
+    kind, (p,) = getattr(optim, name), _params((2,))
+    said = dict(inspect.signature(kind).parameters)
+    assert said.pop("params")
+    made = kind([p])
+    fixed = {"AdamW": {"decoupled_weight_decay": True}}.get(name, {})
+    assert made.defaults == {**{key: option.default for key, option in said.items()}, **fixed}
+    ranges = ranges_of(kind)
+    assert "lr" in ranges and set(ranges) <= set(said)
+    wrong = {"Betas": (0.9, 1.0), "Etas": (1.0, 0.5), "StepSizes": (1.0, 0.5), "Share": 1.5}
+    saved = made.state_dict()
+    for option in ranges:
+        value = wrong.get(said[option].annotation, -0.5)
+        message = f"{name}: {option} (is|are) .*expected"
+        with pytest.raises(DataError, match=message):
+            kind([p], **{option: value})
+        with pytest.raises(DataError, match=message):
+            kind([{"params": [p], option: value}])
+        with pytest.raises(DataError, match=message):
+            made.param_groups[0][option] = value
+        group = {**saved["param_groups"][0], option: value}
+        with pytest.raises(DataError, match=message):
+            made.load_state_dict({**saved, "param_groups": [group]})
+        with pytest.raises(DataError, match=message):
+            kind([p], **{option: (value, value, value)})
+    assert dict(made.param_groups[0]) == {"params": [p], **made.defaults}
+
+
+def test_a_users_optimiser_has_the_ranges_of_its_base():
+    class Mine(optim.Adam):
+        def __init__(self, params, lr: OnlyForTypeCheckers = 0.5, **more):  # noqa: F821
+            super().__init__(params, lr, **more)
+
+    (p,) = _params((2,))
+    assert Mine([p], eps=1e-3).defaults["eps"] == 1e-3
+    with pytest.raises(DataError, match=r"Mine: eps is -1\.0, expected at least 0"):
+        Mine([p], eps=-1.0)
+    with pytest.raises(DataError, match=r"Mine: lr is -1\.0, expected at least 0"):
+        Mine([p], lr=-1.0)
+
+
+def test_parameters_of_a_wrong_type_are_refused():
     (p,) = _params((2,))
     with pytest.raises(TypeError, match="got one Parameter"):
         optim.SGD(p)
@@ -111,7 +157,7 @@ def test_parameters_are_the_trainable_ones_in_order():
     assert optimizer.parameters() == [a, b, c]
 
 
-def test_add_param_group():
+def test_a_group_can_be_added_and_not_twice():
     a, b = _params((1,), (2,))
     optimizer = optim.Adam([a])
     optimizer.add_param_group({"params": b, "lr": 0.5})
@@ -131,7 +177,7 @@ def test_add_param_group():
         ),
     ],
 )
-def test_no_useless_ops(make, expected):
+def test_each_optimiser_emits_the_ops_it_needs(make, expected):
     names, _ = _emitted(make(_params((2,))))
     assert names == expected
 
@@ -262,26 +308,12 @@ def test_state_of_torch_with_options_that_are_off_is_taken():
     assert optimizer.param_groups[0]["betas"] == (0.5, 0.9)
 
 
-OPTIMIZERS = [n for n in optim.__all__ if n not in ("EMA", "Optimizer", "ParamGroup")]
-OPTIMIZERS.remove("lr_scheduler")
-# Options that switch on everything that an optimiser has.
-FULL = {
-    "SGD": {"momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1},
-    "Adam": {"amsgrad": True, "weight_decay": 0.1},
-    "RMSprop": {"momentum": 0.9, "centered": True, "weight_decay": 0.1},
-    "Adagrad": {"lr_decay": 0.1, "initial_accumulator_value": 0.1, "weight_decay": 0.1},
-    "NAdam": {"weight_decay": 0.1, "decoupled_weight_decay": True},
-    "RAdam": {"weight_decay": 0.1, "decoupled_weight_decay": True},
-    "Lion": {"weight_decay": 0.1},
-}
-
-
 def _full(name, params, **more):
-    return getattr(optim, name)(params, **{**FULL.get(name, {}), **more})
+    return getattr(optim, name)(params, **{**optimizers.ROWS[name][-1], **more})
 
 
 @pytest.mark.parametrize("number", [float, np.float64, np.float32])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", optimizers.ROWS)
 def test_types_of_updates_equal_types_of_slots(name, number):
     params = [nn.Parameter(np.ones(2, d), name=d) for d in ("float32", "float64")]
     optimizer = _full(name, params, lr=number(0.5))
@@ -297,7 +329,7 @@ def test_types_of_updates_equal_types_of_slots(name, number):
             assert ArrayType(value.shape, value.dtype) == ArrayType(slot.shape, slot.dtype)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", optimizers.ROWS)
 def test_every_state_round_trips_and_training_goes_on_exactly(name):
     params = _params((2,), (3,))
     optimizer = _full(name, params)
@@ -332,7 +364,7 @@ def _assert_states_equal(found, wanted):
             np.testing.assert_array_equal(found["state"][i][key], array)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", optimizers.ROWS)
 def test_no_learning_rate_is_frozen(name):
     """A rate of 0 between runs of one program moves nothing; the same rate moves again."""
     params = _params((2,), (3,))
@@ -357,7 +389,7 @@ def test_no_learning_rate_is_frozen(name):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", optimizers.ROWS)
 def test_fused_updates_are_the_references(name, dtype):
     """Products large enough for many tiles, updated in their epilogues; no NaN on the way."""
     x, y = digits(dtype)
@@ -374,20 +406,19 @@ def test_fused_updates_are_the_references(name, dtype):
         assert np.abs(fused - plain).max() <= ORACLE[dtype] * np.abs(plain).max()
 
 
-def test_lion_is_its_papers():
+@pytest.mark.parametrize("name", optimizers.DEFINITIONS)
+def test_optimisers_that_torch_has_not_follow_their_definitions(name):
     rng = np.random.default_rng(0)
     X, t = rng.normal(size=(50, 1)), rng.normal(size=(50, 3))
     w = nn.Parameter(rng.normal(size=(1, 3)))
-    value, m = w.numpy(), np.zeros((1, 3))
-    optimizer = optim.Lion([w], lr=0.01, betas=(0.8, 0.95), weight_decay=0.1)
+    optimizer = _full(name, [w], lr=0.01)
+    options, state, value = dict(optimizer.param_groups[0]), {}, w.numpy()
     step = compile_step(lambda x, y: ops.mean(ops.square(x @ w - y)), optimizer, backend="numpy")
     for i in range(50):
         batch = slice(i, i + 1)
         step(X[batch], t[batch])
-        g = X[batch].T @ (2.0 * (X[batch] @ value - t[batch]) / 3.0)
-        direction = np.sign(0.8 * m + 0.2 * g)
-        value = value - 0.01 * (direction + 0.1 * value)
-        m = 0.95 * m + 0.05 * g
+        grad = X[batch].T @ (2.0 * (X[batch] @ value - t[batch]) / 3.0)
+        value = optimizers.DEFINITIONS[name](value, grad, state, options)
     np.testing.assert_allclose(w.value, value, rtol=1e-12)
 
 

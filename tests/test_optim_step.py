@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 
 from gpubp import nn, ops, optim
 from gpubp.errors import DataError, ShapeError
@@ -32,7 +33,7 @@ def _model(**settings):
         ({"max_grad_norm": -1.0}, "max_grad_norm is -1.0"),
     ],
 )
-def test_wrong_settings(settings, message):
+def test_wrong_settings_of_a_step_are_refused(settings, message):
     with pytest.raises(DataError, match=message):
         _model(**settings)
 
@@ -47,7 +48,7 @@ def _reference(groups):
     return w
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_group_that_is_not_full_waits_if_it_is_not_flushed(backend):
     w, _, step = _model(accumulate=3, backend=backend)
     rows = np.arange(22)
@@ -76,6 +77,19 @@ def test_runs_of_several_epochs_flush_each():
     third, _, dropped = _model(accumulate=3)
     dropped.run(X, Y, batch_size=5, epochs=2, shuffle=False, drop_last=True)
     np.testing.assert_allclose(third.value, _reference([rows[:15], rows[15:20]] * 2), rtol=1e-12)
+
+
+def test_epochs_that_are_reported_wait_for_each_other_as_those_that_are_not():
+    results = []
+    for progress in (None, lambda *_: None):
+        w, _, step = _model(accumulate=3)
+        step.run(X, Y, batch_size=5, epochs=2, shuffle=False, flush=False, progress=progress)
+        assert step.pending == 1
+        results.append(w.numpy())
+    rows = np.arange(22)
+    groups = [rows[:15], [*rows[15:], *rows[:5]], rows[5:20]]
+    np.testing.assert_allclose(results[0], _reference(groups), rtol=1e-12)
+    np.testing.assert_array_equal(results[1], results[0])
 
 
 def test_a_step_goes_on_from_its_state():
@@ -188,7 +202,7 @@ def test_clipped_gradients_are_kept_as_they_were():
     np.testing.assert_allclose(w.value, before - 0.1 * np.clip(g, -1e-3, 1e-3), rtol=1e-12)
 
 
-def test_wrong_averages():
+def test_wrong_averages_of_weights_are_refused():
     w, _, _ = _model()
     with pytest.raises(DataError, match=r"decay is 1\.5"):
         optim.EMA([w], 1.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 from tolerances import assert_same
 
 import gpubp as gp
@@ -19,7 +20,7 @@ def _step(backend: str) -> tuple[gp.Step, nn.Parameter]:
     return gp.compile_step(loss, optim.SGD([W], lr=0.1), backend=backend), W
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("batch_size", [4, 5, 10])
 def test_a_row_for_each_epoch(backend, batch_size):
     rng = np.random.default_rng(1)
@@ -44,6 +45,6 @@ def test_a_row_for_each_epoch(backend, batch_size):
         (np.array([[0, 1], [2, 10]]), "expected 0 to 9"),
     ],
 )
-def test_bad_orders(order, match):
+def test_orders_that_are_none_are_refused(order, match):
     with pytest.raises(DataError, match=match):
         _step("numpy")[0].run(X, batch_size=1, order=order)

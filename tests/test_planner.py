@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import with_workers
 from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.backends.numba_cpu import NumbaBackend
-from gpubp.backends.numpy import NumpyBackend
 from gpubp.compiler.pipeline import Options, compile_graph
 from gpubp.compiler.program import Program
 from gpubp.compiler.trace import trace
 from gpubp.compiler.verify import check_program
 from gpubp.core import ArrayType
 
-BACKENDS = [NumpyBackend(), NumbaBackend(workers=1), NumbaBackend(workers=3)]
+BACKENDS = {name: make() for name, make in with_workers(1, 3).items()}
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(77, 19)).astype(np.float32)
 Y = RNG.integers(0, 7, 77)
@@ -74,7 +73,7 @@ def _trained(name: str, backend: Any, reuse: bool, **options: Any) -> tuple[list
     return [losses, *model.state_dict().values()], step.program
 
 
-@pytest.mark.parametrize("backend", BACKENDS, ids=["numpy", "numba-1", "numba-3"])
+@pytest.mark.parametrize("backend", BACKENDS.values(), ids=list(BACKENDS))
 @pytest.mark.parametrize("name", MODELS)
 def test_reuse_changes_no_bit_of_training(name: str, backend: Any) -> None:
     shared, small = _trained(name, backend, True)
@@ -87,8 +86,8 @@ def test_reuse_changes_no_bit_of_training(name: str, backend: Any) -> None:
 
 
 def test_reuse_with_clipping() -> None:
-    shared, _ = _trained("mlp", BACKENDS[2], True, max_grad_norm=0.1)
-    apart, _ = _trained("mlp", BACKENDS[2], False, max_grad_norm=0.1)
+    shared, _ = _trained("mlp", BACKENDS["numba-3"], True, max_grad_norm=0.1)
+    apart, _ = _trained("mlp", BACKENDS["numba-3"], False, max_grad_norm=0.1)
     for a, b in zip(shared, apart, strict=True):
         assert_same(a, b)
 
@@ -119,7 +118,7 @@ def _wide_and_narrow(x: Any) -> Any:
 GRAPHS = {"chain": _chain, "moves": _moves, "wide": _wide_and_narrow}
 
 
-@pytest.mark.parametrize("backend", BACKENDS, ids=["numpy", "numba-1", "numba-3"])
+@pytest.mark.parametrize("backend", BACKENDS.values(), ids=list(BACKENDS))
 @pytest.mark.parametrize("name", GRAPHS)
 def test_reuse_changes_no_bit_of_a_function(name: str, backend: Any) -> None:
     fn = GRAPHS[name]

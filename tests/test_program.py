@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 from tolerances import assert_close, assert_same
 
 import gpubp as gp
@@ -19,7 +20,6 @@ from gpubp.ops.random import Generator
 RNG = np.random.default_rng(8)
 X = RNG.normal(size=(40, 6)).astype(np.float32)
 Y = RNG.integers(0, 3, 40)
-BACKENDS = ["numpy", "numba"]
 
 
 def _model(dropout: float = 0.0) -> Any:

@@ -190,7 +190,7 @@ def test_a_pullback_is_called_in_traces() -> None:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_aux(compiled: bool) -> None:
+def test_what_has_aux_sets_aside_comes_back_whole(compiled: bool) -> None:
     x = RNG.normal(size=4)
 
     def fn(a: Any) -> Any:

@@ -38,7 +38,7 @@ def _philox_words(counter: Any, key: Any) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
-def test_known_answers(counter: Any, key: Any, words: Any) -> None:
+def test_philox_gives_the_published_words(counter: Any, key: Any, words: Any) -> None:
     assert _philox_words(counter, key) == words
 
 
@@ -75,7 +75,7 @@ def test_elements_follow_the_definition(op: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_distributions(dtype: str) -> None:
+def test_draws_have_their_distribution(dtype: str) -> None:
     generator = Generator(7)
     u = ops.uniform(20_000, dtype, generator).astype(np.float64)
     z = ops.normal((100, 200), dtype, generator).astype(np.float64).ravel()
@@ -132,7 +132,7 @@ def test_a_trace_advances_the_counter_once_a_run() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_dropout(dtype: str) -> None:
+def test_dropout_zeroes_its_share_and_scales_the_rest(dtype: str) -> None:
     x = np.full((100, 100), 3.0, dtype)
     out = ops.dropout(x, 0.25, generator=Generator(0))
     assert set(np.unique(out)) == {0.0, np.dtype(dtype).type(4.0)}

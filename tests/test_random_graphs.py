@@ -146,13 +146,13 @@ def test_every_way_to_run_agrees(pool: Pool) -> None:
 
 @_settings(20)
 @given(pools(dtype="float32"))
-def test_single_precision(pool: Pool) -> None:
+def test_random_graphs_in_float32_agree_on_all_backends(pool: Pool) -> None:
     check_agreement(pool)
 
 
 @_settings(40)
 @given(pools(smooth=True, steps=6))
-def test_gradients(pool: Pool) -> None:
+def test_gradients_of_random_graphs_agree_with_differences(pool: Pool) -> None:
     check_gradients(pool)
 
 

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from registered import BACKENDS
 from tolerances import assert_close, assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.errors import DataError
-
-BACKENDS = ("numpy", "numba")
 
 
 def _step(backend: Any, loss_scale: Any, **options: Any) -> tuple[Any, Any, Any]:
@@ -101,6 +100,6 @@ def test_a_gradient_that_is_nan_is_skipped() -> None:
         lambda: _step("numpy", "dynamic", accumulate=2),
     ],
 )
-def test_misuse(make: Any) -> None:
+def test_wrong_scales_are_refused(make: Any) -> None:
     with pytest.raises(DataError):
         make()

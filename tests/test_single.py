@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from classifier import OPTIMIZERS, classifier_step, digits, mlp
+from registered import BACKENDS
 from tolerances import assert_close, assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.errors import DataError, IndexRangeError
-
-BACKENDS = ["numba", "numpy"]
 
 
 def _everything(model: Any, optimizer: Any) -> list[np.ndarray]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from registered import BACKENDS as ON_HOST
 from scipy.special import erf, erfcx, expit, log1p, ndtr
 from test_integers import BACKENDS, ON_ALL
 
@@ -146,7 +147,7 @@ def test_values_and_gradients(name: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_scalars(name: str) -> None:
+def test_tails_keep_digits_in_scalar_groups(name: str) -> None:
     """The interpreter of scalar groups has formulas of its own."""
     fn, value, slope = EXACT[name]
     x = grid()[::60]
@@ -176,7 +177,7 @@ def test_gradients_in_float64(name: str, backend: str) -> None:
     assert_digits(found[~near_zero], exact[~near_zero], x[~near_zero], name, 1e-12, np.float64)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", ON_HOST)
 def test_the_tail_of_gelu_in_float64(backend: str) -> None:
     x = np.linspace(-37.0, -1.0, 400)
     mills = erfcx(-x / np.sqrt(2)) / 2  # Phi(x) = mills * e^(-x^2 / 2)
@@ -191,7 +192,7 @@ def test_the_tail_of_gelu_in_float64(backend: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 1023])
 @pytest.mark.parametrize("name", ["gelu", "exp", "sigmoid"])
-def test_widths(name: str, size: int) -> None:
+def test_tails_keep_digits_at_every_width(name: str, size: int) -> None:
     """Vectors with and without a far lane, and what is left of them; in place of the input too."""
     fn, value, slope = EXACT[name]
     rng = np.random.default_rng(size)
@@ -212,7 +213,7 @@ def test_widths(name: str, size: int) -> None:
 @ON_ALL
 @pytest.mark.parametrize("columns", [3, 16, 37])
 @pytest.mark.parametrize("name", ["gelu", "sigmoid", "elu", "tanh"])
-def test_behind_products(name: str, columns: int, backend: str) -> None:
+def test_tails_keep_digits_behind_products(name: str, columns: int, backend: str) -> None:
     """In the registers of a product: forward, and the gradient that follows the next one."""
     fn, value, slope = EXACT[name]
     at = np.linspace(-14.0, 2.5 if name != "tanh" else -1.0, columns)

@@ -60,19 +60,21 @@ def test_the_target_is_the_one_asked_for(results: Results) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("rule", "activation"), TRAINED)
-def test_training(results: Results, rule: str, activation: str, dtype: str) -> None:
+def test_training_on_other_targets_is_numpys(
+    results: Results, rule: str, activation: str, dtype: str
+) -> None:
     for i, wanted in enumerate(trained(rule, activation, dtype, "numpy")):
         what = f"{rule} {activation} {dtype} {i}"
         assert_close(results[1][what], wanted, what)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_adam(results: Results, dtype: str) -> None:
+def test_adam_on_other_targets_is_numpys(results: Results, dtype: str) -> None:
     for i, wanted in enumerate(updated(dtype, "numpy")):
         assert_close(results[1][f"adam {dtype} {i}"], wanted, str(i))
 
 
-def test_epilogues(results: Results) -> None:
+def test_products_on_other_targets_are_numpys(results: Results) -> None:
     wanted = products("numpy")
     assert sum(name.startswith("product ") for name in results[1]) == len(wanted)
     for i, array in enumerate(wanted):

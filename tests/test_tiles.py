@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from products import FORWARD, Weights, found_epilogues, operands, sizes
+from registered import BACKENDS
 from tolerances import assert_close
 
 import gpubp as gp
@@ -121,7 +122,7 @@ def test_nan_and_infinity_pass_through(name: str, shape: tuple[int, int]) -> Non
         with np.errstate(invalid="ignore"):
             found, wanted = (
                 _flat([gp.compile(FORWARD[name], backend=backend)(a, b, row, saved)])
-                for backend in ("numba", "numpy")
+                for backend in BACKENDS
             )
         for value, reference in zip(found, wanted, strict=True):
             assert_close(value, reference, f"{name} of {bad}")

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from loss_cases import ALL, IGNORED, LOSSES, OWN, RNG, N, X, Y
+from registered import BACKENDS
 
 from gpubp import nn, ops, optim
 from gpubp.errors import DataError, ShapeError
@@ -14,8 +15,6 @@ from gpubp.nn.loss_base import weighing_samples
 from gpubp.runtime.step import compile_step
 from gpubp.runtime.totals import together
 from gpubp.train import LRFinder, TerminateOnNaN, Trainer, evaluation
-
-BACKENDS = ["numpy", "numba"]
 
 
 def _model():

@@ -6,12 +6,11 @@ import csv
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 
 from gpubp import nn, ops, optim
 from gpubp.errors import DataError, UnknownNameError
 from gpubp.train import History, Trainer
-
-BACKENDS = ("numpy", "numba")
 
 
 def _data(samples=90, seed=0):
@@ -183,7 +182,7 @@ def test_bad_data_is_refused_before_anything_is_trained(where, value, message):
         (lambda t, X, y: t.predict(X, batch_size=0), DataError, "batch_size=0"),
     ],
 )
-def test_wrong_arguments(call, error, message):
+def test_wrong_arguments_of_the_trainer_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call(_trainer(), *_data())
 

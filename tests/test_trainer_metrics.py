@@ -20,7 +20,7 @@ def _value(name, y, outputs, threshold=0.5):
     return metrics.find([name])[0].compute(np.asarray(y), np.asarray(outputs), threshold)
 
 
-def test_by_hand():
+def test_metrics_equal_values_worked_by_hand():
     assert _value("accuracy", Y, LOGITS) == 0.5
     assert _value("top_2_accuracy", Y, LOGITS) == 0.75  # of equal outputs the last wins
     assert _value("recall_macro", Y, LOGITS) == pytest.approx((1 + 0.5 + 0) / 3)
@@ -48,7 +48,7 @@ def test_targets_that_a_metric_cannot_use(name, y, outputs, message):
     ("name", "near"),
     [("acuracy", "accuracy"), ("f1_makro", "f1_macro"), ("top_0_accuracy", "top_5_accuracy")],
 )
-def test_unknown_names(name, near):
+def test_unknown_metrics_are_refused_with_the_nearest_name(name, near):
     with pytest.raises(UnknownNameError, match=f"Did you mean '{near}'"):
         metrics.find([name])
 

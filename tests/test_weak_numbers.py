@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 from tolerances import assert_same
 
 import gpubp as gp
@@ -15,7 +16,6 @@ from gpubp.compiler.trace import trace
 from gpubp.compiler.views import live_order
 from gpubp.core import Array, ArrayType
 
-BACKENDS = ["numpy", "numba"]
 X = np.array([-1.5, -0.25, 0.5, 2.0])
 NUMBERS = np.array([0.1, 0.3, 0.7])
 
@@ -216,7 +216,7 @@ def test_custom_ops_get_arrays_with_a_dtype() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_steps(dtype: str) -> None:
+def test_weak_numbers_in_a_step_take_the_parameters_dtype(dtype: str) -> None:
     """Targets and weights made of numbers: the parameters' dtype decides, also with integers."""
     gp.manual_seed(0)
     layer = nn.Embedding(4, 3, dtype=dtype)

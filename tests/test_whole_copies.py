@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import optimizers
 import points
 import pytest
+from registered import BACKENDS
 from tolerances import assert_same
 
 import gpubp as gp
@@ -26,23 +28,6 @@ from gpubp.train import metrics
 HOWS: dict[str, Callable[[Any], Any]] = {
     "deepcopy": copy.deepcopy,
     "pickle": lambda value: pickle.loads(pickle.dumps(value)),
-}
-OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], dict[str, Any]]] = {
-    "ASGD": (optim.ASGD, {"t0": 2.0, "lambd": 0.01}),
-    "Adadelta": (optim.Adadelta, {"lr": 0.5}),
-    "Adagrad": (optim.Adagrad, {"lr_decay": 0.1, "initial_accumulator_value": 0.1}),
-    "Adam": (optim.Adam, {}),
-    "Adam-amsgrad": (optim.Adam, {"amsgrad": True, "weight_decay": 0.1}),
-    "AdamW": (optim.AdamW, {}),
-    "Adamax": (optim.Adamax, {}),
-    "Lion": (optim.Lion, {}),
-    "NAdam": (optim.NAdam, {"decoupled_weight_decay": True, "weight_decay": 0.1}),
-    "RAdam": (optim.RAdam, {}),
-    "RMSprop": (optim.RMSprop, {"centered": True, "momentum": 0.5}),
-    "Rprop": (optim.Rprop, {}),
-    "SGD": (optim.SGD, {}),
-    "SGD-momentum": (optim.SGD, {"momentum": 0.9, "dampening": 0.3}),
-    "SGD-nesterov": (optim.SGD, {"momentum": 0.9, "nesterov": True}),
 }
 RNG = np.random.default_rng(3)
 X, Y = RNG.normal(size=(12, 4)), RNG.normal(size=(12, 2))
@@ -115,7 +100,7 @@ def _differ(found: list[Any], wanted: list[Any]) -> bool:
 def test_every_optimiser_and_schedule_is_here() -> None:
     names = {name for name in dir(optim) if isinstance(getattr(optim, name), type)}
     classes = {n for n in names if issubclass(getattr(optim, n), optim.Optimizer)}
-    assert classes - {"Optimizer"} == {cls.__name__ for cls, _ in OPTIMIZERS.values()}
+    assert classes - {"Optimizer"} == set(optimizers.ROWS)
     assert {name.partition("-")[0] for name in SCHEDULES} == set(schedules.__all__) - {
         "LRScheduler",
         "ReduceLROnPlateau",
@@ -123,11 +108,12 @@ def test_every_optimiser_and_schedule_is_here() -> None:
 
 
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_copied_optimiser_goes_on_with_its_model(name: str, how: str) -> None:
-    cls, options = OPTIMIZERS[name]
+@pytest.mark.parametrize(("name", "options"), optimizers.CASES)
+def test_a_copied_optimiser_goes_on_with_its_model(
+    name: str, options: dict[str, Any], how: str
+) -> None:
     model = _model()
-    optimizer = cls(_groups(model), **options)
+    optimizer = getattr(optim, name)(_groups(model), **options)
     step = _step(model, optimizer)
     for _ in range(3):
         step(X, Y)
@@ -315,7 +301,7 @@ def test_averages_and_loss_scales_go_on(how: str) -> None:
         HOWS[how](model2)  # the averaged weights themselves
 
 
-@pytest.mark.parametrize("backend", ["numba", "numpy"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("how", HOWS)
 def test_a_copied_generator_draws_on_by_itself(how: str, backend: str) -> None:
     generator = gp.Generator(7)
@@ -358,7 +344,7 @@ def test_copied_models_keep_ties_and_generators(how: str) -> None:
 
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("name", [n for n in nn.__all__ if n.endswith("Loss")])
-def test_copied_losses(name: str, how: str) -> None:
+def test_copies_of_losses_are_whole(name: str, how: str) -> None:
     loss = getattr(nn, name)()
     twin = HOWS[how](loss)
     assert type(twin) is type(loss)
@@ -366,7 +352,7 @@ def test_copied_losses(name: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_copied_metrics(how: str) -> None:
+def test_copies_of_metrics_are_whole(how: str) -> None:
     """The functions; what `fit` makes of their names lives no longer than its call."""
     y, outputs = np.array([0, 1, 2, 1]), RNG.normal(size=(4, 3))
     for function in (metrics.accuracy, metrics.auc, metrics.top_k_accuracy):
@@ -427,7 +413,7 @@ class _CopiesTrainer(train.Callback):
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_used_callbacks(how: str, tmp_path: Any) -> None:
+def test_copies_of_used_callbacks_are_whole(how: str, tmp_path: Any) -> None:
     callbacks = [
         train.CSVLogger(tmp_path / "log.csv"),
         train.EarlyStopping("loss", restore_best_weights=True),
@@ -467,7 +453,7 @@ def _tripled(x: Any) -> Any:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_copied_functions(how: str) -> None:
+def test_copies_of_compiled_functions_are_whole(how: str) -> None:
     x = np.ones((1, 4), np.float32)
     assert HOWS[how](doubled) is doubled
     model = _model().eval()

@@ -118,7 +118,9 @@ SQUARE = _matrix(50, 50)
         (lambda a, b, c: ops.reshape(a @ b, (50, 45)) @ a, set()),
     ],
 )
-def test_readers_decide(function: Callable[..., Any], moved: set[tuple[int, int]]) -> None:
+def test_rows_move_apart_only_where_every_reader_can(
+    function: Callable[..., Any], moved: set[tuple[int, int]]
+) -> None:
     found = _compiled(function, _matrix(45, 33), _matrix(33, 50), _matrix(50, 40))
     assert {(n, d) for n, d in found if n < d < n + 8 and d % 8 == 0} == moved, found
 

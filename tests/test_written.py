@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from registered import BACKENDS
 from tolerances import assert_close
 from written import join_every_gradient, pullbacks
 
@@ -20,7 +21,6 @@ from gpubp.compiler.program import Operand, Program
 from gpubp.compiler.trace import trace
 from gpubp.errors import VerificationError
 
-BACKENDS = ["numpy", "numba"]
 PLAIN = gp.Options(fuse=False)
 SHAPES = [(6,), (1,), (3, 4), (70,)]
 

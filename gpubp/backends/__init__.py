@@ -17,12 +17,17 @@ _REGISTRY = (
 _instances: dict[tuple[str, int], Backend] = {}  # by name and number of the device
 
 
-def names() -> list[str]:
-    """All backend names, the preferred first."""
-    return [name for name, *_ in _REGISTRY]
+def names(device: str | None = None) -> list[str]:
+    """All backend names, the preferred first; those of one kind of device ("cpu", "cuda")."""
+    return [name for name, *_, home in _REGISTRY if device in (None, home)]
 
 
-def _class_of(name: str) -> type[Backend]:
+def class_of(name: str) -> type[Backend]:
+    """The class of a registered backend.
+
+    Raises:
+        UnknownNameError: no such backend.
+    """
     for known, module, cls, _ in _REGISTRY:
         if known == name:
             found: type[Backend] = getattr(importlib.import_module(module), cls)
@@ -32,7 +37,7 @@ def _class_of(name: str) -> type[Backend]:
 
 def backends() -> list[Probe]:
     """What was found for each backend, the preferred first."""
-    return [_class_of(name).probe() for name in names()]
+    return [class_of(name).probe() for name in names()]
 
 
 def default_backend_name(device: str | None = None) -> str:
@@ -50,14 +55,14 @@ def default_backend_name(device: str | None = None) -> str:
     kind, number = _device(device)
     asked = os.environ.get("GPUBP_BACKEND")
     if asked and asked != "auto":
-        _class_of(asked)
+        class_of(asked)
         return asked
     reasons = []
     for name, _, _, home in _REGISTRY:
         if kind in ("auto", home):
             if (name, number) in _instances:
                 return name
-            probe = _class_of(name).probe()
+            probe = class_of(name).probe()
             if probe.available:
                 return name
             reasons.append(f"{name}: {probe.reason}")
@@ -91,7 +96,7 @@ def get_backend(backend: str | Backend | None = None, device: str | None = None)
     if isinstance(backend, Backend):
         return backend
     name = default_backend_name(device) if backend in (None, "auto") else str(backend)
-    cls = _class_of(name)
+    cls = class_of(name)
     kind, number = _device(device)
     home = next(home for known, *_, home in _REGISTRY if known == name)
     if backend not in (None, "auto") and device not in (None, "auto") and kind != home:

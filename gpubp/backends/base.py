@@ -169,6 +169,10 @@ class Backend(ABC):
     def load(self, program: Program) -> Any:
         """Allocate what the program needs beside its banks and return what `run` takes."""
 
+    def listing(self, program: Program) -> str:
+        """What this backend makes of a program, as text for people; by default the program."""
+        return str(program)
+
     def check_writes(self, loaded: Any) -> None:  # noqa: B027 - not all need it
         """Prove that every part writes all that it promises, see `poison`; banks stay as they are.
         A backend whose results come from the ops' references has nothing to prove.

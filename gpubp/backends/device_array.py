@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.compiler.views import c_strides
 from gpubp.core import DTYPES
+from gpubp.core.strided import c_strides
 from gpubp.errors import DataError, DTypeError
 
 

@@ -46,7 +46,7 @@ def trainer(options: argparse.Namespace, data: Dataset) -> Trainer:
 
 
 def _model(options: argparse.Namespace, data: Dataset) -> nn.Sequential:
-    known = {name.lower(): getattr(nn, name) for name in _ACTIVATIONS if hasattr(nn, name)}
+    known = {name.lower(): getattr(nn, name) for name in _ACTIVATIONS}
     key = options.activation.lower()
     if key not in known:
         raise unknown_name("activation", options.activation, known)
@@ -64,8 +64,7 @@ def _loss(options: argparse.Namespace, data: Dataset) -> Any:
     classes = data.encoding.task == "classification"
     if options.loss == "auto":
         return nn.CrossEntropyLoss() if classes else nn.MSELoss()
-    known = {key: name for key, name in _LOSSES.items() if hasattr(nn, name)}
-    known = {"cross-entropy": "CrossEntropyLoss"} if classes else known
+    known = {"cross-entropy": "CrossEntropyLoss"} if classes else _LOSSES
     if options.loss not in known:
         raise unknown_name(f"loss for {data.encoding.task}", options.loss, [*known, "auto"])
     return getattr(nn, known[options.loss])()
@@ -89,9 +88,7 @@ def _schedule(
     """(scheduler or None, how often it moves)."""
     if options.schedule is None:
         return None, "epoch"
-    schedules = getattr(optim, "lr_scheduler", None)
-    if schedules is None:
-        raise DataError("--schedule: this version of gpubp.optim has no schedules.")
+    schedules = optim.lr_scheduler
     epochs = options.epochs
     steps = epochs * math.ceil(len(data.train[0]) / options.batch_size)
     short: dict[str, tuple[str, dict[str, Any]]] = {

@@ -5,8 +5,8 @@ an instruction, with the groups that share an instruction listed together.
 
 The rules, in the order they apply:
 
-1. Each op that is not elementwise is the anchor of a group of its own. Softmax cross-entropy and
-   one gradient over the same logits share one.
+1. Each op that is not elementwise is the anchor of a group of its own. An op and one gradient that
+   can be made in the same pass over the same inputs (softmax cross-entropy) share one.
 2. *Sink*: an elementwise op joins the group of its consumers if they are all in one elementwise
    group of the same shape. So a value computed from saved activations is recomputed where it is
    used, instead of being stored in the forward pass.
@@ -35,10 +35,9 @@ from gpubp.compiler.sizes import Sizes
 from gpubp.compiler.views import Layout, own
 from gpubp.core import SLOT, Graph, Kind, Node
 from gpubp.core.store import Slot
-from gpubp.ops.spec import SPECS
+from gpubp.ops.logic import COPY
 
 _FUSIBLE = (Kind.ELEMENTWISE, Kind.RANDOM)
-_XENT = "softmax_cross_entropy"
 
 
 def fuse(graph: Graph, layouts: dict[int, Layout], enabled: bool = True) -> list[list[Group]]:
@@ -54,7 +53,7 @@ def fuse(graph: Graph, layouts: dict[int, Layout], enabled: bool = True) -> list
     """
     work = _Fusion(graph, layouts)
     if enabled:
-        work.join_cross_entropy()
+        work.join_passes()
         work.sink()
         work.merge_prologues()
         work.merge_epilogues()
@@ -108,19 +107,21 @@ class _Fusion:
         """All groups, by their first node."""
         return list(dict.fromkeys(self.of[n.index] for n in self.nodes))
 
-    def join_cross_entropy(self) -> None:
-        """Forward and backward of softmax cross-entropy in one pass over the logits.
+    def join_passes(self) -> None:
+        """An op and its gradient in one pass over their inputs, where its kernel makes both.
 
         The pass makes one gradient: those of further pullbacks are computed on their own.
         """
-        forward = {n.inputs: n for n in self.nodes if n.spec.name == _XENT}
-        for node in self.nodes:
-            if node.spec.name == f"{_XENT}_grad" and node.inputs[:2] in forward:
-                first = self.of[forward[node.inputs[:2]].index]
-                second = self.of[node.index]
+        gradients = [n for n in self.nodes if n.spec.joins is not None]
+        joined = {n.spec.joins for n in gradients}
+        forward = {(n.spec, n.inputs): n for n in self.nodes if n.spec in joined}
+        for node in gradients:
+            key = node.spec.joins, node.inputs[:-1]
+            if key in forward:
+                first, second = self.of[forward[key].index], self.of[node.index]
                 if not self._feeds(first, second):
                     self._merge(first, second)
-                    del forward[node.inputs[:2]]
+                    del forward[key]
 
     def sink(self) -> None:
         for node in reversed(self.nodes):
@@ -216,7 +217,7 @@ class _Fusion:
 
     def merge_prologues(self) -> None:
         for node in self.nodes:
-            if node.spec.name != "sum":
+            if not node.spec.accumulates:
                 continue
             source = self.layouts[node.inputs[0].index].base
             if source.is_leaf or not self.layouts[node.inputs[0].index].whole:
@@ -286,7 +287,7 @@ class _Fusion:
         return all(x.whole and x.shape == reader.shape for x in mine)
 
     def _copy_at_end(self, position: int, slot: Slot, node: Node) -> Group:
-        made = self.graph.append(SPECS["copy"], (node,), {}, node.shape, node.dtype)
+        made = self.graph.append(COPY, (node,), {}, node.shape, node.dtype)
         self.layouts[made.index] = own(made)
         self.nodes.append(made)
         self.users[node.index].append(made)
@@ -319,7 +320,7 @@ class _Fusion:
 
     def _host_of(self, group: Group, hosts: dict[int, list[Group]]) -> Group | None:
         anchor = group.anchor
-        if anchor is None or anchor.spec.name != "sum":
+        if anchor is None or not anchor.spec.accumulates:
             return None
         source = self.layouts[anchor.inputs[0].index].base
         for host in hosts.get(source.index, []):

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 
 from gpubp.compiler.program import IndexLimit
-from gpubp.compiler.views import Layout, c_strides
+from gpubp.compiler.views import Layout
 from gpubp.core import INPUT, Graph, Node
+from gpubp.core.strided import c_strides
+from gpubp.ops.logic import COPY
 
 
 def index_limits(graph: Graph, layouts: dict[int, Layout], batched: bool) -> list[IndexLimit]:
@@ -24,12 +26,11 @@ def index_limits(graph: Graph, layouts: dict[int, Layout], batched: bool) -> lis
     """
     limits: dict[IndexLimit, int] = {}
     for node in graph.nodes:
-        name = node.spec.name
-        if name not in ("gather", "softmax_cross_entropy", "softmax_cross_entropy_grad"):
+        if node.spec.indices is None:
             continue
-        data = node.inputs[0]
-        limit = data.shape[node.attrs["axis"] if name == "gather" else -1]
-        found = _region(_uncopied(node.inputs[1], layouts), batched)
+        position, limit_of = node.spec.indices
+        limit = limit_of(*node.inputs, **node.attrs)
+        found = _region(_uncopied(node.inputs[position], layouts), batched)
         if found is not None:
             limits[found] = min(limit, limits.get(found, limit))
     return [region._replace(limit=limit) for region, limit in limits.items()]
@@ -38,7 +39,7 @@ def index_limits(graph: Graph, layouts: dict[int, Layout], batched: bool) -> lis
 def _uncopied(node: Node, layouts: dict[int, Layout]) -> Layout:
     """The layout of a value, before it was copied to be contiguous."""
     layout = layouts[node.index]
-    while layout.base.spec.name == "copy" and layout.whole:
+    while layout.base.spec is COPY and layout.whole:
         layout = layouts[layout.base.inputs[0].index]
     return layout
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from gpubp.compiler.group import Group
-from gpubp.compiler.program import FINE, Buffer, Compute, Operand, Part
-from gpubp.compiler.views import Layout, c_strides
+from gpubp.compiler.program import FINE, PRODUCT, Buffer, Compute, Operand, Part
+from gpubp.compiler.views import Layout
 from gpubp.core import CONST, SLOT, ArrayType, Graph, Kind, Node, OpSpec, Shape
 from gpubp.core.store import ALIGN_BYTES, Bank, Slot, round_up
+from gpubp.core.strided import c_strides
 
 
 def _load_batch_infer(*_: Any, shape: Shape, dtype: str, **__: Any) -> ArrayType:
@@ -28,6 +29,8 @@ def _load_batch_reference(*_: Any, **__: Any) -> Any:
     raise TypeError("load_batch reads the rows named by the index order: backends do it")
 
 
+# Of these kinds one kernel computes all ops.
+_ONE_KERNEL = (Kind.MATMUL, Kind.REDUCE, Kind.CUSTOM)
 LOAD_BATCH = OpSpec("load_batch", Kind.MOVE, _load_batch_infer, _load_batch_reference, flops=0.0)
 
 
@@ -173,7 +176,7 @@ class Lowering:
                 attrs = {"input": i, "shape": node.shape, "dtype": str(node.dtype)}
                 body = [Compute(LOAD_BATCH, (), attrs, node.shape, node.dtype)]
                 out = self._result(node, node.shape[0])
-                parts.append(Part("load_batch", body, 0, [], [(0, out)], node.shape[0]))
+                parts.append(Part(LOAD_BATCH.name, body, 0, [], [(0, out)], node.shape[0]))
         return parts
 
     def _place(self, node: Node) -> Place:
@@ -263,7 +266,7 @@ class Lowering:
         the gradient before the activation, which is what the update of these weights reads.
         """
         anchor = group.anchor
-        if part.kernel != "matmul" or anchor is None or len(anchor.shape) != 2:
+        if part.kernel != PRODUCT or anchor is None or len(anchor.shape) != 2:
             return None
         why = self._why_columns(group, anchor, part)
         if why is None or not self._splits_columns(part, why):
@@ -321,15 +324,8 @@ def _last_axis(operand: Operand, columns: int) -> int | None:
 def _kernel(group: Group) -> str:
     if group.anchor is None:
         return "scalar" if group.compute == "scalar" else "elementwise"
-    kind = group.anchor.spec.kind
-    if kind is Kind.MATMUL:
-        return "matmul"
-    if kind is Kind.REDUCE:
-        return "reduce"
-    if kind is Kind.CUSTOM:
-        return "custom"
-    name = group.anchor.spec.name
-    return "softmax_cross_entropy" if name.startswith("softmax_cross_entropy") else name
+    spec = group.anchor.spec
+    return spec.kernel or (spec.kind.value if spec.kind in _ONE_KERNEL else spec.name)
 
 
 def _rows(group: Group) -> int:
@@ -347,10 +343,14 @@ def _rows(group: Group) -> int:
         return full[0] if len(full) > 1 else 0
     if anchor.spec.kind is Kind.MATMUL:
         return anchor.shape[0]
-    by_rows = (anchor.spec.name == "gather" and anchor.attrs["axis"] == 0) or (
-        anchor.spec.name == "concat" and anchor.attrs["axis"] > 0
-    )
-    return anchor.shape[0] if by_rows and anchor.shape else 0
+    return anchor.shape[0] if _row_inputs(anchor) is not None and anchor.shape else 0
+
+
+def _row_inputs(node: Node) -> Sequence[int] | None:
+    """Inputs of which a worker reads the rows of its share alone; None: rows are not shared."""
+    if node.spec.row_inputs is not None:
+        return node.spec.row_inputs(len(node.inputs), **node.attrs)
+    return range(len(node.inputs)) if node.spec.kind is Kind.ROWWISE else None
 
 
 def _shared_axis(
@@ -385,13 +385,11 @@ def _reads_by_rows(group: Group, node: Node, position: int, layout: Layout, rows
     anchor = group.anchor
     if node.spec.kind is Kind.RANDOM:
         return False
-    if node.spec.kind is Kind.ROWWISE:
-        return True
+    if node.spec.kind in (Kind.ROWWISE, Kind.MOVE):
+        return position in (_row_inputs(node) or ())
     if node is not anchor:
         return len(layout.shape) == len(node.shape)
     if node.spec.kind is Kind.MATMUL:
         plain = len(node.shape) == 2
         return position == 0 if plain else len(layout.shape) == len(node.shape)
-    if node.spec.kind is Kind.MOVE:
-        return node.spec.name == "concat" or (node.spec.name == "gather" and position == 1)
     return False

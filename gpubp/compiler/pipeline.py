@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gpubp.compiler import listing
 from gpubp.compiler.fuse import fuse
 from gpubp.compiler.labels import index_limits
 from gpubp.compiler.lower import Lowering
@@ -54,6 +55,7 @@ def compile_graph(
     options: Options | None = None,
     splits_columns: Callable[[Part, str], bool] = _by_rows,
     wide_rows: Callable[[Part], Sequence[Sequence[Operand]]] = _back_to_back,
+    watch: listing.Watch = listing.unwatched,
 ) -> Program:
     """Compile a graph.
 
@@ -63,19 +65,26 @@ def compile_graph(
         options: see `Options`.
         splits_columns: which products the workers of the backend should share by columns.
         wide_rows: which operands of a part may have rows that are farther apart than long.
+        watch: called after each of `listing.PASSES` with its name and what describes the result.
 
     Returns:
         The program: ready to be loaded by any backend that can do what was said of the last two.
     """
     options = options or Options()
+    watch("trace", lambda: str(graph))
     canonical, layouts = canonicalize(graph)
+    watch("views", lambda: listing.views(canonical, layouts))
     if options.verifying:
         check_graph(graph)
         check_graph(canonical)
     groups = fuse(canonical, layouts, options.fuse)
+    watch("fuse", lambda: listing.groups(groups))
     lowered = Lowering(canonical, layouts, batched, splits_columns).run(groups)
+    watch("lower", lambda: listing.parts(lowered))
     widen(lowered, wide_rows)
+    watch("row_padding", lambda: listing.parts(lowered))
     instructions, phases = plan(lowered.buffers, lowered.instructions)
+    watch("schedule", lambda: listing.schedule(lowered, instructions))
     buffers = pack(lowered.buffers, instructions, phases, options.reuse)
     program = Program(
         buffers,
@@ -86,6 +95,7 @@ def compile_graph(
         *_unfused_cost(canonical),
         index_limits(canonical, layouts, batched),
     )
+    watch("memory_plan", lambda: str(program))
     if options.verifying:
         check_program(program)
     return program

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from gpubp.compiler.views import c_strides
-from gpubp.core import OpSpec, Shape
+from gpubp.core import ArrayType, Kind, OpSpec, Shape
 from gpubp.core.store import Bank
+from gpubp.core.strided import is_contiguous
 
+PRODUCT = Kind.MATMUL.value  # the kernel of matrix products
 WHOLE = 1 << 16  # shares of the work begin and end at so many parts of it
 WHOLE_LINES, FINE = 16, 4  # grains: columns that fill cache lines, or shares of nearly one size
 
@@ -77,9 +78,7 @@ class Operand:
 
     @property
     def contiguous(self) -> bool:
-        return all(
-            n == 1 or s == c for n, s, c in zip(self.shape, self.strides, c_strides(self.shape))
-        )
+        return is_contiguous(self.shape, self.strides)
 
     @property
     def row_step(self) -> int:
@@ -159,7 +158,7 @@ class Part:
     @property
     def shared(self) -> str:
         """What workers share: "rows", or "columns" of a product."""
-        columns = self.kernel == "matmul" and self.outputs[0][1].axis == 1
+        columns = self.kernel == PRODUCT and self.outputs[0][1].axis == 1
         return "columns" if columns else "rows"
 
     @property
@@ -180,21 +179,18 @@ class Part:
                 found.update(a - base for a in self.body[i].args if a >= base)
         return sorted(found - {position})
 
-    def type_of(self, value: int) -> tuple[Shape, np.dtype[Any]]:
+    def type_of(self, value: int) -> ArrayType:
         """Shape and dtype of a numbered value."""
         if value < len(self.inputs):
             operand = self.inputs[value]
-            return operand.shape, operand.dtype
+            return ArrayType(operand.shape, operand.dtype)
         compute = self.body[value - len(self.inputs)]
-        return compute.shape, compute.dtype
+        return ArrayType(compute.shape, compute.dtype)
 
 
 def _flops(part: Part, compute: Compute) -> float:
-    if compute.spec.name == "matmul":
-        inner = part.type_of(compute.args[0])[0][-1]
-        return 2.0 * math.prod(compute.shape) * inner
-    sizes = [math.prod(compute.shape), *[math.prod(part.type_of(a)[0]) for a in compute.args]]
-    return compute.spec.flops * max(sizes)
+    out, inputs = ArrayType(compute.shape, compute.dtype), map(part.type_of, compute.args)
+    return compute.spec.arithmetic(out, *inputs, **compute.attrs)
 
 
 class IndexLimit(NamedTuple):
@@ -294,25 +290,7 @@ class Program:
         return sum(p.bytes_moved for p in self.parts)
 
     def __str__(self) -> str:
-        lines = [f"buffer {b.name}: {b.kind} {b.dtype}[{b.size}]" for b in self.buffers]
-        for i, instruction in enumerate(self.instructions):
-            if instruction.sync:
-                lines.append("SYNC")
-            for part in instruction.parts:
-                lines.append(f"{i:3d} {self._line(part)}")
-        lines.append("SYNC")
-        return "\n".join(lines)
-
-    def _line(self, part: Part) -> str:
-        ins = ", ".join(self._operand(o) for o in part.inputs)
-        outs = ", ".join(self._operand(o) for _, o in part.outputs)
-        share = f"{part.shared} {part.rows}" if part.rows else "one worker"
-        return f"{outs} = {part.kernel}<{part.name}>({ins})  [{share}]"
-
-    def _operand(self, operand: Operand) -> str:
-        name = self.buffers[operand.buffer].name
-        shape = "x".join(map(str, operand.shape)) or "scalar"
-        return f"{name}@{operand.offset}:{shape}"
+        return "\n".join([*lines_of(self.buffers, self.instructions), "SYNC"])
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable description: everything but the contents of the buffers."""
@@ -331,6 +309,29 @@ class Program:
             "unfused_bytes": self.unfused_bytes,
             "unfused_ops": self.unfused_ops,
         }
+
+
+def lines_of(buffers: Sequence[Buffer], instructions: Sequence[Instruction]) -> list[str]:
+    """Buffers and instructions, a line each: results, kernel, ops, operands, what is shared.
+
+    An operand is `buffer@offset:shape`, with its strides where it is not contiguous.
+    """
+    lines = [f"buffer {b.name}: {b.kind} {b.dtype}[{b.size}]" for b in buffers]
+    for i, instruction in enumerate(instructions):
+        if instruction.sync:
+            lines.append("SYNC")
+        for part in instruction.parts:
+            ins = ", ".join(_described(o, buffers) for o in part.inputs)
+            outs = ", ".join(_described(o, buffers) for _, o in part.outputs)
+            share = f"{part.shared} {part.rows}" if part.rows else "one worker"
+            lines.append(f"{i:3d} {outs} = {part.kernel}<{part.name}>({ins})  [{share}]")
+    return lines
+
+
+def _described(operand: Operand, buffers: Sequence[Buffer]) -> str:
+    shape = "x".join(map(str, operand.shape)) or "scalar"
+    strides = "" if operand.contiguous else f" by {','.join(map(str, operand.strides))}"
+    return f"{buffers[operand.buffer].name}@{operand.offset}:{shape}{strides}"
 
 
 def _part_dict(part: Part) -> dict[str, Any]:

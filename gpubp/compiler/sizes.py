@@ -77,7 +77,7 @@ class Sizes:
         found = self._bounds.get(id(group))
         if found is None:
             found = sum(
-                len(n.attrs) + _PLACE + sum(_PLACE + len(i.shape) for i in n.inputs)
+                n.spec.numbers(n.attrs) + _PLACE + sum(_PLACE + len(i.shape) for i in n.inputs)
                 for n in group.nodes
             )
             self._bounds[id(group)] = found
@@ -114,4 +114,4 @@ class Sizes:
             if n.index in self._results
             or any(self._of[u.index] is not group for u in self._users[n.index])
         }
-        return _Interface(reads, leaving, sum(len(n.attrs) for n in group.nodes))
+        return _Interface(reads, leaving, sum(n.spec.numbers(n.attrs) for n in group.nodes))

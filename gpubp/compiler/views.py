@@ -8,11 +8,13 @@ where a kernel needs contiguous memory and a layout cannot give it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gpubp.core import CONST, SLOT, Graph, Kind, Node, Shape, live_order
+from gpubp.core.strided import Strided, c_strides, is_contiguous
 from gpubp.errors import VerificationError
-from gpubp.ops.spec import SPECS
+from gpubp.ops.logic import COPY
+from gpubp.ops.shape import BROADCAST_TO, RESHAPE, TRANSPOSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +29,12 @@ class Layout:
     @property
     def contiguous(self) -> bool:
         """The elements lie back to back in C order (the layout may start inside the base)."""
-        return all(
-            n == 1 or s == c for n, s, c in zip(self.shape, self.strides, c_strides(self.shape))
-        )
+        return is_contiguous(self.shape, self.strides)
 
     @property
     def whole(self) -> bool:
         """It is exactly the base's own memory."""
         return self.offset == 0 and self.contiguous and math.prod(self.shape) == self.base.size
-
-
-def c_strides(shape: Shape) -> tuple[int, ...]:
-    """Strides of a C-contiguous array, in elements."""
-    out = []
-    step = 1
-    for n in reversed(shape):
-        out.append(step)
-        step *= n
-    return tuple(reversed(out))
 
 
 def own(node: Node) -> Layout:
@@ -54,45 +44,11 @@ def own(node: Node) -> Layout:
 
 def view_layout(node: Node, source: Layout) -> Layout | None:
     """The layout of a view op applied to `source`; None where strides cannot express it."""
-    name, attrs = node.spec.name, node.attrs
-    if name in ("stop_gradient", "alias"):
-        return source
-    if name == "transpose":
-        axes = attrs["axes"]
-        strides = tuple(source.strides[a] for a in axes)
-        return replace(source, shape=node.shape, strides=strides)
-    if name == "broadcast_to":
-        return _broadcast(source, node.shape)
-    if name == "slice":
-        starts, steps = attrs["starts"], attrs["steps"]
-        offset = source.offset + sum(a * s for a, s in zip(starts, source.strides))
-        strides = tuple(a * s for a, s in zip(steps, source.strides))
-        return replace(source, offset=offset, shape=node.shape, strides=strides)
-    if name == "reshape":
-        return _reshape(source, node.shape)
-    raise VerificationError(f"no layout rule for the view op {name}")
-
-
-def _broadcast(source: Layout, shape: Shape) -> Layout:
-    extra = len(shape) - len(source.shape)
-    strides = tuple(
-        s if n == m else 0 for s, n, m in zip(source.strides, source.shape, shape[extra:])
-    )
-    return replace(source, shape=shape, strides=(0,) * extra + strides)
-
-
-def _reshape(source: Layout, shape: Shape) -> Layout | None:
-    if source.contiguous or math.prod(shape) == 0:
-        return replace(source, shape=shape, strides=c_strides(shape))
-    dims = [(n, s) for n, s in zip(source.shape, source.strides) if n != 1]
-    if all(s == 0 for _, s in dims):
-        return replace(source, shape=shape, strides=(0,) * len(shape))
-    if tuple(n for n, _ in dims) == tuple(n for n in shape if n != 1):
-        rest = iter(s for _, s in dims)
-        return replace(
-            source, shape=shape, strides=tuple(0 if n == 1 else next(rest) for n in shape)
-        )
-    return None
+    if node.spec.view is None:
+        raise VerificationError(f"no layout rule for the view op {node.spec.name}")
+    plain = Strided(source.offset, source.shape, source.strides)
+    found = node.spec.view(plain, node.shape, **node.attrs)
+    return None if found is None else Layout(source.base, *found)
 
 
 def collapse(shape: Shape, *strides: tuple[int, ...]) -> tuple[Shape, list[tuple[int, ...]]]:
@@ -172,9 +128,8 @@ class _Canonical:
             return self._transposed_product(node, node.inputs[0])
         inputs = [self.new[i.index] for i in node.inputs]
         if node.spec.kind in _CONTIGUOUS_KINDS:
-            # The cotangent of the losses (the third input) is most often one number for all rows.
-            rowwise = node.spec.kind is Kind.ROWWISE
-            inputs = [self._contiguous(x, rowwise and i == 2) for i, x in enumerate(inputs)]
+            scalar_ok = node.spec.scalar_inputs
+            inputs = [self._contiguous(x, i in scalar_ok) for i, x in enumerate(inputs)]
         if node.spec.kind is Kind.MATMUL:
             inputs = [self._matrices(i, node.shape[:-2]) for i in inputs]
         if node.spec.kind is Kind.REDUCE and not _neighbours(node):
@@ -200,21 +155,24 @@ class _Canonical:
         return self._owned(made)
 
     def _transposed(self, node: Node) -> Node:
-        spec = SPECS["transpose"]
         axes = (*range(len(node.shape) - 2), len(node.shape) - 1, len(node.shape) - 2)
         shape = tuple(node.shape[a] for a in axes)
-        made = self.graph.append(spec, (node,), {"axes": axes}, shape, node.dtype)
-        layout = view_layout(made, self.layouts[node.index])
-        assert layout is not None
-        self.layouts[made.index] = layout
-        return made
+        made = self.graph.append(TRANSPOSE, (node,), {"axes": axes}, shape, node.dtype)
+        return self._viewed(made, self.layouts[node.index])
 
     def _owned(self, node: Node) -> Node:
         self.layouts[node.index] = own(node)
         return node
 
+    def _viewed(self, node: Node, source: Layout) -> Node:
+        """A view that strides can express."""
+        layout = view_layout(node, source)
+        assert layout is not None
+        self.layouts[node.index] = layout
+        return node
+
     def _copy(self, node: Node) -> Node:
-        made = self.graph.append(SPECS["copy"], (node,), {}, node.shape, node.dtype)
+        made = self.graph.append(COPY, (node,), {}, node.shape, node.dtype)
         return self._owned(made)
 
     def _contiguous(self, node: Node, scalar_ok: bool) -> Node:
@@ -229,10 +187,8 @@ class _Canonical:
         if matrix_batch_stride(layout.shape, layout.strides, batch) is not None:
             return node
         shape = (*batch, *node.shape[-2:])
-        spec = SPECS["broadcast_to"]
-        made = self.graph.append(spec, (node,), {"shape": shape}, shape, node.dtype)
-        self.layouts[made.index] = _broadcast(layout, shape)
-        return self._copy(made)
+        made = self.graph.append(BROADCAST_TO, (node,), {"shape": shape}, shape, node.dtype)
+        return self._copy(self._viewed(made, layout))
 
     def _reduce_in_turn(self, node: Node, source: Node) -> Node:
         """A reduction over axes that are not neighbours, one run of axes after the other."""
@@ -243,12 +199,9 @@ class _Canonical:
             source = self._owned(self.graph.append(node.spec, (source,), attrs, shape, node.dtype))
         if source.shape == node.shape:
             return source
-        spec = SPECS["reshape"]
-        made = self.graph.append(spec, (source,), {"shape": node.shape}, node.shape, node.dtype)
-        layout = view_layout(made, self.layouts[source.index])
-        assert layout is not None
-        self.layouts[made.index] = layout
-        return made
+        attrs = {"shape": node.shape}
+        made = self.graph.append(RESHAPE, (source,), attrs, node.shape, node.dtype)
+        return self._viewed(made, self.layouts[source.index])
 
     def _claim(self, node: Node) -> Node:
         """A computed value that this output alone owns."""
@@ -270,7 +223,7 @@ def _only_transposed(graph: Graph, order: list[Node]) -> set[int]:
     for node in order:
         if node.spec.kind is Kind.MATMUL and len(users[node.index]) == 1:
             user = users[node.index][0]
-            if user is not None and user.spec.name == "transpose":
+            if user is not None and user.spec is TRANSPOSE:
                 n = len(node.shape)
                 if user.attrs["axes"] == (*range(n - 2), n - 1, n - 2):
                     found.add(node.index)

@@ -181,9 +181,7 @@ def live_order(graph: Graph) -> list[Node]:
 
 def _stays_weak(spec: OpSpec, inputs: tuple[Node, ...]) -> bool:
     """All float inputs are weak, and the op has no dtype in mind."""
-    if spec.kind is Kind.CUSTOM or spec.name == "cast":
-        return False
-    return all(n.weak for n in inputs if n.dtype.kind == "f")
+    return not spec.settles and all(n.weak for n in inputs if n.dtype.kind == "f")
 
 
 def _foldable(spec: OpSpec, inputs: tuple[Node, ...], out: ArrayType, weak: bool) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.core.formula import Formula, Variants
 from gpubp.errors import DTypeError
 
 DTYPES: tuple[np.dtype[Any], ...] = tuple(
@@ -57,6 +59,18 @@ class Kind(Enum):
     CUSTOM = "custom"  # the user's own: a black box run by one worker
 
 
+class Indices(NamedTuple):
+    """Which input of an op holds class labels or indices, and their limit.
+
+    Attributes:
+        input: its position.
+        limit: (*types, **attrs) -> n: they are 0 to n - 1.
+    """
+
+    input: int
+    limit: Callable[..., int]
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class OpSpec:
     """One kernel-level op: all that the pipeline knows about it.
@@ -69,8 +83,24 @@ class OpSpec:
             into its inputs.
         vjp: (cotangent, output, *inputs, **attrs) -> one cotangent (or None) for each input, all
             traced arrays; None where the op has no gradient.
-        flops: arithmetic per output element, for reports (matmul and reductions count by size).
+        flops: arithmetic for each element of the largest of result and inputs; or a function
+            (result, *inputs: types, **attrs) -> arithmetic in all.
+        formula: of an elementwise op: what backends make their code from.
         cuda: of a custom op: CUDA source of its function, if the user gave one.
+        view: of a view: (source: Strided, shape: of the result, **attrs) -> the result as Strided
+            over the same memory, or None where strides cannot say it and a copy is to be made.
+        kernel: that computes it, if it is not elementwise; default is one of its own name (of the
+            kind's, where one kernel computes all ops of a kind).
+        indices: its input of class labels or indices that a run checks before any work.
+        row_inputs: (number of inputs, **attrs) -> positions of the inputs of which a worker that
+            makes some rows of the result reads the same rows only; None: one worker makes it all.
+            Of ops of the kinds ROWWISE (default: all inputs) and MOVE (default: None).
+        scalar_inputs: inputs that its kernel also reads where one number stands for all.
+        joins: an op in whose pass over its inputs this one can be computed too: its gradient, which
+            takes the same inputs and then the cotangent.
+        accumulates: of a reduction: a sum, inside of which its input can be computed, and which can
+            run over the columns of a matrix beside a product that walks them.
+        settles: its result has a dtype of its own even where its inputs are weak.
     """
 
     name: str
@@ -78,8 +108,40 @@ class OpSpec:
     infer: Callable[..., ArrayType]
     reference: Callable[..., Any]
     vjp: Callable[..., Sequence[Any]] | None = None
-    flops: float = 1.0
+    flops: float | Callable[..., float] = 1.0
     cuda: str | None = None
+    formula: Formula | Variants | None = None
+    view: Callable[..., Any] | None = None
+    kernel: str = ""
+    indices: Indices | None = None
+    row_inputs: Callable[..., Sequence[int] | None] | None = None
+    scalar_inputs: tuple[int, ...] = ()
+    joins: OpSpec | None = None
+    accumulates: bool = False
+    settles: bool = False
+
+    def arithmetic(self, out: Typed, *inputs: Typed, **attrs: Any) -> float:
+        """Floating-point operations that make a result of type `out`."""
+        if callable(self.flops):
+            return self.flops(out, *inputs, **attrs)
+        return self.flops * max(math.prod(t.shape) for t in (out, *inputs))
+
+    def formulas(self) -> dict[str, Formula]:
+        """Its formulas by their names in the tables of backends."""
+        if isinstance(self.formula, Variants):
+            return {f"{self.name}_{k}": f for k, f in self.formula.formulas.items()}
+        return {} if self.formula is None else {self.name: self.formula}
+
+    def formula_name(self, attrs: Mapping[str, Any]) -> str:
+        """Which of `formulas` these static attributes ask for."""
+        if isinstance(self.formula, Variants):
+            return f"{self.name}_{attrs[self.formula.attribute]}"
+        return self.name
+
+    def numbers(self, attrs: Mapping[str, Any]) -> int:
+        """How many numbers a kernel may be told of its static attributes."""
+        formula = self.formulas().get(self.formula_name(attrs)) if self.formula else None
+        return max(len(attrs), formula.numbers if formula else 0)
 
     def __repr__(self) -> str:
         return f"OpSpec({self.name})"
@@ -103,7 +165,13 @@ def _alias_infer(x: Typed, **_: Any) -> ArrayType:
 
 # A second name for a value: differentiating by it ignores every other use of the value.
 ALIAS = OpSpec(
-    "alias", Kind.VIEW, _alias_infer, lambda x, tag: x, lambda g, y, x, tag: (g,), flops=0.0
+    "alias",
+    Kind.VIEW,
+    _alias_infer,
+    lambda x, tag: x,
+    lambda g, y, x, tag: (g,),
+    flops=0.0,
+    view=lambda source, shape, tag: source,
 )
 
 

@@ -7,7 +7,6 @@ traced once, without numbers; its state does not change.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -178,9 +177,7 @@ def _noting(module: Module, forward: Any, calls: dict[int, _Call]) -> Any:
 
 
 def flops_of(node: Node) -> float:
-    """Arithmetic of one op: 2 M K N of a product, else by the larger of output and inputs."""
-    if node.spec.kind is Kind.MATMUL:
-        return 2.0 * math.prod(node.shape) * node.inputs[0].shape[-1]
+    """Arithmetic of one op, as programs count it."""
     if node.is_leaf or node.spec.kind is Kind.VIEW:
         return 0.0
-    return node.spec.flops * max([node.size, *[n.size for n in node.inputs]])
+    return node.spec.arithmetic(node, *node.inputs, **node.attrs)

@@ -10,11 +10,13 @@ Definitions are those of torch.nn.functional. References do not overflow.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from gpubp.core import Array, OpSpec, bind
+from gpubp.core.formula import Formula, Variants
 from gpubp.errors import DataError, unknown_name
 from gpubp.ops.elementwise import clip, exp, finite, square
 from gpubp.ops.logic import greater, where
@@ -28,14 +30,18 @@ _TANH_CUBE = 0.044715
 _GELU_SATURATED = 40.0
 
 
-def _relu_grad_reference(dy: Any, y: Any) -> Any:
-    return np.where(y > 0, dy, 0)
-
-
 RELU_GRAD: OpSpec = elementwise(
-    "relu_grad", _relu_grad_reference, lambda g, out, dy, y: (bind(RELU_GRAD, g, y), None)
+    "relu_grad",
+    None,
+    lambda g, out, dy, y: (bind(RELU_GRAD, g, y), None),
+    "a if b > C(0) else C(0)",
 )
-RELU = elementwise("relu", lambda x: np.maximum(x, 0), lambda g, y, x: (bind(RELU_GRAD, g, y),))
+RELU = elementwise(
+    "relu",
+    lambda x: np.maximum(x, 0),
+    lambda g, y, x: (bind(RELU_GRAD, g, y),),
+    "a if a > C(0) or a != a else C(0)",
+)
 
 
 def relu(x: Any) -> Any:
@@ -43,24 +49,22 @@ def relu(x: Any) -> Any:
     return bind(RELU, *promote(x, floating=True))
 
 
-def _leaky_relu_reference(x: Any, *, slope: float) -> Any:
-    return np.where(x > 0, x, x * slope)
-
-
-def _leaky_relu_grad_reference(dy: Any, x: Any, *, slope: float) -> Any:
-    return np.where(x > 0, dy, dy * slope)
+def _slope(attrs: Mapping[str, Any]) -> tuple[float, ...]:
+    return (attrs["slope"],)
 
 
 LEAKY_RELU_GRAD: OpSpec = elementwise(
     "leaky_relu_grad",
-    _leaky_relu_grad_reference,
+    None,
     lambda g, out, dy, x, slope: (bind(LEAKY_RELU_GRAD, g, x, slope=slope), None),
+    Formula("a if b > C(0) else a * p", attrs=_slope),
     flops=2.0,
 )
 LEAKY_RELU = elementwise(
     "leaky_relu",
-    _leaky_relu_reference,
+    None,
     lambda g, y, x, slope: (bind(LEAKY_RELU_GRAD, g, x, slope=slope),),
+    Formula("a if a > C(0) else a * p", attrs=_slope),
     flops=2.0,
 )
 
@@ -68,6 +72,10 @@ LEAKY_RELU = elementwise(
 def leaky_relu(x: Any, slope: float = 0.01) -> Any:
     """`x` where positive, else `slope * x`."""
     return bind(LEAKY_RELU, *promote(x, floating=True), slope=finite("leaky_relu", "slope", slope))
+
+
+def _alpha(attrs: Mapping[str, Any]) -> tuple[float, ...]:
+    return (attrs["alpha"],)
 
 
 def _elu_reference(x: Any, *, alpha: float) -> Any:
@@ -83,11 +91,18 @@ def _elu_grad_vjp(g: Array, out: Array, dy: Array, x: Array, *, alpha: float) ->
 
 
 # By the input: where the output is near -alpha, alpha + y has lost the digits of alpha e^x.
-ELU_GRAD = elementwise("elu_grad", _elu_grad_reference, _elu_grad_vjp, flops=3.0)
+ELU_GRAD = elementwise(
+    "elu_grad",
+    _elu_grad_reference,
+    _elu_grad_vjp,
+    Formula("a if b > C(0) else a * (p * exp_below(b))", attrs=_alpha),
+    flops=3.0,
+)
 ELU = elementwise(
     "elu",
     _elu_reference,
     lambda g, y, x, alpha: (bind(ELU_GRAD, g, x, alpha=alpha),),
+    Formula("a if a > C(0) else p * expm1(a)", attrs=_alpha),
     flops=3.0,
 )
 
@@ -153,11 +168,21 @@ def _gelu_grad_vjp(g: Array, out: Array, dy: Array, x: Array, *, approximate: st
     return to_dy, g * dy * _gelu_second(x, approximate)
 
 
-GELU_GRAD = elementwise("gelu_grad", _gelu_grad_reference, _gelu_grad_vjp, flops=10.0)
+GELU_GRAD = elementwise(
+    "gelu_grad",
+    _gelu_grad_reference,
+    _gelu_grad_vjp,
+    Variants(
+        "approximate",
+        {"none": Formula("a * gelu_slope(b)"), "tanh": Formula("a * gelu_tanh_slope(b)")},
+    ),
+    flops=10.0,
+)
 GELU = elementwise(
     "gelu",
     _gelu_reference,
     lambda g, y, x, approximate: (bind(GELU_GRAD, g, x, approximate=approximate),),
+    Variants("approximate", {"none": Formula("gelu(a)"), "tanh": Formula("gelu_tanh(a)")}),
     flops=6.0,
 )
 
@@ -187,10 +212,18 @@ def _sigmoid_grad_vjp(g: Array, out: Array, dy: Array, y: Array) -> _Cotangents:
 
 
 SIGMOID_GRAD = elementwise(
-    "sigmoid_grad", lambda dy, y: dy * (y * (1 - y)), _sigmoid_grad_vjp, flops=3.0
+    "sigmoid_grad",
+    lambda dy, y: dy * (y * (1 - y)),
+    _sigmoid_grad_vjp,
+    "a * b * (C(1) - b)",
+    flops=3.0,
 )
 SIGMOID = elementwise(
-    "sigmoid", _sigmoid_reference, lambda g, y, x: (bind(SIGMOID_GRAD, g, y),), flops=4.0
+    "sigmoid",
+    _sigmoid_reference,
+    lambda g, y, x: (bind(SIGMOID_GRAD, g, y),),
+    "sigmoid(a)",
+    flops=4.0,
 )
 
 
@@ -211,11 +244,14 @@ def _silu_grad_vjp(g: Array, out: Array, dy: Array, x: Array) -> _Cotangents:
     return bind(SILU_GRAD, g, x), g * dy * second
 
 
-SILU_GRAD = elementwise("silu_grad", _silu_grad_reference, _silu_grad_vjp, flops=8.0)
+SILU_GRAD = elementwise(
+    "silu_grad", _silu_grad_reference, _silu_grad_vjp, "a * silu_slope(b)", flops=8.0
+)
 SILU = elementwise(
     "silu",
     lambda x: x * _sigmoid_reference(x),
     lambda g, y, x: (bind(SILU_GRAD, g, x),),
+    "a * sigmoid(a)",
     flops=5.0,
 )
 
@@ -229,8 +265,8 @@ def _tanh_grad_vjp(g: Array, out: Array, dy: Array, y: Array) -> _Cotangents:
     return bind(TANH_GRAD, g, y), g * dy * (-2.0 * y)
 
 
-TANH_GRAD = elementwise("tanh_grad", lambda dy, y: dy * (1 - y * y), _tanh_grad_vjp, flops=3.0)
-TANH = elementwise("tanh", np.tanh, lambda g, y, x: (bind(TANH_GRAD, g, y),))
+TANH_GRAD = elementwise("tanh_grad", None, _tanh_grad_vjp, "a * (C(1) - b * b)", flops=3.0)
+TANH = elementwise("tanh", np.tanh, lambda g, y, x: (bind(TANH_GRAD, g, y),), "tanh(a)")
 
 
 def tanh(x: Any) -> Any:
@@ -241,13 +277,17 @@ def tanh(x: Any) -> Any:
 # The rule is of the derivative itself: through the parts it would be a difference of nearly equal
 # numbers.
 TANHSHRINK = elementwise(
-    "tanhshrink", lambda x: x - np.tanh(x), lambda g, y, x: (g * square(tanh(x)),), flops=2.0
+    "tanhshrink", None, lambda g, y, x: (g * square(tanh(x)),), "a - tanh(a)", flops=2.0
 )
 
 
 def tanhshrink(x: Any) -> Any:
     """`x - tanh(x)`."""
     return bind(TANHSHRINK, *promote(x, floating=True))
+
+
+def _beta_and_threshold(attrs: Mapping[str, Any]) -> tuple[float, ...]:
+    return attrs["beta"], attrs["threshold"]
 
 
 def _softplus_reference(x: Any, *, beta: float, threshold: float) -> Any:
@@ -271,12 +311,17 @@ def _softplus_grad_vjp(
 
 
 SOFTPLUS_GRAD = elementwise(
-    "softplus_grad", _softplus_grad_reference, _softplus_grad_vjp, flops=6.0
+    "softplus_grad",
+    _softplus_grad_reference,
+    _softplus_grad_vjp,
+    Formula("a if b * p > q else a * sigmoid(b * p)", attrs=_beta_and_threshold),
+    flops=6.0,
 )
 SOFTPLUS = elementwise(
     "softplus",
     _softplus_reference,
     lambda g, y, x, beta, threshold: (bind(SOFTPLUS_GRAD, g, x, beta=beta, threshold=threshold),),
+    Formula("softplus(a, p, q)", attrs=_beta_and_threshold),
     flops=7.0,
 )
 

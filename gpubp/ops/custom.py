@@ -68,7 +68,7 @@ def custom_op(
     shape_rule = _shape_rule(name, infer)
     rule = None if vjp is None else _gradient_rule(name, vjp)
     reference = _checked(name, forward, shape_rule)
-    spec = OpSpec(name, Kind.CUSTOM, shape_rule, reference, rule, cuda=cuda)
+    spec = OpSpec(name, Kind.CUSTOM, shape_rule, reference, rule, cuda=cuda, settles=True)
 
     def call(*arrays: Any, **attrs: Any) -> Any:
         _require_hashable(name, attrs)

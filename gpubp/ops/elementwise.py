@@ -8,11 +8,13 @@ gradient is the one PyTorch takes.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from gpubp.core import CONST, Array, bind
+from gpubp.core.formula import Formula
 from gpubp.errors import DataError
 from gpubp.ops.logic import equal, greater_equal, less, logical_and, where
 from gpubp.ops.spec import elementwise, promote, require_numeric
@@ -89,30 +91,78 @@ def _clip_vjp(g: Array, y: Array, x: Array, *, low: Any, high: Any) -> _Cotangen
     return (where(inside, g, 0.0),)
 
 
-ADD = elementwise("add", np.add, lambda g, y, a, b: (g, g), check=require_numeric)
-SUBTRACT = elementwise("subtract", np.subtract, lambda g, y, a, b: (g, -g), check=require_numeric)
-MULTIPLY = elementwise(
-    "multiply", np.multiply, lambda g, y, a, b: (g * b, g * a), check=require_numeric
+def _integers(expression: str) -> Formula:
+    return Formula(expression, integer=True)
+
+
+def _limits(attrs: Mapping[str, Any]) -> tuple[float, float]:
+    low, high = attrs["low"], attrs["high"]
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+ADD = elementwise(
+    "add", np.add, lambda g, y, a, b: (g, g), _integers("a + b"), check=require_numeric
 )
-DIVIDE = elementwise("divide", np.divide, _divide_vjp)
-POWER = elementwise("power", np.power, _power_vjp)
-MAXIMUM = elementwise("maximum", np.maximum, _maximum_vjp, check=require_numeric)
-MINIMUM = elementwise("minimum", np.minimum, _minimum_vjp, check=require_numeric)
-NEGATIVE = elementwise("negative", np.negative, lambda g, y, x: (-g,), check=require_numeric)
-ABS = elementwise("abs", np.abs, lambda g, y, x: (g * sign(x),), check=require_numeric)
+SUBTRACT = elementwise(
+    "subtract", np.subtract, lambda g, y, a, b: (g, -g), _integers("a - b"), check=require_numeric
+)
+MULTIPLY = elementwise(
+    "multiply",
+    np.multiply,
+    lambda g, y, a, b: (g * b, g * a),
+    _integers("a * b"),
+    check=require_numeric,
+)
+DIVIDE = elementwise("divide", np.divide, _divide_vjp, "a / b")
+POWER = elementwise("power", np.power, _power_vjp, "power(a, b)")
+MAXIMUM = elementwise(
+    "maximum",
+    np.maximum,
+    _maximum_vjp,
+    _integers("a if a > b or a != a else b"),
+    check=require_numeric,
+)
+MINIMUM = elementwise(
+    "minimum",
+    np.minimum,
+    _minimum_vjp,
+    _integers("a if a < b or a != a else b"),
+    check=require_numeric,
+)
+NEGATIVE = elementwise(
+    "negative", np.negative, lambda g, y, x: (-g,), _integers("-a"), check=require_numeric
+)
+ABS = elementwise(
+    "abs", np.abs, lambda g, y, x: (g * sign(x),), _integers("abs(a)"), check=require_numeric
+)
 # Constant between jumps: a rule that returns None says that the gradient is zero.
-SIGN = elementwise("sign", np.sign, lambda g, y, x: (None,), check=require_numeric)
-FLOOR = elementwise("floor", np.floor, lambda g, y, x: (None,))
-SQUARE = elementwise("square", np.square, lambda g, y, x: (g * 2.0 * x,), check=require_numeric)
-EXP = elementwise("exp", np.exp, lambda g, y, x: (g * y,))
-LOG = elementwise("log", np.log, lambda g, y, x: (g / x,))
-LOG1P = elementwise("log1p", np.log1p, lambda g, y, x: (g / (x + 1.0),))
-EXPM1 = elementwise("expm1", np.expm1, lambda g, y, x: (g * exp(x),))
-SQRT = elementwise("sqrt", np.sqrt, lambda g, y, x: (g * 0.5 / y,))
-SIN = elementwise("sin", np.sin, lambda g, y, x: (g * cos(x),))
-COS = elementwise("cos", np.cos, lambda g, y, x: (-(g * sin(x)),))
-ERF = elementwise("erf", _erf_reference, _erf_vjp)
-CLIP = elementwise("clip", _clip_reference, _clip_vjp, flops=2.0)
+SIGN = elementwise(
+    "sign",
+    np.sign,
+    lambda g, y, x: (None,),
+    _integers("C(1) if a > C(0) else (C(-1) if a < C(0) else a)"),
+    check=require_numeric,
+)
+FLOOR = elementwise("floor", np.floor, lambda g, y, x: (None,), "floor(a)")
+SQUARE = elementwise(
+    "square", np.square, lambda g, y, x: (g * 2.0 * x,), _integers("a * a"), check=require_numeric
+)
+EXP = elementwise("exp", np.exp, lambda g, y, x: (g * y,), "exp(a)")
+LOG = elementwise("log", np.log, lambda g, y, x: (g / x,), "log(a)")
+LOG1P = elementwise("log1p", np.log1p, lambda g, y, x: (g / (x + 1.0),), "log1p(a)")
+EXPM1 = elementwise("expm1", np.expm1, lambda g, y, x: (g * exp(x),), "expm1(a)")
+SQRT = elementwise("sqrt", np.sqrt, lambda g, y, x: (g * 0.5 / y,), "sqrt(a)")
+SIN = elementwise("sin", np.sin, lambda g, y, x: (g * cos(x),), "sin(a)")
+COS = elementwise("cos", np.cos, lambda g, y, x: (-(g * sin(x)),), "cos(a)")
+ERF = elementwise("erf", _erf_reference, _erf_vjp, "erf(a)")
+# The upper limit last: it holds where the lower one is above it.
+CLIP = elementwise(
+    "clip",
+    _clip_reference,
+    _clip_vjp,
+    Formula("q if (p if a < p else a) > q else (p if a < p else a)", attrs=_limits),
+    flops=2.0,
+)
 
 
 def add(a: Any, b: Any) -> Any:

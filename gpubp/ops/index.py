@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 
 from gpubp.arguments import shown
-from gpubp.core import Array, ArrayType, Kind, OpSpec, Typed, bind, checked_dtype, describe
+from gpubp.core import (
+    Array,
+    ArrayType,
+    Indices,
+    Kind,
+    OpSpec,
+    Typed,
+    bind,
+    checked_dtype,
+    describe,
+)
 from gpubp.core.interop import on_device
 from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, TraceError
@@ -116,11 +126,36 @@ def _concat_reference(*xs: Any, axis: int) -> Any:
     return np.concatenate(xs, axis=axis)
 
 
+def _concat_rows(inputs: int, *, axis: int) -> Sequence[int] | None:
+    return range(inputs) if axis > 0 else None
+
+
+def _gather_rows(inputs: int, *, axis: int) -> Sequence[int] | None:
+    return (1,) if axis == 0 else None
+
+
 CONCAT = register(
-    OpSpec("concat", Kind.MOVE, _concat_infer, _concat_reference, _concat_vjp, flops=0.0)
+    OpSpec(
+        "concat",
+        Kind.MOVE,
+        _concat_infer,
+        _concat_reference,
+        _concat_vjp,
+        flops=0.0,
+        row_inputs=_concat_rows,
+    )
 )
 GATHER = register(
-    OpSpec("gather", Kind.MOVE, _gather_infer, _gather_reference, _gather_vjp, flops=0.0)
+    OpSpec(
+        "gather",
+        Kind.MOVE,
+        _gather_infer,
+        _gather_reference,
+        _gather_vjp,
+        flops=0.0,
+        indices=Indices(1, lambda x, indices, axis: x.shape[axis]),
+        row_inputs=_gather_rows,
+    )
 )
 SCATTER_ADD = register(
     OpSpec("scatter_add", Kind.MOVE, _scatter_infer, _scatter_reference, _scatter_vjp)

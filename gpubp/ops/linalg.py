@@ -47,7 +47,11 @@ def _rows(x: Any) -> Any:
     return reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
-MATMUL = register(OpSpec("matmul", Kind.MATMUL, _infer, np.matmul, _vjp))
+def _flops(out: Typed, a: Typed, b: Typed) -> float:
+    return 2.0 * math.prod(out.shape) * a.shape[-1]
+
+
+MATMUL = register(OpSpec("matmul", Kind.MATMUL, _infer, np.matmul, _vjp, flops=_flops))
 
 
 def matmul(a: Any, b: Any) -> Any:

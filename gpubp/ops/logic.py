@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.core import Array, ArrayType, Kind, OpSpec, Typed, bind, checked_dtype, describe
+from gpubp.core.formula import Formula
 from gpubp.errors import DTypeError
 from gpubp.ops.spec import (
     BOOL,
@@ -32,16 +33,28 @@ def _require_bool(name: str, *types: Typed) -> None:
             raise DTypeError(f"{name}: expected booleans, got {given}. Compare first: x != 0.")
 
 
-GREATER = elementwise("greater", np.greater, None, floating=False, out=BOOL)
-GREATER_EQUAL = elementwise("greater_equal", np.greater_equal, None, floating=False, out=BOOL)
-LESS = elementwise("less", np.less, None, floating=False, out=BOOL)
-LESS_EQUAL = elementwise("less_equal", np.less_equal, None, floating=False, out=BOOL)
-EQUAL = elementwise("equal", np.equal, None, floating=False, out=BOOL)
-NOT_EQUAL = elementwise("not_equal", np.not_equal, None, floating=False, out=BOOL)
-LOGICAL_AND = elementwise("logical_and", np.logical_and, None, out=BOOL, check=_require_bool)
-LOGICAL_OR = elementwise("logical_or", np.logical_or, None, out=BOOL, check=_require_bool)
-LOGICAL_NOT = elementwise("logical_not", np.logical_not, None, out=BOOL, check=_require_bool)
-ISFINITE = elementwise("isfinite", np.isfinite, None, out=BOOL)
+def _truth(condition: str) -> Formula:
+    return Formula(condition, integer=True, truth=True)
+
+
+def _comparison(name: str, reference: Any, condition: str) -> OpSpec:
+    return elementwise(name, reference, None, _truth(condition), floating=False, out=BOOL)
+
+
+def _logic(name: str, reference: Any, condition: str) -> OpSpec:
+    return elementwise(name, reference, None, _truth(condition), out=BOOL, check=_require_bool)
+
+
+GREATER = _comparison("greater", np.greater, "a > b")
+GREATER_EQUAL = _comparison("greater_equal", np.greater_equal, "a >= b")
+LESS = _comparison("less", np.less, "a < b")
+LESS_EQUAL = _comparison("less_equal", np.less_equal, "a <= b")
+EQUAL = _comparison("equal", np.equal, "a == b")
+NOT_EQUAL = _comparison("not_equal", np.not_equal, "a != b")
+LOGICAL_AND = _logic("logical_and", np.logical_and, "a != C(0) and b != C(0)")
+LOGICAL_OR = _logic("logical_or", np.logical_or, "a != C(0) or b != C(0)")
+LOGICAL_NOT = _logic("logical_not", np.logical_not, "a == C(0)")
+ISFINITE = elementwise("isfinite", np.isfinite, None, _truth("a - a == C(0)"), out=BOOL)
 
 
 def greater(a: Any, b: Any) -> Any:
@@ -105,7 +118,16 @@ def _where_vjp(g: Array, y: Array, condition: Array, a: Array, b: Array) -> list
     return [None, unbroadcast(to_a, a), unbroadcast(to_b, b)]
 
 
-WHERE = register(OpSpec("where", Kind.ELEMENTWISE, _where_infer, np.where, _where_vjp))
+WHERE = register(
+    OpSpec(
+        "where",
+        Kind.ELEMENTWISE,
+        _where_infer,
+        np.where,
+        _where_vjp,
+        formula=Formula("b if a != C(0) else c", integer=True),
+    )
+)
 
 
 def where(condition: Any, a: Any, b: Any) -> Any:
@@ -136,7 +158,9 @@ def _cast_vjp(g: Array, y: Array, x: Array, *, dtype: str) -> list[Array | None]
     return [weakly(x.graph, g) if is_weak(x) else cast_to(g, x.dtype)]
 
 
-CAST = register(OpSpec("cast", Kind.ELEMENTWISE, _cast_infer, _cast_reference, _cast_vjp))
+CAST = register(
+    OpSpec("cast", Kind.ELEMENTWISE, _cast_infer, _cast_reference, _cast_vjp, settles=True)
+)
 
 
 def astype(x: Any, dtype: Any) -> Any:
@@ -156,7 +180,14 @@ def _copy_reference(x: Any) -> Any:
     return np.array(x)
 
 
-COPY = elementwise("copy", _copy_reference, lambda g, y, x: (g,), floating=False, flops=0.0)
+COPY = elementwise(
+    "copy",
+    _copy_reference,
+    lambda g, y, x: (g,),
+    Formula("a", integer=True),
+    floating=False,
+    flops=0.0,
+)
 
 
 def copy(x: Any) -> Any:

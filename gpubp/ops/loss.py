@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.core import Array, ArrayType, Kind, OpSpec, Typed, bind, describe
+from gpubp.core import Array, ArrayType, Indices, Kind, OpSpec, Typed, bind, describe
 from gpubp.errors import DataError, ShapeError
 from gpubp.ops.elementwise import exp
 from gpubp.ops.index import one_hot, require_integer
@@ -139,9 +139,16 @@ LOG_SOFTMAX = register(
         flops=4.0,
     )
 )
+_LABELS = Indices(1, lambda logits, *_: logits.shape[-1])
 SOFTMAX_CROSS_ENTROPY = register(
     OpSpec(
-        "softmax_cross_entropy", Kind.ROWWISE, _xent_infer, _xent_reference, _xent_vjp, flops=4.0
+        "softmax_cross_entropy",
+        Kind.ROWWISE,
+        _xent_infer,
+        _xent_reference,
+        _xent_vjp,
+        flops=4.0,
+        indices=_LABELS,
     )
 )
 SOFTMAX_CROSS_ENTROPY_GRAD = register(
@@ -152,6 +159,10 @@ SOFTMAX_CROSS_ENTROPY_GRAD = register(
         _xent_grad_reference,
         _xent_grad_vjp,
         flops=6.0,
+        kernel="softmax_cross_entropy",
+        indices=_LABELS,
+        scalar_inputs=(2,),  # most often the losses' cotangent is one number for all rows
+        joins=SOFTMAX_CROSS_ENTROPY,
     )
 )
 

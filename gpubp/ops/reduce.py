@@ -76,7 +76,7 @@ def _sum_vjp(
 
 
 # With `mean`, which floats alone may have, the sum is divided by the number of its terms.
-SUM = register(OpSpec("sum", Kind.REDUCE, _sum_infer, _sum_reference, _sum_vjp))
+SUM = register(OpSpec("sum", Kind.REDUCE, _sum_infer, _sum_reference, _sum_vjp, accumulates=True))
 
 
 def _extremum(name: str, reference: Callable[..., Any]) -> OpSpec:

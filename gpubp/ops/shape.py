@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.core import Array, ArrayType, Kind, OpSpec, Shape, Typed, bind, describe
+from gpubp.core.strided import Strided, c_strides
 from gpubp.errors import ShapeError
 from gpubp.ops.spec import (
     broadcast_shape,
@@ -28,8 +29,13 @@ from gpubp.ops.spec import (
 _Cotangents = tuple[Array | None, ...]
 
 
-def _view(name: str, infer: Any, reference: Any, vjp: Callable[..., _Cotangents]) -> OpSpec:
-    return register(OpSpec(name, Kind.VIEW, infer, reference, vjp, flops=0.0))
+_Layout = Callable[..., Strided | None]
+
+
+def _view(
+    name: str, infer: Any, reference: Any, vjp: Callable[..., _Cotangents], layout: _Layout
+) -> OpSpec:
+    return register(OpSpec(name, Kind.VIEW, infer, reference, vjp, flops=0.0, view=layout))
 
 
 def as_shape(shape: Any, name: str) -> Shape:
@@ -47,6 +53,18 @@ def _reshape_infer(x: Typed, *, shape: Shape) -> ArrayType:
     return ArrayType(shape, x.dtype)
 
 
+def _reshape_layout(source: Strided, shape: Shape, /, **_: Any) -> Strided | None:
+    if source.contiguous or math.prod(shape) == 0:
+        return Strided(source.offset, shape, c_strides(shape))
+    dims = [(n, s) for n, s in zip(source.shape, source.strides) if n != 1]
+    if all(s == 0 for _, s in dims):
+        return Strided(source.offset, shape, (0,) * len(shape))
+    if tuple(n for n, _ in dims) == tuple(n for n in shape if n != 1):
+        rest = iter(s for _, s in dims)
+        return Strided(source.offset, shape, tuple(0 if n == 1 else next(rest) for n in shape))
+    return None
+
+
 def _transpose_infer(x: Typed, *, axes: tuple[int, ...]) -> ArrayType:
     if sorted(axes) != list(range(len(x.shape))):
         raise ShapeError(f"transpose: {axes} is not a permutation of the axes of {describe(x)}.")
@@ -57,10 +75,22 @@ def _transpose_vjp(g: Array, y: Array, x: Array, *, axes: tuple[int, ...]) -> _C
     return (transpose(g, tuple(axes.index(i) for i in range(len(axes)))),)
 
 
+def _transpose_layout(source: Strided, shape: Shape, /, *, axes: tuple[int, ...]) -> Strided:
+    return Strided(source.offset, shape, tuple(source.strides[a] for a in axes))
+
+
 def _broadcast_infer(x: Typed, *, shape: Shape) -> ArrayType:
     if broadcast_shape(x, ArrayType(shape, x.dtype)) != shape:
         raise ShapeError(f"broadcast_to: {describe(x)} does not broadcast to {shape}.")
     return ArrayType(shape, x.dtype)
+
+
+def _broadcast_layout(source: Strided, shape: Shape, /, **_: Any) -> Strided:
+    extra = len(shape) - len(source.shape)
+    strides = tuple(
+        s if n == m else 0 for s, n, m in zip(source.strides, source.shape, shape[extra:])
+    )
+    return Strided(source.offset, shape, (0,) * extra + strides)
 
 
 def _slices(starts: Shape, stops: Shape, steps: Shape) -> tuple[slice, ...]:
@@ -82,6 +112,13 @@ def _slice_infer(x: Typed, *, starts: Shape, stops: Shape, steps: Shape) -> Arra
 
 def _slice_reference(x: Any, *, starts: Shape, stops: Shape, steps: Shape) -> Any:
     return x[_slices(starts, stops, steps)]
+
+
+def _slice_layout(
+    source: Strided, shape: Shape, /, *, starts: Shape, stops: Shape, steps: Shape
+) -> Strided:
+    offset = source.offset + sum(a * s for a, s in zip(starts, source.strides))
+    return Strided(offset, shape, tuple(a * s for a, s in zip(steps, source.strides)))
 
 
 def _slice_vjp(
@@ -125,16 +162,24 @@ RESHAPE = _view(
     _reshape_infer,
     lambda x, shape: x.reshape(shape),
     lambda g, y, x, shape: (reshape(g, x.shape),),
+    _reshape_layout,
 )
-TRANSPOSE = _view("transpose", _transpose_infer, np.transpose, _transpose_vjp)
+TRANSPOSE = _view("transpose", _transpose_infer, np.transpose, _transpose_vjp, _transpose_layout)
 BROADCAST_TO = _view(
     "broadcast_to",
     _broadcast_infer,
     np.broadcast_to,
     lambda g, y, x, shape: (unbroadcast(g, x),),
+    _broadcast_layout,
 )
-SLICE = _view("slice", _slice_infer, _slice_reference, _slice_vjp)
-STOP_GRADIENT = _view("stop_gradient", _same_infer, lambda x: x, lambda g, y, x: (None,))
+SLICE = _view("slice", _slice_infer, _slice_reference, _slice_vjp, _slice_layout)
+STOP_GRADIENT = _view(
+    "stop_gradient",
+    _same_infer,
+    lambda x: x,
+    lambda g, y, x: (None,),
+    lambda source, shape: source,
+)
 UNSLICE = register(
     OpSpec("unslice", Kind.MOVE, _unslice_infer, _unslice_reference, _unslice_vjp, flops=0.0)
 )

@@ -27,9 +27,11 @@ from gpubp.core import (
     concrete,
     describe,
 )
+from gpubp.core.formula import Formula, Variants
 from gpubp.core.interop import on_device
 from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError, DataError, DTypeError, ShapeError
+from gpubp.ops.formula import numpy_reference
 from gpubp.ops.weak import FLOAT32 as FLOAT32
 from gpubp.ops.weak import FLOAT64 as FLOAT64
 from gpubp.ops.weak import SPECS as SPECS
@@ -214,8 +216,9 @@ def unbroadcast(cotangent: Array, like: Typed) -> Array:
 
 def elementwise(
     name: str,
-    reference: Callable[..., Any],
+    reference: Callable[..., Any] | None,
     vjp: Callable[..., Sequence[Array | None]] | None,
+    formula: str | Formula | Variants,
     *,
     floating: bool = True,
     out: np.dtype[Any] | None = None,
@@ -226,7 +229,8 @@ def elementwise(
 
     Args:
         name: the op's name.
-        reference: the NumPy definition.
+        reference: the NumPy definition; None: the formula is it.
+        formula: what backends compute; see `gpubp.core.formula`. A text is one of floats.
         vjp: may return cotangents of the broadcast shape; they are summed here.
         floating: refuse other than float inputs.
         out: the output dtype; default is the inputs'.
@@ -245,4 +249,8 @@ def elementwise(
         return [None if p is None else unbroadcast(p, x) for p, x in zip(parts, xs, strict=True)]
 
     rule = None if vjp is None else summed
-    return register(OpSpec(name, Kind.ELEMENTWISE, infer, reference, rule, flops))
+    kept = Formula(formula) if isinstance(formula, str) else formula
+    if reference is None:
+        assert isinstance(kept, Formula), f"{name} has several formulas and needs a reference"
+        reference = numpy_reference(kept)
+    return register(OpSpec(name, Kind.ELEMENTWISE, infer, reference, rule, flops, formula=kept))

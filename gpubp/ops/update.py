@@ -6,11 +6,13 @@ shape () and of the parameter's dtype; the ones that do not are attributes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from gpubp.core import Array, bind
+from gpubp.core.formula import Formula
 from gpubp.ops.elementwise import finite, sqrt, square
 from gpubp.ops.spec import elementwise, promote
 
@@ -51,31 +53,46 @@ def _adam_vjp(
     return c, -(c * step_size / d), to_v, -(c * m / d), to_bias
 
 
+def _decay(attrs: Mapping[str, Any]) -> tuple[float, float]:
+    return attrs["decay"], 1 - attrs["decay"]
+
+
 EMA = elementwise(
     "ema",
-    lambda m, g, decay: m * decay + g * (1 - decay),
+    None,
     lambda c, y, m, g, decay: (c * decay, c * (1.0 - decay)),
+    Formula("p * a + q * b", attrs=_decay),
     flops=3.0,
 )
 EMA_SQUARE = elementwise(
     "ema_square",
     lambda v, g, decay: v * decay + g * g * (1 - decay),
     _ema_square_vjp,
+    Formula("p * a + q * b * b", attrs=_decay),
     flops=4.0,
 )
 MOMENTUM_UPDATE = elementwise(
     "momentum_update",
-    lambda buf, g, momentum, dampening: buf * momentum + g * (1 - dampening),
+    None,
     _momentum_vjp,
+    Formula("p * a + q * b", attrs=lambda x: (x["momentum"], 1 - x["dampening"])),
     flops=3.0,
 )
 SGD_UPDATE = elementwise(
     "sgd_update",
-    lambda w, g, lr: w - lr * g,
+    None,
     lambda c, y, w, g, lr: (c, -(c * lr), -(c * g)),
+    "a - c * b",
     flops=2.0,
 )
-ADAM_UPDATE = elementwise("adam_update", _adam_reference, _adam_vjp, flops=6.0)
+# The reference divides twice, as torch does; backends once.
+ADAM_UPDATE = elementwise(
+    "adam_update",
+    _adam_reference,
+    _adam_vjp,
+    Formula("a - d * e * b / (sqrt(c) + p * e)", attrs=lambda x: (x["eps"],)),
+    flops=6.0,
+)
 
 
 def ema(m: Any, g: Any, decay: float) -> Any:

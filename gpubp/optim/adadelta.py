@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from gpubp import ops
-from gpubp.arguments import is_number
 from gpubp.core import Array
 from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
 from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
-from gpubp.optim.rules import require, require_not_negative, scalar
+from gpubp.optim.options import NotNegative, Share
+from gpubp.optim.rules import scalar
 from gpubp.optim.state import Cohort
 
 
@@ -39,38 +36,14 @@ class Adadelta(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1.0,
-        rho: float = 0.9,
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
+        lr: NotNegative = 1.0,
+        rho: Share = 0.9,
+        eps: NotNegative = 1e-6,
+        weight_decay: NotNegative = 0.0,
         *,
         maximize: bool = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "rho": rho,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults)
-
-    def check(self, options: Mapping[str, Any]) -> None:
-        """Raise DataError if an option is out of its range."""
-        require_not_negative(self, options, "lr", "eps", "weight_decay")
-        rho = options["rho"]
-        require(
-            is_number(rho) and 0.0 <= rho <= 1.0,
-            f"Adadelta: rho is {rho}, expected a number in [0, 1].",
-        )
-
-    def used_state(self, group: ParamGroup) -> tuple[str, ...]:
-        """Both averages, always."""
-        return self.state_names
-
-    def counts_steps(self) -> bool:
-        """Always: torch saves the count, though the update does not need it."""
-        return True
+        super().__init__(params, locals())
 
     def emit_group(
         self, group: ParamGroup, grads: list[tuple[Parameter, Array]], cohort: Cohort

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from gpubp import ops
@@ -13,7 +10,8 @@ from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
 from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
-from gpubp.optim.rules import require_not_negative, scalar
+from gpubp.optim.options import NotNegative
+from gpubp.optim.rules import scalar
 from gpubp.optim.state import Cohort
 
 
@@ -42,40 +40,19 @@ class Adagrad(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-2,
-        lr_decay: float = 0.0,
-        weight_decay: float = 0.0,
-        initial_accumulator_value: float = 0.0,
-        eps: float = 1e-10,
+        lr: NotNegative = 1e-2,
+        lr_decay: NotNegative = 0.0,
+        weight_decay: NotNegative = 0.0,
+        initial_accumulator_value: NotNegative = 0.0,
+        eps: NotNegative = 1e-10,
         *,
         maximize: bool = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "lr_decay": lr_decay,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults)
-
-    def check(self, options: Mapping[str, Any]) -> None:
-        """Raise DataError if an option is out of its range."""
-        names = ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps")
-        require_not_negative(self, options, *names)
-
-    def used_state(self, group: ParamGroup) -> tuple[str, ...]:
-        """The sum of squares, always."""
-        return self.state_names
+        super().__init__(params, locals())
 
     def initial(self, name: str, group: ParamGroup) -> float:
         """The sum starts from initial_accumulator_value."""
         return float(group["initial_accumulator_value"])
-
-    def counts_steps(self) -> bool:
-        """Always: torch saves the count, whether or not the learning rate decays."""
-        return True
 
     def emit_group(
         self, group: ParamGroup, grads: list[tuple[Parameter, Array]], cohort: Cohort

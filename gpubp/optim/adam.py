@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
 from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
-from gpubp.optim.rules import average, decayed, require_betas, require_not_negative, scalar
+from gpubp.optim.options import Betas, NotNegative
+from gpubp.optim.rules import average, decayed, scalar
 from gpubp.optim.state import Cohort
 
 
@@ -43,38 +43,20 @@ class Adam(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        lr: NotNegative = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: NotNegative = 1e-8,
+        weight_decay: NotNegative = 0.0,
         amsgrad: bool = False,
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "maximize": maximize,
-            "decoupled_weight_decay": decoupled_weight_decay,
-        }
-        super().__init__(params, defaults)
-
-    def check(self, options: Mapping[str, Any]) -> None:
-        """Raise DataError if an option is out of its range."""
-        require_not_negative(self, options, "lr", "eps", "weight_decay")
-        require_betas(self, options["betas"])
+        super().__init__(params, locals())
 
     def used_state(self, group: ParamGroup) -> tuple[str, ...]:
         """Both moments, and the largest second one where amsgrad needs it."""
         return self.state_names if group["amsgrad"] else self.state_names[:2]
-
-    def counts_steps(self) -> bool:
-        """Always: the bias corrections depend on it."""
-        return True
 
     def emit_group(
         self, group: ParamGroup, grads: list[tuple[Parameter, Array]], cohort: Cohort
@@ -115,24 +97,15 @@ class AdamW(Adam):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
+        lr: NotNegative = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: NotNegative = 1e-8,
+        weight_decay: NotNegative = 1e-2,
         amsgrad: bool = False,
         *,
         maximize: bool = False,
     ) -> None:
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            maximize=maximize,
-            decoupled_weight_decay=True,
-        )
+        Optimizer.__init__(self, params, {**locals(), "decoupled_weight_decay": True})
 
 
 def corrections(group: ParamGroup, cohort: Cohort) -> tuple[Any, Any]:

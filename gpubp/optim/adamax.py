@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from gpubp import ops
 from gpubp.core import Array
 from gpubp.nn.parameter import Parameter
@@ -12,7 +9,8 @@ from gpubp.ops import update
 from gpubp.optim.adam import corrections
 from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
-from gpubp.optim.rules import average, require_betas, require_not_negative, scalar
+from gpubp.optim.options import Betas, NotNegative
+from gpubp.optim.rules import average, scalar
 from gpubp.optim.state import Cohort
 
 
@@ -39,34 +37,14 @@ class Adamax(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        lr: NotNegative = 2e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: NotNegative = 1e-8,
+        weight_decay: NotNegative = 0.0,
         *,
         maximize: bool = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults)
-
-    def check(self, options: Mapping[str, Any]) -> None:
-        """Raise DataError if an option is out of its range."""
-        require_not_negative(self, options, "lr", "eps", "weight_decay")
-        require_betas(self, options["betas"])
-
-    def used_state(self, group: ParamGroup) -> tuple[str, ...]:
-        """The moment and the maximum, always."""
-        return self.state_names
-
-    def counts_steps(self) -> bool:
-        """Always: the bias correction depends on it."""
-        return True
+        super().__init__(params, locals())
 
     def emit_group(
         self, group: ParamGroup, grads: list[tuple[Parameter, Array]], cohort: Cohort

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from gpubp import ops
@@ -13,7 +10,8 @@ from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
 from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
-from gpubp.optim.rules import require_not_negative, scalar
+from gpubp.optim.options import NotNegative
+from gpubp.optim.rules import scalar
 from gpubp.optim.state import Cohort
 
 
@@ -43,38 +41,18 @@ class ASGD(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-2,
-        lambd: float = 1e-4,
+        lr: NotNegative = 1e-2,
+        lambd: NotNegative = 1e-4,
         alpha: float = 0.75,
         t0: float = 1e6,
-        weight_decay: float = 0.0,
+        weight_decay: NotNegative = 0.0,
         maximize: bool = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "lambd": lambd,
-            "alpha": alpha,
-            "t0": t0,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults)
-
-    def check(self, options: Mapping[str, Any]) -> None:
-        """Raise DataError if an option is out of its range."""
-        require_not_negative(self, options, "lr", "lambd", "weight_decay")
-
-    def used_state(self, group: ParamGroup) -> tuple[str, ...]:
-        """The average, always."""
-        return self.state_names
+        super().__init__(params, locals())
 
     def initial(self, name: str, group: ParamGroup) -> float:
         """The first step's average is the weights: mu is 1."""
         return 1.0 if name == "mu" else 0.0
-
-    def counts_steps(self) -> bool:
-        """Always: eta and mu depend on it."""
-        return True
 
     def emit_group(
         self, group: ParamGroup, grads: list[tuple[Parameter, Array]], cohort: Cohort

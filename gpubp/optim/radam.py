@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from gpubp.ops import update
 from gpubp.optim.adam import corrections
 from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
-from gpubp.optim.rules import average, decayed, require_betas, require_not_negative, scalar
+from gpubp.optim.options import Betas, NotNegative
+from gpubp.optim.rules import average, decayed, scalar
 from gpubp.optim.state import Cohort
 
 
@@ -44,36 +44,15 @@ class RAdam(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        lr: NotNegative = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: NotNegative = 1e-8,
+        weight_decay: NotNegative = 0.0,
         decoupled_weight_decay: bool = False,
         *,
         maximize: bool = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "decoupled_weight_decay": decoupled_weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults)
-
-    def check(self, options: Mapping[str, Any]) -> None:
-        """Raise DataError if an option is out of its range."""
-        require_not_negative(self, options, "lr", "eps", "weight_decay")
-        require_betas(self, options["betas"])
-
-    def used_state(self, group: ParamGroup) -> tuple[str, ...]:
-        """Both moments, always."""
-        return self.state_names
-
-    def counts_steps(self) -> bool:
-        """Always: the rectification depends on it."""
-        return True
+        super().__init__(params, locals())
 
     def emit_group(
         self, group: ParamGroup, grads: list[tuple[Parameter, Array]], cohort: Cohort

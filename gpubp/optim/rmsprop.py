@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from gpubp import ops
 from gpubp.core import Array
 from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
 from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
-from gpubp.optim.rules import accumulated, require_not_negative, scalar
+from gpubp.optim.options import NotNegative
+from gpubp.optim.rules import accumulated, scalar
 from gpubp.optim.state import Cohort
 
 
@@ -41,37 +39,20 @@ class RMSprop(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
+        lr: NotNegative = 1e-2,
+        alpha: NotNegative = 0.99,
+        eps: NotNegative = 1e-8,
+        weight_decay: NotNegative = 0.0,
+        momentum: NotNegative = 0.0,
         centered: bool = False,
         maximize: bool = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "alpha": alpha,
-            "eps": eps,
-            "centered": centered,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults)
-
-    def check(self, options: Mapping[str, Any]) -> None:
-        """Raise DataError if an option is out of its range."""
-        require_not_negative(self, options, "lr", "alpha", "eps", "weight_decay", "momentum")
+        super().__init__(params, locals())
 
     def used_state(self, group: ParamGroup) -> tuple[str, ...]:
         """The average of squares; momentum and centering have one array more each."""
         wanted = (True, group.has_momentum, group["centered"])
         return tuple(name for name, on in zip(self.state_names, wanted, strict=True) if on)
-
-    def counts_steps(self) -> bool:
-        """Always: torch saves the count, though the update does not need it."""
-        return True
 
     def emit_group(
         self, group: ParamGroup, grads: list[tuple[Parameter, Array]], cohort: Cohort

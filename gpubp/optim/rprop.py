@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
 
 from gpubp import ops
-from gpubp.arguments import is_number
 from gpubp.core import Array
 from gpubp.nn.parameter import Parameter
 from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
-from gpubp.optim.rules import require, require_not_negative
+from gpubp.optim.options import NotNegative, Range
 from gpubp.optim.state import Cohort
+
+_RISING = Range(
+    "0 < etas[0] < 1 < etas[1]", lambda e: len(e) == 2 and 0.0 < e[0] < 1.0 < e[1], "are"
+)
+_SIZES = Range("(least, largest)", lambda sizes: len(sizes) == 2 and sizes[0] <= sizes[1], "are")
+Etas = Annotated[tuple[float, float], _RISING]
+StepSizes = Annotated[tuple[float, float], _SIZES]
 
 
 class Rprop(Optimizer):
@@ -38,40 +43,13 @@ class Rprop(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-2,
-        etas: tuple[float, float] = (0.5, 1.2),
-        step_sizes: tuple[float, float] = (1e-6, 50.0),
+        lr: NotNegative = 1e-2,
+        etas: Etas = (0.5, 1.2),
+        step_sizes: StepSizes = (1e-6, 50.0),
         *,
         maximize: bool = False,
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "etas": etas,
-            "step_sizes": step_sizes,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults)
-
-    def check(self, options: Mapping[str, Any]) -> None:
-        """Raise DataError if an option is out of its range."""
-        require_not_negative(self, options, "lr")
-        etas, sizes = options["etas"], options["step_sizes"]
-        require(
-            _are_two(etas) and 0.0 < etas[0] < 1.0 < etas[1],
-            f"Rprop: etas are {etas}, expected 0 < etas[0] < 1 < etas[1].",
-        )
-        require(
-            _are_two(sizes) and sizes[0] <= sizes[1],
-            f"Rprop: step_sizes are {sizes}, expected (least, largest).",
-        )
-
-    def used_state(self, group: ParamGroup) -> tuple[str, ...]:
-        """The last gradient and the step sizes, always."""
-        return self.state_names
-
-    def counts_steps(self) -> bool:
-        """Always: the first step takes its size from lr."""
-        return True
+        super().__init__(params, locals())
 
     def emit_group(
         self, group: ParamGroup, grads: list[tuple[Parameter, Array]], cohort: Cohort
@@ -93,7 +71,3 @@ class Rprop(Optimizer):
             new = ops.subtract(param, ops.multiply(ops.sign(used), new_size))
             updates += [(sizes, new_size), (before, used), (param, new)]
         return updates
-
-
-def _are_two(numbers: Any) -> bool:
-    return isinstance(numbers, tuple) and len(numbers) == 2 and all(map(is_number, numbers))

@@ -1,15 +1,12 @@
-"""What update rules share: scalars in the parameter's dtype, decay, averages, checks of options."""
+"""What update rules share: scalars in the parameter's dtype, decay, averages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from gpubp import ops
-from gpubp.arguments import is_number
 from gpubp.core import Array
 from gpubp.core.store import Slot
-from gpubp.errors import DataError
 from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
 from gpubp.optim.group import ParamGroup
@@ -57,29 +54,3 @@ def accumulated(buffer: Any, g: Any, momentum: Any, like: Parameter, dampening: 
         return update.momentum(buffer, g, momentum, dampening)
     new = ops.multiply(g, 1.0 - dampening) if dampening else g
     return ops.add(ops.multiply(buffer, scalar(momentum, like)), new)
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise DataError with `message` unless `condition`."""
-    if not condition:
-        raise DataError(message)
-
-
-def require_not_negative(optimizer: object, options: Mapping[str, Any], *names: str) -> None:
-    """Raise DataError unless the named options are at least 0."""
-    for name in names:
-        value = options[name]
-        require(
-            is_number(value) and value >= 0.0,
-            f"{type(optimizer).__name__}: {name} is {value}, expected at least 0.",
-        )
-
-
-def require_betas(optimizer: object, betas: Any) -> None:
-    """Raise DataError unless these are two numbers in [0, 1)."""
-    require(
-        isinstance(betas, (tuple, list))
-        and len(betas) == 2
-        and all(is_number(beta) and 0.0 <= beta < 1.0 for beta in betas),
-        f"{type(optimizer).__name__}: betas are {betas}, expected two numbers in [0, 1).",
-    )

@@ -8,13 +8,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpubp import ops
-from gpubp.arguments import is_number
 from gpubp.core import Array
+from gpubp.errors import DataError
 from gpubp.nn.parameter import Parameter
 from gpubp.ops import update
 from gpubp.optim.base import Optimizer, Update
 from gpubp.optim.group import ParamGroup, Params
-from gpubp.optim.rules import accumulated, factor, require, require_not_negative, scalar
+from gpubp.optim.options import NotNegative
+from gpubp.optim.rules import accumulated, factor, scalar
 from gpubp.optim.state import Cohort
 
 
@@ -45,36 +46,24 @@ class SGD(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-3,
-        momentum: float = 0.0,
+        lr: NotNegative = 1e-3,
+        momentum: NotNegative = 0.0,
         dampening: float = 0.0,
-        weight_decay: float = 0.0,
+        weight_decay: NotNegative = 0.0,
         nesterov: bool = False,
         *,
         maximize: bool = False,
     ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
-                "nesterov": nesterov,
-                "maximize": maximize,
-            },
-        )
+        super().__init__(params, locals())
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """Raise DataError if an option is out of its range."""
-        require_not_negative(self, options, "lr", "momentum", "weight_decay")
-        require(is_number(options["dampening"]), "SGD: dampening must be a number.")
-        plain = options["momentum"] <= 0.0 or options["dampening"] != 0.0
-        require(
-            not (options["nesterov"] and plain),
-            f"SGD: nesterov needs momentum above 0 and dampening 0, got momentum="
-            f"{options['momentum']}, dampening={options['dampening']}.",
-        )
+        """Raise DataError if nesterov is asked for without plain momentum."""
+        momentum, dampening = options["momentum"], options["dampening"]
+        if options["nesterov"] and (momentum <= 0.0 or dampening != 0.0):
+            raise DataError(
+                f"SGD: nesterov needs momentum above 0 and dampening 0, got momentum={momentum}, "
+                f"dampening={dampening}."
+            )
 
     def used_state(self, group: ParamGroup) -> tuple[str, ...]:
         """A momentum buffer, where there is momentum."""

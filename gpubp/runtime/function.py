@@ -88,13 +88,8 @@ class CompiledFunction:
             return self._run(args, None, True)
 
     def _run(self, args: tuple[Any, ...], key: tuple[Any, ...] | None, device: bool = False) -> Any:
-        leaves, self._structure = tree.flatten(list(args))
+        arrays, types = self._inputs(args)
         backend = self._runner.backend
-        arrays = [as_input(x, f"argument {i}", None, backend) for i, x in enumerate(leaves)]
-        types = tuple(
-            NumberType() if type(x) is float else ArrayType(a.shape, a.dtype)
-            for a, x in zip(arrays, leaves)
-        )
         ready = self._runner.get(types, repr(self._structure))
         program = ready.program
         device = device or any(isinstance(a, DeviceArray) for a in arrays)
@@ -105,6 +100,28 @@ class CompiledFunction:
             backend.run([ready.loaded], _ONE_STEP, feed)
         self._singles.add(key, ready, backend, arrays)
         return tree.unflatten(ready.structure, [result.value for result in found])
+
+    def _inputs(self, args: tuple[Any, ...]) -> tuple[list[Any], tuple[Any, ...]]:
+        """The arrays among the arguments and their types; their structure is kept."""
+        leaves, self._structure = tree.flatten(list(args))
+        backend = self._runner.backend
+        arrays = [as_input(x, f"argument {i}", None, backend) for i, x in enumerate(leaves)]
+        types = tuple(
+            NumberType() if type(x) is float else ArrayType(a.shape, a.dtype)
+            for a, x in zip(arrays, leaves)
+        )
+        return arrays, types
+
+    def explain(self, *args: Any, after: str = "memory_plan") -> str:
+        """What one pass of the compiler makes of the function for arguments like these, as text;
+        see `Step.explain` for the passes.
+
+        Raises:
+            UnknownNameError: no such pass.
+        """
+        with turn(self._runner):
+            _, types = self._inputs(args)
+            return self._runner.explain(types, after)
 
     def report(self, profile: bool = False) -> str:
         """Instructions, fusion, arithmetic and bytes of the last program used.

@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from gpubp.backends import get_backend
 from gpubp.backends.base import Backend
 from gpubp.backends.device_array import DeviceArray
+from gpubp.compiler.listing import PASSES, Watch, unwatched
 from gpubp.compiler.pipeline import Options, compile_graph
 from gpubp.compiler.program import Program
 from gpubp.core import Array, ArrayType, ConcreteArray, Graph, NumberType, concrete
 from gpubp.core.forks import anew_in_child
 from gpubp.core.interop import on_device
 from gpubp.core.store import pack
-from gpubp.errors import DataError, IndexRangeError, TraceError
+from gpubp.errors import DataError, IndexRangeError, TraceError, unknown_name
 from gpubp.runtime.nesting import nesting
+
+LISTED = "encode"  # after the passes: what the backend makes of the program
 
 
 @dataclass(eq=False)
@@ -75,15 +78,7 @@ class Runner:
         ready = self._known.get((types, key))
         if ready is None or not ready.graph.still_valid():
             graph, structure = self._trace(types)
-            pack("slots", graph.slots())
-            pack("slots", [slot for slot, _ in graph.writes])
-            program = compile_graph(
-                graph,
-                self._batched,
-                self._options,
-                self.backend.splits_columns,
-                self.backend.wide_rows,
-            )
+            program = self._compiled(graph)
             loaded = self.backend.load(program)
             if self._options.verifying:
                 self.backend.check_writes(loaded)
@@ -92,6 +87,31 @@ class Runner:
             self._known[types, key] = ready
         self.last = ready
         return ready
+
+    def _compiled(self, graph: Graph, watch: Watch = unwatched) -> Program:
+        pack("slots", graph.slots())
+        pack("slots", [slot for slot, _ in graph.writes])
+        backend = self.backend
+        splits, wide = backend.splits_columns, backend.wide_rows
+        return compile_graph(graph, self._batched, self._options, splits, wide, watch)
+
+    def explain(self, types: tuple[ArrayType | NumberType, ...], after: str) -> str:
+        """What a pass makes for these input types; nothing is run or kept.
+
+        Raises:
+            UnknownNameError: no such pass.
+        """
+        if after not in (*PASSES, LISTED):
+            raise unknown_name("pass", after, [*PASSES, LISTED])
+        found: dict[str, str] = {}
+
+        def watch(name: str, text: Callable[[], str]) -> None:
+            if name == after:
+                found[name] = text()
+
+        graph, _ = self._trace(types)
+        program = self._compiled(graph, watch)
+        return found[after] if after in found else self.backend.listing(program)
 
     def readies(self) -> list[Ready]:
         """The programs that are up to date, in the order in which they were first needed."""

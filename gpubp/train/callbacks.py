@@ -7,14 +7,12 @@ remember over a resumption goes through `state_dict` and `load_state_dict`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.arguments import shown
-from gpubp.errors import ArgumentError
 from gpubp.runtime.totals import spoiled
 
 if TYPE_CHECKING:
@@ -59,22 +57,12 @@ class Callback:
         """Take over what `state_dict` gave."""
 
 
-def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Raise ArgumentError unless each has the methods of a callback."""
-    for callback in callbacks:
-        if isinstance(callback, type) or not hasattr(callback, "on_train_begin"):
-            raise ArgumentError(
-                f"a callback is {shown(callback)}, expected a gpubp.train.Callback or one of its "
-                "kind."
-            )
-
-
 def numbers_before(trainer: Trainer, callback: Callback) -> list[str] | None:
     """Names in the records of a fit when they come to one of its callbacks.
 
     None if a callback before it may add some that nobody knows.
     """
-    names = list(trainer.numbers)
+    names = list(trainer.state.numbers)
     for other in trainer.callbacks:
         if other is callback:
             break

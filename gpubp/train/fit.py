@@ -1,9 +1,9 @@
 """One call of `Trainer.fit`: epochs of a compiled step, and everything around them.
 
-Comes in: a trainer, a checked plan and checked data. Goes out: the trainer's history.
+Comes in: a run, a checked plan and checked data. Goes out: the trainer's history.
 
 Holds in between: Python runs between chunks of many steps, never between steps. After every chunk
-the trainer's `epoch`, `position`, `losses` and `steps` say exactly where training stands, so a
+the state's `epoch`, `position`, `losses` and `steps` say exactly where training stands, so a
 checkpoint can be written there; where the chunks end has no influence on any result.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,19 +21,17 @@ from gpubp.data.sources import Block, Blocks
 from gpubp.errors import DataError
 from gpubp.runtime.totals import spoiled
 from gpubp.train import foresight, resumption
-from gpubp.train.callbacks import Callback
 from gpubp.train.evaluation import training_mode
 from gpubp.train.history import History
+from gpubp.train.hooks import Hooks
 from gpubp.train.inputs import Data
 from gpubp.train.interrupt import Interrupt
 from gpubp.train.plan import Plan
 from gpubp.train.progress import EpochProgress
-from gpubp.train.recording import is_spoiled, mean_loss, measured, part_of_epoch
+from gpubp.train.recording import measured, part_of_epoch
+from gpubp.train.run import Run
 from gpubp.train.saving import Saver
 from gpubp.train.scheduling import advance
-
-if TYPE_CHECKING:
-    from gpubp.train.trainer import Trainer
 
 # How long Python stays away: with a bar to move, and without.
 SECONDS_BETWEEN_UPDATES = 0.25
@@ -45,19 +43,18 @@ class Fit:
     """Runs a plan.
 
     Args:
-        trainer: whose state moves on.
+        trainer: whose state moves on; callbacks are called with it.
         plan: what to do.
         data: what to do it on.
         callbacks: in the order in which they are called.
     """
 
-    def __init__(
-        self, trainer: Trainer, plan: Plan, data: Data, callbacks: Sequence[Callback]
-    ) -> None:
+    def __init__(self, trainer: Run, plan: Plan, data: Data, callbacks: Sequence[Hooks]) -> None:
         self.trainer = trainer
+        self.state = trainer.state
         self.plan = plan
         self.data = data
-        trainer.callbacks = callbacks
+        self.state.callbacks = callbacks
         self._rate = 0.0
         self._seen: Any = None
         self._deadline = time.monotonic() + (plan.max_time or float("inf"))
@@ -75,13 +72,13 @@ class Fit:
             with self._interrupt:
                 self._run_epochs()
                 self._saver.after_end()
-        return trainer.history
+        return self.state.history
 
     def _run_epochs(self) -> None:
         trainer = self.trainer
-        begun: list[Callback] = []
+        begun: list[Hooks] = []
         try:
-            for callback in trainer.callbacks:
+            for callback in self.state.callbacks:
                 callback.on_train_begin(trainer)
                 begun.append(callback)
             self._saver.check()
@@ -93,11 +90,11 @@ class Fit:
 
     def _epochs(self) -> None:
         trainer = self.trainer
-        if trainer.stop_reason is None and trainer.resuming and self._budget_is_used_up():
+        if self.state.stop_reason is None and self.state.resuming and self._budget_is_used_up():
             trainer.stop("max_steps")
-            if trainer.position:
-                trainer.history.add(part_of_epoch(trainer, self.plan, self.data, None))
-        while trainer.stop_reason is None and trainer.epoch < self._last_epoch:
+            if self.state.position:
+                self.state.history.add(part_of_epoch(trainer, self.plan, self.data, None))
+        while self.state.stop_reason is None and self.state.epoch < self._last_epoch:
             self._epoch()
 
     def _start(self) -> None:
@@ -109,31 +106,30 @@ class Fit:
             )
         now = resumption.options_of(trainer, plan)
         self._compile()
-        if plan.resume is not None or trainer.pending is not None:
+        if plan.resume is not None or self.state.pending is not None:
             self._resume(now)
         else:
-            trainer.resuming = False
-            trainer.position, trainer.losses = 0, []
-            trainer.made = now
+            self.state.begin(now)
         if plan.resume is None:
-            trainer.stop_reason = None
-            trainer.diverged = False
-            trainer.fit_start, trainer.fit_steps = trainer.epoch, trainer.steps
-        trainer.fit_facts = self._facts()
-        self._last_epoch = trainer.fit_start + plan.epochs
+            self.state.stop_reason = None
+            self.state.diverged = False
+            self.state.fit_start, self.state.fit_steps = self.state.epoch, self.state.steps
+        self.state.fit_facts = resumption.facts_of(trainer, plan, self.data)
+        self._last_epoch = self.state.fit_start + plan.epochs
 
     def _resume(self, now: dict[str, Any]) -> None:
         """Go on from a checkpoint, or from a state that was loaded before."""
-        from gpubp.train import state
+        from gpubp.train import checkpoint
 
         trainer, path = self.trainer, self.plan.resume
+        facts = resumption.facts_of(trainer, self.plan, self.data)
         if path is not None:
-            state.load(trainer, path, self._facts())
+            checkpoint.load(trainer, path, facts)
         self._compile()  # restored options may have made the program stale
-        state.put_pending(trainer, path, self._facts())
+        checkpoint.put_pending(trainer, path, facts)
         if path is not None:
-            trainer.made = resumption.compared(path, trainer.made, now)
-        trainer.resuming = True
+            self.state.made = resumption.compared(path, self.state.made, now)
+        self.state.resuming = True
 
     def _compile(self) -> None:
         """Compile ahead, so that the first epoch's rate is the rate of training."""
@@ -141,43 +137,30 @@ class Fit:
         size = min(size, self.data.samples or size)
         trainer.step.prepare(*self.data.source.types(size))
 
-    def _facts(self) -> dict[str, Any]:
-        """What must be as it was, to go on within an epoch."""
-        if self.data.samples is None:
-            return {"samples": None}
-        return {
-            "samples": self.data.samples,
-            "batch_size": self.plan.batch_size,
-            "shuffle": self.plan.shuffle,
-            "split": None if self.data.rows is None else self.trainer.seed,
-            "drop_last": self.plan.drop_last,
-        }
-
     def _order(self) -> NDArray[np.int64]:
         """The order of this epoch's rows: a function of the trainer's random state at its start."""
-        trainer = self.trainer
-        if trainer.position:
-            trainer.rng.bit_generator.state = trainer.epoch_rng
-        trainer.epoch_rng = trainer.rng.bit_generator.state
-        return self.data.order(trainer.rng, self.plan.shuffle)
+        self.state.start_order()
+        return self.data.order(self.state.rng, self.plan.shuffle)
 
     def _epoch(self) -> None:
         trainer = self.trainer
-        number = trainer.epoch + 1
-        for callback in trainer.callbacks:
+        number = self.state.epoch + 1
+        for callback in self.state.callbacks:
             callback.on_epoch_begin(trainer, number)
         samples, verbose = self.data.samples, self.plan.verbose
         whole = False
         with EpochProgress(number, self._last_epoch, samples, verbose) as progress:
             if self._train(self._order(), progress):
-                record = {"epoch": number, "loss": mean_loss(trainer)}
+                record = {"epoch": number, "loss": self.state.mean_loss}
                 whole = self._measure(record)
             if whole:
                 self._end_epoch(record)
             else:
                 self._must_stop()
                 record = self._leave_epoch()
-            progress.finish({k: v for k, v in record.items() if k != "epoch"}, trainer.stop_reason)
+            progress.finish(
+                {k: v for k, v in record.items() if k != "epoch"}, self.state.stop_reason
+            )
 
     def _measure(self, record: dict[str, float]) -> bool:
         """Add what was measured to an epoch's record; False if Ctrl-C was pressed before its end.
@@ -195,32 +178,31 @@ class Fit:
     def _end_epoch(self, record: dict[str, float]) -> None:
         """Count the epoch as done, then let the schedule, callbacks and checkpoint follow."""
         trainer = self.trainer
-        wrong = is_spoiled(trainer)
-        trainer.epoch += 1
-        self._stream_samples = trainer.position
-        trainer.position, trainer.losses = 0, []
+        wrong = self.state.is_spoiled
+        self._stream_samples = self.state.position
+        self.state.end_epoch()
         if trainer.scheduler_every == "epoch":
-            advance(trainer.scheduler, trainer.watched, record)
-        for callback in trainer.callbacks:
-            callback.on_epoch_end(trainer, trainer.epoch, record)
-        trainer.history.add(record)
-        due = (trainer.epoch - trainer.fit_start) % self.plan.save_every == 0
+            advance(trainer.scheduler, self.state.watched, record)
+        for callback in self.state.callbacks:
+            callback.on_epoch_end(trainer, self.state.epoch, record)
+        self.state.history.add(record)
+        due = (self.state.epoch - self.state.fit_start) % self.plan.save_every == 0
         # What was asked for while metrics were measured is heard before the next epoch.
-        if trainer.epoch >= self._last_epoch or self._must_stop() or due:
+        if self.state.epoch >= self._last_epoch or self._must_stop() or due:
             self._saver.save(wrong)
 
     def _leave_epoch(self) -> dict[str, float]:
         """Save, and record the part of an epoch that was trained on."""
-        self._saver.save(is_spoiled(self.trainer))
+        self._saver.save(self.state.is_spoiled)
         record = part_of_epoch(self.trainer, self.plan, self.data, self._stream_samples)
-        self.trainer.history.add(record)
+        self.state.history.add(record)
         return record
 
     def _train(self, order: NDArray[np.int64], progress: EpochProgress) -> bool:
         """Train on the rest of an epoch; False if there was a reason to stop before its end."""
-        trainer, plan = self.trainer, self.plan
-        progress.skip(trainer.position)
-        blocks = self.data.source.blocks(order, plan.batch_size, trainer.position)
+        plan = self.plan
+        progress.skip(self.state.position)
+        blocks = self.data.source.blocks(order, plan.batch_size, self.state.position)
         with closing(blocks):
             for block, last in self._marked(blocks):
                 start = 0
@@ -235,7 +217,7 @@ class Fit:
 
     def _marked(self, blocks: Blocks) -> Iterator[tuple[Block, bool]]:
         """Each block, and whether it is the epoch's last: a stream must look ahead for that."""
-        samples, done = self.data.samples, self.trainer.position
+        samples, done = self.data.samples, self.state.position
         held: Block | None = None
         for block in blocks:
             if samples is not None:
@@ -275,27 +257,27 @@ class Fit:
         seconds = max(time.perf_counter() - begin, 1e-9)
         self._rate, self._seen = len(losses) / seconds, block.arrays
         rows = trainer.step.totals
-        trainer.losses.append(rows)
-        trainer.position += len(chunk)
-        trainer.steps += len(losses)
-        for callback in trainer.callbacks:
+        self.state.losses.append(rows)
+        self.state.position += len(chunk)
+        self.state.steps += len(losses)
+        for callback in self.state.callbacks:
             callback.on_chunk_end(trainer, losses)
         shown = losses[~np.isnan(losses) | spoiled(rows)]  # without batches where nothing counts
         progress.advance(len(chunk), seconds, float(shown[-1]) if len(shown) else float("nan"))
         every = self.plan.save_every_steps
-        if every and trainer.steps % every == 0:
-            self._saver.save(is_spoiled(trainer))
+        if every and self.state.steps % every == 0:
+            self._saver.save(self.state.is_spoiled)
 
     def _chunk(self, progress: EpochProgress) -> int:
         """Steps to run before Python looks around."""
-        trainer, plan = self.trainer, self.plan
+        plan = self.plan
         seconds = SECONDS_BETWEEN_UPDATES if progress.live else SECONDS_BETWEEN_LOOKS
         seconds = min(seconds, max(0.0, self._deadline - time.monotonic()))
         steps = int(self._rate * seconds) if self._rate else FIRST_CHUNK_BATCHES
         if plan.max_steps is not None:
-            steps = min(steps, trainer.fit_steps + plan.max_steps - trainer.steps)
+            steps = min(steps, self.state.fit_steps + plan.max_steps - self.state.steps)
         if plan.save_every_steps is not None:
-            steps = min(steps, plan.save_every_steps - trainer.steps % plan.save_every_steps)
+            steps = min(steps, plan.save_every_steps - self.state.steps % plan.save_every_steps)
         return max(1, steps)
 
     def _must_stop(self) -> bool:
@@ -307,8 +289,8 @@ class Fit:
             trainer.stop("max_steps")
         if time.monotonic() >= self._deadline:
             trainer.stop("max_time")
-        return trainer.stop_reason is not None
+        return self.state.stop_reason is not None
 
     def _budget_is_used_up(self) -> bool:
-        trainer, most = self.trainer, self.plan.max_steps
-        return most is not None and trainer.steps - trainer.fit_steps >= most
+        most = self.plan.max_steps
+        return most is not None and self.state.steps - self.state.fit_steps >= most

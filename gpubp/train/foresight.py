@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +16,11 @@ from gpubp.errors import CheckpointError, ShapeError
 from gpubp.train.inputs import Arrays, Data
 from gpubp.train.metrics import accuracy_by_itself
 from gpubp.train.plan import Plan
+from gpubp.train.run import Run
 from gpubp.train.scheduling import check_length, updates_left, watched
 
-if TYPE_CHECKING:
-    from gpubp.train.trainer import Trainer
 
-
-def check(trainer: Trainer, plan: Plan, data: Data) -> None:
+def check(run: Run, plan: Plan, data: Data) -> None:
     """Raise what the run would raise later; afterwards the trainer knows what it will record.
 
     Raises:
@@ -33,10 +30,10 @@ def check(trainer: Trainer, plan: Plan, data: Data) -> None:
         CheckpointError: a checkpoint's folder that is not there.
     """
     _check_folder(plan)
-    trainer.numbers = _numbers(trainer, data)
-    trainer.watched = watched(trainer.scheduler, trainer.monitor, trainer.numbers)
-    _check_last_batch(trainer, plan, data)
-    _check_schedule(trainer, plan, data)
+    run.state.numbers = _numbers(run, data)
+    run.state.watched = watched(run.scheduler, run.monitor, run.state.numbers)
+    _check_last_batch(run, plan, data)
+    _check_schedule(run, plan, data)
 
 
 def _check_folder(plan: Plan) -> None:
@@ -50,39 +47,39 @@ def _check_folder(plan: Plan) -> None:
             )
 
 
-def _numbers(trainer: Trainer, data: Data) -> list[str]:
+def _numbers(run: Run, data: Data) -> list[str]:
     """The names in each record, in order; metrics that cannot be computed raise."""
     names = ["epoch", "loss"]
     wanted = [metric.name for metric in data.metrics]
     if data.metrics and data.train is not None:
-        _measured(trainer, data, data.train, data.rows)
+        _measured(run, data, data.train, data.rows)
         names += wanted
     if data.held_out is not None:
-        by_itself = _measured(trainer, data, data.held_out, None)
+        by_itself = _measured(run, data, data.held_out, None)
         names += [f"val_{name}" for name in ("loss", *by_itself, *wanted)]
     return names
 
 
 def _measured(
-    trainer: Trainer, data: Data, arrays: Arrays, rows: NDArray[np.int64] | None
+    run: Run, data: Data, arrays: Arrays, rows: NDArray[np.int64] | None
 ) -> Sequence[str]:
     """Check that metrics can be computed; the names of those that come by themselves."""
     y = arrays[1] if rows is None else arrays[1][rows]
-    outputs = trainer.evaluator.foreseen(arrays, len(y), trainer.floating)
-    trainer.evaluator.check(data.metrics, y, outputs)
+    outputs = run.evaluator.foreseen(arrays, len(y), run.floating)
+    run.evaluator.check(data.metrics, y, outputs)
     return accuracy_by_itself(data.metrics, y, outputs)
 
 
-def _check_last_batch(trainer: Trainer, plan: Plan, data: Data) -> None:
+def _check_last_batch(run: Run, plan: Plan, data: Data) -> None:
     """Compile for the shortest batch too, if the run comes to it."""
     size, samples = plan.batch_size, data.samples
     types = data.source.shortest(min(size, samples or size), samples)
     rest = math.inf if plan.max_steps is None else plan.max_steps
-    rest -= trainer.steps - trainer.fit_steps
-    if types is None or (samples is not None and rest * size < samples - trainer.position):
+    rest -= run.state.steps - run.state.fit_steps
+    if types is None or (samples is not None and rest * size < samples - run.state.position):
         return
     try:
-        trainer.step.prepare(*types)
+        run.step.prepare(*types)
     except ShapeError as error:
         short = types[0].shape[0]
         advice = "pass drop_last=True to fit to leave it out" if samples else "leave it out"
@@ -92,19 +89,19 @@ def _check_last_batch(trainer: Trainer, plan: Plan, data: Data) -> None:
         ) from error
 
 
-def _check_schedule(trainer: Trainer, plan: Plan, data: Data) -> None:
-    schedule, samples = trainer.scheduler, data.samples
-    epochs = trainer.fit_start + plan.epochs - trainer.epoch
-    if schedule is None or trainer.watched is not None or epochs < 1:
+def _check_schedule(run: Run, plan: Plan, data: Data) -> None:
+    schedule, samples = run.scheduler, data.samples
+    epochs = run.state.fit_start + plan.epochs - run.state.epoch
+    if schedule is None or run.state.watched is not None or epochs < 1:
         return
     size = min(plan.batch_size, samples or plan.batch_size)
     batches = data.source.batches(size, samples)
     budget = math.inf if plan.max_steps is None else plan.max_steps
-    budget -= trainer.steps - trainer.fit_steps
-    done = sum(map(len, trainer.losses)) if trainer.position else 0
-    if trainer.scheduler_every == "step":
+    budget -= run.state.steps - run.state.fit_steps
+    done = run.state.batches
+    if run.scheduler_every == "step":
         if batches:
-            each, pending = trainer.step.settings.accumulate, trainer.step.pending
+            each, pending = run.step.settings.accumulate, run.step.pending
             updates = updates_left(epochs, batches, done, each, pending, max(budget, 0))
             check_length(schedule, updates, "step")
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,10 +20,8 @@ from gpubp.runtime.program_cache import as_input
 from gpubp.train import metrics as metrics_module
 from gpubp.train.evaluation import mode
 from gpubp.train.metrics import Metric, UserMetric
+from gpubp.train.run import Run
 from gpubp.train.weights import ClassWeight, sample_weights
-
-if TYPE_CHECKING:
-    from gpubp.train.trainer import Trainer
 
 Arrays = tuple[NDArray[Any], ...]
 
@@ -65,7 +63,7 @@ class Data:
 
 
 def prepare(
-    trainer: Trainer,
+    run: Run,
     X: Any,
     y: ArrayLike | None,
     validation_data: Sequence[ArrayLike] | None,
@@ -79,7 +77,7 @@ def prepare(
     """Check and convert; the arguments are those of `Trainer.fit`."""
     found = metrics_module.find(metrics)
     names = ("validation X", "validation y", "validation weights")
-    held_out = None if validation_data is None else checked(trainer, validation_data, names)
+    held_out = None if validation_data is None else checked(run, validation_data, names)
     if not 0.0 <= validation_split < 1.0:
         raise DataError(f"validation_split is {validation_split}, expected a share in [0, 1).")
     if held_out is not None and validation_split:
@@ -90,26 +88,19 @@ def prepare(
                 "an iterable of batches has no validation_split, sample_weight or class_weight: "
                 "give validation_data, and batches (x, y, weights)."
             )
-        if found and held_out is None:
-            raise DataError(
-                "metrics of an iterable of batches are measured on validation_data: give it, or "
-                "leave metrics out."
-            )
-        if drop_last:
-            raise DataError("drop_last is for arrays: an iterable makes its own batches.")
-        return Data(_stream(X, trainer.floating), None, None, held_out, found)
+        return _of_stream(run, X, held_out, found, drop_last)
     given = (X, y) if sample_weight is None else (X, y, sample_weight)
-    arrays = checked(trainer, given, ("X", "y", "sample_weight"))
+    arrays = checked(run, given, ("X", "y", "sample_weight"))
     rows = None
     if validation_split:
-        rows, held = _split(len(arrays[0]), validation_split, trainer.seed)
+        rows, held = _split(len(arrays[0]), validation_split, run.seed)
         held_out = tuple(a[held] for a in arrays)
     trained = arrays
     if class_weight is not None:
-        trained = _class_weighted(trainer, arrays, class_weight, rows)
+        trained = _class_weighted(run, arrays, class_weight, rows)
     source: Source = ArraySource(trained)
     if any(map(is_mapped, trained)):
-        source = MappedSource(trained, trainer.floating)
+        source = MappedSource(trained, run.floating)
     count = len(arrays[0]) if rows is None else len(rows)
     if drop_last and count < batch_size:
         raise DataError(
@@ -120,18 +111,31 @@ def prepare(
     return Data(source, rows, arrays, held_out, found, dropped)
 
 
+def _of_stream(
+    run: Run, X: Any, held_out: Arrays | None, metrics: list[Metric], drop_last: bool
+) -> Data:
+    if metrics and held_out is None:
+        raise DataError(
+            "metrics of an iterable of batches are measured on validation_data: give it, or "
+            "leave metrics out."
+        )
+    if drop_last:
+        raise DataError("drop_last is for arrays: an iterable makes its own batches.")
+    return Data(_stream(X, run.floating), None, None, held_out, metrics)
+
+
 def _class_weighted(
-    trainer: Trainer,
+    run: Run,
     arrays: Arrays,
     class_weight: ClassWeight,
     rows: NDArray[np.int64] | None,
 ) -> Arrays:
     """X, y and the samples' weights times those of the classes, counted over `rows`."""
     X, y, *given = arrays
-    classes = _classes(trainer, X) if _takes_classes(trainer, y) else None
-    ignored = _ignored(trainer.loss_fn)
+    classes = _classes(run, X) if _takes_classes(run, y) else None
+    ignored = _ignored(run.loss_fn)
     weights = sample_weights(
-        y, given[0] if given else None, class_weight, trainer.floating, "sample_weight",
+        y, given[0] if given else None, class_weight, run.floating, "sample_weight",
         rows, classes, ignored,
     )  # fmt: skip
     return (X, y) if weights is None else (X, y, weights)
@@ -154,21 +158,21 @@ def _split(samples: int, share: float, seed: int) -> tuple[NDArray[np.int64], ND
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def checked(trainer: Trainer, given: Sequence[ArrayLike], names: Sequence[str]) -> Arrays:
+def checked(run: Run, given: Sequence[ArrayLike], names: Sequence[str]) -> Arrays:
     """X, y and perhaps weights: converted, of equal length, not empty, finite, labels in range.
 
     Large memory-mapped arrays stay on disk as they are.
     """
     if len(given) not in (2, 3):
         raise DataError(f"got {len(given)} arrays; expected (X, y) or (X, y, weights).")
-    floating = trainer.floating
+    floating = run.floating
     arrays = [_converted(a, n, floating) for a, n in zip(given[:2], names)]
     for array, name in zip(arrays, names):
         check_not_empty(array, name)
     check_equal_lengths(arrays[0], arrays[1])
     for array, name in zip(arrays, names):
         check_finite(array, name)
-    _check_classes(trainer, arrays[0], arrays[1], names[1])
+    _check_classes(run, arrays[0], arrays[1], names[1])
     if len(given) == 3:
         weights = sample_weights(arrays[1], given[2], None, floating, names[2])
         assert weights is not None
@@ -185,13 +189,13 @@ def _converted(value: Any, name: str, floating: np.dtype[Any]) -> NDArray[Any]:
     return converted
 
 
-def _check_classes(trainer: Trainer, X: NDArray[Any], y: NDArray[Any], name: str) -> None:
+def _check_classes(run: Run, X: NDArray[Any], y: NDArray[Any], name: str) -> None:
     """Labels in range, for losses that take class indices."""
-    if not _takes_classes(trainer, y):
+    if not _takes_classes(run, y):
         return
-    ignored = _ignored(trainer.loss_fn)
+    ignored = _ignored(run.loss_fn)
     labels = y if ignored is None else np.where(y == ignored, 0, y)
-    check_labels(labels, _classes(trainer, X), name)
+    check_labels(labels, _classes(run, X), name)
 
 
 def _ignored(loss_fn: Any) -> int | None:
@@ -201,15 +205,15 @@ def _ignored(loss_fn: Any) -> int | None:
     return next((index for index in found if index is not None), None)
 
 
-def _takes_classes(trainer: Trainer, y: NDArray[Any]) -> bool:
+def _takes_classes(run: Run, y: NDArray[Any]) -> bool:
     by_index = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
-    return isinstance(trainer.loss_fn, by_index) and y.dtype.kind == "i"
+    return isinstance(run.loss_fn, by_index) and y.dtype.kind == "i"
 
 
-def _classes(trainer: Trainer, X: NDArray[Any]) -> int:
+def _classes(run: Run, X: NDArray[Any]) -> int:
     """How many classes the model tells apart."""
-    like = ArrayType((1, *X.shape[1:]), as_input(X[:1], "X", trainer.floating).dtype)
-    with mode(trainer.model, training=False):
-        graph, _ = trace(trainer.model, [like])
+    like = ArrayType((1, *X.shape[1:]), as_input(X[:1], "X", run.floating).dtype)
+    with mode(run.model, training=False):
+        graph, _ = trace(run.model, [like])
     shape = graph.outputs[0].shape
     return shape[1] if len(shape) > 1 else shape[-1]

@@ -7,14 +7,13 @@ batches are made and what the step does with gradients is as this call says. Nei
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpubp.errors import warn
+from gpubp.train.inputs import Data
 from gpubp.train.plan import Plan
+from gpubp.train.run import Run
 from gpubp.train.tensorfile import Path_
-
-if TYPE_CHECKING:
-    from gpubp.train.trainer import Trainer
 
 # Kinds of options: those that stay as in the file, and those that are taken.
 _KEPT, _TAKEN = "kept", "taken"
@@ -22,24 +21,37 @@ _OF_STEP = ("max_grad_norm", "max_grad_value", "accumulate")
 _OF_PLAN = ("batch_size", "shuffle", "drop_last")
 
 
-def options_of(trainer: Trainer, plan: Plan) -> dict[str, Any]:
+def options_of(run: Run, plan: Plan) -> dict[str, Any]:
     """The options of a run, {kind: {name: value}}, as they were made.
 
     Training moves some of them (learning rates): of a trainer that has trained they are those of
     before.
     """
-    settings = trainer.step.settings
+    settings = run.step.settings
     taken = {name: getattr(settings, name) for name in _OF_STEP}
     taken |= {name: getattr(plan, name) for name in _OF_PLAN}
-    taken["optimizer"] = type(trainer.optimizer).__name__
-    taken["ema decay"] = None if trainer.ema is None else trainer.ema.decay
-    made = trainer.made.get(_KEPT) if trainer.steps else None
-    return {_TAKEN: taken, _KEPT: made or {**_of_groups(trainer), **_of_schedule(trainer)}}
+    taken["optimizer"] = type(run.optimizer).__name__
+    taken["ema decay"] = None if run.ema is None else run.ema.decay
+    made = run.state.made.get(_KEPT) if run.state.steps else None
+    return {_TAKEN: taken, _KEPT: made or {**_of_groups(run), **_of_schedule(run)}}
 
 
-def _of_groups(trainer: Trainer) -> dict[str, Any]:
+def facts_of(run: Run, plan: Plan, data: Data) -> dict[str, Any]:
+    """What must be as it was, to go on within an epoch."""
+    if data.samples is None:
+        return {"samples": None}
+    return {
+        "samples": data.samples,
+        "batch_size": plan.batch_size,
+        "shuffle": plan.shuffle,
+        "split": None if data.rows is None else run.seed,
+        "drop_last": plan.drop_last,
+    }
+
+
+def _of_groups(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    groups = trainer.optimizer.param_groups
+    groups = run.optimizer.param_groups
     for i, group in enumerate(groups):
         label = f" (group {i})" if len(groups) > 1 else ""
         for name, value in group.items():
@@ -48,11 +60,11 @@ def _of_groups(trainer: Trainer) -> dict[str, Any]:
     return found
 
 
-def _of_schedule(trainer: Trainer) -> dict[str, Any]:
-    if not hasattr(trainer.scheduler, "state_dict"):
+def _of_schedule(run: Run) -> dict[str, Any]:
+    if not hasattr(run.scheduler, "state_dict"):
         return {}
-    label = type(trainer.scheduler).__name__
-    state = trainer.scheduler.state_dict()
+    label = type(run.scheduler).__name__
+    state = run.scheduler.state_dict()
     plain = {k: v for k, v in state.items() if isinstance(k, str) and not k.startswith("_")}
     return {f"{label}.{k}": _listed(v) for k, v in plain.items() if _is_plain(v)}
 

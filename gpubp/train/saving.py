@@ -7,28 +7,26 @@ with other weights than its last ones (the best), the file gives these to whoeve
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
 from gpubp.errors import warn
 from gpubp.train.plan import Plan
+from gpubp.train.run import Run
 from gpubp.train.tensorfile import Path_
-
-if TYPE_CHECKING:
-    from gpubp.train.trainer import Trainer
 
 
 class Saver:
     """Writes a plan's checkpoint; does nothing for a plan without one.
 
     Args:
-        trainer: whose state it is.
+        run: whose state it is.
         plan: names the file, and what to keep with it.
     """
 
-    def __init__(self, trainer: Trainer, plan: Plan) -> None:
-        self._trainer = trainer
+    def __init__(self, run: Run, plan: Plan) -> None:
+        self._run = run
         self._plan = plan
         self._path = plan.checkpoint
         self._last: dict[str, NDArray[Any]] = {}
@@ -38,11 +36,11 @@ class Saver:
     def check(self) -> None:
         """Raise CheckpointError if there is something that cannot be saved, before any step."""
         if self._path is not None:
-            from gpubp.train import state
+            from gpubp.train import checkpoint
 
-            state.check_savable(self._trainer, self._plan.extra)
+            checkpoint.check_savable(self._run, self._plan.extra)
             if self._plan.resume is not None and _same(self._plan.resume, self._path):
-                self._written_at = self._trainer.steps
+                self._written_at = self._run.state.steps
 
     def save(self, spoiled: bool) -> None:
         """Write the state, unless the run has diverged.
@@ -54,43 +52,43 @@ class Saver:
             return
         why = self._unfit(spoiled)
         if why is None:
-            self._trainer.save(self._path, self._plan.extra)
-            self._written_at = self._trainer.steps
+            self._run.save(self._path, self._plan.extra)
+            self._written_at = self._run.state.steps
         elif not self._warned:
             self._warned = True
             kept = "nothing was saved before"
             if self._written_at is not None:
                 kept = f"it keeps the state of step {self._written_at}"
             warn(
-                f"{self._path} was not written after step {self._trainer.steps}, because {why}: "
+                f"{self._path} was not written after step {self._run.state.steps}, because {why}: "
                 f"{kept}."
             )
 
     def _unfit(self, spoiled: bool) -> str | None:
-        trainer = self._trainer
-        if trainer.diverged:
-            return f"the run diverged ({trainer.stop_reason})"
-        if not trainer.weights_are_finite():
+        run = self._run
+        if run.state.diverged:
+            return f"the run diverged ({run.state.stop_reason})"
+        if not run.weights_are_finite():
             return "weights are not finite"
         # Updates with gradients that are not finite are skipped where the loss is scaled.
-        if spoiled and trainer.step.settings.loss_scale is None:
+        if spoiled and run.step.settings.loss_scale is None:
             return "a loss of the epoch is not finite"
         return None
 
     def before_end(self) -> None:
         """Call it when the last step is done, before callbacks end the run."""
         if self._path is not None:
-            self._last = self._trainer.model.state_dict()
+            self._last = self._run.model.state_dict()
 
     def after_end(self) -> None:
         """Add the weights that the run ended with, if callbacks have put others in place."""
         if self._path is None or self._written_at is None:
             return
-        now = self._trainer.model.state_dict()
+        now = self._run.model.state_dict()
         if any(now[name].tobytes() != array.tobytes() for name, array in self._last.items()):
-            from gpubp.train import state
+            from gpubp.train import checkpoint
 
-            state.add_ended(self._path, now)
+            checkpoint.add_ended(self._path, now)
 
 
 def _same(a: Path_, b: Path_) -> bool:

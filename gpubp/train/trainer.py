@@ -13,55 +13,36 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from gpubp.arguments import checked
 from gpubp.backends import Backend
 from gpubp.backends.device_array import DeviceArray
-from gpubp.core import note
 from gpubp.core.interop import check_dtype
-from gpubp.core.noted import Noted
 from gpubp.data.checks import check_finite, check_not_empty
 from gpubp.errors import DataError, unknown_name
 from gpubp.nn.module import Module
 from gpubp.ops.random import checked_seed
-from gpubp.optim.averaging import EMA
 from gpubp.optim.base import Optimizer
 from gpubp.runtime.program_cache import as_input
-from gpubp.runtime.step import Step, compile_step
+from gpubp.runtime.step import compile_step
 from gpubp.train import inputs
 from gpubp.train import metrics as metrics_module
-from gpubp.train.callbacks import Callback, check_callbacks
-from gpubp.train.evaluation import BATCH, Evaluator
+from gpubp.train.evaluation import BATCH
 from gpubp.train.fit import Fit
 from gpubp.train.history import History
+from gpubp.train.hooks import Hooks, check_callbacks
 from gpubp.train.metrics import Metric, UserMetric
 from gpubp.train.plan import Plan
+from gpubp.train.run import Run
 from gpubp.train.scheduling import check_monitor
-from gpubp.train.weights import ClassWeight, weighted_loss
+from gpubp.train.weights import ClassWeight
 
 if TYPE_CHECKING:
-    from gpubp.train.state import Pending
     from gpubp.train.tensorfile import Path_
 
 
-def _only_once(name: str) -> Callable[[Any, Any], Any]:
-    """A check that refuses another optimiser, or another schedule inside the program."""
-
-    def checked(trainer: Any, value: Any) -> Any:
-        known = trainer.__dict__
-        fixed = name == "optimizer" or known.get("scheduler_every") == "step"
-        if fixed and value is not known.get(name, value):
-            raise DataError(
-                f"the trainer's step is compiled for its {name}. Make a new Trainer, or change the "
-                f"options of the {name} that it has."
-            )
-        return value
-
-    return checked
-
-
-class Trainer:
+class Trainer(Run):
     """Trains a model.
 
     Args:
@@ -99,11 +80,6 @@ class Trainer:
         UnknownNameError: an option that there is not.
     """
 
-    model: Any = Noted()
-    loss_fn: Any = Noted()
-    optimizer: Any = Noted(_only_once("optimizer"))
-    scheduler: Any = Noted(_only_once("scheduler"))
-
     @checked
     def __init__(
         self,
@@ -127,69 +103,10 @@ class Trainer:
         for name in step_options:
             if name not in known:
                 raise unknown_name("option of Trainer and compile_step", name, known)
-        self.model = model
-        self.loss_fn = loss_fn
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.scheduler_every = scheduler_every
-        self.monitor = monitor
-        self.history = History()
-        self._made: tuple[str | Backend | None, str, dict[str, Any]]
-        self._made = backend, device, step_options
-        self._compile()
-        self.seed = checked_seed(seed)
-        self.rng = np.random.Generator(np.random.PCG64(seed))
-        self.epoch = self.steps = self.position = 0
-        self.stop_reason: str | None = None
-        self.diverged = False
-        self.callbacks: Sequence[Callback] = ()
-        # What checkpoints hold besides: of the unfinished epoch, and of the call of fit.
-        self.losses: list[NDArray[np.float64]] = []  # sums and counts; see Step.totals
-        self.epoch_rng: Mapping[str, Any] = self.rng.bit_generator.state
-        self.fit_start = self.fit_steps = 0
-        self.fit_facts: dict[str, Any] = {}
-        self.resuming = False
-        self.pending: Pending | None = None
-        # Of the call of fit: names in its records, and which of them the schedule watches.
-        self.numbers: list[str] = []
-        self.watched: str | None = None
-        # What a resumed run compares its own options with; see `resumption`.
-        self.made: dict[str, Any] = {}
-
-    def _compile(self) -> None:
-        backend, device, options = self._made
-        self.step: Step = compile_step(
-            lambda x, *rest: self._loss(self.model(x), *rest),
-            self.optimizer,
-            backend=backend,
-            device=device,
-            **options,
-        )
-        self._evaluator: tuple[Module, Any, Evaluator] | None = None
-
-    @property
-    def evaluator(self) -> Evaluator:
-        """Runs the model and the loss that the trainer has now."""
-        made = self._evaluator
-        if made is None or made[0] is not self.model or made[1] is not self.loss_fn:
-            backend, device, _ = self._made
-            evaluator = Evaluator(self.model, self._loss, backend, device)
-            made = self._evaluator = self.model, self.loss_fn, evaluator
-        return made[2]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy is whole: model, optimiser, schedule and callbacks of its own, and a step that is
-        compiled for them.
-        """
-        state = {k: v for k, v in self.__dict__.items() if k not in ("step", "_evaluator")}
-        *where, options = self._made
-        state["_made"] = (*where, {**options, "loss_scale": self.step.loss_scale})
-        return {"trainer": state, "step": self.step.state_dict()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state["trainer"])
-        self._compile()
-        self.step.load_state_dict(state["step"])
+        super().__init__(
+            model, loss_fn, optimizer, scheduler, scheduler_every, monitor, checked_seed(seed),
+            (backend, device), step_options,
+        )  # fmt: skip
 
     @checked
     def fit(
@@ -207,7 +124,7 @@ class Trainer:
         validation_split: float = 0.0,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Hooks] = (),
         max_steps: int | None = None,
         max_time: float | None = None,
         checkpoint: Path_ | None = None,
@@ -339,9 +256,9 @@ class Trainer:
             CheckpointError: it cannot be written, or a callback's state is not made of numbers,
                 strings, arrays, lists and dicts.
         """
-        from gpubp.train import state
+        from gpubp.train import checkpoint
 
-        state.save(self, path, extra)
+        checkpoint.save(self, path, extra)
 
     @checked
     def load(self, path: Path_) -> dict[str, Any]:
@@ -355,39 +272,6 @@ class Trainer:
         Raises:
             CheckpointError: the file is damaged, or of another model, optimiser or scheduler.
         """
-        from gpubp.train import state
+        from gpubp.train import checkpoint
 
-        return state.load(self, path)
-
-    def stop(self, reason: str, diverged: bool = False) -> None:
-        """Ask `fit` to end: for callbacks. The first reason stays.
-
-        Args:
-            reason: why.
-            diverged: the weights are of no use any more: the checkpoint keeps what it has.
-        """
-        self.stop_reason = self.stop_reason or reason
-        self.diverged = self.diverged or diverged
-
-    def weights_are_finite(self) -> bool:
-        """No trained weight is NaN or infinite."""
-        return all(bool(np.isfinite(p.value).all()) for p in self.optimizer.parameters())
-
-    @property
-    def ema(self) -> EMA | None:
-        """The average of the weights that the step keeps; None for none."""
-        found = self.step.settings.ema
-        return found if isinstance(found, EMA) else None
-
-    @property
-    def floating(self) -> np.dtype[Any]:
-        """The parameters' dtype."""
-        found: np.dtype[Any] = self.optimizer.parameters()[0].dtype
-        return found
-
-    def _loss(self, outputs: Any, y: Any, weights: Any = None) -> Any:
-        if getattr(self.loss_fn, "from_logits", None):
-            note("from_logits", True)
-        if weights is None:
-            return self.loss_fn(outputs, y)
-        return weighted_loss(self.loss_fn, outputs, y, weights)
+        return checkpoint.load(self, path)

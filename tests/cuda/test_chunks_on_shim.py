@@ -125,7 +125,7 @@ def test_a_run_on_few_rows_uploads_only_these(monkeypatch: pytest.MonkeyPatch) -
 
 @shim
 @pytest.mark.parametrize("way", WAYS)
-def test_predictions(way: str) -> None:
+def test_predictions_in_chunks_are_those_of_resident_data(way: str) -> None:
     x, _ = digits(samples=SAMPLES)
     model, found = mlp(), []
     for backend in (CupyBackend(driver=ShimDriver()), in_chunks(0, Counting(copies=way))):
@@ -229,7 +229,7 @@ def test_only_pinned_memory_is_copied_beside_the_kernels() -> None:
         trained(in_chunks(0, Pageable()))
 
 
-def test_plans() -> None:
+def test_chunks_cover_the_schedule_and_fit() -> None:
     rng = np.random.default_rng(0)
     for capacity in (0, 1, 7, 16, 40, 10_000):
         sizes = [16, 5]

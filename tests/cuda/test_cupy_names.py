@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from gpubp.backends.cuda import device, nvrtc
+from gpubp.backends.cuda.drivers import cupy as device
+from gpubp.backends.cuda.drivers import nvrtc
 from gpubp.backends.cuda.sources import begin_step, expand
 from gpubp.errors import BackendError
 
@@ -127,7 +128,7 @@ def test_parameters_are_in_this_order(cupy: Any) -> None:
         assert _parameters(found(cupy, name)) == wanted.split(), name
 
 
-def test_keywords(cupy: Any) -> None:
+def test_cupy_takes_the_keywords_that_are_given(cupy: Any) -> None:
     for name, keyword in KEYWORDS.items():
         function = found(cupy, name)
         try:

@@ -113,7 +113,7 @@ def test_schedules_write_losses_in_segments(gpu: CupyBackend) -> None:
     assert_same(losses[1].get(), losses[0])
 
 
-def test_gradients(gpu: CupyBackend) -> None:
+def test_gradients_of_device_arrays_are_those_of_the_host(gpu: CupyBackend) -> None:
     rng = np.random.default_rng(0)
     x, w = (rng.normal(size=s).astype(np.float32) for s in ((5, 3), (3, 4)))
     there = put(gpu, x, w)
@@ -186,7 +186,7 @@ def test_a_pullback_on_the_device_is_a_value(gpu: CupyBackend) -> None:
         on_host(g)
 
 
-def test_predictions(gpu: CupyBackend) -> None:
+def test_predictions_of_device_arrays_are_those_of_the_host(gpu: CupyBackend) -> None:
     x, y = digits(samples=70)
     model = mlp()
     trainer = gp.Trainer(model, nn.CrossEntropyLoss(), OPTIMIZERS["sgd"](model.parameters()),
@@ -262,7 +262,7 @@ def test_bad_labels_are_an_error_of_the_run_that_met_them(gpu: CupyBackend) -> N
         gather(*put(gpu, x, np.array([0, len(x)])))
 
 
-def test_dlpack(gpu: CupyBackend) -> None:
+def test_the_host_waits_for_a_library_without_streams(gpu: CupyBackend) -> None:
     """A library that does not say on which stream it works: the host waits for the run."""
     driver = gpu.driver
     assert isinstance(driver, ShimDriver)

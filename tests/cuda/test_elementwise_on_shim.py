@@ -13,7 +13,7 @@ from tolerances import assert_close, assert_same
 
 import gpubp as gp
 from gpubp import ops, optim
-from gpubp.backends.cuda import encode
+from gpubp.backends.cuda.codegen import encode
 from gpubp.backends.cuda.launch import Context, Workspace
 from gpubp.errors import BackendError
 from gpubp.nn import Parameter

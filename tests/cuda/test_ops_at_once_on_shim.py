@@ -108,7 +108,7 @@ def test_every_op_is_tried() -> None:
     assert {name.split()[0] for name in CALLS} | NOT_OF_ARRAYS >= set(ops.__all__)
 
 
-def test_ops(gpu: CupyBackend) -> None:
+def test_each_op_on_device_arrays_is_as_on_the_host(gpu: CupyBackend) -> None:
     host = _operands()
     there = {k: gpu.native(v) for k, v in host.items()}
     for name, call in CALLS.items():
@@ -237,7 +237,7 @@ def test_parameters_as_arguments(gpu: CupyBackend) -> None:
     assert_same(buffer.value, 2 * host["x"])
 
 
-def test_custom_ops(gpu: CupyBackend) -> None:
+def test_custom_ops_take_device_arrays(gpu: CupyBackend) -> None:
     twice = gp.custom_op("twice_at_once", lambda x: x * 2, vjp=lambda g, y, x: g * 2.0)
     x = _operands()["x"]
     found = twice(gpu.native(x))

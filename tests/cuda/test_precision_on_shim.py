@@ -71,7 +71,7 @@ def _backend(precision: str, order: str = "random", processors: int = 4) -> Any:
 
 
 @pytest.mark.parametrize("precision", LOW)
-def test_rounding(precision: str) -> None:
+def test_factors_are_rounded_as_the_precision_says(precision: str) -> None:
     x = _numbers()
     out = gp.compile(lambda a, b: a @ b, backend=_backend(precision))(
         x[:, None], np.ones((1, 1), "f")
@@ -86,7 +86,9 @@ def test_rounding(precision: str) -> None:
 @pytest.mark.parametrize("processors", [1, 132])
 @pytest.mark.parametrize("layout", ["nn", "nt", "tn"])
 @pytest.mark.parametrize("precision", LOW)
-def test_products(precision: str, layout: str, processors: int) -> None:
+def test_products_of_each_precision_are_exact_on_few_bits(
+    precision: str, layout: str, processors: int
+) -> None:
     def product(a: Any, b: Any) -> Any:
         return (a.T if layout[0] == "t" else a) @ (b.T if layout[1] == "t" else b)
 

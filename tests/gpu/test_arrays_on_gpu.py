@@ -72,7 +72,9 @@ def test_the_users_stream_is_respected(non_blocking: bool, cupy: Any, backend: C
 
 
 @pytest.mark.parametrize("library", ["torch", "jax"])
-def test_dlpack(library: str, cupy: Any, backend: CupyBackend) -> None:
+def test_arrays_of_other_libraries_train_alike(
+    library: str, cupy: Any, backend: CupyBackend
+) -> None:
     data = digits(samples=100)
     if library == "torch":
         torch = pytest.importorskip("torch", reason="needs PyTorch")

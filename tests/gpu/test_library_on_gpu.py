@@ -13,7 +13,8 @@ from tolerances import ORACLE, assert_close, assert_product, assert_same
 
 import gpubp as gp
 from gpubp import ops, optim
-from gpubp.backends.cuda import PRECISIONS, CupyBackend, autotune, encode_product, tuning_record
+from gpubp.backends.cuda import PRECISIONS, CupyBackend, autotune, tuning_record
+from gpubp.backends.cuda.codegen import encode_product
 
 STEPS = 50
 
@@ -40,7 +41,7 @@ def _target(precision: str = "float32") -> CupyBackend:
 
 @pytest.mark.parametrize("layout", ["nn", "nt", "tn", "tt"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_layouts(precision: str, layout: str) -> None:
+def test_products_of_every_layout_are_exact(precision: str, layout: str) -> None:
     """Factors with few bits are exact in all precisions."""
 
     def product(a: Any, b: Any) -> Any:
@@ -57,7 +58,7 @@ def test_layouts(precision: str, layout: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FORWARD)
-def test_epilogues(name: str, dtype: str) -> None:
+def test_what_follows_a_product_is_as_numpy_computes_it(name: str, dtype: str) -> None:
     """The second product keeps the first one's result where an epilogue may write."""
 
     def chained(*x: Any) -> Any:
@@ -81,7 +82,7 @@ def test_relu_lets_nan_through() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("make", [lambda p: optim.SGD(p, lr=0.1), optim.Adam])
-def test_updates(make: Any, dtype: str) -> None:
+def test_updates_after_products_are_numpys(make: Any, dtype: str) -> None:
     found = []
     for chosen in (_target(), "numpy"):
         weights = Weights([(33, 65), (3, 2), (400, 700)], 300, dtype)
@@ -93,7 +94,7 @@ def test_updates(make: Any, dtype: str) -> None:
         assert_close(actual, expected)
 
 
-def test_batches() -> None:
+def test_batched_products_are_numpys() -> None:
     rng = np.random.default_rng(0)
     compiled = gp.compile(ops.matmul, backend=_target())
     for first, second in (((7, 5, 3), (7, 3, 4)), ((2, 1, 33, 5), (6, 5, 40)), ((5, 3), (4, 3, 2))):

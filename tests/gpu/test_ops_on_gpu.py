@@ -27,7 +27,7 @@ def test_op_equals_its_reference(row: Row, backend: CupyBackend) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
-def test_strided_operands(row: Row, backend: CupyBackend) -> None:
+def test_strided_operands_give_what_contiguous_ones_give(row: Row, backend: CupyBackend) -> None:
     if row.spec.kind is Kind.RANDOM:
         return  # its one input is a generator's state, read as a whole
     for case in cases(row):
@@ -37,7 +37,9 @@ def test_strided_operands(row: Row, backend: CupyBackend) -> None:
 
 @pytest.mark.parametrize("layout", ["nn", "nt", "tn"])
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16", "float16"])
-def test_products(precision: str, layout: str, backend: CupyBackend) -> None:
+def test_products_of_each_precision_are_exact_on_few_bits(
+    precision: str, layout: str, backend: CupyBackend
+) -> None:
     """Sizes that take every tile and every way to cut k; factors with few bits are exact in all."""
     target = CupyBackend(precision=precision)
 

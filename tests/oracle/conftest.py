@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from registered import BACKENDS
 from tolerances import ORACLE
 
 if TYPE_CHECKING:
     from twin import Twin
 
 
-@pytest.fixture(params=list(itertools.product(ORACLE, ("numpy", "numba"))), ids="-".join)
+@pytest.fixture(params=list(itertools.product(ORACLE, BACKENDS)), ids="-".join)
 def twin(request: pytest.FixtureRequest) -> Iterator[Twin]:
     """torch's default dtype is the models': it keeps scalar state (NAdam's product) in that."""
     import torch

@@ -30,7 +30,7 @@ def _softmax(z):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("classes", [2, 3, 5])
 @pytest.mark.parametrize("absent", [False, True])
-def test_of_several_outputs(seed, classes, absent):
+def test_metrics_of_several_outputs_equal_scikit_learns(seed, classes, absent):
     y, logits = _multi(seed, classes, absent and classes > 2)
     found = logits.argmax(axis=1)
     assert _ours("accuracy", y, logits) == pytest.approx(theirs.accuracy_score(y, found))
@@ -66,7 +66,7 @@ def test_auc_of_several_outputs(seed, probabilities):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("shape", [(80,), (80, 1)])
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])
-def test_of_one_output(seed, shape, dtype):
+def test_metrics_of_one_output_equal_scikit_learns(seed, shape, dtype):
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 2, shape).astype(dtype)
     logits = np.round(rng.normal(size=shape), 1).astype(np.float32)  # with ties
@@ -83,7 +83,7 @@ def test_of_one_output(seed, shape, dtype):
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_of_numbers(outputs):
+def test_regression_metrics_equal_scikit_learns(outputs):
     rng = np.random.default_rng(outputs)
     y = rng.normal(size=(50, outputs))
     found = y + 0.3 * rng.normal(size=y.shape)
@@ -168,7 +168,7 @@ def _expected(true, scores, w, threshold):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("kind", ["classes", "binary", "labels"])
 @pytest.mark.parametrize("seed", range(60))
-def test_random_cases(kind, seed):
+def test_random_classifications_score_as_scikit_learns(kind, seed):
     rng = np.random.default_rng([seed, len(kind)])
     y, outputs, true, scores, w, how, threshold = _drawn(rng, kind)
     if len(true) == 0:
@@ -180,7 +180,7 @@ def test_random_cases(kind, seed):
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("weighted", [False, True])
-def test_random_numbers(seed, weighted):
+def test_random_regressions_score_as_scikit_learns(seed, weighted):
     rng = np.random.default_rng(seed)
     n, outputs = int(rng.integers(2, 30)), int(rng.integers(1, 4))
     y = rng.normal(size=(n, outputs))

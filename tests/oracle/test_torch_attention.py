@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shim_build
+from registered import BACKENDS as HOST_BACKENDS
 from shim_backend import shim_backend
 from tolerances import ORACLE
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.oracle
 
 WIDTH, HEADS, STEPS = 8, 2, 4
 without_compiler = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
-BACKENDS = ["numpy", "numba", pytest.param("cuda", marks=without_compiler)]
+BACKENDS = [*HOST_BACKENDS, pytest.param("cuda", marks=without_compiler)]
 SIZES = [(4, 8, False), (3, 5, True), (1, 1, False), (2, 7, True)]  # batch, length, masked
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 
 import gpubp as gp
 from gpubp import nn, ops, optim
@@ -84,7 +85,7 @@ class _Pair:
             np.testing.assert_allclose(value, theirs[name].numpy(), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_options_that_change_while_training(name: str, groups: int, backend: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 from tolerances import ORACLE
 
 from gpubp import nn, ops, optim
@@ -18,7 +19,6 @@ torch.set_num_threads(1)
 
 pytestmark = pytest.mark.oracle
 
-BACKENDS = ("numpy", "numba")
 DTYPES = tuple(ORACLE)
 
 Pair = tuple[Callable[[str], nn.Module], Callable[[], Any], tuple[int, ...]]

@@ -16,7 +16,6 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'gpubp[o
 
 pytestmark = pytest.mark.oracle
 
-BACKENDS = ("numpy", "numba")
 DTYPES = tuple(ORACLE)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import BACKENDS
 from tolerances import ORACLE
 from twin import BATCH, Twin
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.oracle
 OPTIMIZERS = [("SGD", {"lr": 0.1, "momentum": 0.9}), ("AdamW", {"lr": 0.01})]
 
 
-@pytest.fixture(params=list(itertools.product(("float32", "float64"), ("numpy", "numba"))))
+@pytest.fixture(params=list(itertools.product(("float32", "float64"), BACKENDS)))
 def twin(request: pytest.FixtureRequest) -> Twin:
     return Twin(*request.param)
 
@@ -35,7 +36,9 @@ def twin(request: pytest.FixtureRequest) -> Twin:
     ids=str,
 )
 @pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
-def test_clipping(twin: Twin, name: str, options: dict[str, Any], settings: dict[str, Any]) -> None:
+def test_clipped_gradients_and_updates_equal_torch(
+    twin: Twin, name: str, options: dict[str, Any], settings: dict[str, Any]
+) -> None:
     mine, theirs = twin.optimizers(name, options)
     changed = []
 
@@ -55,7 +58,7 @@ def test_clipping(twin: Twin, name: str, options: dict[str, Any], settings: dict
 
 @pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
 @pytest.mark.parametrize("settings", [{}, {"max_grad_norm": 0.2}], ids=str)
-def test_accumulation(
+def test_accumulated_batches_equal_torchs_large_one(
     twin: Twin, name: str, options: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     """As torch with one large batch; the last group of an epoch has fewer batches and samples."""
@@ -87,7 +90,7 @@ def test_accumulation(
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.999, 0.0])
-def test_average_of_weights(twin: Twin, decay: float) -> None:
+def test_averages_of_weights_equal_torch(twin: Twin, decay: float) -> None:
     mine, theirs = twin.optimizers("SGD", {"lr": 0.1, "momentum": 0.9})
     average = torch.optim.swa_utils.AveragedModel(
         twin.other, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay)

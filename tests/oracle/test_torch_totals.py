@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from loss_cases import IGNORED, SOFT, WEIGHT, N, X, Y
+from registered import BACKENDS
 
 from gpubp import nn, ops, optim
 from gpubp.runtime.step import compile_step
@@ -44,7 +45,7 @@ def _twins(name, kw):
     return ours, theirs, getattr(nn, name)(**kw), getattr(torch.nn, name)(**given)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES)
 def test_groups_of_batches_are_torchs_large_batches(case, backend):
     """Adam over groups of 12 samples in batches of 4; the last group has 11."""
@@ -66,7 +67,7 @@ def test_groups_of_batches_are_torchs_large_batches(case, backend):
     assert together(step.totals) == pytest.approx(expected, rel=1e-7)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_batch_of_ignored_labels_steps_as_torchs_does(backend):
     """Its loss is NaN and its gradient 0 in both, so momentum goes on."""
     y = np.where((np.arange(N) >= 8) & (np.arange(N) < 16), -100, Y)

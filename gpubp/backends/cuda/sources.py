@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from gpubp.backends.cuda.codegen.formulas import header
 from gpubp.backends.cuda.drivers.base import Driver
 from gpubp.backends.cuda.launch import Launch
 
@@ -21,7 +22,12 @@ _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
 @cache
 def read(name: str) -> str:
-    """A file of `kernels/`: from the installed package, or beside it in a checkout."""
+    """A file of `kernels/`: from the installed package, or beside it in a checkout.
+
+    One is no file: "formulas.cuh" is printed from the ops' formulas.
+    """
+    if name == "formulas.cuh":
+        return header()
     try:
         return resources.files("gpubp.kernels").joinpath(name).read_text()
     except (ModuleNotFoundError, FileNotFoundError):

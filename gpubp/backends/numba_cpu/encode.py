@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, op_words, place
 from gpubp.backends.numba_cpu.encode_matmul import encode_matmul
-from gpubp.backends.numba_cpu.gathered import Gathered
+from gpubp.backends.numba_cpu.gathered import Gathered, find_gathered
 from gpubp.backends.numba_cpu.opcodes import DTYPE_CODES
 from gpubp.compiler.group import arithmetic
-from gpubp.compiler.program import Operand, Part
-from gpubp.compiler.views import c_strides, split_axes
+from gpubp.compiler.program import Operand, Part, Program
+from gpubp.compiler.views import split_axes
+from gpubp.core.strided import c_strides
 from gpubp.errors import BackendError, VerificationError
 
 CROSS_BYTES = 16384
@@ -65,6 +66,18 @@ def encode(
     if part.kernel != "custom":  # whose function finds its operands itself
         _require_outputs(part, encoded)
     return encoded
+
+
+def encoded_parts(program: Program) -> list[EncodedPart | None]:
+    """Every part of a program, in order; None for one that has nothing to do.
+
+    The address table has a word for each buffer, then one for each resident input, then the index
+    order.
+    """
+    resident = len(program.buffers)
+    order = resident + (len(program.input_types) if program.batched else 0)
+    gathered = find_gathered(program, resident, order)
+    return [encode(part, resident, order, gathered) for part in program.parts]
 
 
 def _require_outputs(part: Part, encoded: EncodedPart) -> None:
@@ -163,8 +176,13 @@ def _rowwise(part: Part) -> EncodedPart:
     compute = part.body[0]
     columns = compute.shape[-1]
     rows = math.prod(compute.shape) // columns
-    code = [columns, rows // max(part.rows, 1), int(compute.spec.name == "log_softmax")]
-    code += place(part.inputs[compute.args[0]]) + place(part.outputs[0][1])
+    code = words.SOFTMAX.pack(
+        columns=columns,
+        per_row=rows // max(part.rows, 1),
+        logarithm=int(compute.spec.name == "log_softmax"),
+        source=place(part.inputs[compute.args[0]]),
+        out=place(part.outputs[0][1]),
+    )
     return EncodedPart(f"softmax_{compute.dtype.name}", code, 0, [])
 
 
@@ -190,8 +208,19 @@ def _cross_entropy(part: Part) -> EncodedPart:
             loss = place(out)
     size = logits.dtype.itemsize
     block = min(64, max(32, CROSS_BYTES // (columns * size) // 8 * 8))  # rows turned together
-    code = [columns, rows // max(part.rows, 1), what, labels.dtype.itemsize, step, block]
-    code += [*place(logits), *place(labels), *cotangent, *loss, *gradient]
+    code = words.CROSS_ENTROPY.pack(
+        columns=columns,
+        per_row=rows // max(part.rows, 1),
+        what=what,
+        label_bytes=labels.dtype.itemsize,
+        cotangent_step=step,
+        block=block,
+        logits=place(logits),
+        labels=place(labels),
+        cotangent=cotangent,
+        loss=loss,
+        gradient=gradient,
+    )
     scratch = block * (16 + (columns + 2) * size)
     return EncodedPart(f"cross_entropy_{logits.dtype.name}", code, scratch, [])
 
@@ -200,11 +229,14 @@ def _load_batch(part: Part, resident: int, order: int) -> EncodedPart:
     _, out = part.outputs[0]
     nbytes = math.prod(out.shape[1:]) * out.dtype.itemsize
     source = resident + part.body[0].attrs["input"]
-    return EncodedPart("load_batch", [nbytes, order, 0, source, 0, *place(out)], 0, [])
+    code = words.LOAD_BATCH.pack(
+        row_bytes=nbytes, order=(order, 0), source=(source, 0), out=place(out)
+    )
+    return EncodedPart("load_batch", code, 0, [])
 
 
-def _indexed(part: Part) -> tuple[list[int], Operand, Operand, Operand]:
-    """Sizes shared by gather and scatter_add, and (data or updates, indices, output)."""
+def _indexed(part: Part) -> tuple[dict[str, int], int, Operand, Operand, Operand]:
+    """Words shared by gather and scatter_add, and (inner, data or updates, indices, output)."""
     compute = part.body[0]
     data, indices = (part.inputs[i] for i in compute.args)
     out = part.outputs[0][1]
@@ -212,20 +244,28 @@ def _indexed(part: Part) -> tuple[list[int], Operand, Operand, Operand]:
     indexed = data.shape if compute.spec.name == "gather" else out.shape
     outer, inner = math.prod(indexed[:axis]), math.prod(indexed[axis + 1 :])
     count = math.prod(indices.shape)
-    return [outer, indexed[axis], count, inner], data, indices, out
+    shared = {"outer": outer, "size": indexed[axis], "count": count}
+    return shared | {"index_bytes": indices.dtype.itemsize}, inner, data, indices, out
 
 
 def _gather(part: Part) -> EncodedPart:
-    sizes, data, indices, out = _indexed(part)
-    sizes[3] *= data.dtype.itemsize
-    per_row = sizes[2] // part.rows if part.rows else 0
-    code = [*sizes, indices.dtype.itemsize, per_row, *place(data), *place(indices), *place(out)]
+    shared, inner, data, indices, out = _indexed(part)
+    code = words.GATHER.pack(
+        **shared,
+        inner_bytes=inner * data.dtype.itemsize,
+        per_row=shared["count"] // part.rows if part.rows else 0,
+        data=place(data),
+        indices=place(indices),
+        out=place(out),
+    )
     return EncodedPart("gather", code, 0, [])
 
 
 def _scatter_add(part: Part) -> EncodedPart:
-    sizes, updates, indices, out = _indexed(part)
-    code = [*sizes, indices.dtype.itemsize, 0, *place(updates), *place(indices), *place(out)]
+    shared, inner, updates, indices, out = _indexed(part)
+    code = words.SCATTER_ADD.pack(
+        **shared, inner=inner, updates=place(updates), indices=place(indices), out=place(out)
+    )
     return EncodedPart(f"scatter_add_{out.dtype.name}", code, 0, [])
 
 
@@ -235,10 +275,17 @@ def _concat(part: Part) -> EncodedPart:
     axis, size = compute.attrs["axis"], out.dtype.itemsize
     outer = math.prod(out.shape[:axis])
     joined = math.prod(out.shape[axis:]) * size
-    code = [len(compute.args), outer // max(part.rows, 1), joined, *place(out)]
+    code = words.CONCAT.pack(
+        inputs=len(compute.args),
+        per_row=outer // max(part.rows, 1),
+        row_bytes=joined,
+        out=place(out),
+    )
     for i in compute.args:
         operand = part.inputs[i]
-        code += [math.prod(operand.shape[axis:]) * size, *place(operand)]
+        code += words.JOINED.pack(
+            bytes=math.prod(operand.shape[axis:]) * size, source=place(operand)
+        )
     return EncodedPart("concat", code, 0, [])
 
 
@@ -249,9 +296,16 @@ def _unslice(part: Part) -> EncodedPart:
     strides = c_strides(out.shape)
     size = out.dtype.itemsize
     first = sum(a * s for a, s in zip(starts, strides))
-    code = [math.prod(out.shape) * size, size, len(out.shape), *place(source), *place(out), first]
+    code = words.UNSLICE.pack(
+        bytes=math.prod(out.shape) * size,
+        item=size,
+        ndim=len(out.shape),
+        source=place(source),
+        out=place(out),
+        first=first,
+    )
     for n, step, stride in zip(source.shape, steps, strides):
-        code += [n, step * stride]
+        code += words.SLICED.pack(size=n, step=step * stride)
     return EncodedPart("unslice", code, 0, [])
 
 

@@ -57,8 +57,7 @@ def functor_name(compute: Compute, dtype: str) -> str:
         if target in ("int64", "int32", "bool"):
             return {"int64": "cast_integer", "int32": "cast_int32", "bool": "cast_truth"}[target]
         return "cast_float32" if target == "float32" and dtype == "float64" else "cast_same"
-    if name in ("gelu", "gelu_grad"):
-        name = f"{name}_{compute.attrs['approximate']}"
+    name = compute.spec.formula_name(compute.attrs)
     if name not in FUNCTORS:
         raise BackendError(f"the CPU backend has no kernel for the elementwise op {name!r}.")
     if dtype == "int64" and not FUNCTORS[name].integer:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from gpubp.backends.base import Feed
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.custom import CustomCall
-from gpubp.backends.numba_cpu.encode import EncodedPart, encode
-from gpubp.backends.numba_cpu.gathered import find_gathered
+from gpubp.backends.numba_cpu.encode import EncodedPart, encoded_parts
 from gpubp.backends.numba_cpu.objects import addresses
 from gpubp.backends.numba_cpu.pace import Pace
 from gpubp.compiler.program import Part, Program, equal_bounds
@@ -29,18 +28,16 @@ class Loaded:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.residents = len(program.input_types) if program.batched else 0
-        resident = len(program.buffers)
-        order = resident + self.residents
-        self.row = order + 1
+        self.row = len(program.buffers) + self.residents + 1
         self.customs: list[CustomCall] = []
         self.record_of_part: list[int] = []
         parts: list[tuple[EncodedPart, Part, bool]] = []
-        gathered = find_gathered(program, resident, order)
+        encoded_in_order = iter(encoded_parts(program))
         sync = False
         for instruction in program.instructions:
             sync = sync or instruction.sync  # kept if the instruction turns out to be empty
             for part in instruction.parts:
-                encoded = encode(part, resident, order, gathered)
+                encoded = next(encoded_in_order)
                 self.record_of_part.append(-1 if encoded is None else len(parts))
                 if encoded is None:
                     continue
@@ -58,7 +55,7 @@ class Loaded:
         """Put all code into one array and make the records of the run loop."""
         names = {p.kernel for p, _, _ in parts}
         names |= {name for p, _, _ in parts for _, name in p.needs}
-        found = addresses(names | {"loop"})
+        found = addresses(names | {"loop", "lead", "serve"})
         starts = np.cumsum([0] + [len(p.words) for p, _, _ in parts])
         for encoded, _, _ in parts:
             for word, name in encoded.needs:

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpubp.backends.base import Feed, Roof
 from gpubp.compiler.program import Buffer, Compute, Instruction, Operand, Part, Program
-from gpubp.compiler.views import c_strides
+from gpubp.core.strided import c_strides
 from gpubp.ops.spec import FLOAT32, SPECS
 
 SIDE = 192  # three matrices, 442 kB: they fit most second-level caches; edges and calls are hidden

@@ -1,33 +1,79 @@
 """The layout of encoded parts: which int64 word means what. Encoder and kernels share it.
 
 A part's code is a list of int64 words. Operands name a buffer (a row of the table of addresses) and
-a byte offset in it. Float attributes are stored by their bits.
+a byte offset in it. Float attributes are stored by their bits. Each layout is a `Layout`: kernels
+read its positions as constants, encoders fill it in by name, and `disassemble` prints it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 STRIP_BYTES = 4096
 ALIGN = 64
 
-# Elementwise chain: header, then reg homes, inputs, ops, outputs.
-CHAIN_INPUTS = 0  # how many
-CHAIN_OPS = 1
-CHAIN_OUTPUTS = 2
-CHAIN_NDIM = 3  # of the collapsed iteration space
-CHAIN_REGS = 4
-CHAIN_STRIPS = 5  # byte offset of the strip memory in the scratch
-CHAIN_STEP = 6  # elements a strip: whole rows where an operand repeats with each row
-CHAIN_RUN_OPS = 7  # address of the kernel that runs the ops on one strip
-CHAIN_DIMS = 8  # as many words as dimensions; the header ends after them
 
-# A register's home: a strip number, or -1 if inputs or outputs point it at memory.
-INPUT_REG = 0
-INPUT_MODE = 1
-INPUT_DTYPE = 2
-INPUT_BUFFER = 3
-INPUT_OFFSET = 4
-INPUT_SIZE = 5  # bytes an element
-INPUT_STRIDES = 6  # as many words as dimensions; the input ends after them
+class Layout:
+    """Consecutive words with names: `Layout("m n a@ spare:2")` is m, n, a place, and two more.
+
+    `layout["a"]` is the position of a's first word, `len(layout)` the number of all words. A name
+    that ends in @ is a place: the number of a buffer, and a byte offset in it.
+
+    Attributes:
+        fields: (first word, how many) of each name.
+        places: which of them are places.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.fields: dict[str, tuple[int, int]] = {}
+        self.places: set[str] = set()
+        at = 0
+        for item in text.split():
+            name, _, many = item.removesuffix("@").partition(":")
+            width = 2 if item.endswith("@") else int(many or 1)
+            if item.endswith("@"):
+                self.places.add(name)
+            self.fields[name] = at, width
+            at += width
+        self._size = at
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, name: str) -> int:
+        return self.fields[name][0]
+
+    def pack(self, **values: int | Sequence[int]) -> list[int]:
+        """The words; those of names that are not given are 0.
+
+        Raises:
+            ValueError: a name was given more or fewer words than it has.
+        """
+        code = [0] * self._size
+        for name, value in values.items():
+            first, width = self.fields[name]
+            given = [value] if isinstance(value, int) else list(value)
+            if len(given) != width:
+                raise ValueError(f"{name} has {width} words, but {len(given)} were given.")
+            code[first : first + width] = given
+        return code
+
+
+# Elementwise chain: header, then reg homes, inputs, ops, outputs. `strips`: byte offset of the
+# strip memory in the scratch; `step`: elements a strip, whole rows where an operand repeats with
+# each row; `run_ops`: address of the kernel that runs the ops on one strip. As many words as
+# dimensions of the collapsed iteration space follow; the header ends after them.
+CHAIN = Layout("inputs ops outputs ndim regs strips step run_ops")
+CHAIN_INPUTS, CHAIN_OPS, CHAIN_OUTPUTS = CHAIN["inputs"], CHAIN["ops"], CHAIN["outputs"]
+CHAIN_NDIM, CHAIN_REGS, CHAIN_STRIPS = CHAIN["ndim"], CHAIN["regs"], CHAIN["strips"]
+CHAIN_STEP, CHAIN_RUN_OPS, CHAIN_DIMS = CHAIN["step"], CHAIN["run_ops"], len(CHAIN)
+
+# A register's home: a strip number, or -1 if inputs or outputs point it at memory. `item`: bytes an
+# element. As many strides as dimensions follow; the input ends after them.
+INPUT = Layout("reg mode dtype at@ item")
+INPUT_REG, INPUT_MODE, INPUT_DTYPE = INPUT["reg"], INPUT["mode"], INPUT["dtype"]
+INPUT_BUFFER, INPUT_OFFSET = INPUT["at"], INPUT["at"] + 1
+INPUT_SIZE, INPUT_STRIDES = INPUT["item"], len(INPUT)
 
 MODE_DIRECT = 0  # contiguous and of the chain's own type: read in place
 MODE_TILE = 1  # the value that the kernel around the chain has just made
@@ -36,21 +82,16 @@ MODE_SCALAR = 3  # one element, copied into a strip once
 MODE_STRIDED = 4  # anything else: each strip is gathered and converted
 MODE_PERIODIC = 5  # the same in every strip, which holds whole rows: gathered once
 
-OP_CODE = 0
-OP_DST = 1
-OP_ARGS = 2  # five registers
-OP_P = 7
-OP_Q = 8
-OP_EXTRA = 9  # rounding of a scalar op, stream of a random one
-OP_WORDS = 10
+# `args`: five registers; `p`, `q`: attributes; `extra`: how a scalar op rounds, a random stream.
+OP = Layout("code dst args:5 p q extra")
+OP_CODE, OP_DST, OP_ARGS, OP_P, OP_Q = OP["code"], OP["dst"], OP["args"], OP["p"], OP["q"]
+OP_EXTRA, OP_WORDS = OP["extra"], len(OP)
 OF_INTEGERS = 8  # added to the extra of a scalar op that is done in int64
 
-OUTPUT_REG = 0
-OUTPUT_DTYPE = 1
-OUTPUT_BUFFER = 2
-OUTPUT_OFFSET = 3
-OUTPUT_DIRECT = 4  # ops write it in place
-OUTPUT_WORDS = 5
+OUTPUT = Layout("reg dtype at@ direct")  # direct: ops write it in place
+OUTPUT_REG, OUTPUT_DTYPE = OUTPUT["reg"], OUTPUT["dtype"]
+OUTPUT_BUFFER, OUTPUT_OFFSET = OUTPUT["at"], OUTPUT["at"] + 1
+OUTPUT_DIRECT, OUTPUT_WORDS = OUTPUT["direct"], len(OUTPUT)
 
 # Register tiles, see `kernels.microkernel`: what follows the product, and the parameters.
 # Those from "bias_sigmoid" on are there for float32 only.
@@ -75,39 +116,63 @@ def epilogues(dtype: str) -> tuple[str, ...]:
 
 
 # Matrix product: C[b] = A[b] @ B[b], then an epilogue in registers, or a chain over blocks of C.
-MM_M, MM_N, MM_K, MM_BATCH = 0, 1, 2, 3
-MM_A, MM_B, MM_C = 4, 10, 16  # each: buffer, byte offset, row, column, batch stride (bytes), spare
-MM_C_SCRATCH = 22  # 1: C lives in scratch only
-MM_CHAIN = 23  # word offset of the chain, 0: none
-MM_PACK = 24  # copy B into panels: 1 block by block, 2 all of it
-MM_BLOCK = 25  # rows a block
-MM_COLUMNS = 26  # columns a block
-MM_SCRATCH_C, MM_SCRATCH_B, MM_SCRATCH_A, MM_SCRATCH_CHAIN = 27, 28, 29, 30  # byte offsets
-MM_CHAIN_KERNEL = 31  # address of the chain kernel
-MM_PACK_A = 32  # 1: copy strips of A
-MM_TILES = 33  # address of the table of tiles
-MM_EPILOGUE = 34  # position in EPILOGUES
-MM_BIAS = 35  # buffer (-1: none), byte offset
-MM_STATE = 37  # twice: buffer (-1: none), byte offset
-# TILE_MAX_NUMBERS times: buffer (-1: none, the number is static), byte offset, static bits
-MM_NUMBERS = 41
-MM_A_ORDER = MM_NUMBERS + 3 * TILE_MAX_NUMBERS  # buffer: rows of A are read by it; -1: in turn
-MM_B_ORDER = MM_A_ORDER + 1  # the same of B
-MM_BY_COLUMNS = MM_B_ORDER + 1  # 1: workers share columns
-MM_WORDS = MM_BY_COLUMNS + 1
+# Strides of rows, columns and batches are in bytes. `c_scratch`: 1, C lives in scratch only.
+# `chain`: word offset of the chain, 0: none. `pack`: copy B into panels, 1 block by block, 2 all
+# of it. `block`, `columns`: rows and columns a block. `scratch_*`: byte offsets. `chain_kernel`,
+# `tiles`: addresses of the chain kernel and of the table of tiles. `pack_a`: 1, copy strips of A.
+# `epilogue`: position in EPILOGUES, 0: nothing follows. `bias`, `state`, `number`: buffer -1 says
+# that there is none; a number is static then, with these bits. `a_order`: the buffer by which rows
+# of A are read, -1: in turn; `b_order` the same of B. `by_columns`: 1, workers share columns.
+_MATRICES = " ".join(f"{x}@ {x}_row {x}_column {x}_batch {x}_spare" for x in "abc")
+_NUMBERS = " ".join(f"number{i}@ bits{i}" for i in range(TILE_MAX_NUMBERS))
+MM = Layout(
+    f"m n k batch {_MATRICES} c_scratch chain pack block columns scratch_c scratch_b scratch_a "
+    f"scratch_chain chain_kernel pack_a tiles epilogue bias@ state0@ state1@ {_NUMBERS} "
+    "a_order b_order by_columns"
+)
+MM_M, MM_N, MM_K, MM_BATCH = MM["m"], MM["n"], MM["k"], MM["batch"]
+MM_A, MM_B, MM_C = MM["a"], MM["b"], MM["c"]
+MM_C_SCRATCH, MM_CHAIN, MM_PACK = MM["c_scratch"], MM["chain"], MM["pack"]
+MM_BLOCK, MM_COLUMNS = MM["block"], MM["columns"]
+MM_SCRATCH_C, MM_SCRATCH_B, MM_SCRATCH_A = MM["scratch_c"], MM["scratch_b"], MM["scratch_a"]
+MM_SCRATCH_CHAIN, MM_CHAIN_KERNEL = MM["scratch_chain"], MM["chain_kernel"]
+MM_PACK_A, MM_TILES, MM_EPILOGUE = MM["pack_a"], MM["tiles"], MM["epilogue"]
+MM_BIAS, MM_STATE, MM_NUMBERS = MM["bias"], MM["state0"], MM["number0"]
+MM_A_ORDER, MM_B_ORDER = MM["a_order"], MM["b_order"]
+MM_BY_COLUMNS, MM_WORDS = MM["by_columns"], len(MM)
 A_COPIED = 8  # elements of A that are copied at once; no strip has more rows
 
-# Reduction over the middle of (outer, red, inner).
-RED_OP, RED_RED, RED_INNER, RED_PER_ROW = 0, 1, 2, 3
-RED_MEAN = 4  # 1: the sum is divided by the number of its terms
-RED_IN, RED_OUT = 5, 7  # each: buffer, byte offset
-RED_IN_DTYPE, RED_OUT_SCRATCH, RED_PROLOGUE, RED_EPILOGUE = 9, 10, 11, 12
-RED_CHAIN_KERNEL = 13  # address of the chain kernel
-RED_OUT_DTYPE = 14  # of the stored output
-RED_STEP = 15  # elements from a row of `inner` to the next, which may be farther than `inner`
-RED_WORDS = 16
+# Reduction over the middle of (outer, red, inner). `mean`: 1, the sum is divided by the number of
+# its terms. `prologue`, `epilogue`: word offsets of chains, `chain_kernel` the address that runs
+# them. `out_dtype`: of the stored output. `step`: elements from a row of `inner` to the next, which
+# may be farther than `inner`.
+RED = Layout(
+    "op red inner per_row mean in@ out@ in_dtype out_scratch prologue epilogue chain_kernel "
+    "out_dtype step"
+)
+RED_OP, RED_RED, RED_INNER, RED_PER_ROW = RED["op"], RED["red"], RED["inner"], RED["per_row"]
+RED_MEAN, RED_IN, RED_OUT, RED_IN_DTYPE = RED["mean"], RED["in"], RED["out"], RED["in_dtype"]
+RED_OUT_SCRATCH, RED_PROLOGUE = RED["out_scratch"], RED["prologue"]
+RED_EPILOGUE, RED_CHAIN_KERNEL = RED["epilogue"], RED["chain_kernel"]
+RED_OUT_DTYPE, RED_STEP, RED_WORDS = RED["out_dtype"], RED["step"], len(RED)
 RED_CODES = {"sum": 0, "max": 1, "min": 2, "argmax": 3, "argmin": 4}
 RED_BLOCK = 256  # outputs at a time
+
+# Kernels of one op each. After CONCAT stands a JOINED for each input, after UNSLICE a SLICED for
+# each axis; after SCALAR stand inputs (SCALAR_INPUT), ops (OP) and outputs (SCALAR_OUTPUT).
+SOFTMAX = Layout("columns per_row logarithm source@ out@")
+CROSS_ENTROPY = Layout(
+    "columns per_row what label_bytes cotangent_step block logits@ labels@ cotangent@ loss@ "
+    "gradient@"
+)
+LOAD_BATCH = Layout("row_bytes order@ source@ out@")
+GATHER = Layout("outer size count inner_bytes index_bytes per_row data@ indices@ out@")
+SCATTER_ADD = Layout("outer size count inner index_bytes spare updates@ indices@ out@")
+CONCAT, JOINED = Layout("inputs per_row row_bytes out@"), Layout("bytes source@")
+UNSLICE, SLICED = Layout("bytes item ndim source@ out@ first"), Layout("size step")
+CUSTOM = Layout("address")
+SCALAR, SCALAR_INPUT = Layout("inputs ops outputs"), Layout("dtype source@")
+SCALAR_OUTPUT = Layout("value dtype out@")
 
 # What is looked at before any work, see `kernels.loop`.
 CHECK_WHAT, CHECK_ADDRESS, CHECK_OFFSET, CHECK_COUNT, CHECK_STRIDE, CHECK_LIMIT = range(6)

@@ -16,7 +16,7 @@ from gpubp.backends.cuda.codegen.encode_reduce import reduce
 from gpubp.backends.cuda.codegen.writer import Index, Writer, ctype_of
 from gpubp.backends.cuda.launch import THREADS, AnyLaunch, Context, Launch, simple, source
 from gpubp.compiler.program import Operand, Part
-from gpubp.compiler.views import c_strides
+from gpubp.core.strided import c_strides
 from gpubp.errors import BackendError, VerificationError
 
 _UNITS = {16: "int4", 8: "gp::i64", 4: "int", 1: "char"}

@@ -20,8 +20,9 @@ from gpubp.backends.cuda.launch import AnyLaunch, Context, ProductLaunch
 from gpubp.backends.cuda.products import ALIGNED, Addresses, Matrix, Plan, Problem
 from gpubp.backends.epilogues import find_epilogue
 from gpubp.compiler.program import Compute, Operand, Part
-from gpubp.compiler.views import c_strides, matrix_batch_stride
+from gpubp.compiler.views import matrix_batch_stride
 from gpubp.core import Shape
+from gpubp.core.strided import c_strides
 from gpubp.ops.spec import SPECS
 
 # Operations (2 m n k) from which the library is tried beside our own kernels. The choice between

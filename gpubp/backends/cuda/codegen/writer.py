@@ -7,7 +7,6 @@ depends on the structure of a part alone, and one compiled source serves every s
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -24,22 +23,6 @@ CTYPES = {
     "float32": "float",
     "float64": "double",
 }
-# Attributes of elementwise ops, in the order of the functor's arguments.
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "clip": ("low", "high"),
-    "leaky_relu": ("slope",),
-    "leaky_relu_grad": ("slope",),
-    "elu": ("alpha",),
-    "elu_grad": ("alpha",),
-    "softplus": ("beta", "threshold"),
-    "softplus_grad": ("beta", "threshold"),
-    "ema": ("decay",),
-    "ema_square": ("decay",),
-    "momentum_update": ("momentum", "dampening"),
-    "adam_update": ("eps",),
-}
-_ABSENT = {"low": -math.inf, "high": math.inf}
-
 # Where an operand's buffer is: (address, None) if it stays, (bytes into it, table entry) if not.
 Locate = Callable[[int], tuple[int, int | None]]
 
@@ -322,11 +305,14 @@ def _call(writer: Writer, position: int, compute: Compute, args: Sequence[str], 
         raise BackendError(f"the CUDA backend cannot compute {name} inside another kernel.")
     if name == "cast":
         return f"gp::cast<{dtype}>({args[0]})"
-    if name in ("gelu", "gelu_grad"):
-        name = f"{name}_{compute.attrs['approximate']}"
-    numbers = []
-    for attribute in ATTRIBUTES.get(compute.spec.name, ()):
-        value = compute.attrs[attribute]
-        value = _ABSENT[attribute] if value is None else value
-        numbers.append(writer.params.add(f"{attribute}{position}", float(value), "double"))
-    return f"gp::{name}({', '.join([*args, *numbers])})"
+    name = compute.spec.formula_name(compute.attrs)
+    formula = compute.spec.formulas().get(name)
+    if formula is None:
+        raise BackendError(f"the CUDA backend has no formula of the elementwise op {name!r}.")
+    numbers = [
+        writer.params.add(f"{letter}{position}", float(value), "double")
+        for letter, value in zip("pq", formula.attrs(compute.attrs))
+    ]
+    # The type is given: conditions and what is chosen by them may be booleans beside numbers.
+    kind = compute.dtype if not formula.truth else writer.part.type_of(compute.args[0])[1]
+    return f"gp::{name}<{ctype_of(kind)}>({', '.join([*args, *numbers])})"

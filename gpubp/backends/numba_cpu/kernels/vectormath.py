@@ -123,30 +123,34 @@ class VectorMath:
         some = builder.icmp_unsigned("!=", builder.bitcast(far, lanes), lanes(0))
         before = builder.block
         with builder.if_then(some, likely=False):
-            mixed = builder.select(far, tail(self._at_least(fastmath.TAIL_END, x)), near)
+            mixed = builder.select(far, tail(x), near)
             inside = builder.block
         result = builder.phi(self.vector)
         result.add_incoming(near, before)
         result.add_incoming(mixed, inside)
         return result
 
-    def _density(self, x: Any) -> tuple[Any, Any, Any]:
-        """The normal density at x, 1 / x^2, and -GELU / density there, for x far below 0."""
+    def _density(self, x: Any) -> tuple[Any, Any, Any, Any]:
+        """For x far below 0: x in bounds, the normal density there, 1 / x^2, -GELU / density."""
         builder = self.builder
+        x = self._at_least(fastmath.TAIL_END, x)
         z = builder.fmul(x, x)
         lost = self.fma(x, x, builder.fneg(z))  # of x^2: as large as the exponent's rounding
         kept = self.fma(lost, self.constant(-0.5), self.constant(1.0))
         density = self.exp_below(builder.fmul(z, self.constant(-0.5)))
         density = builder.fmul(builder.fmul(kept, self.constant(_DENSITY)), density)
         w = builder.fdiv(self.constant(1.0), z)
-        return density, w, self._polynomial(w, fastmath.RATIO)
+        return x, density, w, self._polynomial(w, fastmath.RATIO)
 
     def _gelu_tail(self, x: Any) -> Any:
-        density, _, ratio = self._density(x)
-        return self.builder.fneg(self.builder.fmul(density, ratio))
+        """x times the distribution function, which is density ratio / |x|; NaN at -infinity."""
+        builder = self.builder
+        bounded, density, w, ratio = self._density(x)
+        inverse = builder.fneg(builder.fmul(bounded, w))
+        return builder.fmul(x, builder.fmul(inverse, builder.fmul(density, ratio)))
 
     def _gelu_slope_tail(self, x: Any) -> Any:
         """x density + GELU / x."""
-        density, w, ratio = self._density(x)
+        x, density, w, ratio = self._density(x)
         rest = self.fma(self.builder.fneg(ratio), w, self.constant(1.0))
         return self.builder.fmul(self.builder.fmul(x, rest), density)

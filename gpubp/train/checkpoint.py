@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,84 +22,59 @@ from gpubp.errors import CheckpointError, GpubpError
 from gpubp.ops.random import default_generator
 from gpubp.train import modelfile, tensorfile
 from gpubp.train.modelfile import CHECKPOINT, PREFIX, VERSION
+from gpubp.train.run import Run
 from gpubp.train.tensorfile import Path_, Tensors
+from gpubp.train.train_state import Pending, TrainState
 
-if TYPE_CHECKING:
-    from gpubp.train.trainer import Trainer
-
-# Reasons to stop that a resumed run does not inherit.
-PASSING = ("interrupted", "max_steps", "max_time")
-_PARTS = (
-    "optimizer", "slots", "losses", "scheduler", "callbacks", "history", "rng", "generator", "ema",
-    "loss_scale", "made",
-)  # fmt: skip
-_NUMBERS = ("epoch", "steps", "position", "fit_start", "fit_steps", "fit_facts", "stop_reason")
+# What a file holds beside the fields of `TrainState`.
+_PARTS = ("optimizer", "slots", "scheduler", "callbacks", "generator", "ema", "loss_scale")
 
 
-@dataclass
-class Pending:
-    """State that was read, and waits for what it belongs to.
-
-    Attributes:
-        slots: values for the slots that the compiled step writes.
-        callbacks: (class name, state) of each callback.
-    """
-
-    slots: list[NDArray[Any]]
-    callbacks: list[Any]
-
-
-def save(trainer: Trainer, path: Path_, extra: Mapping[str, Any] | None = None) -> None:
+def save(run: Run, path: Path_, extra: Mapping[str, Any] | None = None) -> None:
     """Write the state; see `Trainer.save`."""
     tensors: Tensors = {}
-    with own_weights(trainer):
-        record = packed(trainer, extra, tensors)
+    with own_weights(run):
+        record = packed(run, extra, tensors)
     tensorfile.write(path, tensors, record)
 
 
-def own_weights(trainer: Trainer) -> AbstractContextManager[None]:
+def own_weights(run: Run) -> AbstractContextManager[None]:
     """While open, parameters hold their own weights, inside `ema.apply()` too."""
-    return nullcontext() if trainer.ema is None else trainer.ema.own_weights()
+    return nullcontext() if run.ema is None else run.ema.own_weights()
 
 
-def packed(trainer: Trainer, extra: Mapping[str, Any] | None, tensors: Tensors) -> dict[str, Any]:
+def packed(run: Run, extra: Mapping[str, Any] | None, tensors: Tensors) -> dict[str, Any]:
     """The record of a state; its arrays go to `tensors`.
 
     Raises:
         CheckpointError: something that cannot be saved.
     """
-    tensors.update({PREFIX + k: v for k, v in trainer.model.state_dict().items()})
-    scale, average = trainer.step.settings.loss_scale, trainer.ema
+    tensors.update({PREFIX + k: v for k, v in run.model.state_dict().items()})
+    scale, average = run.step.settings.loss_scale, run.ema
     parts = {
-        "optimizer": trainer.optimizer.state_dict(),
-        "slots": _values(trainer),
-        "losses": np.concatenate(trainer.losses) if trainer.losses else np.zeros((0, 1, 2)),
-        "scheduler": _of_schedule(trainer.scheduler),
+        "optimizer": run.optimizer.state_dict(),
+        "slots": _values(run),
+        "scheduler": _of_schedule(run.scheduler),
         "ema": None if average is None else average.state_dict(),
         "loss_scale": None if scale is None else scale.state_dict(),
-        "made": trainer.made,
-        "callbacks": _callbacks(trainer),
-        "history": _whole_epochs(trainer),
-        "rng": _order_state(trainer),
+        "callbacks": _callbacks(run),
         "generator": [int(n) for n in default_generator.state.value],
-        **{name: getattr(trainer, name) for name in _NUMBERS},
+        **run.state.state_dict(),
     }
-    if trainer.stop_reason in PASSING:
-        parts["stop_reason"] = None
     return {
         "kind": CHECKPOINT,
         "version": VERSION,
-        "model": modelfile.structure_of(trainer.model),
+        "model": modelfile.structure_of(run.model),
         "extra": tensorfile.pack(dict(extra or {}), {}, "extra"),
         "trainer": {name: tensorfile.pack(value, tensors, name) for name, value in parts.items()},
     }
 
 
-def check_savable(trainer: Trainer, extra: Mapping[str, Any] | None) -> None:
+def check_savable(run: Run, extra: Mapping[str, Any] | None) -> None:
     """Raise CheckpointError for what the user brings, and a file cannot hold."""
     for name, value in (
-        ("scheduler", _of_schedule(trainer.scheduler)),
-        ("callbacks", _callbacks(trainer)),
+        ("scheduler", _of_schedule(run.scheduler)),
+        ("callbacks", _callbacks(run)),
         ("extra", dict(extra or {})),
     ):
         tensorfile.pack(value, {}, name)
@@ -125,37 +99,30 @@ def add_ended(path: Path_, weights: Tensors) -> None:
     tensorfile.write(path, tensors, record)
 
 
-def load(trainer: Trainer, path: Path_, facts: dict[str, Any] | None = None) -> dict[str, Any]:
+def load(run: Run, path: Path_, facts: dict[str, Any] | None = None) -> dict[str, Any]:
     """Read a state; see `Trainer.load`. Returns the file's `extra`.
 
     Args:
-        trainer: gets it, or if this raises, stays as it is.
+        run: gets it, or if this raises, stays as it is.
         path: the file.
         facts: of the call of `fit` that will go on, whose step is compiled; None outside of one.
     """
     tensors, record = tensorfile.read(path)
     modelfile.check_version(path, record, (CHECKPOINT,))
     found = _parts(path, tensors, record)
-    if (found["scheduler"] is None) != (trainer.scheduler is None):
+    if (found["scheduler"] is None) != (run.scheduler is None):
         has, needs = ("no", "has one") if found["scheduler"] is None else ("a", "has none")
         raise CheckpointError(f"{path} holds {has} scheduler; this trainer {needs}.")
     pending = Pending(found["slots"], found["callbacks"])
-    with own_weights(trainer):
-        _put(trainer, path, found, pending, modelfile.last_weights(tensors, record), facts)
+    with own_weights(run):
+        _put(run, path, found, pending, modelfile.last_weights(tensors, record), facts)
     default_generator.state.value = np.array(found["generator"], np.int64)
-    trainer.epoch_rng = found["rng"]
-    trainer.history.records[:] = found["history"]
-    trainer.losses = [found["losses"]] if found["position"] else []
-    for name in _NUMBERS:
-        setattr(trainer, name, found[name])
-    trainer.made = found["made"]
-    trainer.diverged = False
-    trainer.pending = pending
+    run.state.pending = pending
     return dict(record["extra"])
 
 
 def _put(
-    trainer: Trainer,
+    run: Run,
     path: Path_,
     found: Mapping[str, Any],
     pending: Pending,
@@ -163,16 +130,16 @@ def _put(
     facts: dict[str, Any] | None,
 ) -> None:
     """Give weights, optimiser, schedule and averages what was found; all of them, or none."""
-    before: list[tuple[Any, Any]] = [(trainer.model, trainer.model.state_dict())]
-    modelfile.put_weights(path, trainer.model, weights)
+    before: list[tuple[Any, Any]] = [(run.model, run.model.state_dict())]
+    modelfile.put_weights(path, run.model, weights)
     try:
         if facts is not None:
-            _check_fits(trainer, path, pending)
-            _check_facts(path, found, facts)
-        for owner, content in _owners(trainer, found):
+            _check_fits(run, path, pending)
+            _check_facts(path, found["position"], found["fit_facts"], facts)
+        for owner, content in _owners(run, found):
             before.append((owner, owner.state_dict()))
             owner.load_state_dict(content)
-        trainer.rng.bit_generator.state = found["rng"]
+        run.state.load_state_dict(found)
     except (GpubpError, LookupError, TypeError, ValueError) as error:
         for owner, content in reversed(before):
             owner.load_state_dict(content)
@@ -181,14 +148,14 @@ def _put(
         raise CheckpointError(f"{path} does not fit the optimizer: {error}") from error
 
 
-def _owners(trainer: Trainer, found: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+def _owners(run: Run, found: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
     """Whoever has a state of its own beside the model, and what was found for it."""
-    yield trainer.optimizer, found["optimizer"]
-    if trainer.scheduler is not None:
-        yield trainer.scheduler, found["scheduler"]
-    scale = trainer.step.settings.loss_scale
-    if trainer.ema is not None and found["ema"] is not None:
-        yield trainer.ema, {k: v for k, v in found["ema"].items() if k != "decay"}
+    yield run.optimizer, found["optimizer"]
+    if run.scheduler is not None:
+        yield run.scheduler, found["scheduler"]
+    scale = run.step.settings.loss_scale
+    if run.ema is not None and found["ema"] is not None:
+        yield run.ema, {k: v for k, v in found["ema"].items() if k != "decay"}
     if scale is not None and found["loss_scale"] is not None:
         yield scale, found["loss_scale"]
 
@@ -197,7 +164,7 @@ def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str
     """The parts of a state, each there and of its kind."""
     try:
         found = {k: tensorfile.unpack(v, tensors) for k, v in record["trainer"].items()}
-        missing = [n for n in (*_NUMBERS, *_PARTS) if n not in found]
+        missing = [n for n in (*TrainState.saved(), *_PARTS) if n not in found]
         if missing:
             raise LookupError(f"it has no {missing[0]}")
         losses = found["losses"]
@@ -213,19 +180,18 @@ def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str
     return found
 
 
-def _check_facts(path: Path_, found: Mapping[str, Any], facts: dict[str, Any]) -> None:
+def _check_facts(path: Path_, position: int, was: dict[str, Any], facts: dict[str, Any]) -> None:
     """Raise CheckpointError if the order of an epoch in progress would be another one."""
-    was = found["fit_facts"]
-    if found["position"] and was != facts:
+    if position and was != facts:
         raise CheckpointError(
             f"{path} stands within an epoch of {was}; this call has {facts}. To go on, they must "
             "be the same."
         )
 
 
-def _check_fits(trainer: Trainer, path: Path_, pending: Pending) -> None:
+def _check_fits(run: Run, path: Path_, pending: Pending) -> None:
     """Raise CheckpointError unless step and callbacks are those that the file was made with."""
-    slots = trainer.step.written_slots()
+    slots = run.step.written_slots()
     was = [(a.shape, str(a.dtype)) for a in pending.slots]
     now = [(s.shape, str(s.dtype)) for s in slots]
     if was and was != now:
@@ -234,7 +200,7 @@ def _check_fits(trainer: Trainer, path: Path_, pending: Pending) -> None:
             f"{path} does not fit: its step wrote {len(was)} arrays, this one writes {len(now)}"
             f"{'; ' + differ[0] if differ else ''}."
         )
-    kinds = [type(callback).__name__ for callback in trainer.callbacks]
+    kinds = [type(callback).__name__ for callback in run.state.callbacks]
     if kinds != [kind for kind, _ in pending.callbacks]:
         raise CheckpointError(
             f"{path} was made with the callbacks {[k for k, _ in pending.callbacks]}; this call "
@@ -242,11 +208,11 @@ def _check_fits(trainer: Trainer, path: Path_, pending: Pending) -> None:
         )
 
 
-def put_pending(trainer: Trainer, path: Path_ | None, facts: dict[str, Any]) -> None:
+def put_pending(run: Run, path: Path_ | None, facts: dict[str, Any]) -> None:
     """Give the compiled step's slots and the callbacks what a checkpoint held for them.
 
     Args:
-        trainer: whose step is compiled.
+        run: whose step is compiled.
         path: of the checkpoint, which was read just now; None if `Trainer.load` did it earlier.
             What has a name of its own may have been changed since then, and is left as it is.
         facts: of the call of `fit`.
@@ -254,46 +220,33 @@ def put_pending(trainer: Trainer, path: Path_ | None, facts: dict[str, Any]) -> 
     Raises:
         CheckpointError: other slots, other callbacks, or another order within an epoch.
     """
-    pending = trainer.pending
+    pending = run.state.pending
     assert pending is not None
     where = path or "the state that was loaded"
-    _check_fits(trainer, where, pending)
-    _check_facts(where, {n: getattr(trainer, n) for n in _NUMBERS}, facts)
-    named = set() if path is not None else _named(trainer)
-    for slot, value in zip(trainer.step.written_slots(), pending.slots):
+    _check_fits(run, where, pending)
+    _check_facts(where, run.state.position, run.state.fit_facts, facts)
+    named = set() if path is not None else _named(run)
+    for slot, value in zip(run.step.written_slots(), pending.slots):
         if id(slot) not in named:
             slot.value = value
-    for callback, (_, content) in zip(trainer.callbacks, pending.callbacks, strict=True):
+    for callback, (_, content) in zip(run.state.callbacks, pending.callbacks, strict=True):
         callback.load_state_dict(content)
-    trainer.pending = None
+    run.state.pending = None
 
 
-def _named(trainer: Trainer) -> set[int]:
+def _named(run: Run) -> set[int]:
     """Slots that loading has set by their names: weights, buffers, learning rates."""
-    model, groups = trainer.model, trainer.optimizer.param_groups
+    model, groups = run.model, run.optimizer.param_groups
     return {id(s) for s in (*model.parameters(), *model.buffers(), *(g.lr for g in groups))}
 
 
-def _values(trainer: Trainer) -> list[NDArray[Any]]:
-    if trainer.pending is not None:
-        return trainer.pending.slots
-    return [slot.value.copy() for slot in trainer.step.written_slots()]
+def _values(run: Run) -> list[NDArray[Any]]:
+    if run.state.pending is not None:
+        return run.state.pending.slots
+    return [slot.value.copy() for slot in run.step.written_slots()]
 
 
-def _callbacks(trainer: Trainer) -> list[Any]:
-    if trainer.pending is not None:
-        return trainer.pending.callbacks
-    return [[type(c).__name__, c.state_dict()] for c in trainer.callbacks]
-
-
-def _whole_epochs(trainer: Trainer) -> list[dict[str, float]]:
-    """The records, without that of an epoch which a resumed run will finish."""
-    records = trainer.history.records
-    unfinished = trainer.position > 0 and bool(records) and records[-1]["epoch"] > trainer.epoch
-    return records[:-1] if unfinished else list(records)
-
-
-def _order_state(trainer: Trainer) -> dict[str, Any]:
-    """The random state from which the order of the epoch in progress, or the next one, is drawn."""
-    state = trainer.epoch_rng if trainer.position else trainer.rng.bit_generator.state
-    return dict(state)
+def _callbacks(run: Run) -> list[Any]:
+    if run.state.pending is not None:
+        return run.state.pending.callbacks
+    return [[type(c).__name__, c.state_dict()] for c in run.state.callbacks]
