@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import os
 import re
 import signal
 import sys
@@ -88,12 +89,15 @@ def judged(error: Exception) -> Verdict:
 
 
 def prepare() -> tempfile.TemporaryDirectory[str]:
-    """A folder with the files that calls read; warnings off, and a bell that ends a long call."""
+    """A folder with the files that calls read, and where they run; warnings off; a bell for long
+    calls.
+    """
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     signal.signal(signal.SIGALRM, _too_long)
     folder = tempfile.TemporaryDirectory()
     write_files(Path(folder.name))
+    os.chdir(folder.name)  # some calls write to names like "x"
     return folder
 
 

@@ -28,9 +28,10 @@ CALLS, CHUNK = 500, 25
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """The files that calls read; the bell for long calls is put back afterwards."""
-    before = signal.getsignal(signal.SIGALRM)
+    before, here = signal.getsignal(signal.SIGALRM), Path.cwd()
     with np.errstate(all="ignore"), warnings.catch_warnings(), fuzz_calls.prepare() as made:
         yield Path(made)
+        os.chdir(here)
     signal.signal(signal.SIGALRM, before)
 
 

@@ -48,6 +48,21 @@ class Hardsigmoid(torch.nn.Module):
         return torch.nn.functional.hardtanh(x / 6.0 + 0.5, 0.0, 1.0)
 
 
+class CELU(torch.nn.Module):
+    """Exact: the gradient of torch's own has 1 / alpha as a float32, in float64 too."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, x: Any) -> Any:
+        below = self.alpha * torch.expm1(torch.minimum(x, torch.zeros_like(x)) / self.alpha)
+        return torch.where(x > 0, x, below)
+
+
+EXACT = {"Hardsigmoid": Hardsigmoid, "CELU": CELU}
+
+
 class Lion(torch.optim.Optimizer):
     """Chen et al., "Symbolic Discovery of Optimization Algorithms" (2023, arXiv:2302.06675)."""
 
@@ -101,8 +116,8 @@ class Theirs(Side):
     def _module(self, name: str, options: dict[str, Any]) -> Any:
         if name == "Dropout":
             return Masked(options["p"], self)
-        if name == "Hardsigmoid":
-            return Hardsigmoid()
+        if name in EXACT:
+            return EXACT[name](**options)
         given = {
             k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in options.items()
         }
