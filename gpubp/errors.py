@@ -28,6 +28,10 @@ class DataError(GpubpError, ValueError):
     """Input data that cannot be used: empty, not finite, labels out of range."""
 
 
+class ArgumentError(DataError, TypeError):
+    """An argument of a kind that is not accepted: a text for a number, a list for a module."""
+
+
 class CheckpointError(GpubpError, ValueError):
     """A model or checkpoint file that is corrupt, foreign, or does not fit."""
 

@@ -179,13 +179,13 @@ def test_items_made_ready_by_a_thread_of_the_parent() -> None:
 def test_every_lock_of_the_package_is_made_anew() -> None:
     """Whoever adds one says here what happens to it in a forked child."""
     handled = {
-        "backends/cupy/__init__.py": "start_anew",
+        "backends/cuda/__init__.py": "start_anew",
         "backends/numba_cpu/__init__.py": "_unlock",
         "backends/numba_cpu/objects.py": "held by the forking thread",
         "backends/numba_cpu/pool.py": "a child makes a team of its own",
         "data/ahead.py": "refused in a child",
-        "eager.py": "_unlock",
-        "runner.py": "start_anew",
+        "runtime/eager.py": "_unlock",
+        "runtime/program_cache.py": "start_anew",
         "sklearn/engine.py": "start_anew",
         "sklearn/log.py": "_unlock",
     }

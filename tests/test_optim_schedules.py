@@ -82,7 +82,11 @@ def _step(optimizer, **settings):
         ),
         (lambda o: schedules.CyclicLR(o, 0.1, 0.2, step_size_up=0), DataError, "step sizes are"),
         (lambda o: schedules.LambdaLR(o, [abs, abs]), DataError, "expected 1 functions"),
-        (lambda o: schedules.MultiplicativeLR(o, 0.5), TypeError, "must be a function"),
+        (
+            lambda o: schedules.MultiplicativeLR(o, 0.5),
+            TypeError,
+            "expected a function",
+        ),
         (lambda o: schedules.ExponentialLR(o, math.nan), DataError, "gamma is nan"),
         (lambda o: schedules.LambdaLR(o, lambda e: -1.0), DataError, "rate -0.1 at epoch 0"),
         (lambda o: schedules.CyclicLR(o, math.inf, 0.2), DataError, "base_lr is inf"),
@@ -116,7 +120,7 @@ def _step(optimizer, **settings):
         (lambda o: schedules.ReduceLROnPlateau(o, mode="mim"), UnknownNameError, "mean 'min'"),
         (lambda o: schedules.ReduceLROnPlateau(o, patience=-1), DataError, "patience is -1"),
         (lambda o: schedules.ReduceLROnPlateau(o, min_lr=[0, 0]), DataError, "min_lr has 2"),
-        (lambda o: schedules.ExponentialLR("sgd", 0.9), TypeError, "str is not an optimizer"),
+        (lambda o: schedules.ExponentialLR("sgd", 0.9), TypeError, "expected an Optimizer"),
         (lambda o: schedules.ExponentialLR(o, 0.9, last_epoch=3), DataError, "'initial_lr'"),
     ],
 )

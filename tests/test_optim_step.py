@@ -79,6 +79,19 @@ def test_runs_of_several_epochs_flush_each():
     np.testing.assert_allclose(third.value, _reference([rows[:15], rows[15:20]] * 2), rtol=1e-12)
 
 
+def test_epochs_that_are_reported_wait_for_each_other_as_those_that_are_not():
+    results = []
+    for progress in (None, lambda *_: None):
+        w, _, step = _model(accumulate=3)
+        step.run(X, Y, batch_size=5, epochs=2, shuffle=False, flush=False, progress=progress)
+        assert step.pending == 1
+        results.append(w.numpy())
+    rows = np.arange(22)
+    groups = [rows[:15], [*rows[15:], *rows[:5]], rows[5:20]]
+    np.testing.assert_allclose(results[0], _reference(groups), rtol=1e-12)
+    np.testing.assert_array_equal(results[1], results[0])
+
+
 def test_a_step_goes_on_from_its_state():
     w, optimizer, step = _model(accumulate=3)
     step.run(X, Y, batch_size=6, flush=False)

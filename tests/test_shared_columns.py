@@ -95,7 +95,7 @@ def test_shares_cover_all_rows(workers: int, grain: int) -> None:
             if uneven:
                 bounds[1:-1] = sorted(generator.integers(1, WHOLE, workers - 1).tolist())
             edges = [share_of(rows, w, bounds, grain) for w in range(workers)]
-            rule = [share.py_func(rows, grain, *bounds[w : w + 2], workers) for w in range(workers)]
+            rule = [share.python(rows, grain, *bounds[w : w + 2], workers) for w in range(workers)]
             assert rule == edges
             assert edges[0][0] == 0
             assert edges[-1][1] == rows

@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_calls import native_call
 from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, optim
 from gpubp.backends.numba_cpu import NumbaBackend, words
 from gpubp.backends.numba_cpu.job import Job
-from gpubp.backends.numba_cpu.kernels.sharing import change_shares
+from gpubp.backends.numba_cpu.kernels import sharing
 from gpubp.backends.numba_cpu.pace import SHARES_SECONDS, Pace
 from gpubp.compiler.program import WHOLE, WHOLE_LINES, share_of
 from gpubp.core.store import address_of
+
+change_shares = native_call(sharing.change_shares)
 
 
 def _shared(workers: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import ops
+from gpubp.arguments import checked, shown
 from gpubp.compiler.trace import evaluate_graph
 from gpubp.core import (
     ALIAS,
@@ -30,7 +31,7 @@ from gpubp.core import (
 )
 from gpubp.core.interop import on_device
 from gpubp.core.store import Slot
-from gpubp.errors import GradientError, TraceError
+from gpubp.errors import ArgumentError, GradientError, TraceError
 from gpubp.ops.weak import leaving
 
 
@@ -106,6 +107,7 @@ def gradients(graph: Graph, loss: Node, wrt: Sequence[Node]) -> list[Node | None
     return pullback(graph, loss, seed, wrt)
 
 
+@checked
 def value_and_grad(
     fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
@@ -123,13 +125,15 @@ def value_and_grad(
 
     def transformed(graph: Graph, args: list[Any]) -> Any:
         picked = argnums if isinstance(argnums, tuple) else (argnums,)
+        if not all(isinstance(i, int) for i in picked):
+            raise ArgumentError(f"argnums are {argnums!r}, expected whole numbers.")
         for i in picked:
             if not -len(args) <= i < len(args):
                 raise GradientError(f"argnums {i} is out of range for {len(args)} arguments.")
         wrt, structure = tree.flatten([args[i] for i in picked])
         wrt_nodes = [differentiable(graph, leaf) for leaf in wrt]
         out = fn(*args)
-        value, aux = out if has_aux else (out, None)
+        value, aux = pair(out) if has_aux else (out, None)
         loss = graph.lift(value) if isinstance(value, Array) else not_traced(value)
         found = gradients(graph, loss, wrt_nodes)
         arrays = [or_zeros(graph, g, n) for g, n in zip(found, wrt_nodes)]
@@ -140,6 +144,7 @@ def value_and_grad(
     return _transform(transformed)
 
 
+@checked
 def grad(
     fn: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False
 ) -> Callable[..., Any]:
@@ -203,6 +208,15 @@ def differentiable(graph: Graph, leaf: Any) -> Node:
     if node.dtype.kind != "f":
         raise GradientError(f"cannot differentiate by {describe(node)}: it is not a float array.")
     return node
+
+
+def pair(out: Any) -> tuple[Any, Any]:
+    """What a function returns with has_aux. Raises GradientError unless it is a pair."""
+    if not isinstance(out, (tuple, list)) or len(out) != 2:
+        raise GradientError(
+            f"with has_aux the function must return (value, aux), got {shown(out)}."
+        )
+    return out[0], out[1]
 
 
 def or_zeros(graph: Graph, g: Node | None, like: Node) -> Array:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arguments import checked
 from gpubp.compiler.grad import (
     alias,
     at_hand,
@@ -21,6 +22,7 @@ from gpubp.compiler.grad import (
     input_like,
     not_traced,
     or_zeros,
+    pair,
     pullback,
 )
 from gpubp.compiler.trace import applied, device_among, evaluate_graph, own, value_of
@@ -44,6 +46,7 @@ from gpubp.ops.weak import leaving
 Pull = Callable[[Any], tuple[Any, ...]]
 
 
+@checked
 def vjp(fn: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
     """The value of `fn(*primals)` and the function that pulls cotangents back.
 
@@ -85,7 +88,7 @@ def _called(
     """What `fn` returns, its node, those of the arguments, and what else it returns."""
     nodes = [differentiable(graph, a) for a in args]
     out = fn(*args)
-    out, aux = out if has_aux else (out, ())
+    out, aux = pair(out) if has_aux else (out, ())
     target = leaving(graph, graph.lift(out)) if isinstance(out, Array) else not_traced(out)
     return out, target, nodes, aux
 

@@ -47,7 +47,7 @@ class Array(Operators):
 
     def __len__(self) -> int:
         if not self.shape:
-            raise TypeError("len() of a traced scalar")
+            raise TraceError("a traced scalar has no len(): its shape is ().")
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Any]:

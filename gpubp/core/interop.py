@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.errors import DataError, DTypeError
+from gpubp.errors import ArgumentError, DataError, DTypeError
 
 _NATIVE = frozenset("?" + np.dtype(np.int32).char + "lq" + "fd")
 _CUDA, _CUDA_MANAGED = 2, 13
@@ -51,6 +51,7 @@ def host_array(value: Any, name: str = "an argument") -> NDArray[Any]:
     Raises:
         DTypeError: text, objects, times, complex numbers, floats wider than float64, numbers in
             another machine's byte order, unsigned integers that int64 does not hold.
+        ArgumentError: nothing that NumPy makes an array of: rows of unequal lengths, say.
         DataError: a masked array with elements masked, or one that cannot be shared.
     """
     if type(value) is np.ndarray and value.dtype.char in _NATIVE and value.dtype.isnative:
@@ -64,9 +65,19 @@ def host_array(value: Any, name: str = "an argument") -> NDArray[Any]:
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
         require_signed(value, name)
         value = from_host_dlpack(value, name)
-    array = np.asarray(value)
+    array = as_numpy(value, name)
     dtype = array.dtype
     return array if dtype.char in _NATIVE and dtype.isnative else _widened(array, name)
+
+
+def as_numpy(value: Any, name: str) -> NDArray[Any]:
+    """np.asarray, of any dtype. Raises ArgumentError for rows of unequal lengths and the like."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as err:
+        raise ArgumentError(
+            f"{name}, a {type(value).__name__}, cannot be made a NumPy array: {err}"
+        ) from err
 
 
 def _masked(value: Any) -> int:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
 
+from gpubp.arguments import checked
 from gpubp.errors import DataError
 
 T = TypeVar("T")
@@ -22,6 +23,7 @@ class _End:
         self.error = error
 
 
+@checked
 def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     """Iterate over `items`, which a thread keeps taking up to `depth` ahead.
 

@@ -10,8 +10,11 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpubp.data.checks import check_equal_lengths
+from gpubp.arguments import checked
+from gpubp.core.interop import as_numpy
+from gpubp.data.checks import check_equal_lengths, check_not_empty
 from gpubp.errors import DataError
+from gpubp.ops.random import checked_seed
 
 Pair = tuple[NDArray[np.float32], NDArray[np.int64]]
 Split = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -21,6 +24,7 @@ Split = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 def load_digits(split: Literal[False] = False) -> Pair: ...
 @overload
 def load_digits(split: Literal[True]) -> Split: ...
+@checked
 def load_digits(split: bool = False) -> Pair | Split:
     """Load 1797 images of hand-written digits, 8 x 8 pixels each.
 
@@ -37,6 +41,7 @@ def load_digits(split: bool = False) -> Pair | Split:
     return train_test_split(X, y) if split else (X, y)
 
 
+@checked
 def train_test_split(
     X: ArrayLike, y: ArrayLike, test_size: float = 0.2, seed: int | None = 0
 ) -> Split:
@@ -54,13 +59,15 @@ def train_test_split(
     Raises:
         DataError: lengths differ, `test_size` is out of range, or a part would be empty.
     """
-    X, y = np.asarray(X), np.asarray(y)
+    X, y = as_numpy(X, "X"), as_numpy(y, "y")
+    for array, name in ((X, "X"), (y, "y")):
+        check_not_empty(array, name)
     check_equal_lengths(X, y)
     if not 0.0 < test_size < 1.0:
         raise DataError(f"test_size is {test_size}, expected a share in (0, 1).")
     held_out = math.ceil(test_size * len(X))
     if not 0 < held_out < len(X):
         raise DataError(f"{len(X)} samples cannot be split with test_size={test_size}.")
-    order = np.random.default_rng(seed).permutation(len(X))
+    order = np.random.default_rng(seed if seed is None else checked_seed(seed)).permutation(len(X))
     test, train = order[:held_out], order[held_out:]
     return X[train], X[test], y[train], y[test]

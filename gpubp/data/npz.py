@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.arguments import checked
 from gpubp.errors import DataError, unknown_name
 
 
+@checked
 def read_npz(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Read some of the arrays of an NPZ file.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.arguments import checked, reading
 from gpubp.core.interop import host_array
 from gpubp.errors import DataError, ShapeError
 
@@ -30,6 +31,7 @@ class Standardizer:
             )
 
     @classmethod
+    @checked
     def fit(cls, X: ArrayLike, columns: ArrayLike | None = None) -> Standardizer:
         """Measure the columns of X, shape (samples, columns).
 
@@ -48,10 +50,12 @@ class Standardizer:
             mean, std = np.where(chosen, mean, 0.0), np.where(chosen, std, 1.0)
         return cls(mean, std)
 
+    @checked
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
         """Standardise (samples, columns). Raises ShapeError for another number of columns."""
         return (self._checked(X) - self.mean) / self.std
 
+    @checked
     def inverse(self, X: ArrayLike) -> NDArray[np.float64]:
         """Undo `transform`."""
         return self._checked(X) * self.std + self.mean
@@ -69,6 +73,8 @@ class Standardizer:
         return {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     @classmethod
+    @reading("the dict of a Standardizer")
+    @checked
     def from_dict(cls, values: Mapping[str, Any]) -> Standardizer:
         """From `to_dict`."""
         return cls(values["mean"], values["std"])

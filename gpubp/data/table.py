@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.arguments import checked
 from gpubp.data.numerals import Writing, all_plain, as_number, is_missing, survey
 from gpubp.errors import DataError, unknown_name
 
@@ -150,6 +151,7 @@ class Table:
         return values
 
 
+@checked
 def read_csv(
     path: str | os.PathLike[str], delimiter: str | None = None, decimal: str | None = None
 ) -> Table:
@@ -164,6 +166,8 @@ def read_csv(
     Raises:
         DataError: unreadable, empty, no header, or rows of other lengths, with the line.
     """
+    if delimiter is not None and len(delimiter) != 1:
+        raise DataError(f"delimiter is {delimiter!r}, expected one character.")
     found, rows = _rows(path, delimiter)
     if len(rows) < 2:
         raise DataError(f"{path} is empty: expected a header line and at least one row.")

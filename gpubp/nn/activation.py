@@ -8,7 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpubp import ops
+from gpubp.arguments import checked
 from gpubp.errors import ShapeError, unknown_name
+from gpubp.nn.arrays import of_arrays
+from gpubp.nn.init import filled
 from gpubp.nn.module import Module
 from gpubp.nn.parameter import Parameter
 
@@ -30,6 +33,7 @@ class _Activation(Module):
             setattr(self, name, value)
         self(np.zeros((1, 1), np.float32))
 
+    @of_arrays
     def forward(self, x: Any) -> Any:
         """Apply to x of any shape."""
         return self.function(x, *[getattr(self, name) for name in self.options])
@@ -121,6 +125,7 @@ class LeakyReLU(_Activation):
     function = staticmethod(ops.leaky_relu)
     options = ("negative_slope",)
 
+    @checked
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
         self._set(negative_slope=negative_slope)
@@ -136,6 +141,7 @@ class ELU(_Activation):
     function = staticmethod(ops.elu)
     options = ("alpha",)
 
+    @checked
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
         self._set(alpha=alpha)
@@ -151,6 +157,7 @@ class CELU(_Activation):
     function = staticmethod(ops.celu)
     options = ("alpha",)
 
+    @checked
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
         self._set(alpha=alpha)
@@ -166,6 +173,7 @@ class Softplus(_Activation):
     function = staticmethod(ops.softplus)
     options = ("beta", "threshold")
 
+    @checked
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__()
         self._set(beta=beta, threshold=threshold)
@@ -181,6 +189,7 @@ class Hardtanh(_Activation):
     function = staticmethod(ops.hardtanh)
     options = ("min_val", "max_val")
 
+    @checked
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
         super().__init__()
         self._set(min_val=min_val, max_val=max_val)
@@ -192,6 +201,7 @@ class Threshold(_Activation):
     function = staticmethod(ops.threshold)
     options = ("threshold", "value")
 
+    @checked
     def __init__(self, threshold: float, value: float) -> None:
         super().__init__()
         self._set(threshold=threshold, value=value)
@@ -207,6 +217,7 @@ class Hardshrink(_Activation):
     function = staticmethod(ops.hardshrink)
     options = ("lambd",)
 
+    @checked
     def __init__(self, lambd: float = 0.5) -> None:
         super().__init__()
         self._set(lambd=lambd)
@@ -239,6 +250,7 @@ class GELU(_Activation):
     function = staticmethod(ops.gelu)
     options = ("approximate",)
 
+    @checked
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
         if approximate not in ("none", "tanh"):
@@ -261,13 +273,15 @@ class PReLU(Module):
         ShapeError: num_parameters is below 1.
     """
 
+    @checked
     def __init__(self, num_parameters: int = 1, init: float = 0.25, dtype: Any = "float32") -> None:
         super().__init__()
         if num_parameters < 1:
             raise ShapeError(f"PReLU needs num_parameters of at least 1, got {num_parameters}.")
         self.num_parameters = num_parameters
-        self.weight = Parameter(np.full(num_parameters, init, dtype))
+        self.weight = Parameter(filled(num_parameters, init, dtype))
 
+    @of_arrays
     def forward(self, x: Any) -> Any:
         """Apply to x of shape (N, num_parameters, ...), or of any shape with one parameter."""
         return ops.prelu(x, self.weight)
@@ -280,10 +294,12 @@ class PReLU(Module):
 class GLU(Module):
     """a * sigmoid(b), where a and b are the halves of x along `dim` (Dauphin et al. 2016)."""
 
+    @checked
     def __init__(self, dim: int = -1) -> None:
         super().__init__()
         self.dim = dim
 
+    @of_arrays
     def forward(self, x: Any) -> Any:
         """Halve the axis `dim`, whose size must be even."""
         return ops.glu(x, self.dim)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast
 
-from gpubp.errors import unknown_name
+from gpubp.arguments import at, shown
+from gpubp.errors import ArgumentError, unknown_name
 from gpubp.nn.module import Module
 from gpubp.nn.parameter import Parameter
 
@@ -31,11 +32,11 @@ class _Collection(Module, Generic[T]):
 
     def _put(self, name: str, member: T) -> None:
         if not isinstance(member, self.kind):
-            raise TypeError(
+            raise ArgumentError(
                 f"{type(self).__name__} takes a {self.kind.__name__}, got {type(member).__name__}."
             )
-        if not name or "." in name:
-            raise ValueError(f"a member cannot be named {name!r}: expected a name without dots.")
+        if not isinstance(name, str) or not name or "." in name:
+            raise ArgumentError(f"a member cannot be named {name!r}: expected a name without dots.")
         self._members().setdefault(name, cast("T", None))
         setattr(self, name, member)
 
@@ -57,6 +58,10 @@ class _List(_Collection[T]):
 
     def extend(self, members: Iterable[T]) -> _List[T]:
         """Add several at the end; returns self."""
+        if not isinstance(members, Iterable):
+            raise ArgumentError(
+                f"{type(self).__name__} takes an iterable of members, got {shown(members)}."
+            )
         for member in members:
             self.append(member)
         return self
@@ -81,16 +86,18 @@ class _List(_Collection[T]):
         return iter(self._members().values())
 
     def __getitem__(self, index: int | slice) -> Any:
-        members = list(self)
-        return type(self)(members[index]) if isinstance(index, slice) else members[index]
+        found = at(self, list(self), index)
+        return type(self)(found) if isinstance(index, slice) else found
 
     def __setitem__(self, index: int, member: T) -> None:
         members = list(self)
+        at(self, members, index)
         members[index] = member
         self._replace(members)
 
     def __delitem__(self, index: int | slice) -> None:
         members = list(self)
+        at(self, members, index)
         del members[index]
         self._replace(members)
 
@@ -107,7 +114,7 @@ class _Dict(_Collection[T]):
 
     def update(self, members: Mapping[str, T] | Iterable[tuple[str, T]]) -> None:
         """Add or replace several."""
-        for name, member in dict(members).items():
+        for name, member in _pairs(self, members):
             self[name] = member
 
     def keys(self) -> Iterable[str]:
@@ -133,13 +140,15 @@ class _Dict(_Collection[T]):
         self._members().clear()
 
     def __getitem__(self, name: str) -> T:
-        if name not in self._members():
+        if not isinstance(name, str) or name not in self._members():
             raise unknown_name(f"member of {type(self).__name__}", name, self._members())
         return self._members()[name]
 
     def __setitem__(self, name: str, member: T) -> None:
-        if hasattr(type(self), name):
-            raise ValueError(f"{name!r} is a method of {type(self).__name__}; choose another name.")
+        if isinstance(name, str) and hasattr(type(self), name):
+            raise ArgumentError(
+                f"{name!r} is a method of {type(self).__name__}; choose another name."
+            )
         self._put(name, member)
 
     def __delitem__(self, name: str) -> None:
@@ -152,11 +161,21 @@ class _Dict(_Collection[T]):
         return iter(self._members())
 
 
+def _pairs(owner: object, members: Any) -> Iterable[tuple[str, Any]]:
+    try:
+        return dict(members).items()
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            f"{type(owner).__name__} takes a mapping or pairs of name and member, got "
+            f"{shown(members)}."
+        ) from None
+
+
 class ModuleList(_List[Module]):
     """A list of modules: `for layer in self.layers: x = layer(x)`.
 
     Raises:
-        TypeError: a member is not a Module.
+        ArgumentError: a member is not a Module.
     """
 
     kind, table = Module, "_modules"
@@ -166,7 +185,7 @@ class ParameterList(_List[Parameter]):
     """A list of parameters.
 
     Raises:
-        TypeError: a member is not a Parameter.
+        ArgumentError: a member is not a Parameter.
     """
 
     kind, table = Parameter, "_parameters"
@@ -176,7 +195,7 @@ class ModuleDict(_Dict[Module]):
     """Modules by name.
 
     Raises:
-        TypeError: a member is not a Module.
+        ArgumentError: a member is not a Module.
         ValueError: a name is empty, has a dot, or is that of a method.
     """
 
@@ -187,7 +206,7 @@ class ParameterDict(_Dict[Parameter]):
     """Parameters by name.
 
     Raises:
-        TypeError: a member is not a Parameter.
+        ArgumentError: a member is not a Parameter.
         ValueError: a name is empty, has a dot, or is that of a method.
     """
 

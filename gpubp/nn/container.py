@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
+from gpubp.arguments import at
+from gpubp.errors import ArgumentError
 from gpubp.nn.module import Module
 
 
@@ -27,10 +29,10 @@ class Sequential(Module):
         """Add a module at the end; returns self.
 
         Raises:
-            TypeError: it is not a Module.
+            ArgumentError: it is not a Module.
         """
         if not isinstance(module, Module):
-            raise TypeError(
+            raise ArgumentError(
                 f"Sequential takes modules, got {type(module).__name__}. "
                 "For a plain function, write a Module whose forward() calls it."
             )
@@ -54,5 +56,5 @@ class Sequential(Module):
     @overload
     def __getitem__(self, index: slice) -> Sequential: ...
     def __getitem__(self, index: int | slice) -> Module | Sequential:
-        modules = list(self)
-        return Sequential(*modules[index]) if isinstance(index, slice) else modules[index]
+        found = at(self, list(self), index)
+        return Sequential(*found) if isinstance(index, slice) else found

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gpubp import ops
+from gpubp.arguments import checked
 from gpubp.errors import DataError
+from gpubp.nn.arrays import of_arrays
 from gpubp.nn.module import Module
 
 
@@ -23,6 +25,7 @@ class Dropout(Module):
         DataError: p is outside [0, 1].
     """
 
+    @checked
     def __init__(self, p: float = 0.5, generator: Any = None) -> None:
         super().__init__()
         if not 0.0 <= p <= 1.0:
@@ -30,6 +33,7 @@ class Dropout(Module):
         self.p = p
         self.generator = generator
 
+    @of_arrays
     def forward(self, x: Any) -> Any:
         """Apply to x of any shape."""
         return ops.dropout(x, p=self.p, training=self.training, generator=self.generator)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from gpubp import ops
+from gpubp.arguments import checked
 from gpubp.core import describe
 from gpubp.errors import DTypeError, IndexRangeError, ShapeError
+from gpubp.nn.arrays import of_arrays
 from gpubp.nn.init import normal
 from gpubp.nn.module import Module
 from gpubp.nn.parameter import Parameter
@@ -30,6 +32,7 @@ class Embedding(Module):
         IndexRangeError: padding_idx is out of range.
     """
 
+    @checked
     def __init__(
         self,
         num_embeddings: int,
@@ -55,6 +58,7 @@ class Embedding(Module):
         if self.padding_idx is not None:
             self.weight.value[self.padding_idx] = 0.0
 
+    @of_arrays
     def forward(self, x: Any) -> Any:
         """Map indices (...) to vectors (..., embedding_dim).
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.core import describe
-from gpubp.errors import DataError, ShapeError, unknown_name
+from gpubp.arguments import checked
+from gpubp.core import checked_dtype, describe
+from gpubp.errors import DataError, DTypeError, ShapeError, unknown_name
 from gpubp.nn.parameter import Buffer
 from gpubp.ops import random as random_ops
 
@@ -47,7 +48,7 @@ def manual_seed(seed: int) -> None:
 
 def _rng(generator: random_ops.Generator | None = None) -> np.random.Generator:
     """NumPy's generator for one draw, because a large layer takes Philox in plain NumPy seconds."""
-    state = (generator or random_ops.default_generator).state.value
+    state = random_ops.state_of(generator).value
     rng = np.random.default_rng([int(word) for word in state])
     state[1] += 1
     return rng
@@ -55,12 +56,25 @@ def _rng(generator: random_ops.Generator | None = None) -> np.random.Generator:
 
 def uniform(shape: tuple[int, ...], bound: float, dtype: Any = "float32") -> NDArray[Any]:
     """Numbers uniform in [-bound, bound), drawn in float64 whatever the dtype."""
-    return _rng().uniform(-bound, bound, shape).astype(dtype)
+    return _rng().uniform(-bound, bound, shape).astype(floating(dtype))
 
 
 def normal(shape: tuple[int, ...], std: float, dtype: Any = "float32") -> NDArray[Any]:
     """Numbers of mean 0, drawn in float64 whatever the dtype."""
-    return _rng().normal(0.0, std, shape).astype(dtype)
+    return _rng().normal(0.0, std, shape).astype(floating(dtype))
+
+
+def filled(shape: int | tuple[int, ...], value: float, dtype: Any) -> NDArray[Any]:
+    """One number everywhere."""
+    return np.full(shape, value, floating(dtype))
+
+
+def floating(dtype: Any) -> np.dtype[Any]:
+    """The dtype of trained weights. Raises DTypeError unless it is float32 or float64."""
+    found = checked_dtype(dtype)
+    if found.kind != "f":
+        raise DTypeError(f"weights are float32 or float64, got {found}.")
+    return found
 
 
 def fan_in_bound(fan_in: int) -> float:
@@ -72,6 +86,7 @@ def fan_in_bound(fan_in: int) -> float:
     return 1.0 / math.sqrt(fan_in)
 
 
+@checked
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     """By how much an activation should scale the spread of the weights before it.
 
@@ -90,6 +105,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     return _GAINS[nonlinearity]
 
 
+@checked
 def uniform_(
     tensor: Buffer, a: float = 0.0, b: float = 1.0, generator: random_ops.Generator | None = None
 ) -> Buffer:
@@ -100,6 +116,7 @@ def uniform_(
     return tensor
 
 
+@checked
 def normal_(
     tensor: Buffer,
     mean: float = 0.0,
@@ -111,6 +128,7 @@ def normal_(
     return tensor
 
 
+@checked
 def trunc_normal_(
     tensor: Buffer,
     mean: float = 0.0,
@@ -142,22 +160,26 @@ def trunc_normal_(
     return tensor
 
 
+@checked
 def constant_(tensor: Buffer, val: float) -> Buffer:
     """One number everywhere."""
     tensor.value = np.full(tensor.shape, val)
     return tensor
 
 
+@checked
 def ones_(tensor: Buffer) -> Buffer:
     """1 everywhere."""
     return constant_(tensor, 1.0)
 
 
+@checked
 def zeros_(tensor: Buffer) -> Buffer:
     """0 everywhere."""
     return constant_(tensor, 0.0)
 
 
+@checked
 def eye_(tensor: Buffer) -> Buffer:
     """The identity matrix. Raises ShapeError unless there are two axes."""
     if tensor.ndim != 2:
@@ -166,6 +188,7 @@ def eye_(tensor: Buffer) -> Buffer:
     return tensor
 
 
+@checked
 def xavier_uniform_(
     tensor: Buffer, gain: float = 1.0, generator: random_ops.Generator | None = None
 ) -> Buffer:
@@ -178,6 +201,7 @@ def xavier_uniform_(
     return uniform_(tensor, -bound, bound, generator)
 
 
+@checked
 def xavier_normal_(
     tensor: Buffer, gain: float = 1.0, generator: random_ops.Generator | None = None
 ) -> Buffer:
@@ -190,6 +214,7 @@ def xavier_normal_(
     return normal_(tensor, 0.0, std, generator)
 
 
+@checked
 def kaiming_uniform_(
     tensor: Buffer,
     a: float = 0.0,
@@ -214,6 +239,7 @@ def kaiming_uniform_(
     return uniform_(tensor, -bound, bound, generator)
 
 
+@checked
 def kaiming_normal_(
     tensor: Buffer,
     a: float = 0.0,
@@ -226,6 +252,7 @@ def kaiming_normal_(
     return normal_(tensor, 0.0, std, generator)
 
 
+@checked
 def orthogonal_(
     tensor: Buffer, gain: float = 1.0, generator: random_ops.Generator | None = None
 ) -> Buffer:

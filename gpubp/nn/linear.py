@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from gpubp import ops
+from gpubp.arguments import checked
 from gpubp.core import describe
 from gpubp.errors import ShapeError
+from gpubp.nn.arrays import of_arrays
 from gpubp.nn.init import fan_in_bound, uniform
 from gpubp.nn.module import Module
 from gpubp.nn.parameter import Parameter
@@ -31,6 +33,7 @@ class Linear(Module):
         ShapeError: a size is below 1.
     """
 
+    @checked
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, dtype: Any = "float32"
     ) -> None:
@@ -48,6 +51,7 @@ class Linear(Module):
             Parameter(uniform((out_features,), bound, dtype)) if bias else None
         )
 
+    @of_arrays
     def forward(self, x: Any) -> Any:
         """Map x of shape (..., in_features) to (..., out_features)."""
         if x.shape[-1:] != (self.in_features,):
@@ -85,6 +89,7 @@ class Bilinear(Module):
         ShapeError: a size is below 1.
     """
 
+    @checked
     def __init__(
         self,
         in1_features: int,
@@ -106,6 +111,7 @@ class Bilinear(Module):
             Parameter(uniform((out_features,), bound, dtype)) if bias else None
         )
 
+    @of_arrays
     def forward(self, x1: Any, x2: Any) -> Any:
         """Map (..., in1_features) and (..., in2_features) to (..., out_features).
 

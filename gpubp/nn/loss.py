@@ -13,14 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gpubp import ops
+from gpubp.arguments import checked
 from gpubp.core import describe, note
 from gpubp.errors import DataError, DTypeError, ShapeError
+from gpubp.nn.arrays import of_arrays
 from gpubp.nn.loss_base import Loss
 
 
 class _LabelLoss(Loss):
     """Base of losses of class labels: weights of the classes, and labels to pass over."""
 
+    @checked
     def __init__(self, weight: ArrayLike | None, ignore_index: int | None, reduction: str) -> None:
         super().__init__(reduction)
         self._register("weight", weight)
@@ -111,6 +114,7 @@ class CrossEntropyLoss(_LabelLoss):
 
     from_logits = True
 
+    @checked
     def __init__(
         self,
         weight: ArrayLike | None = None,
@@ -126,6 +130,7 @@ class CrossEntropyLoss(_LabelLoss):
             )
         self.label_smoothing = label_smoothing
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Compare logits with labels or with probabilities.
 
@@ -194,6 +199,7 @@ class NLLLoss(_LabelLoss):
         DataError: a weight is not finite.
     """
 
+    @checked
     def __init__(
         self,
         weight: ArrayLike | None = None,
@@ -203,6 +209,7 @@ class NLLLoss(_LabelLoss):
     ) -> None:
         super().__init__(weight, ignore_index, reduction)
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Log-probabilities (N, C), (N, C, ...) or (C,) and labels (N,), (N, ...) or ().
 
@@ -241,6 +248,7 @@ class MultiMarginLoss(_LabelLoss):
         DataError: p is neither 1 nor 2, the margin or a weight is not finite.
     """
 
+    @checked
     def __init__(
         self,
         p: int = 1,
@@ -257,6 +265,7 @@ class MultiMarginLoss(_LabelLoss):
         self.p = p
         self.margin = margin
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Scores (N, C) or (C,) and labels (N,) or ().
 

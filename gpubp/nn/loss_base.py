@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp import ops
+from gpubp.arguments import checked
 from gpubp.core import Array, concrete, describe, note
 from gpubp.core.store import Slot
 from gpubp.errors import DataError, DTypeError, ShapeError, unknown_name
@@ -36,6 +37,7 @@ class _Samples:
         used: a loss has met them.
     """
 
+    @checked
     def __init__(self, weights: Any) -> None:
         self.weights = weights
         self.used = False
@@ -81,6 +83,7 @@ class Loss(Module):
     reductions: tuple[str, ...] = REDUCTIONS
     from_logits: bool = False
 
+    @checked
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
         if reduction not in self.reductions:

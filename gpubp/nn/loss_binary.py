@@ -7,6 +7,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from gpubp import ops
+from gpubp.arguments import checked
+from gpubp.nn.arrays import of_arrays
 from gpubp.nn.loss_base import Loss
 from gpubp.ops.composite import log1p_exp
 
@@ -29,10 +31,12 @@ class BCELoss(Loss):
         DataError: a weight is not finite.
     """
 
+    @checked
     def __init__(self, weight: ArrayLike | None = None, *, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self._register("weight", weight)
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Compare probabilities with targets in [0, 1] of the same shape.
 
@@ -80,6 +84,7 @@ class BCEWithLogitsLoss(Loss):
 
     from_logits = True
 
+    @checked
     def __init__(
         self,
         weight: ArrayLike | None = None,
@@ -91,6 +96,7 @@ class BCEWithLogitsLoss(Loss):
         self._register("weight", weight)
         self._register("pos_weight", pos_weight)
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Compare logits with targets in [0, 1] of the same shape.
 
@@ -126,10 +132,12 @@ class MultiLabelSoftMarginLoss(Loss):
 
     from_logits = True
 
+    @checked
     def __init__(self, weight: ArrayLike | None = None, *, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self._register("weight", weight)
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Compare logits (N, C) or (C,) with targets 0 or 1 of the same shape.
 
@@ -156,6 +164,7 @@ class SoftMarginLoss(Loss):
 
     from_logits = True
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Compare two arrays of one shape.
 

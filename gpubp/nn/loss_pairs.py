@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 from gpubp import ops
+from gpubp.arguments import checked
 from gpubp.core import describe
 from gpubp.errors import DataError, ShapeError
+from gpubp.nn.arrays import of_arrays
 from gpubp.nn.loss_base import Loss
 
 # Keeps the length of a zero vector from 0; torch's constant.
@@ -17,6 +19,7 @@ _TINY = 1e-12
 class _MarginLoss(Loss):
     """Base of losses with a margin."""
 
+    @checked
     def __init__(self, margin: float, reduction: str) -> None:
         super().__init__(reduction)
         if not math.isfinite(margin):
@@ -35,9 +38,11 @@ class HingeEmbeddingLoss(_MarginLoss):
         UnknownNameError: any other reduction.
     """
 
+    @checked
     def __init__(self, margin: float = 1.0, *, reduction: str = "mean") -> None:
         super().__init__(margin, reduction)
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Distances and targets of one shape.
 
@@ -65,9 +70,11 @@ class MarginRankingLoss(_MarginLoss):
         UnknownNameError: any other reduction.
     """
 
+    @checked
     def __init__(self, margin: float = 0.0, *, reduction: str = "mean") -> None:
         super().__init__(margin, reduction)
 
+    @of_arrays
     def forward(self, input1: Any, input2: Any, target: Any) -> Any:
         """Three arrays of one shape; the target is 1 if input1 should be the larger, else -1.
 
@@ -94,9 +101,11 @@ class CosineEmbeddingLoss(_MarginLoss):
         UnknownNameError: any other reduction.
     """
 
+    @checked
     def __init__(self, margin: float = 0.0, *, reduction: str = "mean") -> None:
         super().__init__(margin, reduction)
 
+    @of_arrays
     def forward(self, input1: Any, input2: Any, target: Any) -> Any:
         """Vectors (N, D) and targets (N,), or one pair (D,) and a scalar.
 

@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 from gpubp import ops
+from gpubp.arguments import checked
 from gpubp.core import describe
 from gpubp.errors import DataError, ShapeError
+from gpubp.nn.arrays import of_arrays
 from gpubp.nn.loss_base import REDUCTIONS, Loss
 
 _RESHAPE = " Reshape the target, for example with y[:, None]."
@@ -23,6 +25,7 @@ class MSELoss(Loss):
         UnknownNameError: any other reduction.
     """
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Compare two arrays of one shape.
 
@@ -36,6 +39,7 @@ class MSELoss(Loss):
 class L1Loss(Loss):
     """|input - target|, reduced over all elements; arguments as for MSELoss."""
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Compare two arrays of one shape. Raises ShapeError if the shapes differ."""
         self._same_shapes(input, target, _RESHAPE)
@@ -56,12 +60,14 @@ class HuberLoss(Loss):
         DataError: delta is not positive.
     """
 
+    @checked
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction)
         if not 0 < delta < math.inf:
             raise DataError(f"HuberLoss: delta must be a number above 0, got {delta}.")
         self.delta = delta
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Compare two arrays of one shape. Raises ShapeError if the shapes differ."""
         self._same_shapes(input, target, _RESHAPE)
@@ -82,12 +88,14 @@ class SmoothL1Loss(Loss):
         DataError: beta is negative.
     """
 
+    @checked
     def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
         super().__init__(reduction)
         if not 0 <= beta < math.inf:
             raise DataError(f"SmoothL1Loss: beta must be a number of at least 0, got {beta}.")
         self.beta = beta
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Compare two arrays of one shape. Raises ShapeError if the shapes differ."""
         self._same_shapes(input, target, _RESHAPE)
@@ -119,6 +127,7 @@ class PoissonNLLLoss(Loss):
         DataError: eps is not positive.
     """
 
+    @checked
     def __init__(
         self,
         log_input: bool = True,
@@ -133,6 +142,7 @@ class PoissonNLLLoss(Loss):
         self.full = full
         self.eps = eps
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Compare (log) rates with counts of the same shape.
 
@@ -176,6 +186,7 @@ class GaussianNLLLoss(Loss):
         DataError: eps is not positive.
     """
 
+    @checked
     def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
         super().__init__(reduction)
         if not 0 < eps < math.inf:
@@ -183,6 +194,7 @@ class GaussianNLLLoss(Loss):
         self.full = full
         self.eps = eps
 
+    @of_arrays
     def forward(self, input: Any, target: Any, var: Any) -> Any:
         """Compare means with values of the same shape, given the variances.
 
@@ -235,10 +247,12 @@ class KLDivLoss(Loss):
 
     reductions = (*REDUCTIONS, "batchmean")
 
+    @checked
     def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
         super().__init__(reduction)
         self.log_target = log_target
 
+    @of_arrays
     def forward(self, input: Any, target: Any) -> Any:
         """Compare log-probabilities with probabilities of the same shape.
 

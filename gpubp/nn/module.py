@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.arguments import checked
 from gpubp.core import active_graph, at_once
 from gpubp.core.announce import Table, announce
 from gpubp.core.facts import MISSING
 from gpubp.core.interop import on_device
-from gpubp.errors import unknown_name
+from gpubp.errors import ArgumentError, unknown_name
 from gpubp.nn.parameter import Buffer, Parameter
 from gpubp.nn.state_dict import LoadResult, load_slots
 
@@ -105,7 +106,7 @@ class Module:
             if isinstance(value, kind) or (value is None and name in table):
                 return table
         if any(name in table for table in self._tables()):
-            raise TypeError(
+            raise ArgumentError(
                 f"{type(self).__name__}.{name} is registered; got {type(value).__name__}, expected "
                 f"a Parameter, Buffer, Module or None. To change its value, write {name}.value; "
                 f"in forward(), call gp.ops.assign(self.{name}, value)."
@@ -132,6 +133,7 @@ class Module:
         object.__delattr__(self, name)
         announce()
 
+    @checked
     def register_buffer(self, name: str, value: ArrayLike) -> Buffer:
         """Add state that is saved with the module but not trained.
 
@@ -146,26 +148,28 @@ class Module:
         setattr(self, name, buffer)
         return buffer
 
+    @checked
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
         """Add a parameter, also found as the attribute `name`; None keeps the name for later."""
         if parameter is not None and not isinstance(parameter, Parameter):
-            raise TypeError(
+            raise ArgumentError(
                 f"{name}: got {type(parameter).__name__}, expected a Parameter or None."
             )
         self._parameters.setdefault(name, None)
         setattr(self, name, parameter)
 
+    @checked
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a sub-module, also found as the attribute `name`.
 
         Raises:
-            TypeError: it is not a Module.
-            ValueError: the name is empty or has a dot, which separates names in state dicts.
+            ArgumentError: it is not a Module; or the name is empty or has a dot, which separates
+                names in state dicts.
         """
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{name}: got {type(module).__name__}, expected a Module or None.")
+            raise ArgumentError(f"{name}: got {type(module).__name__}, expected a Module or None.")
         if not name or "." in name:
-            raise ValueError(f"a module cannot be named {name!r}: expected a name without dots.")
+            raise ArgumentError(f"a module cannot be named {name!r}: expected a name without dots.")
         self._modules.setdefault(name, None)
         setattr(self, name, module)
 
@@ -179,6 +183,7 @@ class Module:
         """(name, module) for the direct sub-modules."""
         return ((name, module) for name, module in self._modules.items() if module is not None)
 
+    @checked
     def get_submodule(self, target: str) -> Module:
         """The module of a dotted name, as `named_modules` gives them; "" is this one.
 
@@ -190,6 +195,7 @@ class Module:
             raise unknown_name("module", target, known)
         return known[target]
 
+    @checked
     def apply(self: ModuleT, fn: Callable[[Module], Any]) -> ModuleT:
         """Call `fn` on every sub-module, inner ones first, and on this one; returns self."""
         for module in self.children():
@@ -264,6 +270,7 @@ class Module:
         """Copies of all parameters and buffers, by dotted name."""
         return {name: slot.numpy() for name, slot in self._slots_by_name().items()}
 
+    @checked
     def load_state_dict(self, state: Mapping[str, ArrayLike], strict: bool = True) -> LoadResult:
         """Copy values into parameters and buffers; on an error nothing is changed.
 

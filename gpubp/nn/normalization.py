@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 
 from gpubp import ops
+from gpubp.arguments import checked
 from gpubp.core import describe
-from gpubp.errors import DataError, ShapeError
+from gpubp.errors import DataError, DTypeError, ShapeError
+from gpubp.nn.arrays import of_arrays
+from gpubp.nn.init import filled
 from gpubp.nn.module import Module
 from gpubp.nn.parameter import Parameter
 
@@ -46,6 +49,7 @@ class BatchNorm1d(Module):
         DataError: eps or momentum is out of range.
     """
 
+    @checked
     def __init__(
         self,
         num_features: int,
@@ -67,7 +71,7 @@ class BatchNorm1d(Module):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        ones = np.ones(num_features, dtype)
+        ones = filled(num_features, 1.0, dtype)
         self.weight: Parameter | None = Parameter(ones) if affine else None
         self.bias: Parameter | None = Parameter(0 * ones) if affine and bias else None
         self.running_mean: Any = None
@@ -78,6 +82,7 @@ class BatchNorm1d(Module):
             self.register_buffer("running_var", ones)
             self.register_buffer("num_batches_tracked", np.zeros((), np.int64))
 
+    @of_arrays
     def forward(self, x: Any) -> Any:
         """Map (N, C) or (N, C, L) to the same shape.
 
@@ -160,6 +165,7 @@ class LayerNorm(Module):
         DataError: eps is negative or not finite.
     """
 
+    @checked
     def __init__(
         self,
         normalized_shape: int | Sequence[int],
@@ -172,10 +178,11 @@ class LayerNorm(Module):
         self.normalized_shape = _checked_shape("LayerNorm", normalized_shape)
         self.eps = _checked_eps("LayerNorm", eps)
         self.elementwise_affine = elementwise_affine
-        ones = np.ones(self.normalized_shape, dtype)
+        ones = filled(self.normalized_shape, 1.0, dtype)
         self.weight: Parameter | None = Parameter(ones) if elementwise_affine else None
         self.bias: Parameter | None = Parameter(0 * ones) if elementwise_affine and bias else None
 
+    @of_arrays
     def forward(self, x: Any) -> Any:
         """Map (..., *normalized_shape) to the same shape.
 
@@ -215,6 +222,7 @@ class RMSNorm(Module):
         DataError: eps is negative or not finite.
     """
 
+    @checked
     def __init__(
         self,
         normalized_shape: int | Sequence[int],
@@ -226,9 +234,10 @@ class RMSNorm(Module):
         self.normalized_shape = _checked_shape("RMSNorm", normalized_shape)
         self.eps = None if eps is None else _checked_eps("RMSNorm", eps)
         self.elementwise_affine = elementwise_affine
-        ones = np.ones(self.normalized_shape, dtype)
+        ones = filled(self.normalized_shape, 1.0, dtype)
         self.weight: Parameter | None = Parameter(ones) if elementwise_affine else None
 
+    @of_arrays
     def forward(self, x: Any) -> Any:
         """Map (..., *normalized_shape) to the same shape.
 
@@ -236,6 +245,8 @@ class RMSNorm(Module):
             ShapeError: the last axes of x are others.
         """
         axes = _last_axes("RMSNorm", x, self.normalized_shape)
+        if x.dtype.kind != "f":
+            raise DTypeError(f"RMSNorm: got x {describe(x)}, expected floats.")
         eps = float(np.finfo(x.dtype).eps) if self.eps is None else self.eps
         size = ops.mean(ops.square(x), axes, keepdims=True)
         y = ops.multiply(x, _inverse_root(size, eps))

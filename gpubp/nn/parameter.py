@@ -15,7 +15,7 @@ from gpubp.core import active_graph, checked_dtype, describe
 from gpubp.core.noted import Noted
 from gpubp.core.operators import Operators
 from gpubp.core.store import Slot
-from gpubp.errors import DTypeError, TraceError
+from gpubp.errors import ArgumentError, DTypeError, TraceError
 
 
 class Buffer(Operators, Slot):
@@ -28,7 +28,7 @@ class Buffer(Operators, Slot):
     """
 
     def __init__(self, value: ArrayLike, name: str = "buffer", dtype: Any = None) -> None:
-        super().__init__(name, value, dtype)
+        super().__init__(name, value, None if dtype is None else checked_dtype(dtype))
         checked_dtype(self.dtype)
 
     def numpy(self) -> NDArray[Any]:
@@ -46,7 +46,7 @@ class Buffer(Operators, Slot):
 
     def __len__(self) -> int:
         if not self.shape:
-            raise TypeError("len() of a scalar")
+            raise ArgumentError(f"{self.name} is a scalar and has no len(): its shape is ().")
         return self.shape[0]
 
 

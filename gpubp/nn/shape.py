@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpubp import ops
+from gpubp.arguments import checked
 from gpubp.core import describe
 from gpubp.errors import ShapeError
+from gpubp.nn.arrays import of_arrays
 from gpubp.nn.module import Module
 
 
 class Identity(Module):
     """x as it is; arguments of the constructor are passed over, as in torch."""
 
+    @checked
     def __init__(self, *_: Any, **__: Any) -> None:
         super().__init__()
 
+    @of_arrays
     def forward(self, x: Any) -> Any:
         """Return x."""
         return x
@@ -26,11 +30,13 @@ class Identity(Module):
 class Flatten(Module):
     """The axes from start_dim through end_dim made one."""
 
+    @checked
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
         self.start_dim = start_dim
         self.end_dim = end_dim
 
+    @of_arrays
     def forward(self, x: Any) -> Any:
         """Map (N, A, B, ...) to (N, A * B * ...) with the default arguments."""
         return ops.flatten(x, self.start_dim, self.end_dim)
@@ -48,11 +54,13 @@ class Unflatten(Module):
         unflattened_size: the sizes it becomes; one of them may be -1.
     """
 
+    @checked
     def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
         super().__init__()
         self.dim = dim
         self.unflattened_size = tuple(unflattened_size)
 
+    @of_arrays
     def forward(self, x: Any) -> Any:
         """Split the axis `dim` of x.
 

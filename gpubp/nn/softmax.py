@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from gpubp import ops
+from gpubp.arguments import checked
 from gpubp.core import describe
 from gpubp.errors import DataError, ShapeError
+from gpubp.nn.arrays import of_arrays
 from gpubp.nn.module import Module
 
 
@@ -23,12 +25,14 @@ class Softmax(Module):
 
     function: ClassVar[Callable[..., Any]] = staticmethod(ops.softmax)
 
+    @checked
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
         if dim is None:
             raise DataError(f"{type(self).__name__} needs an axis: pass dim=-1 for the last one.")
         self.dim = dim
 
+    @of_arrays
     def forward(self, x: Any) -> Any:
         """Normalise along `dim`; a scalar has the one axis 0 (or -1)."""
         if x.shape == () and self.dim in (0, -1):

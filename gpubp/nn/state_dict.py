@@ -52,4 +52,4 @@ def load_slots(
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names) if names else "nothing"
+    return ", ".join(map(str, names)) if names else "nothing"

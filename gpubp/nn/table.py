@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arguments import checked
 from gpubp.compiler.trace import trace
 from gpubp.core import Array, ArrayType, Kind, Node, Shape, active_graph, checked_dtype, tree
 from gpubp.errors import ShapeError, TraceError
@@ -81,6 +82,7 @@ def _cells(row: SummaryRow) -> tuple[str, str, str, str]:
     return "  " * row.depth + name, shapes, f"{row.parameters:,}", f"{row.flops:,.0f}"
 
 
+@checked
 def summary(
     model: Module,
     input_shape: Sequence[int] | Sequence[Sequence[int]],

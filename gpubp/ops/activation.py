@@ -197,7 +197,7 @@ def gelu(x: Any, approximate: str = "none") -> Any:
     Raises:
         UnknownNameError: another value of `approximate`.
     """
-    if approximate not in ("none", "tanh"):
+    if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
         raise unknown_name("approximation of gelu", approximate, ("none", "tanh"))
     return bind(GELU, *promote(x, floating=True), approximate=approximate)
 

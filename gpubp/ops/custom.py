@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arguments import checked
 from gpubp.core import (
     Array,
     ArrayType,
@@ -23,7 +24,7 @@ from gpubp.core import (
     checked_dtype,
     describe,
 )
-from gpubp.errors import DTypeError, GradientError, ShapeError, TraceError
+from gpubp.errors import ArgumentError, DTypeError, GradientError, ShapeError, TraceError
 from gpubp.ops.shape import as_shape
 from gpubp.ops.spec import SPECS, promote
 from gpubp.ops.weak import settled_together
@@ -31,6 +32,7 @@ from gpubp.ops.weak import settled_together
 _Infer = Callable[..., tuple[Sequence[int], Any]]
 
 
+@checked
 def custom_op(
     name: str,
     forward: Callable[..., Any],
@@ -57,12 +59,12 @@ def custom_op(
         A function of arrays and keyword attributes (hashable: numbers, strings, tuples).
 
     Raises:
-        ValueError: the name is that of a built-in op.
+        ArgumentError: the name is that of a built-in op.
     """
     if name in SPECS:
-        raise ValueError(f"custom_op: {name!r} is the name of a built-in op; choose another.")
+        raise ArgumentError(f"custom_op: {name!r} is the name of a built-in op; choose another.")
     if cuda is not None and not name.isidentifier():
-        raise ValueError(f"custom_op: {name!r} cannot be the name of a CUDA function.")
+        raise ArgumentError(f"custom_op: {name!r} cannot be the name of a CUDA function.")
     shape_rule = _shape_rule(name, infer)
     rule = None if vjp is None else _gradient_rule(name, vjp)
     reference = _checked(name, forward, shape_rule)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arguments import shown
 from gpubp.core import (
     Array,
     ArrayType,
@@ -25,7 +26,7 @@ from gpubp.core import (
 )
 from gpubp.core.interop import on_device
 from gpubp.core.store import Slot
-from gpubp.errors import DTypeError, IndexRangeError, ShapeError, TraceError
+from gpubp.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, TraceError
 from gpubp.ops.logic import astype, equal
 from gpubp.ops.shape import expand_dims, reshape, strided_slice
 from gpubp.ops.spec import (
@@ -161,13 +162,34 @@ SCATTER_ADD = register(
 )
 
 
+def _several(name: str, arrays: Any) -> Sequence[Any]:
+    """A sequence of arrays; ArgumentError if it is none."""
+    if not hasattr(arrays, "__len__") or getattr(arrays, "shape", None) == ():
+        raise ArgumentError(f"{name}: got {shown(arrays)}, expected a sequence of arrays.")
+    found = list(arrays)
+    if not found:
+        raise ShapeError(f"{name}: got no arrays, expected one or more.")
+    return found
+
+
+def _count(op: str, name: str, value: Any) -> int:
+    """A size, at least 0; ArgumentError or ShapeError if it is none."""
+    try:
+        found = operator.index(value)
+    except TypeError:
+        raise ArgumentError(f"{op}: {name} is {shown(value)}, expected a whole number.") from None
+    if found < 0:
+        raise ShapeError(f"{op}: {name} is {found}, expected at least 0.")
+    return found
+
+
 def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
     """Arrays one after the other along `axis`.
 
     Raises:
         ShapeError: there are none, or they differ along another axis.
     """
-    xs = promote(*arrays) if len(arrays) else []
+    xs = promote(*_several("concat", arrays))
     if not xs or not xs[0].shape:
         raise ShapeError("concat: expected one or more arrays of at least one dimension.")
     return bind(CONCAT, *xs, axis=normalized_axis(axis, len(xs[0].shape), "concat"))
@@ -175,7 +197,7 @@ def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     """Arrays along a new axis. Raises ShapeError if there are none or shapes differ."""
-    xs = promote(*arrays) if len(arrays) else []
+    xs = promote(*_several("stack", arrays))
     if any(x.shape != xs[0].shape for x in xs):
         given = ", ".join(map(describe, xs))
         raise ShapeError(f"stack: arrays must have one shape, got {given}.")
@@ -219,7 +241,7 @@ def scatter_add(updates: Any, indices: Any, size: int, axis: int = 0) -> Any:
         ShapeError: `updates` does not have the indices' shape at `axis`.
     """
     (values,), (found,) = promote(updates), promote(indices)
-    size = operator.index(size)
+    size = _count("scatter_add", "size", size)
     require_integer("scatter_add", "indices", found)
     before = normalized_axis(axis, len(values.shape) - len(found.shape) + 1, "scatter_add")
     if is_concrete(found):
@@ -237,7 +259,8 @@ def one_hot(labels: Any, num_classes: int, dtype: Any = "float32") -> Any:
     """
     (found,) = promote(labels)
     require_integer("one_hot", "labels", found)
-    classes = beside(np.arange(num_classes, dtype=found.dtype), found)
+    count = _count("one_hot", "num_classes", num_classes)
+    classes = beside(np.arange(count, dtype=found.dtype), found)
     return astype(equal(expand_dims(found, -1), classes), checked_dtype(dtype))
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.arguments import shown, truth
 from gpubp.core import (
     ArrayType,
     Kind,
@@ -39,7 +40,7 @@ from gpubp.core import (
 )
 from gpubp.core.interop import on_device
 from gpubp.core.store import Slot
-from gpubp.errors import DataError, DTypeError, ShapeError
+from gpubp.errors import ArgumentError, DataError, DTypeError, ShapeError
 from gpubp.ops.elementwise import add, finite
 from gpubp.ops.logic import greater_equal, where
 from gpubp.ops.shape import as_shape
@@ -133,11 +134,11 @@ class Generator:
     """
 
     def __init__(self, seed: int) -> None:
-        self.state = Slot("rng", np.array([_checked_seed(seed), 0], np.int64))
+        self.state = Slot("rng", np.array([checked_seed(seed), 0], np.int64))
 
     def manual_seed(self, seed: int) -> Generator:
         """Start again from `seed`; programs that draw from this generator follow."""
-        self.state.value = np.array([_checked_seed(seed), 0], np.int64)
+        self.state.value = np.array([checked_seed(seed), 0], np.int64)
         return self
 
     def __repr__(self) -> str:
@@ -145,7 +146,8 @@ class Generator:
         return f"Generator(seed={seed}, counter={counter})"
 
 
-def _checked_seed(seed: Any) -> int:
+def checked_seed(seed: Any) -> int:
+    """A seed as an int. Raises DataError unless it is one in [0, 2**63)."""
     try:
         number = -1 if isinstance(seed, bool) else operator.index(seed)
     except TypeError:
@@ -163,11 +165,22 @@ def manual_seed(seed: int) -> Generator:
     return default_generator.manual_seed(seed)
 
 
+def state_of(generator: Generator | None) -> Slot:
+    """The state of a generator, or of the default one. Raises ArgumentError if it is none."""
+    if generator is None:
+        return default_generator.state
+    if not isinstance(generator, Generator):
+        raise ArgumentError(
+            f"generator is {shown(generator)}, expected a gp.Generator: gp.Generator(seed)."
+        )
+    return generator.state
+
+
 def _draw(
     spec: OpSpec, shape: Any, dtype: Any, generator: Generator | None, like: Any = None
 ) -> Any:
     """`like`: draw where this array is, if that is a device."""
-    state = (generator or default_generator).state
+    state = state_of(generator)
     attrs: dict[str, Any] = {
         "shape": as_shape(shape, spec.name),
         "dtype": str(checked_dtype(dtype)),
@@ -233,7 +246,7 @@ def dropout(
     if not 0.0 <= p <= 1.0:
         raise DataError(f"dropout: p must be in [0, 1], got {p}.")
     (x,) = promote(x, floating=True)
-    if not training or p == 0.0:
+    if not truth("dropout", "training", training) or p == 0.0:
         return x
     kept = greater_equal(_draw(UNIFORM, x.shape, x.dtype, generator, x), p)
     scale = 1.0 if p == 1.0 else 1.0 / (1.0 - p)

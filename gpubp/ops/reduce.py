@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arguments import truth
 from gpubp.core import Array, ArrayType, Kind, OpSpec, Shape, Typed, bind, describe
 from gpubp.errors import DTypeError, ShapeError
 from gpubp.ops.logic import astype, equal
@@ -125,7 +126,7 @@ def sum(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = Fals
     """
     (x,) = promote(x)
     axes = normalized_axes(axis, len(x.shape), "sum")
-    return bind(SUM, x, axis=axes, keepdims=bool(keepdims))
+    return bind(SUM, x, axis=axes, keepdims=truth("sum", "keepdims", keepdims))
 
 
 def mean(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
@@ -139,7 +140,7 @@ def mean(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = Fal
     if x.dtype.kind != "f":
         raise DTypeError(f"mean: expected floats, got {describe(x)}. Use gp.ops.astype first.")
     axes = normalized_axes(axis, len(x.shape), "mean")
-    return bind(SUM, x, axis=axes, keepdims=bool(keepdims), mean=True)
+    return bind(SUM, x, axis=axes, keepdims=truth("mean", "keepdims", keepdims), mean=True)
 
 
 def max(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
@@ -151,7 +152,7 @@ def max(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = Fals
     """
     (x,) = promote(x)
     axes = normalized_axes(axis, len(x.shape), "max")
-    return bind(MAX, x, axis=axes, keepdims=bool(keepdims))
+    return bind(MAX, x, axis=axes, keepdims=truth("max", "keepdims", keepdims))
 
 
 def min(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
@@ -163,14 +164,15 @@ def min(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = Fals
     """
     (x,) = promote(x)
     axes = normalized_axes(axis, len(x.shape), "min")
-    return bind(MIN, x, axis=axes, keepdims=bool(keepdims))
+    return bind(MIN, x, axis=axes, keepdims=truth("min", "keepdims", keepdims))
 
 
 def _index(spec: OpSpec, x: Any, axis: int | None, keepdims: bool) -> Any:
+    keepdims = truth(spec.name, "keepdims", keepdims)
     (x,) = promote(x)
     if axis is not None:
         found = normalized_axis(axis, len(x.shape), spec.name)
-        return bind(spec, x, axis=(found,), keepdims=bool(keepdims))
+        return bind(spec, x, axis=(found,), keepdims=keepdims)
     flat = reshape(x, (math.prod(x.shape),))
     out = bind(spec, flat, axis=(0,), keepdims=False)
     return reshape(out, (1,) * len(x.shape)) if keepdims else out

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arguments import shown
 from gpubp.core import (
     Array,
     ArrayType,
@@ -29,7 +30,7 @@ from gpubp.core import (
 from gpubp.core.formula import Formula, Variants
 from gpubp.core.interop import on_device
 from gpubp.core.store import Slot
-from gpubp.errors import DTypeError, ShapeError
+from gpubp.errors import ArgumentError, DataError, DTypeError, ShapeError
 from gpubp.ops.formula import numpy_reference
 from gpubp.ops.weak import FLOAT32 as FLOAT32
 from gpubp.ops.weak import FLOAT64 as FLOAT64
@@ -84,9 +85,15 @@ def promote(*values: Any, floating: bool = False) -> list[Any]:
         target = FLOAT32
     if target == BOOL and int in map(type, values):
         target = INT64
-    return [
-        np.asarray(a, dtype=target) if type(a) in _NUMBERS else cast_to(a, target) for a in arrays
-    ]
+    return [_number(a, target) if type(a) in _NUMBERS else cast_to(a, target) for a in arrays]
+
+
+def _number(value: Any, dtype: np.dtype[Any]) -> Any:
+    """A Python number as an array."""
+    try:
+        return np.asarray(value, dtype=dtype)
+    except OverflowError:
+        raise DataError(f"{shown(value)} does not fit into {dtype}.") from None
 
 
 def _are_alike(values: Sequence[Any], floating: bool) -> bool:
@@ -173,8 +180,11 @@ def require_numeric(name: str, *types: Typed) -> None:
 
 
 def normalized_axis(axis: Any, ndim: int, name: str) -> int:
-    """A non-negative axis; ShapeError if it is out of range."""
-    found = operator.index(axis)
+    """A non-negative axis; ShapeError if it is out of range, ArgumentError if it is no number."""
+    try:
+        found = operator.index(axis)
+    except TypeError:
+        raise ArgumentError(f"{name}: axis is {shown(axis)}, expected a whole number.") from None
     if not -ndim <= found < ndim:
         raise ShapeError(f"{name}: axis {axis} is out of range for {ndim} dimensions.")
     return found % ndim

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import ops
+from gpubp.arguments import checked, reading
 from gpubp.core import Array
 from gpubp.core.interop import host_array
 from gpubp.core.noted import Noted
@@ -46,6 +47,7 @@ class EMA:
 
     decay = Noted(_checked_decay)
 
+    @checked
     def __init__(self, params: Iterable[Parameter], decay: float = 0.999) -> None:
         self.decay = decay
         self._params = checked_params(params)
@@ -144,6 +146,8 @@ class EMA:
         """{"decay", "n_averaged", "averages": [array, ...]}, with copies."""
         return {"decay": self.decay, "n_averaged": self.n_averaged, "averages": self.averages}
 
+    @reading("the state of an EMA")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over the averages; if it raises, nothing has changed.
 

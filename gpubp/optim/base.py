@@ -11,7 +11,6 @@ as the original would, with parameters of its own; a shallow copy shares everyth
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,19 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.arguments import checked, reading
 from gpubp.core import Array, assume
-from gpubp.core.interop import host_array
 from gpubp.core.store import Slot
-from gpubp.errors import DataError, ShapeError, UnknownNameError, unknown_name
+from gpubp.errors import DataError, UnknownNameError, unknown_name
 from gpubp.nn.parameter import Parameter
 from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params, plain
-from gpubp.optim.options import ranges_of
+from gpubp.optim.options import check_numbers, only_options
 from gpubp.optim.rules import adjusted
-from gpubp.optim.state import Arrays, Cohort, Cohorts, Edits, Past
+from gpubp.optim.state import Arrays, Cohort, Cohorts, Edits, Past, as_state
 
 Update = list[tuple[Slot, Array]]
-# What else stands in a constructor's locals().
-_NO_OPTIONS = ("self", "params", "__class__")
 
 
 class Optimizer(ABC):
@@ -39,8 +36,7 @@ class Optimizer(ABC):
 
     Args:
         params: parameters, or dicts of "params" and options that differ from the defaults.
-        defaults: every option and its default value: the constructor's `locals()`, in which the
-            arguments that are no options are passed over. See `gpubp.optim.options`.
+        defaults: every option and its default: the constructor's `locals()`; see `optim.options`.
 
     Attributes:
         param_groups: as in torch; `param_groups[0]["lr"] = 0.01` takes effect at the next step.
@@ -62,7 +58,7 @@ class Optimizer(ABC):
 
     def __init__(self, params: Params, defaults: Mapping[str, Any]) -> None:
         object.__setattr__(self, "_edits", Edits())
-        self.defaults = {k: v for k, v in defaults.items() if k not in _NO_OPTIONS}
+        self.defaults = only_options(defaults)
         self.param_groups: list[ParamGroup] = []
         self._arrays = Arrays()
         self._cohorts = Cohorts(self._edits.note)
@@ -112,6 +108,7 @@ class Optimizer(ABC):
         found: Slot = max(self._cohorts, key=lambda cohort: int(cohort.count.value)).count
         return found
 
+    @checked
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters with options of their own.
 
@@ -138,15 +135,7 @@ class Optimizer(ABC):
         self._edits.note()
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        for name, value in options.items():
-            array = hasattr(value, "ndim") and not isinstance(value, np.generic)
-            if isinstance(value, (str, bytes)) or value is None or array:
-                raise DataError(f"{type(self).__name__}: {name} is {value!r}, expected a number.")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise DataError(f"{type(self).__name__}: {name} is {value}, expected a finite one.")
-        for name, range_ in ranges_of(type(self)).items():
-            if name in options:
-                range_.check(type(self).__name__, name, options[name])
+        check_numbers(type(self), options)
         self.check(options)
 
     def parameters(self) -> list[Parameter]:
@@ -231,6 +220,8 @@ class Optimizer(ABC):
             found = {"step": np.array(steps, np.float32), **numbers, **found}
         return found
 
+    @reading("the state of an optimizer")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over state and options; works before the first step too.
 
@@ -295,12 +286,7 @@ class Optimizer(ABC):
     def _checked_state(self, name: str, param: Parameter, value: Any) -> NDArray[Any]:
         if name not in self.state_names:
             raise UnknownNameError(f"{type(self).__name__} has no state named {name!r}.")
-        array = np.array(host_array(value, f"{param.name}: state {name}"), dtype=param.dtype)
-        if array.shape != param.shape:
-            raise ShapeError(
-                f"{param.name}: state {name} has shape {array.shape}, expected {param.shape}."
-            )
-        return array
+        return as_state(name, param, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arguments import is_iterable, shown
 from gpubp.core.interop import host_array
 from gpubp.core.store import Slot
-from gpubp.errors import DataError, unknown_name
+from gpubp.errors import ArgumentError, DataError, unknown_name
 from gpubp.nn.parameter import Parameter
 
 Params = Iterable[Parameter] | Iterable[Mapping[str, Any]]
@@ -121,7 +122,7 @@ class ParamGroup(MutableMapping[str, Any]):
             self._set(key, value)
 
     def __delitem__(self, key: str) -> None:
-        raise TypeError("options of a parameter group cannot be deleted.")
+        raise ArgumentError("options of a parameter group cannot be deleted.")
 
     def __iter__(self) -> Iterator[str]:
         return iter(("params", "lr", *self._options, *self._notes))
@@ -150,12 +151,16 @@ def as_groups(params: Params) -> list[Mapping[str, Any]]:
     """One dict a group, from an iterable of parameters or of dicts.
 
     Raises:
-        TypeError: a single parameter or dict.
+        ArgumentError: a single parameter or dict.
     """
     if isinstance(params, (Parameter, Mapping)):
-        raise TypeError(
+        raise ArgumentError(
             f"the optimizer got one {type(params).__name__}, expected an iterable of parameters or "
             "of groups. Put it into a list."
+        )
+    if not is_iterable(params):
+        raise ArgumentError(
+            f"the optimizer got {shown(params)}, expected parameters: model.parameters()."
         )
     items = list(params)
     if items and all(isinstance(item, Mapping) for item in items):
@@ -167,12 +172,16 @@ def checked_params(params: Any) -> list[Parameter]:
     """A group's parameters as a list, from one parameter or an iterable of them.
 
     Raises:
-        TypeError: something that is not a Parameter.
+        ArgumentError: something that is not a Parameter.
     """
+    if not isinstance(params, Parameter) and not is_iterable(params):
+        raise ArgumentError(
+            f"the optimizer got {shown(params)}, expected parameters (gpubp.nn.Parameter)."
+        )
     found = [params] if isinstance(params, Parameter) else list(params)
     for param in found:
         if not isinstance(param, Parameter):
-            raise TypeError(
+            raise ArgumentError(
                 f"the optimizer got a {type(param).__name__}, expected parameters "
                 "(gpubp.nn.Parameter)."
             )

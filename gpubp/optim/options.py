@@ -11,11 +11,14 @@ type is checked when a group is made, when an option is set, and when a state is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Annotated, Any, get_type_hints
+
+import numpy as np
 
 from gpubp.errors import DataError
 
@@ -51,6 +54,24 @@ def _are_betas(betas: Any) -> bool:
 NotNegative = Annotated[float, Range("at least 0", lambda value: value >= 0.0)]
 Share = Annotated[float, Range("a number in [0, 1]", lambda value: 0.0 <= value <= 1.0)]
 Betas = Annotated[tuple[float, float], Range("two numbers in [0, 1)", _are_betas, "are")]
+
+
+def only_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The options among a constructor's `locals()`."""
+    return {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
+
+
+def check_numbers(kind: type, options: Mapping[str, Any]) -> None:
+    """Raise DataError unless options of this class are finite numbers, and in their ranges."""
+    for name, value in options.items():
+        array = hasattr(value, "ndim") and not isinstance(value, np.generic)
+        if isinstance(value, (str, bytes)) or value is None or array:
+            raise DataError(f"{kind.__name__}: {name} is {value!r}, expected a number.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DataError(f"{kind.__name__}: {name} is {value}, expected a finite one.")
+    for name, found in ranges_of(kind).items():
+        if name in options:
+            found.check(kind.__name__, name, options[name])
 
 
 @lru_cache

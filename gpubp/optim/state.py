@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from gpubp import ops
 from gpubp.core.announce import announce
+from gpubp.core.interop import host_array
 from gpubp.core.store import Slot, siblings
+from gpubp.errors import ShapeError
 from gpubp.nn.parameter import Parameter
 
 # Steps taken, and scalar state by name.
@@ -178,3 +180,17 @@ class Arrays:
                 start = np.full(slot.shape, fill(name, param), slot.dtype)
                 slot.value = saved.get(name, {}).pop(param, start)
         self._waiting = saved
+
+
+def as_state(name: str, param: Parameter, value: Any) -> NDArray[Any]:
+    """A saved state array, in its parameter's dtype.
+
+    Raises:
+        ShapeError: its shape is not the parameter's.
+    """
+    array = np.array(host_array(value, f"{param.name}: state {name}"), dtype=param.dtype)
+    if array.shape != param.shape:
+        raise ShapeError(
+            f"{param.name}: state {name} has shape {array.shape}, expected {param.shape}."
+        )
+    return array

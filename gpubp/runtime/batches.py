@@ -20,7 +20,7 @@ from gpubp.core import ConcreteArray, describe
 from gpubp.core.interop import host_array
 from gpubp.errors import DataError, ShapeError
 from gpubp.runtime.program_cache import as_input, check_indices
-from gpubp.runtime.update import require_count
+from gpubp.runtime.settings import require_count
 
 PART = 1 << 24  # elements that are looked at together
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arguments import checked
 from gpubp.backends.base import Backend, Feed
 from gpubp.backends.device_array import DeviceArray
 from gpubp.compiler.pipeline import Options
@@ -140,6 +141,7 @@ def _named(module: str, name: str) -> Any:
     return found
 
 
+@checked
 def compile_function(
     fn: Callable[..., Any],
     *,

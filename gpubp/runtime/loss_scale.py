@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import ops
+from gpubp.arguments import checked, reading
 from gpubp.core import Array
 from gpubp.core.noted import Noted
 from gpubp.core.store import Slot
@@ -60,6 +61,7 @@ class LossScale:
     backoff_factor = Noted(_checked_backoff)
     growth_interval = Noted(_checked_interval)
 
+    @checked
     def __init__(
         self,
         init_scale: float = 65536.0,
@@ -107,6 +109,8 @@ class LossScale:
             "skipped": int(self.skipped.value),
         }
 
+    @reading("the state of a LossScale")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a state."""
         scale, good, skipped = (state_dict[k] for k in ("scale", "good", "skipped"))

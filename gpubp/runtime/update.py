@@ -12,108 +12,21 @@ anything while it runs. What is added is the gradient of sums, one for each term
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpubp import ops
 from gpubp.compiler.grad import gradients
-from gpubp.core import CONST, Array, Graph, Node
+from gpubp.core import Array, Graph, Node
 from gpubp.core.interop import host_array
-from gpubp.core.store import Slot, pack, siblings
+from gpubp.core.store import Slot, pack
 from gpubp.errors import DataError, GradientError, ShapeError
 from gpubp.ops.spec import cast_to
-from gpubp.runtime.loss_scale import LossScale
+from gpubp.runtime.accumulation import Sums, beside
+from gpubp.runtime.settings import Settings, StepOptimizer
 from gpubp.runtime.totals import Term, mean_of_samples
-
-Writes = list[tuple[Slot, Array]]
-
-
-class StepOptimizer(Protocol):
-    """What a step needs of an optimiser; see `gpubp.optim.Optimizer`."""
-
-    def parameters(self) -> Sequence[Slot]: ...
-
-    def prepare(self) -> None: ...
-
-    def emit(self, grads: dict[int, Array]) -> Writes: ...
-
-
-class StepTable(Protocol):
-    """What a step needs of a schedule's table; see `gpubp.optim.lr_scheduler.table`."""
-
-    capacity: int
-
-    def emit(self) -> Writes: ...
-
-    def moving(self, updates: int) -> AbstractContextManager[None]: ...
-
-
-class StepScheduler(Protocol):
-    """What a step needs of a schedule; see `gpubp.optim.lr_scheduler.LRScheduler`."""
-
-    optimizer: Any
-    last_epoch: int
-
-    @property
-    def table(self) -> StepTable: ...
-
-    def require(self, epoch: int) -> None: ...
-
-
-class StepAverage(Protocol):
-    """What a step needs of an average of weights; see `gpubp.optim.EMA`."""
-
-    @property
-    def applied(self) -> bool: ...
-
-    def emit(self, new: dict[int, Array]) -> Writes: ...
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a step updates; the arguments of `compile_step`.
-
-    Raises:
-        DataError: one of them is out of its range.
-    """
-
-    max_grad_norm: float | None = None
-    max_grad_value: float | None = None
-    keep_grads: bool = False
-    accumulate: int = 1
-    scheduler: StepScheduler | None = None
-    ema: StepAverage | None = None
-    loss_scale: LossScale | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Nothing is to be done before or after a call of the program."""
-        return self.scheduler is None and self.ema is None
-
-    def check(self, optimizer: StepOptimizer) -> None:
-        """Raise DataError if a setting is out of its range or does not fit the optimiser."""
-        for name in ("max_grad_norm", "max_grad_value"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise DataError(f"{name} is {value}, expected a number above 0.")
-        require_count("accumulate", self.accumulate)
-        if self.loss_scale is not None and self.accumulate > 1:
-            raise DataError(
-                "loss_scale and accumulate cannot be used together yet: leave one of them out."
-            )
-        if self.scheduler is None:
-            return
-        if not hasattr(self.scheduler, "table"):
-            raise DataError(
-                f"{type(self.scheduler).__name__} cannot run inside the program: its step() needs "
-                "a metric. Call it between runs."
-            )
-        if self.scheduler.optimizer is not optimizer:
-            raise DataError("the scheduler was made for another optimizer than the step's.")
 
 
 class Updater:
@@ -129,7 +42,7 @@ class Updater:
         self.settings = settings
         self._grads: list[Slot] = []
         self._grad_of: dict[int, Slot] = {}
-        self._terms: list[_Sums] = []
+        self._terms: list[Sums] = []
         self._batches = Slot("batches", 0, np.int64)
 
     @property
@@ -242,9 +155,9 @@ class Updater:
             )
         return [g for g in grads if g is not None]
 
-    def _term(self, i: int) -> _Sums:
+    def _term(self, i: int) -> Sums:
         while len(self._terms) <= i:
-            self._terms.append(_Sums(len(self._terms)))
+            self._terms.append(Sums(len(self._terms)))
         return self._terms[i]
 
     def _accumulated(
@@ -267,7 +180,7 @@ class Updater:
         if settings.loss_scale is not None:
             grads, finite = settings.loss_scale.unscaled(grads)
         if settings.keep_grads or settings.max_grad_norm is not None:
-            self._grads = _beside("grads", params, self._grad_of)
+            self._grads = beside("grads", params, self._grad_of)
             graph.writes += [(slot, g.node) for slot, g in zip(self._grads, grads)]
         if settings.max_grad_value is not None:
             grads = clip_by_value(grads, settings.max_grad_value)
@@ -282,63 +195,6 @@ class Updater:
             writes = [(slot, ops.where(finite, value, slot)) for slot, value in writes]
             writes += settings.loss_scale.emit(finite)
         graph.writes += [(slot, graph.lift(cast_to(value, slot.dtype))) for slot, value in writes]
-
-
-class _Sums:
-    """What one term of the loss adds up between updates.
-
-    Args:
-        number: of the term.
-
-    Attributes:
-        count: slot: what has counted since the last update.
-        of: by a parameter's id, the slot of its gradients' sum.
-    """
-
-    def __init__(self, number: int) -> None:
-        self._suffix = f"_{number}" if number else ""
-        self.count = Slot(f"count{self._suffix}", 0.0, np.float64)
-        self.of: dict[int, Slot] = {}
-
-    def beside(self, params: Sequence[Slot]) -> list[Slot]:
-        """The sum of each parameter's gradients."""
-        return _beside(f"grad_sums{self._suffix}", params, self.of)
-
-    def means(
-        self,
-        graph: Graph,
-        params: Sequence[Slot],
-        grads: Sequence[Array | None],
-        count: Array | None,
-        is_first: Array,
-        final: bool,
-    ) -> list[Array | None]:
-        """Add a batch's gradients and count; the sums divided by what counts, None for none."""
-        reached = [(p, g) for p, g in zip(params, grads, strict=True) if g is not None]
-        self.beside([p for p, _ in reached])
-        sums = {id(p): ops.where(is_first, g, ops.add(self.of[id(p)], g)) for p, g in reached}
-        if not final:
-            graph.writes += [(self.of[id(p)], sums[id(p)].node) for p, _ in reached]
-        if count is not None:
-            divisor = self._divisor(graph, count, is_first, final)
-            sums = {key: ops.divide(s, divisor.astype(s.dtype)) for key, s in sums.items()}
-        return [sums.get(id(p)) for p in params]
-
-    def _divisor(self, graph: Graph, count: Array, is_first: Array, final: bool) -> Array:
-        """All that counts since the last update; 1 where nothing does (the sums are 0 then)."""
-        counted = ops.astype(count, "float64")
-        total = ops.where(is_first, counted, ops.add(self.count, counted))
-        rest = ops.multiply(total, 0.0) if final else total
-        graph.writes.append((self.count, rest.node))
-        known: Array = ops.where(ops.equal(total, 0.0), 1.0, total)
-        return total if count.node.spec is CONST else known
-
-
-def _beside(label: str, params: Sequence[Slot], known: dict[int, Slot]) -> list[Slot]:
-    """One array beside each parameter, made once and kept in `known`."""
-    new = [p for p in params if id(p) not in known]
-    known.update(zip(map(id, new), siblings(label, new), strict=True))
-    return [known[id(p)] for p in params]
 
 
 def clip_by_value(grads: Sequence[Array], limit: float) -> list[Array]:
@@ -357,9 +213,3 @@ def clip_by_global_norm(grads: Sequence[Array], max_norm: float) -> list[Array]:
         total = total + ops.sum(ops.square(g)).astype(total.dtype)
     factor = ops.minimum(max_norm / (ops.sqrt(total) + 1e-6), 1.0)
     return [g * factor.astype(g.dtype) for g in grads]
-
-
-def require_count(name: str, value: object) -> None:
-    """Raise DataError unless `value` is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise DataError(f"{name} is {value!r}, expected an integer of at least 1.")

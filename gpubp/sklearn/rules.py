@@ -1,4 +1,4 @@
-"""scikit-learn's update rules, as a step wants them (`gpubp.runtime.step.StepOptimizer`).
+"""scikit-learn's update rules, as a step wants them (`gpubp.runtime.settings.StepOptimizer`).
 
 Comes in: the gradients of the loss without its penalty. Goes out: (slot, new value) pairs. State
 lives in slots between calls, and moves to and from scikit-learn's own optimiser objects.

@@ -114,7 +114,7 @@ class Fit:
             self.state.stop_reason = None
             self.state.diverged = False
             self.state.fit_start, self.state.fit_steps = self.state.epoch, self.state.steps
-        self.state.fit_facts = self._facts()
+        self.state.fit_facts = resumption.facts_of(trainer, plan, self.data)
         self._last_epoch = self.state.fit_start + plan.epochs
 
     def _resume(self, now: dict[str, Any]) -> None:
@@ -122,10 +122,11 @@ class Fit:
         from gpubp.train import checkpoint
 
         trainer, path = self.trainer, self.plan.resume
+        facts = resumption.facts_of(trainer, self.plan, self.data)
         if path is not None:
-            checkpoint.load(trainer, path, self._facts())
+            checkpoint.load(trainer, path, facts)
         self._compile()  # restored options may have made the program stale
-        checkpoint.put_pending(trainer, path, self._facts())
+        checkpoint.put_pending(trainer, path, facts)
         if path is not None:
             self.state.made = resumption.compared(path, self.state.made, now)
         self.state.resuming = True
@@ -135,18 +136,6 @@ class Fit:
         trainer, size = self.trainer, self.plan.batch_size
         size = min(size, self.data.samples or size)
         trainer.step.prepare(*self.data.source.types(size))
-
-    def _facts(self) -> dict[str, Any]:
-        """What must be as it was, to go on within an epoch."""
-        if self.data.samples is None:
-            return {"samples": None}
-        return {
-            "samples": self.data.samples,
-            "batch_size": self.plan.batch_size,
-            "shuffle": self.plan.shuffle,
-            "split": None if self.data.rows is None else self.trainer.seed,
-            "drop_last": self.plan.drop_last,
-        }
 
     def _order(self) -> NDArray[np.int64]:
         """The order of this epoch's rows: a function of the trainer's random state at its start."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
+
+from gpubp.arguments import shown
+from gpubp.errors import ArgumentError
 
 
 class Hooks(Protocol):
@@ -24,3 +27,13 @@ class Hooks(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raise ArgumentError unless each has the methods of a callback."""
+    for callback in callbacks:
+        if isinstance(callback, type) or not hasattr(callback, "on_train_begin"):
+            raise ArgumentError(
+                f"a callback is {shown(callback)}, expected a gpubp.train.Callback or one of its "
+                "kind."
+            )

@@ -88,14 +88,7 @@ def prepare(
                 "an iterable of batches has no validation_split, sample_weight or class_weight: "
                 "give validation_data, and batches (x, y, weights)."
             )
-        if found and held_out is None:
-            raise DataError(
-                "metrics of an iterable of batches are measured on validation_data: give it, or "
-                "leave metrics out."
-            )
-        if drop_last:
-            raise DataError("drop_last is for arrays: an iterable makes its own batches.")
-        return Data(_stream(X, run.floating), None, None, held_out, found)
+        return _of_stream(run, X, held_out, found, drop_last)
     given = (X, y) if sample_weight is None else (X, y, sample_weight)
     arrays = checked(run, given, ("X", "y", "sample_weight"))
     rows = None
@@ -116,6 +109,19 @@ def prepare(
         )
     dropped = count % batch_size if drop_last else 0
     return Data(source, rows, arrays, held_out, found, dropped)
+
+
+def _of_stream(
+    run: Run, X: Any, held_out: Arrays | None, metrics: list[Metric], drop_last: bool
+) -> Data:
+    if metrics and held_out is None:
+        raise DataError(
+            "metrics of an iterable of batches are measured on validation_data: give it, or "
+            "leave metrics out."
+        )
+    if drop_last:
+        raise DataError("drop_last is for arrays: an iterable makes its own batches.")
+    return Data(_stream(X, run.floating), None, None, held_out, metrics)
 
 
 def _class_weighted(

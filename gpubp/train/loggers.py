@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from gpubp.arguments import checked
 from gpubp.errors import DataError, missing_extra
 from gpubp.train.callbacks import Callback
 from gpubp.train.tensorfile import Path_
@@ -31,6 +32,7 @@ class CSVLogger(Callback):
         path: the file.
     """
 
+    @checked
     def __init__(self, path: Path_) -> None:
         self.path = Path(path)
         self._file: TextIO | None = None
@@ -89,6 +91,7 @@ class TensorBoard(Callback):
         MissingExtraError: tensorboardX is not installed.
     """
 
+    @checked
     def __init__(self, log_dir: Path_ = "runs", **options: Any) -> None:
         try:
             import tensorboardX
@@ -130,6 +133,7 @@ class WandbLogger(Callback):
         MissingExtraError: wandb is not installed.
     """
 
+    @checked
     def __init__(self, **options: Any) -> None:
         try:
             importlib.import_module("wandb")

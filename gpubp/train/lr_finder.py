@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.arguments import checked
 from gpubp.atomic import replacing
 from gpubp.errors import DataError, missing_extra
 from gpubp.runtime.step import Step
@@ -43,11 +44,13 @@ class LRFinder:
         losses: the loss at each, smoothed by a moving average with bias correction.
     """
 
+    @checked
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.rates: NDArray[np.float64] = np.zeros(0)
         self.losses: NDArray[np.float64] = np.zeros(0)
 
+    @checked
     def find(
         self,
         X: ArrayLike,

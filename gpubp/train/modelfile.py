@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpubp.arguments import checked
 from gpubp.errors import CheckpointError, GpubpError
 from gpubp.nn.module import Module
 from gpubp.nn.state_dict import LoadResult
@@ -38,6 +39,7 @@ class Loaded(NamedTuple):
     record: dict[str, Any]
 
 
+@checked
 def save_model(path: Path_, model: Module, extra: Mapping[str, Any] | None = None) -> None:
     """Write a model: weights, buffers, and its structure if it is made of modules of `gpubp.nn`.
 
@@ -67,6 +69,7 @@ def structure_of(model: Module) -> dict[str, Any] | None:
         return None
 
 
+@checked
 def load_model(path: Path_) -> Loaded:
     """Read the model of a model file or of a checkpoint: as the run ended, with its best weights
     if it ended with these.
@@ -89,6 +92,7 @@ def load_model(path: Path_) -> Loaded:
     return Loaded(model.eval(), dict(record.get("extra", {})), record)
 
 
+@checked
 def load_weights(path: Path_, model: Module, strict: bool = True) -> LoadResult:
     """Copy the weights of a file into a model; if it raises, nothing has changed.
 

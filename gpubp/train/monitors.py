@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from gpubp.arguments import checked
 from gpubp.errors import DataError, UnknownNameError, unknown_name, warn
 from gpubp.train.callbacks import Callback, numbers_before
 from gpubp.train.direction import direction
@@ -32,6 +33,7 @@ class Monitor(Callback):
         best_epoch: when that was.
     """
 
+    @checked
     def __init__(self, monitor: str, mode: str = "auto", min_delta: float = 0.0) -> None:
         if mode not in ("auto", "min", "max"):
             raise unknown_name("mode", mode, ("auto", "min", "max"))
@@ -108,6 +110,7 @@ class EarlyStopping(Monitor):
         DataError: a patience below 1.
     """
 
+    @checked
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -170,6 +173,7 @@ class ModelCheckpoint(Monitor):
         extra: JSON values to keep with the model.
     """
 
+    @checked
     def __init__(
         self,
         path: Path_,

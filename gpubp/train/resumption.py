@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpubp.errors import warn
+from gpubp.train.inputs import Data
 from gpubp.train.plan import Plan
 from gpubp.train.run import Run
 from gpubp.train.tensorfile import Path_
@@ -33,6 +34,19 @@ def options_of(run: Run, plan: Plan) -> dict[str, Any]:
     taken["ema decay"] = None if run.ema is None else run.ema.decay
     made = run.state.made.get(_KEPT) if run.state.steps else None
     return {_TAKEN: taken, _KEPT: made or {**_of_groups(run), **_of_schedule(run)}}
+
+
+def facts_of(run: Run, plan: Plan, data: Data) -> dict[str, Any]:
+    """What must be as it was, to go on within an epoch."""
+    if data.samples is None:
+        return {"samples": None}
+    return {
+        "samples": data.samples,
+        "batch_size": plan.batch_size,
+        "shuffle": plan.shuffle,
+        "split": None if data.rows is None else run.seed,
+        "drop_last": plan.drop_last,
+    }
 
 
 def _of_groups(run: Run) -> dict[str, Any]:

@@ -71,13 +71,16 @@ class TrainState:
     fit_facts: dict[str, Any] = field(default_factory=dict, metadata=SAVED)
     stop_reason: str | None = field(default=None, metadata=SAVED)
     made: dict[str, Any] = field(default_factory=dict, metadata=SAVED)
-    epoch_rng: Mapping[str, Any] = field(default_factory=dict)
+    epoch_rng: Mapping[str, Any] = field(init=False)
     diverged: bool = False
     resuming: bool = False
     pending: Pending | None = None
     callbacks: Sequence[Hooks] = ()
     numbers: list[str] = field(default_factory=list)
     watched: str | None = None
+
+    def __post_init__(self) -> None:
+        self.epoch_rng = self.rng.bit_generator.state
 
     @classmethod
     def saved(cls) -> list[str]:

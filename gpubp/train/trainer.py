@@ -9,18 +9,20 @@ Dropout switched off) stays so; only a model that is in eval mode as a whole is 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gpubp.arguments import checked
 from gpubp.backends import Backend
 from gpubp.backends.device_array import DeviceArray
 from gpubp.core.interop import check_dtype
 from gpubp.data.checks import check_finite, check_not_empty
 from gpubp.errors import DataError, unknown_name
 from gpubp.nn.module import Module
+from gpubp.ops.random import checked_seed
 from gpubp.optim.base import Optimizer
 from gpubp.runtime.program_cache import as_input
 from gpubp.runtime.step import compile_step
@@ -29,7 +31,7 @@ from gpubp.train import metrics as metrics_module
 from gpubp.train.evaluation import BATCH
 from gpubp.train.fit import Fit
 from gpubp.train.history import History
-from gpubp.train.hooks import Hooks
+from gpubp.train.hooks import Hooks, check_callbacks
 from gpubp.train.metrics import Metric, UserMetric
 from gpubp.train.plan import Plan
 from gpubp.train.run import Run
@@ -78,10 +80,11 @@ class Trainer(Run):
         UnknownNameError: an option that there is not.
     """
 
+    @checked
     def __init__(
         self,
         model: Module,
-        loss_fn: Any,
+        loss_fn: Callable[..., Any],
         optimizer: Optimizer,
         device: str = "auto",
         backend: str | Backend | None = None,
@@ -108,11 +111,12 @@ class Trainer(Run):
             scheduler,
             scheduler_every,
             monitor,
-            seed,
+            checked_seed(seed),
             where,
             step_options,
         )
 
+    @checked
     def fit(
         self,
         X: Any,
@@ -194,8 +198,10 @@ class Trainer(Run):
             self, X, y, validation_data, validation_split, sample_weight, class_weight, metrics,
             batch_size, drop_last,
         )  # fmt: skip
+        check_callbacks(callbacks)
         return Fit(self, plan, data, callbacks).run()
 
+    @checked
     def evaluate(
         self,
         X: ArrayLike,
@@ -220,6 +226,7 @@ class Trainer(Run):
         arrays = inputs.checked(self, given, ("X", "y", "sample_weight"))
         return self.evaluator.measure(arrays, self.floating, found)
 
+    @checked
     def predict(self, X: ArrayLike, batch_size: int = BATCH) -> Any:
         """The model's outputs in eval mode, for all samples; on the device if X is there.
 
@@ -241,6 +248,7 @@ class Trainer(Run):
             raise DataError(f"batch_size={batch_size}: expected at least 1.")
         return self.evaluator.predict(data, self.floating, batch_size)
 
+    @checked
     def save(self, path: Path_, extra: Mapping[str, Any] | None = None) -> None:
         """Write the whole training state to a file; it appears as a whole or not at all.
 
@@ -260,6 +268,7 @@ class Trainer(Run):
 
         checkpoint.save(self, path, extra)
 
+    @checked
     def load(self, path: Path_) -> dict[str, Any]:
         """Take over the training state of a checkpoint; if it raises, nothing has changed.
 

@@ -18,8 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.arguments import is_number, shown
 from gpubp.core.interop import host_array
-from gpubp.errors import DataError
+from gpubp.errors import ArgumentError, DataError
 from gpubp.nn.loss_base import Loss, weighing_samples
 from gpubp.nn.module import Module
 
@@ -129,6 +130,11 @@ def _of_classes(
         if class_weight != "balanced":
             raise DataError(f"class_weight is {class_weight!r}; expected a dict or 'balanced'.")
         table = len(rows) / (len(found) * counts)
+    elif not isinstance(class_weight, Mapping):
+        raise ArgumentError(
+            f"class_weight is {shown(class_weight)}; expected a dict of label to weight, or "
+            "'balanced'."
+        )
     else:
         known = _checked(class_weight, classes, ignored)
         table = np.array([known.get(int(label), 1.0) for label in found], np.float64)
@@ -151,9 +157,9 @@ def _checked(
 ) -> dict[int, float]:
     known = {}
     for key, value in class_weight.items():
-        weight = float(value)
+        weight = float(value) if is_number(value) else np.nan
         if not (np.isfinite(weight) and weight >= 0):
-            raise DataError(f"class_weight holds {weight}; expected numbers from 0 on.")
+            raise DataError(f"class_weight holds {shown(value)}; expected numbers from 0 on.")
         number = float(key) if isinstance(key, (int, float, np.integer, np.floating)) else 0.5
         label = int(number) if number.is_integer() else None
         outside = classes is not None and label is not None and not 0 <= label < classes

@@ -73,6 +73,12 @@ class CollectingDriver:
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         return lambda: None
 
+    def mark(self) -> CollectingDriver:
+        return self
+
+    def wait(self) -> None:
+        pass
+
     def synchronize(self) -> None:
         pass
 

@@ -1,9 +1,8 @@
-"""The Numba CPU backend: whole runs in one native call, shared by several workers.
+"""The CPU backend `numba`: whole runs in one native call, shared by several workers.
 
 A program is encoded as int64 words. Each worker (a thread) enters the run loop once, with Python's
 lock released, and runs every step of the schedule; workers meet at barriers made of atomics. The
-kernels are compiled by Numba once per machine and kept as object code, so that a process that finds
-them in the cache never imports Numba.
+kernels are compiled once per machine, when a program first needs them, and kept as object code.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ def encode_matmul(
     scratch = _plan(code, shape, a, b, chain is not None)
     code[words.MM_BY_COLUMNS] = int(part.shared == "columns")
     _describe(code, epilogue)
-    needs = [(words.MM_TILES, f"tiles_{shape.dtype}")]
+    follows = words.EPILOGUES[code[words.MM_EPILOGUE]]
+    needs = [(words.MM_TILES, f"tiles_{follows}_{shape.dtype}")]
     if chain is not None:
         code[words.MM_CHAIN] = len(code)
         needs += [(words.MM_CHAIN_KERNEL, f"chain_{shape.dtype}"), *chain.needs_at(len(code))]

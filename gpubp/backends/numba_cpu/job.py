@@ -55,7 +55,7 @@ class Loaded:
         """Put all code into one array and make the records of the run loop."""
         names = {p.kernel for p, _, _ in parts}
         names |= {name for p, _, _ in parts for _, name in p.needs}
-        found = addresses(names | {"loop"})
+        found = addresses(names | {"loop", "lead", "serve"})
         starts = np.cumsum([0] + [len(p.words) for p, _, _ in parts])
         for encoded, _, _ in parts:
             for word, name in encoded.needs:

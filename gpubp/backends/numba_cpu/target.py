@@ -80,3 +80,30 @@ def has_fma() -> bool:
 def has_masked_stores() -> bool:
     """Stores of some lanes cost no more than others: AVX-512 only."""
     return _has("avx512f")
+
+
+def binding() -> Any:
+    """llvmlite's binding, ready to emit and load code."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm
+
+
+def target_machine(jit: bool) -> Any:
+    """LLVM's target for the CPU that kernels are compiled for."""
+    llvm = binding()
+    name, features = cpu()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=name,
+        features=features,
+        opt=3,
+        reloc="default" if jit else "pic",
+        codemodel="jitdefault" if jit else "default",
+    )
+
+
+def symbol_of(name: str) -> str:
+    """The exported symbol of a kernel."""
+    return f"gpubp_{name}"

@@ -117,12 +117,12 @@ def epilogues(dtype: str) -> tuple[str, ...]:
 
 # Matrix product: C[b] = A[b] @ B[b], then an epilogue in registers, or a chain over blocks of C.
 # Strides of rows, columns and batches are in bytes. `c_scratch`: 1, C lives in scratch only.
-# `chain`: word offset of the chain, 0: none. `pack`: copy B into panels, 1 block by block, 2 all of
-# it. `block`, `columns`: rows and columns a block. `scratch_*`: byte offsets. `chain_kernel`,
+# `chain`: word offset of the chain, 0: none. `pack`: copy B into panels, 1 block by block, 2 all
+# of it. `block`, `columns`: rows and columns a block. `scratch_*`: byte offsets. `chain_kernel`,
 # `tiles`: addresses of the chain kernel and of the table of tiles. `pack_a`: 1, copy strips of A.
-# `epilogue`: position in EPILOGUES. `bias`, `state`, `number`: buffer -1 says that there is none;
-# a number is static then, with these bits. `a_order`: the buffer by which rows of A are read, -1:
-# in turn; `b_order` the same of B. `by_columns`: 1, workers share columns.
+# `epilogue`: position in EPILOGUES, 0: nothing follows. `bias`, `state`, `number`: buffer -1 says
+# that there is none; a number is static then, with these bits. `a_order`: the buffer by which rows
+# of A are read, -1: in turn; `b_order` the same of B. `by_columns`: 1, workers share columns.
 _MATRICES = " ".join(f"{x}@ {x}_row {x}_column {x}_batch {x}_spare" for x in "abc")
 _NUMBERS = " ".join(f"number{i}@ bits{i}" for i in range(TILE_MAX_NUMBERS))
 MM = Layout(

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.arguments import checked, is_number, reading, shown
 from gpubp.core.store import Slot
-from gpubp.errors import DataError, unknown_name
+from gpubp.errors import ArgumentError, DataError, unknown_name
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.table import Table
 
@@ -40,7 +41,7 @@ class LRScheduler:
         base_lrs: "initial_lr" of each group.
 
     Raises:
-        TypeError: `optimizer` is not an optimiser.
+        ArgumentError: `optimizer` is not an optimiser.
         DataError: last_epoch without "initial_lr", or an argument out of its range.
     """
 
@@ -202,6 +203,8 @@ class LRScheduler:
     def _state_names(self) -> tuple[str, ...]:
         return ("last_epoch", "base_lrs", "_last_lr", *self.settings)
 
+    @reading("the state of a schedule")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over position and settings; load the optimiser's state too.
 
@@ -224,6 +227,12 @@ class LRScheduler:
                     "for each parameter group."
                 )
         for name in known:
+            if name in given and not _alike(getattr(self, name), given[name]):
+                raise DataError(
+                    f"state of {type(self).__name__}: {name} is {shown(given[name])}, which is of "
+                    f"another kind than mine, {shown(getattr(self, name))}."
+                )
+        for name in known:
             if name in given:
                 setattr(self, name, given[name])
 
@@ -235,7 +244,7 @@ class LRScheduler:
 def checked_optimizer(optimizer: Any) -> Optimizer:
     """The optimiser; TypeError if it is none."""
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"{type(optimizer).__name__} is not an optimizer of gpubp.optim.")
+        raise ArgumentError(f"{type(optimizer).__name__} is not an optimizer of gpubp.optim.")
     return optimizer
 
 
@@ -270,6 +279,15 @@ def require_finite(owner: object, name: str, value: Any) -> None:
     for number in value if isinstance(value, (list, tuple)) else (value,):
         if isinstance(number, float) and not math.isfinite(number):
             raise DataError(f"{type(owner).__name__}: {name} is {value}, expected finite numbers.")
+
+
+def _alike(mine: Any, given: Any) -> bool:
+    """A setting and one from a state are of one kind: numbers, texts, lists of numbers."""
+    if isinstance(mine, (list, tuple)):
+        return isinstance(given, (list, tuple)) and all(map(is_number, given))
+    if is_number(mine):
+        return is_number(given)
+    return not isinstance(mine, str) or isinstance(given, str)
 
 
 def _copied(value: Any) -> Any:

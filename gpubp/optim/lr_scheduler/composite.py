@@ -6,7 +6,8 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpubp.errors import DataError
+from gpubp.arguments import checked, reading
+from gpubp.errors import ArgumentError, DataError
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import LRScheduler, checked_optimizer
 
@@ -44,6 +45,8 @@ class _Composite(LRScheduler):
         parts = [schedule.state_dict() for schedule in self._schedulers]
         return {**super().state_dict(), "_schedulers": parts}
 
+    @reading("the state of a schedule")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """As of every schedule.
 
@@ -71,11 +74,13 @@ class SequentialLR(_Composite):
 
     Raises:
         DataError: no schedule, one of another optimiser, or another number of milestones.
-        TypeError: something that is not a schedule; ReduceLROnPlateau cannot be part of another.
+        ArgumentError: something that is not a schedule; ReduceLROnPlateau cannot be part of
+            another.
     """
 
     settings = ("_milestones",)
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -143,9 +148,11 @@ class ChainedScheduler(_Composite):
 
     Raises:
         DataError: no schedule, or one of another optimiser.
-        TypeError: something that is not a schedule; ReduceLROnPlateau cannot be part of another.
+        ArgumentError: something that is not a schedule; ReduceLROnPlateau cannot be part of
+            another.
     """
 
+    @checked
     def __init__(
         self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
     ) -> None:
@@ -189,7 +196,7 @@ def checked_parts(schedulers: Sequence[Any], optimizer: Optimizer | None) -> Non
         raise DataError("expected at least one schedule, got none.")
     for i, schedule in enumerate(schedulers):
         if not isinstance(schedule, LRScheduler):
-            raise TypeError(
+            raise ArgumentError(
                 f"schedule {i} is a {type(schedule).__name__}, which cannot be part of another: "
                 "expected a schedule whose step() takes no argument."
             )

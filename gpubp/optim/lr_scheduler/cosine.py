@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from gpubp.arguments import checked
 from gpubp.errors import DataError
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import LRScheduler, require_count
@@ -23,6 +24,7 @@ class CosineAnnealingLR(LRScheduler):
 
     settings = ("T_max", "eta_min")
 
+    @checked
     def __init__(
         self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
     ) -> None:
@@ -66,6 +68,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     settings = ("T_0", "T_mult", "eta_min")
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,

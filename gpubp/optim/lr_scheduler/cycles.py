@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gpubp.arguments import checked, reading
 from gpubp.errors import DataError, unknown_name
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import (
@@ -40,6 +41,8 @@ class _Cycle(LRScheduler):
                 _set_momentum(group, momentum)
             group.update({"max_momentum": high, "base_momentum": low})
 
+    @reading("the state of a schedule")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """As of every schedule.
 
@@ -82,6 +85,7 @@ class OneCycleLR(_Cycle):
 
     settings = ("total_steps", "cycle_momentum", "phase_ends", "_anneal_func_type")
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -155,6 +159,8 @@ class OneCycleLR(_Cycle):
             return (end - start) * done + start
         return end + (start - end) / 2.0 * (math.cos(math.pi * done) + 1.0)
 
+    @reading("the state of a schedule")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """As of every schedule; torch keeps the ends of the phases as "_schedule_phases"."""
         state = dict(state_dict)
@@ -212,6 +218,7 @@ class CyclicLR(_Cycle):
         "max_momentums",
     )
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -253,6 +260,8 @@ class CyclicLR(_Cycle):
         super().__init__(optimizer, last_epoch)
         self.base_lrs = lows
 
+    @reading("the state of a schedule")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """As of every schedule."""
         super().load_state_dict(state_dict)

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gpubp.arguments import checked, reading
 from gpubp.errors import DataError
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import LRScheduler, require_count
@@ -47,6 +48,7 @@ class StepLR(FactorLR):
 
     settings = ("step_size", "gamma")
 
+    @checked
     def __init__(
         self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
@@ -71,6 +73,7 @@ class MultiStepLR(FactorLR):
 
     settings = ("milestones", "gamma")
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -87,6 +90,8 @@ class MultiStepLR(FactorLR):
     def scale(self, epoch: int) -> float:
         return float(self.gamma ** bisect_right(self.milestones, epoch))
 
+    @reading("the state of a schedule")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """As of the base; torch keeps the milestones as {epoch: how often}."""
         counts = state_dict.get("milestones")
@@ -108,6 +113,7 @@ class ConstantLR(FactorLR):
 
     settings = ("factor", "total_iters")
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -139,6 +145,7 @@ class LinearLR(FactorLR):
 
     settings = ("start_factor", "end_factor", "total_iters")
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -173,6 +180,7 @@ class ExponentialLR(FactorLR):
 
     settings = ("gamma",)
 
+    @checked
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
@@ -193,6 +201,7 @@ class PolynomialLR(FactorLR):
 
     settings = ("total_iters", "power")
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -222,6 +231,7 @@ class InverseTimeLR(FactorLR):
 
     settings = ("gamma", "decay_steps", "staircase")
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,

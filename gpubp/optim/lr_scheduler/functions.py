@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gpubp.errors import DataError
+from gpubp.arguments import checked, is_number, shown
+from gpubp.errors import ArgumentError, DataError
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import LRScheduler
 
@@ -20,6 +21,7 @@ class LambdaLR(LRScheduler):
         last_epoch: -1 to start.
     """
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -30,7 +32,7 @@ class LambdaLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def lr_at(self, epoch: int, group: int) -> float:
-        return checked_rate(self, epoch, self.base_lrs[group] * self.lr_lambdas[group](epoch))
+        return checked_rate(self, epoch, self.base_lrs[group], self.lr_lambdas[group])
 
     def optional_state(self) -> tuple[str, ...]:
         return ("lr_lambdas",)
@@ -45,6 +47,7 @@ class MultiplicativeLR(LRScheduler):
         last_epoch: -1 to start.
     """
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -62,11 +65,11 @@ class MultiplicativeLR(LRScheduler):
 
     def restart(self, numbers: Sequence[float]) -> list[float]:
         """Goes on from where the schedule before ended, as torch's does."""
-        rates = [lr * f(0) for lr, f in zip(numbers, self.lr_lambdas)]
+        rates = [checked_rate(self, 0, lr, f) for lr, f in zip(numbers, self.lr_lambdas)]
         return rates + self._momenta(0, numbers)
 
     def next_lr(self, epoch: int, lr: float, group: int) -> float:
-        return checked_rate(self, epoch, lr * self.lr_lambdas[group](epoch))
+        return checked_rate(self, epoch, lr, self.lr_lambdas[group])
 
     def optional_state(self) -> tuple[str, ...]:
         return ("lr_lambdas",)
@@ -77,7 +80,7 @@ def functions_for_groups(functions: Any, optimizer: Optimizer) -> list[Any]:
 
     Raises:
         DataError: a sequence of another length.
-        TypeError: something that cannot be called.
+        ArgumentError: something that cannot be called.
     """
     count = len(optimizer.param_groups)
     found = list(functions) if isinstance(functions, (list, tuple)) else [functions] * count
@@ -85,17 +88,23 @@ def functions_for_groups(functions: Any, optimizer: Optimizer) -> list[Any]:
         raise DataError(f"expected {count} functions, one for each group, got {len(found)}.")
     for function in found:
         if not callable(function):
-            raise TypeError(f"lr_lambda must be a function, got {type(function).__name__}.")
+            raise ArgumentError(f"lr_lambda must be a function, got {type(function).__name__}.")
     return found
 
 
-def checked_rate(schedule: object, epoch: int, rate: Any) -> float:
-    """A learning rate that a function of the user's made.
+def checked_rate(schedule: object, epoch: int, lr: float, function: Callable[[int], Any]) -> float:
+    """A learning rate times what a function of the user's says.
 
     Raises:
         DataError: it is negative, NaN or infinite.
     """
-    found = float(rate)
+    factor = function(epoch)
+    if not is_number(factor):
+        raise ArgumentError(
+            f"{type(schedule).__name__}: the function returned {shown(factor)} at epoch {epoch}, "
+            "expected a number."
+        )
+    found = float(lr * factor)
     if not (math.isfinite(found) and found >= 0.0):
         raise DataError(
             f"{type(schedule).__name__}: the function made the learning rate {found} at epoch "

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, SupportsFloat
 
-from gpubp.errors import DataError, unknown_name
+from gpubp.arguments import checked, reading, shown
+from gpubp.errors import ArgumentError, DataError, unknown_name
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import (
     checked_optimizer,
@@ -54,6 +55,7 @@ class ReduceLROnPlateau:
         TypeError: `optimizer` is not an optimiser.
     """
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,
@@ -95,7 +97,7 @@ class ReduceLROnPlateau:
         Raises:
             DataError: the optimiser has other groups than it had.
         """
-        current = float(metrics)
+        current = _as_metric(metrics)
         if len(self.optimizer.param_groups) != len(self.min_lrs):
             raise DataError(
                 f"the optimizer has {len(self.optimizer.param_groups)} parameter groups, min_lrs "
@@ -134,6 +136,8 @@ class ReduceLROnPlateau:
         """Position and settings as numbers, strings and lists, under torch's names."""
         return {name: getattr(self, name) for name in _STATE}
 
+    @reading("the state of ReduceLROnPlateau")
+    @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over position and settings; load the optimiser's state too.
 
@@ -150,3 +154,12 @@ class ReduceLROnPlateau:
         for name in _STATE:
             if name in state_dict:
                 setattr(self, name, state_dict[name])
+
+
+def _as_metric(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            f"ReduceLROnPlateau: the metric is {shown(value)}, expected a number."
+        ) from None

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
 
 from gpubp.backends.numba_cpu import opcodes, words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
+from gpubp.backends.numba_cpu.kernels.language import define, native, types
 from gpubp.backends.numba_cpu.kernels.philox import make_random
 from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR, make_math
 from gpubp.backends.numba_cpu.kernels.vectorstrips import VECTOR_STRIPS
@@ -58,17 +58,11 @@ def op_source(kind: Any) -> str:
     return "\n".join(lines)
 
 
-def define(source: str, name: str, namespace: dict[str, Any]) -> Any:
-    """The function `name` that generated source defines."""
-    exec(compile(source, f"<gpubp {name}>", "exec"), namespace)
-    return namespace[name]
-
-
 def make_ops(kind: Any) -> Any:
     """The kernel that runs a chain's ops on one strip; its six words are in `op_source`.
 
-    A kernel of its own, called through its address, because it is most of the code: Numba would
-    optimise and emit it again with each kernel that contains it.
+    A kernel of its own, called through its address, because it is most of the code: it would be
+    optimised and emitted again with each kernel that contains it.
     """
     load, store = low.make_strip_access(kind)
     namespace = {
@@ -81,7 +75,7 @@ def make_ops(kind: Any) -> Any:
     }
     if kind is not types.int64:
         namespace["uniform"], namespace["normal"] = make_random(kind)
-    return njit(error_model="numpy")(define(op_source(kind), "run_ops", namespace))
+    return native(define(op_source(kind), "run_ops", namespace))
 
 
 def make_chain(kind: Any) -> Any:
@@ -97,7 +91,7 @@ def make_chain(kind: Any) -> Any:
     store_f32, store_f64 = low.store_f32, low.store_f64
     own = {types.float32: 3, types.float64: 4, types.int64: 2}[kind]
 
-    @njit(error_model="numpy")
+    @native
     def converted(source, dtype, i):
         """Element i of an array of some dtype."""
         if dtype == 0:
@@ -110,7 +104,7 @@ def make_chain(kind: Any) -> Any:
             return C(load_f32(source, i))
         return C(load_f64(source, i))
 
-    @njit(error_model="numpy")
+    @native
     def read(source, dtype, stride, out, at, n):
         """Copy n elements of some dtype and stride into a strip."""
         if dtype == own and stride == 1:
@@ -124,7 +118,7 @@ def make_chain(kind: Any) -> Any:
                 store(out, at + i, converted(source, dtype, i * stride))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def put(out, dtype, i, value):
         """Write a value as element i of an array of some dtype."""
         if dtype == 0:
@@ -139,7 +133,7 @@ def make_chain(kind: Any) -> Any:
             store_f64(out, i, np.float64(value))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def write(strip_at, dtype, out, n):
         """Copy a strip to contiguous memory of some dtype."""
         if dtype == own:
@@ -150,7 +144,7 @@ def make_chain(kind: Any) -> Any:
                 put(out, dtype, i, load(strip_at, i))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def gather(chain, x, base, first, n, out):
         """Fill a strip from a strided operand, one run of the innermost axis after the other."""
         ndim = load_i64(chain, words.CHAIN_NDIM)
@@ -172,7 +166,7 @@ def make_chain(kind: Any) -> Any:
             done += count
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def point_inputs(chain, inputs, bases, regs, first, n, tile, fresh):
         input_bytes = 8 * (words.INPUT_STRIDES + load_i64(chain, words.CHAIN_NDIM))
         for k in range(load_i64(chain, words.CHAIN_INPUTS)):
@@ -198,7 +192,7 @@ def make_chain(kind: Any) -> Any:
                 gather(chain, x, base, first, n, load_i64(regs, reg))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def run(chain, bases, first, stop, tile, scratch):
         n_inputs = load_i64(chain, words.CHAIN_INPUTS)
         n_ops = load_i64(chain, words.CHAIN_OPS)
@@ -238,7 +232,7 @@ def make_chain(kind: Any) -> Any:
             at += n
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def kernel(code, bases, row0, row1, tile, scratch):
         """Code: elements a row, then the chain. `tile` is the address where element 0 of the value
         made by the calling kernel stands, or would stand.

@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
 
+from gpubp.backends.numba_cpu.kernels.language import define, intrinsic, native, types
 from gpubp.backends.numba_cpu.kernels.lowlevel import I32
 
 F = np.float32
@@ -138,7 +137,7 @@ def _scaled32(_typing: Any, y: Any, shifted: Any) -> Any:
 
 # A multiply and an add become one instruction where there is one. Inlined whatever their size: a
 # loop with a call left in it is not vectorised.
-_inline = njit(error_model="numpy", fastmath={"contract"}, forceinline=True)
+_inline = native(contract=True, inline=True)
 
 
 @_inline
@@ -166,9 +165,8 @@ def _series() -> Any:
     """The Taylor series of e^r, by Horner's rule."""
     lines = ["def value(r):", "    p = c13"]
     lines += [f"    p = p * r + c{k}" for k in reversed(range(13))]
-    scope: dict[str, Any] = {}
-    exec("\n".join([*lines, "    return p"]), {f"c{k}": c for k, c in enumerate(TAYLOR)}, scope)
-    return _inline(scope["value"])
+    source = "\n".join([*lines, "    return p"])
+    return _inline(define(source, "value", {f"c{k}": c for k, c in enumerate(TAYLOR)}))
 
 
 _series64 = _series()
@@ -211,7 +209,7 @@ def sigmoid32(x):
 def _rational(coefficients: Any, limit: float) -> Any:
     """x P(x^2) / Q(x^2), and 1 with the sign of x from `limit` on."""
     lines = ["def value(x):", "    z = x * x"]
-    constants = {"F": F, "limit": F(limit)}
+    constants: dict[str, Any] = {"F": F, "limit": F(limit)}
     for name, numbers in zip("pq", coefficients):
         constants |= {f"{name}{i}": F(c) for i, c in enumerate(numbers)}
         lines.append(f"    {name} = {name}{len(numbers) - 1}")
@@ -221,9 +219,7 @@ def _rational(coefficients: Any, limit: float) -> Any:
         "    far = F(1) if x > F(0) else (F(-1) if x < F(0) else x)",
         "    return y if abs(x) < limit else far",
     ]
-    scope: dict[str, Any] = {}
-    exec("\n".join(lines), constants, scope)
-    return _inline(scope["value"])
+    return _inline(define("\n".join(lines), "value", constants))
 
 
 tanh32 = _rational(TANH, TANH_LIMIT)

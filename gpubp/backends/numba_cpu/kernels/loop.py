@@ -11,10 +11,10 @@ The last buffer of each address table is the index order at the step's position.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
+from gpubp.backends.numba_cpu.kernels.language import native
 from gpubp.backends.numba_cpu.kernels.sharing import meet, share
 
 load_i64, store_i64, load_i32 = low.load_i64, low.store_i64, low.load_i32
@@ -23,7 +23,7 @@ _EXPONENT64 = np.int64(0x7FF0000000000000)
 TABLE_WORDS = 9
 
 
-@njit(error_model="numpy")
+@native
 def run_step(table, bases, scratch, context, worker, workers, phase):
     """Returns the phase that comes next, or -1: all workers must stop.
 
@@ -63,7 +63,7 @@ def run_step(table, bases, scratch, context, worker, workers, phase):
     return np.int64(-1) if load_i64(statuses, phase & 1) != 0 else phase + 1
 
 
-@njit(error_model="numpy")
+@native
 def in_range(what, address, count, limit):
     """Integers are all from 0 to limit - 1, or floats all finite."""
     bad = np.int64(0)
@@ -82,7 +82,7 @@ def in_range(what, address, count, limit):
     return bad == 0
 
 
-@njit(error_model="numpy")
+@native
 def accepted(context, worker, workers):
     """This worker's shares of the inputs are what they must be."""
     check = load_i64(context, words.CONTEXT_CHECK_LIST)
@@ -103,7 +103,7 @@ def accepted(context, worker, workers):
     return True
 
 
-@njit(error_model="numpy")
+@native
 def refused(context, worker, workers):
     """Look at the inputs, together; all workers come to the same answer."""
     shared = load_i64(context, words.CONTEXT_SHARED)
@@ -119,7 +119,7 @@ def refused(context, worker, workers):
     return True
 
 
-@njit(error_model="numpy")
+@native
 def loop(context, worker, _unused0, _unused1, _unused2, _unused3):
     """Run the whole schedule as one of the workers; status -1: the inputs are refused."""
     workers = load_i64(context, words.CONTEXT_WORKERS)

@@ -1,18 +1,20 @@
-"""What Numba does not offer: raw memory, bit casts, atomics, calls through addresses.
+"""Beneath the kernels' language: raw memory, bit casts, atomics, calls through addresses.
 
 Everything works on int64 addresses, so that no kernel allocates, reference-counts or raises, and
-the object code needs nothing from Numba or Python when it runs.
+the object code needs nothing from Python when it runs.
 """
 
 from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+
+from gpubp.backends.numba_cpu.kernels.language import intrinsic, types
 
 I8 = ir.IntType(8)
 I32 = ir.IntType(32)
@@ -206,7 +208,7 @@ def call_kernel(
     tile: Any,
     scratch: Any,
 ) -> Any:
-    """Call a kernel by its address, in Numba's calling convention; returns its status."""
+    """Call a kernel by its address, see `translate.kernel_module`; returns its status."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         pointer = I8.as_pointer()
@@ -247,3 +249,26 @@ def call_python(_typing: Any, function: Any, part: Any) -> Any:
 def _declared(module: Any, name: str, kind: Any) -> Any:
     found = module.globals.get(name)
     return found if found is not None else ir.Function(module, kind, name)
+
+
+def alloca_once(builder: Any, kind: Any) -> Any:
+    """Room on the stack, made when the function starts."""
+    with builder.goto_entry_block():
+        return builder.alloca(kind)
+
+
+@contextmanager
+def counted(builder: Any, count: Any) -> Iterator[Any]:
+    """A loop whose body is emitted inside; gives the number of the turn."""
+    entry = builder.block
+    head, body, after = (builder.append_basic_block(n) for n in ("turns", "turn", "turned"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    index = builder.phi(I64)
+    index.add_incoming(I64(0), entry)
+    builder.cbranch(builder.icmp_signed("<", index, count), body, after)
+    builder.position_at_end(body)
+    yield index
+    index.add_incoming(builder.add(index, I64(1), flags=("nsw",)), builder.block)
+    builder.branch(head)
+    builder.position_at_end(after)

@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
+from gpubp.backends.numba_cpu.kernels.language import native
 from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR
 from gpubp.backends.numba_cpu.kernels.transpose import make_copy, make_transpose
 from gpubp.backends.numba_cpu.target import lanes, tile_rows
@@ -35,7 +35,7 @@ def make_matmul(kind: Any) -> Any:
     copy_strip = make_copy(kind, max(copied // width, 1), min(width, copied))
     kinds = words.TILE_KINDS
 
-    @njit(error_model="numpy")
+    @native
     def strip(tiles, params, rows, a, b, b_panel, c, n, offset):
         """`rows` rows of C: n columns, a panel of B after the other. `offset`: bytes of C's columns
         before these.
@@ -56,12 +56,12 @@ def make_matmul(kind: Any) -> Any:
             low.call_tile(edge, params, a, b, c + at, at)
         return 0
 
-    @njit(error_model="numpy", inline="always")
+    @native(inline=True)
     def strip_rows(left):
         """Rows of the next strip: the last two share what is left evenly."""
         return (left + 1) // 2 if most < left < 2 * most else min(left, most)
 
-    @njit(error_model="numpy")
+    @native
     def pack_strip(rows, k, a, ar, ac, out):
         """Copy some rows of A, all of k, to (k, pitch)."""
         done = 0
@@ -76,7 +76,7 @@ def make_matmul(kind: Any) -> Any:
                 store(out, p * pitch + i, load(a + i * ar + p * ac, 0))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def pack_a(m, k, a, ar, ac, out):
         """Copy m rows of A strip by strip; some of k at a time, so that memory is read by lines."""
         for first in range(0, k, 64):
@@ -89,7 +89,7 @@ def make_matmul(kind: Any) -> Any:
                 i += rows
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def strips(code, tiles, params, m, a, order, b, b_panel, c, n, offset):
         """m rows of C, some columns. `order`: address of the numbers of A's rows, 0: in turn."""
         packed = load_i64(code, words.MM_PACK_A) == 1
@@ -108,12 +108,12 @@ def make_matmul(kind: Any) -> Any:
             i += rows
         return 0
 
-    @njit(error_model="numpy", inline="always")
+    @native(inline=True)
     def row_of(b, br, order, p):
         """Where row p of B is."""
         return b + (p if order == 0 else load_i64(order, p)) * br
 
-    @njit(error_model="numpy")
+    @native
     def copy_rows(b, br, order, k, panels, out):
         """Whole panels of B (k, n), whose rows are contiguous; read row by row."""
         for p in range(k):
@@ -122,7 +122,7 @@ def make_matmul(kind: Any) -> Any:
                 copy(row + q * (panel * size), out + (q * k + p) * (panel * size))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def turn_columns(b, bc, k, out):
         """`width` columns of B (k, n), whose columns are contiguous, into a panel."""
         whole = k - k % width
@@ -133,7 +133,7 @@ def make_matmul(kind: Any) -> Any:
                 store(out, p * panel + j, load(b + j * bc, p))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def pack_b(b, br, bc, order, k, n, out):
         """Copy B (k, n) panel by panel; a panel is (k, 2 vectors), its last columns unused.
         `order`: address of the numbers of its rows, 0: in turn.
@@ -156,7 +156,7 @@ def make_matmul(kind: Any) -> Any:
                         store(at, p * panel + j, load(row + (j0 + j) * bc, 0))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def number(code, bases, i):
         """Scalar i of the epilogue."""
         at = words.MM_NUMBERS + 3 * i
@@ -165,7 +165,7 @@ def make_matmul(kind: Any) -> Any:
             return C(low.bits_to_f64(load_i64(code, at + 2)))
         return load(load_i64(bases, buffer) + load_i64(code, at + 1), 0)
 
-    @njit(error_model="numpy")
+    @native
     def prepare(code, bases, batch, c, params):
         """Fill in what the tiles of one product have in common."""
         store_i64(params, words.TILE_K, load_i64(code, words.MM_K))
@@ -196,13 +196,13 @@ def make_matmul(kind: Any) -> Any:
             store(params + 8 * (words.TILE_NUMBERS + i), 0, number(code, bases, i))
         return 0
 
-    @njit(error_model="numpy", inline="always")
+    @native(inline=True)
     def order_at(code, bases, at):
         """Address of the index order, if an operand is read by it, else 0."""
         buffer = load_i64(code, at)
         return np.int64(0) if buffer < 0 else load_i64(bases, buffer)
 
-    @njit(error_model="numpy")
+    @native
     def product(code, bases, batch, row0, row1, column0, column1, scratch):
         params = scratch
         m, n, k = (
@@ -227,7 +227,6 @@ def make_matmul(kind: Any) -> Any:
             whole = load_i64(bases, load_i64(code, words.MM_C)) + load_i64(code, words.MM_C + 1)
         prepare(code, bases, batch, whole, params)
         tiles = load_i64(code, words.MM_TILES)
-        tiles += load_i64(code, words.MM_EPILOGUE) * (8 * most * kinds)
         chain = load_i64(code, words.MM_CHAIN)
         rows, columns = load_i64(code, words.MM_BLOCK), load_i64(code, words.MM_COLUMNS)
         for r in range(row0, row1, rows):
@@ -263,7 +262,7 @@ def make_matmul(kind: Any) -> Any:
                 )
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def kernel(code, bases, row0, row1, tile, scratch):
         """Rows are rows of C, or its columns; with batch axes, matrices of the first such axis."""
         m, n = load_i64(code, words.MM_M), load_i64(code, words.MM_N)

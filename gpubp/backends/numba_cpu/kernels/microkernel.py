@@ -10,7 +10,7 @@ depend on tiling.
 
 A tile is a C function `void (params, a, b, c, offset)` of int64 words; `words.TILE_*` says what is
 in `params`. `offset` is the distance in bytes from the first column of C. The functions of one
-arithmetic type are listed in a table in memory: by epilogue, then rows from 1 on, then kind.
+epilogue and arithmetic type are listed in a table in memory: by rows from 1 on, then kind.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _UNROLL = 4  # steps over k in one turn of the loop, for whole tiles
 _TILE = ir.FunctionType(ir.VoidType(), [I64] * 5)
 
 
-def tiles_module(dtype: str, symbol: str) -> Any:
-    """An LLVM module with all tiles of one dtype, and their table under the name `symbol`."""
-    module = ir.Module(f"gpubp tiles {dtype}")
+def tiles_module(epilogue: str, dtype: str, symbol: str) -> Any:
+    """An LLVM module with all tiles of one epilogue and dtype, and their table under the name
+    `symbol`.
+    """
+    module = ir.Module(f"gpubp tiles {epilogue} {dtype}")
     table = []
-    for epilogue in words.epilogues(dtype):
-        for rows in range(1, tile_rows() + 1):
-            for kind in range(words.TILE_KINDS):
-                name = f"tile_{epilogue}_{rows}_{kind}"
-                function = ir.Function(module, _TILE, name)
-                function.linkage = "internal"
-                function.attributes.add("nounwind")
-                _Tile(function, dtype, rows, kind).emit(epilogue)
-                table.append(function.ptrtoint(I64))
+    for rows in range(1, tile_rows() + 1):
+        for kind in range(words.TILE_KINDS):
+            function = ir.Function(module, _TILE, f"tile_{rows}_{kind}")
+            function.linkage = "internal"
+            function.attributes.add("nounwind")
+            _Tile(function, dtype, rows, kind).emit(epilogue)
+            table.append(function.ptrtoint(I64))
     kind = ir.ArrayType(I64, len(table))
     variable = ir.GlobalVariable(module, kind, symbol)
     variable.global_constant = True

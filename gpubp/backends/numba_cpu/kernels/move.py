@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
 
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
+from gpubp.backends.numba_cpu.kernels.language import native, types
 
 load_i64, load_i32, load_u8 = low.load_i64, low.load_i32, low.load_u8
 store_i64, store_i32, store_u8 = low.store_i64, low.store_i32, low.store_u8
@@ -15,12 +15,12 @@ store_i64, store_i32, store_u8 = low.store_i64, low.store_i32, low.store_u8
 strip_load, strip_store = low.make_strip_access(types.int64)
 
 
-@njit(error_model="numpy", inline="always")
+@native(inline=True)
 def _address(code, bases, at):
     return load_i64(bases, load_i64(code, at)) + load_i64(code, at + 1)
 
 
-@njit(error_model="numpy")
+@native
 def copy_bytes(source, target, n):
     """Copy n bytes, eight or four at a time where possible."""
     if n % 8 == 0:
@@ -35,7 +35,7 @@ def copy_bytes(source, target, n):
     return 0
 
 
-@njit(error_model="numpy")
+@native
 def load_batch(code, bases, row0, row1, tile, scratch):
     """Code: bytes a row, index order (buffer, offset), resident array, output."""
     nbytes = load_i64(code, 0)
@@ -53,7 +53,7 @@ def load_batch(code, bases, row0, row1, tile, scratch):
     return 0
 
 
-@njit(error_model="numpy")
+@native
 def gather(code, bases, row0, row1, tile, scratch):
     """out[o, i] = data[o, indices[i]], rows of `nbytes` bytes.
 
@@ -80,7 +80,7 @@ def gather(code, bases, row0, row1, tile, scratch):
     return status
 
 
-@njit(error_model="numpy")
+@native
 def concat(code, bases, row0, row1, tile, scratch):
     """Join along an axis. Code: inputs, outer a row of work, bytes a joined row, output, then for
     each input its bytes a row, buffer and offset.
@@ -98,7 +98,7 @@ def concat(code, bases, row0, row1, tile, scratch):
     return 0
 
 
-@njit(error_model="numpy")
+@native
 def unslice(code, bases, row0, row1, tile, scratch):
     """Place an array into zeros. Code: bytes of the output, item bytes, dimensions, input, output,
     first item of the output, then for each dimension its size and step (in items of the output).
@@ -120,7 +120,7 @@ def unslice(code, bases, row0, row1, tile, scratch):
     return 0
 
 
-@njit(error_model="numpy")
+@native
 def custom(code, bases, row0, row1, tile, scratch):
     """Code: address of a C function `int64 (int64)` that takes the address of the table of buffers
     and gives the status.
@@ -133,7 +133,7 @@ def make_scatter_add(kind: Any) -> Any:
     load, store = low.make_load(kind), low.make_store(kind)
     item = low.ITEMSIZE[kind]
 
-    @njit(error_model="numpy")
+    @native
     def scatter_add(code, bases, row0, row1, tile, scratch):
         """Code as `gather`'s, with items a row for bytes: updates, indices, output."""
         outer, size, count = load_i64(code, 0), load_i64(code, 1), load_i64(code, 2)

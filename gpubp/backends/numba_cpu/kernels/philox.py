@@ -9,8 +9,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, types
 
+from gpubp.backends.numba_cpu.kernels.language import native, types
 from gpubp.backends.numba_cpu.kernels.lowlevel import load_i64, make_store
 
 U = np.uint64
@@ -20,7 +20,7 @@ _W0, _W1 = U(0x9E3779B9), U(0xBB67AE85)
 _32, _8, _11 = U(32), U(8), U(11)
 
 
-@njit(error_model="numpy")
+@native
 def philox(c0, c1, c2, c3, k0, k1):
     """Four random 32-bit words, as uint64."""
     for _ in range(10):
@@ -37,7 +37,7 @@ def philox(c0, c1, c2, c3, k0, k1):
     return c0, c1, c2, c3
 
 
-@njit(error_model="numpy", inline="always")
+@native(inline=True)
 def block_words(state, stream, block):
     """The words of one block for the generator state at an address."""
     seed = U(load_i64(state, 0))
@@ -56,7 +56,7 @@ def make_random(kind: Any) -> tuple[Any, Any]:
     unit32 = np.float32(2.0**-24)
     unit64 = 2.0**-53
 
-    @njit(error_model="numpy")
+    @native
     def uniform(out, n, first, state, stream):
         i = 0
         while i < n:
@@ -76,7 +76,7 @@ def make_random(kind: Any) -> tuple[Any, Any]:
                 i += 1
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def normal(out, n, first, state, stream):
         for i in range(n):
             element = first + i

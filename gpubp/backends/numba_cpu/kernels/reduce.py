@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
+from gpubp.backends.numba_cpu.kernels.language import native, types
 from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR
 
 _LANES = 8
@@ -40,22 +40,22 @@ def make_reduce(kind: Any) -> Any:
     strip = words.STRIP_BYTES // size
     own = {types.float32: 3, types.float64: 4, types.int64: 2}[kind]
 
-    @njit(error_model="numpy")
+    @native
     def run_chain(code, chain, bases, first, stop, tile, scratch):
         kernel = load_i64(code, words.RED_CHAIN_KERNEL)
         return low.call_kernel(kernel, code + 8 * chain, bases, first, stop, tile, scratch)
 
-    @njit(error_model="numpy", inline="always")
+    @native(inline=True)
     def divisor(code):
         """What a sum is divided by: 1, or for a mean the number of its terms."""
         return Wide(load_i64(code, words.RED_RED) if load_i64(code, words.RED_MEAN) == 1 else 1)
 
-    @njit(error_model="numpy", inline="always")
+    @native(inline=True)
     def rounded(total, by):
         """A sum (means are of floats), divided and rounded once."""
         return C(total) if integer else C(total / by)
 
-    @njit(error_model="numpy", inline="always")
+    @native(inline=True)
     def item(source, dtype, i):
         """Element i; integers may be stored as bool or int32."""
         if integer and dtype == 0:
@@ -64,7 +64,7 @@ def make_reduce(kind: Any) -> Any:
             return C(load_i32(source, i))
         return load(source, i)
 
-    @njit(error_model="numpy")
+    @native
     def add_row(source, dtype, n, sums):
         """Add n elements to eight running sums, element i to sum i % 8."""
         whole = n - n % _LANES
@@ -76,7 +76,7 @@ def make_reduce(kind: Any) -> Any:
             store_wide(sums, lane, load_wide(sums, lane) + Wide(item(source, dtype, i)))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def sum_of_row(code, bases, source, dtype, start, n, scratch):
         """The sum of elements [start, start + n) of the input."""
         sums, made, after = scratch, scratch + 64, scratch + 64 + words.STRIP_BYTES
@@ -98,7 +98,7 @@ def make_reduce(kind: Any) -> Any:
             total += load_wide(sums, lane)
         return total
 
-    @njit(error_model="numpy")
+    @native
     def add_fours(source, step, rows, count, sums):
         """Add rows to the running sums of columns: four at a time as a tree, then in float64."""
         for r in range(0, rows, 4):
@@ -110,7 +110,7 @@ def make_reduce(kind: Any) -> Any:
                 strip_store_wide(sums, j, strip_load_wide(sums, j) + Wide(low_pair + high_pair))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def sum_columns(code, bases, source, dtype, o, i0, count, out, scratch):
         """Sums over the middle axis for columns [i0, i0 + count) of one outer index."""
         red, step = load_i64(code, words.RED_RED), load_i64(code, words.RED_STEP)
@@ -142,7 +142,7 @@ def make_reduce(kind: Any) -> Any:
             store(out, j, rounded(load_wide(sums, j), by))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def sum_block(code, bases, source, dtype, first, count, out, scratch):
         """Outputs [first, first + count) of a sum, written to `out`."""
         red, inner = load_i64(code, words.RED_RED), load_i64(code, words.RED_INNER)
@@ -162,7 +162,7 @@ def make_reduce(kind: Any) -> Any:
             done += some
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def extreme(code, source, dtype, which, op):
         """(value, position) of output `which` for max, min, argmax, argmin."""
         red, inner = load_i64(code, words.RED_RED), load_i64(code, words.RED_INNER)
@@ -177,7 +177,7 @@ def make_reduce(kind: Any) -> Any:
                 best, where = x, r
         return best, where
 
-    @njit(error_model="numpy")
+    @native
     def extreme_block(code, source, dtype, op, first, count, out, narrow):
         """Outputs [first, first + count) of max, min, argmax or argmin.
 
@@ -195,7 +195,7 @@ def make_reduce(kind: Any) -> Any:
                 store(out, j, best)
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def kernel(code, bases, row0, row1, tile, scratch):
         op = load_i64(code, words.RED_OP)
         per_row = load_i64(code, words.RED_PER_ROW)

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numba import njit, types
 
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
 from gpubp.backends.numba_cpu.kernels.fastmath import fast_functions
+from gpubp.backends.numba_cpu.kernels.language import native, types
 from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR
 from gpubp.backends.numba_cpu.kernels.transpose import make_transpose
 from gpubp.backends.numba_cpu.target import lanes
@@ -32,11 +32,11 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
     load_f64 = low.load_f64
     strip_load, strip_store = low.make_strip_access(kind)
 
-    @njit(error_model="numpy", inline="always")
+    @native(inline=True)
     def address(code, bases, at):
         return load_i64(bases, load_i64(code, at)) + load_i64(code, at + 1)
 
-    @njit(error_model="numpy", inline="always")
+    @native(inline=True)
     def row_max(x, n):
         top = load(x, 0)
         for j in range(1, n):
@@ -44,7 +44,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
             top = v if v > top or v != v else top
         return top
 
-    @njit(error_model="numpy", inline="always")
+    @native(inline=True)
     def exponentials(x, n, top, out):
         """Write exp(x - top) to out; returns their sum."""
         for j in range(n):
@@ -54,7 +54,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
             total += np.float64(load(out, j))
         return total
 
-    @njit(error_model="numpy")
+    @native
     def softmax(code, bases, row0, row1, tile, scratch):
         """Code: columns, rows a row of work, 1 for log_softmax, input, output."""
         n, per_row, logarithm = load_i64(code, 0), load_i64(code, 1), load_i64(code, 2)
@@ -73,7 +73,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
                     store(y, j, load(y, j) * scale)
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def turn(x, rows, n, out):
         """Copy (rows, n) to (n, rows)."""
         whole, blocks = rows - rows % width, n - n % width
@@ -89,7 +89,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
                 store(out, j * rows + i, load(x, i * n + j))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def maxima(e, rows, n, top):
         """The largest of each column of e (n, rows); NaN if there is one."""
         for r in range(rows):
@@ -101,7 +101,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
                 strip_store(top, r, v if v > t or v != v else t)
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def exponentials_and_sums(e, rows, n, top, sums):
         """e <- exp(e - top), and the sum of each column."""
         for r in range(rows):
@@ -114,7 +114,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
                 wide_store(sums, r, wide_load(sums, r) + np.float64(strip_load(line, r)))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def scale(code, bases, first, rows, e, scales, sums):
         """e <- e / sum times the row's cotangent."""
         n = load_i64(code, 0)
@@ -128,7 +128,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
                 strip_store(line, r, strip_load(line, r) * strip_load(scales, r))
         return 0
 
-    @njit(error_model="numpy")
+    @native
     def finish_rows(code, bases, first, rows, x, top, logs):
         """The parts that depend on the label; returns 1 if one is out of range.
 
@@ -155,7 +155,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
                     store(gradients, i * n + j, C(0))
         return status
 
-    @njit(error_model="numpy")
+    @native
     def cross_entropy(code, bases, row0, row1, tile, scratch):
         """Code: columns, rows a row of work, what to write (1 loss, 2 gradient, 3 both), label
         bytes, stride of the loss cotangent, rows a block, then logits, labels, cotangent, loss,

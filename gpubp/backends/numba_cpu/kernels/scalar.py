@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
 
 from gpubp.backends.numba_cpu import opcodes, words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
-from gpubp.backends.numba_cpu.kernels.chain import define
+from gpubp.backends.numba_cpu.kernels.language import define, native, types
 from gpubp.backends.numba_cpu.kernels.scalarmath import make_math
 
 load_i64, load_i32, load_u8 = low.load_i64, low.load_i32, low.load_u8
@@ -35,13 +34,13 @@ def _source(integers: bool) -> str:
 def _make_compute(integers: bool) -> Any:
     kind, wide = (types.int64, np.int64) if integers else (types.float64, np.float64)
     names = {"wide": wide, **vars(make_math(kind))}
-    return njit(error_model="numpy")(define(_source(integers), "compute", names))
+    return native(define(_source(integers), "compute", names))
 
 
 _compute, _compute_integer = _make_compute(False), _make_compute(True)
 
 
-@njit(error_model="numpy", inline="always")
+@native(inline=True)
 def _set_integer(scratch, at, dtype, value):
     """An integer, of which a float32 (if that is the dtype) is rounded once."""
     if dtype == 0:
@@ -54,7 +53,7 @@ def _set_integer(scratch, at, dtype, value):
     return 0
 
 
-@njit(error_model="numpy", inline="always")
+@native(inline=True)
 def _set_float(scratch, at, dtype, value):
     """The result of an op on floats."""
     if dtype == 3:
@@ -65,7 +64,7 @@ def _set_float(scratch, at, dtype, value):
     return 0
 
 
-@njit(error_model="numpy", inline="always")
+@native(inline=True)
 def _read(address, dtype, scratch, at):
     if dtype == 0:
         _set_integer(scratch, at, dtype, np.int64(load_u8(address, 0)))
@@ -80,7 +79,7 @@ def _read(address, dtype, scratch, at):
     return 0
 
 
-@njit(error_model="numpy", inline="always")
+@native(inline=True)
 def _write(address, dtype, scratch, at):
     if dtype == 0:
         low.store_u8(address, 0, np.uint8(load_i64(scratch, 2 * at + 1)))
@@ -95,7 +94,7 @@ def _write(address, dtype, scratch, at):
     return 0
 
 
-@njit(error_model="numpy")
+@native
 def _run_integers(op, scratch):
     """One op whose operands are integers or booleans."""
     args = op + 8 * words.OP_ARGS
@@ -113,7 +112,7 @@ def _run_integers(op, scratch):
     return _set_integer(scratch, load_i64(op, words.OP_DST), dtype, value)
 
 
-@njit(error_model="numpy")
+@native
 def _run_floats(op, scratch):
     """One op with an operand that is a float; its booleans are 0.0 and 1.0."""
     args = op + 8 * words.OP_ARGS
@@ -130,7 +129,7 @@ def _run_floats(op, scratch):
     return _set_float(scratch, load_i64(op, words.OP_DST), load_i64(op, words.OP_EXTRA), value)
 
 
-@njit(error_model="numpy")
+@native
 def scalar(code, bases, row0, row1, tile, scratch):
     """Code: numbers of inputs, ops and outputs; inputs (dtype, buffer, offset); ops as in a chain,
     whose extra is the dtype of the result, plus OF_INTEGERS if no operand is a float; outputs

@@ -1,4 +1,4 @@
-"""Scalar functions of one float type that the op formulas use, as inlinable Numba functions."""
+"""Scalar functions of one float type that the op formulas use, as functions that are inlined."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numba import njit, types
 
 from gpubp.backends.numba_cpu.kernels.fastmath import fast_functions
+from gpubp.backends.numba_cpu.kernels.language import native, types
 
 CONSTRUCTOR: dict[Any, Any] = {
     types.float32: np.float32,
@@ -21,15 +21,19 @@ CONSTRUCTOR: dict[Any, Any] = {
 def make_math(kind: Any) -> SimpleNamespace:
     """The helpers named in `opcodes.FUNCTORS`, in the arithmetic of `kind`."""
     C = CONSTRUCTOR[kind]
-    inline = njit(error_model="numpy", fastmath={"contract"}, forceinline=True)
+    inline = native(contract=True, inline=True)
 
     @inline
     def truncate(a):
         return C(math.trunc(a))
 
     if kind is types.int64:
-        identity = inline(lambda a: a)
-        return SimpleNamespace(C=C, I32=np.int32, F32=np.float32, truncate=identity)
+
+        @inline
+        def same(a):
+            return a
+
+        return SimpleNamespace(C=C, I32=np.int32, F32=np.float32, truncate=same)
 
     @inline
     def power(a, b):

@@ -14,17 +14,17 @@ worker: time worked, cost of what it did.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
+from gpubp.backends.numba_cpu.kernels.language import native
 
 load_i64, store_i64 = low.load_i64, low.store_i64
 LEAST = 4  # no share is less than an equal one divided by this
 SMALL = 0.05  # changes of less than this part of an equal share are not worth it
 
 
-@njit(error_model="numpy", inline="always")
+@native(inline=True)
 def share(rows, grain, first, stop, workers):
     """The rows of a worker with these bounds: the rule of `gpubp.compiler.program.share_of`."""
     if rows == 0:
@@ -35,14 +35,14 @@ def share(rows, grain, first, stop, workers):
     return (rows * first + unit // 2) // unit * grain, end
 
 
-@njit(error_model="numpy", inline="always")
+@native(inline=True)
 def speed(line, unknown):
     """Of a worker, from its line: work by time; `unknown`, if it has noted nothing."""
     work, time = load_i64(line, 1), load_i64(line, 0)
     return np.float64(work) / np.float64(time) if work > 0 and time > 0 else unknown
 
 
-@njit(error_model="numpy")
+@native
 def change_shares(shared, workers):
     """As large as the speeds that were measured; equal where these hardly differ.
 
@@ -77,7 +77,7 @@ def change_shares(shared, workers):
     return 0
 
 
-@njit(error_model="numpy")
+@native
 def wait(shared, generation):
     """Until the workers' meeting of this generation is over."""
     waited = 0
@@ -88,7 +88,7 @@ def wait(shared, generation):
     return 0
 
 
-@njit(error_model="numpy")
+@native
 def meet(shared, worker, workers, every, started, work):
     """Wait until all workers are here; returns when that was, if anybody wants to know.
 

@@ -14,16 +14,16 @@ the helper itself or the leader, decides.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
+from gpubp.backends.numba_cpu.kernels.language import native
 
 load_i64, store_i64 = low.load_i64, low.store_i64
 RUN, WANTED, DONE = 8 * words.TEAM_RUN, 8 * words.TEAM_WANTED, 8 * words.TEAM_DONE
 
 
-@njit(error_model="numpy")
+@native
 def sleepers(team, workers):
     """Mark those who must be woken; returns how many."""
     low.atomic_swap(team + WANTED, 1)
@@ -36,7 +36,7 @@ def sleepers(team, workers):
     return found
 
 
-@njit(error_model="numpy")
+@native
 def lead(team, context, workers, _unused0, _unused1, _unused2):
     """Run a job as worker 0, together with the helpers, once no one has to be woken.
 
@@ -61,7 +61,7 @@ def lead(team, context, workers, _unused0, _unused1, _unused2):
     return np.int64(0)
 
 
-@njit(error_model="numpy")
+@native
 def may_sleep(team, worker, seen):
     """Nobody needs this helper, and who does from now on will wake it."""
     line = team + 8 * words.TEAM_LINES + 64 * worker
@@ -72,7 +72,7 @@ def may_sleep(team, worker, seen):
     return not needed or low.atomic_swap(line, 0) == 0
 
 
-@njit(error_model="numpy")
+@native
 def serve(team, worker, seen, _unused0, _unused1, _unused2):
     """Take part in runs after the one `seen`, until none has come for a while.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
+from gpubp.backends.numba_cpu.kernels.language import intrinsic, types
 from gpubp.backends.numba_cpu.kernels.lowlevel import I32, I64, ITEMSIZE, LLVM_OF
 from gpubp.backends.numba_cpu.target import lanes
 

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
+from gpubp.backends.numba_cpu.kernels import lowlevel as low
+from gpubp.backends.numba_cpu.kernels.language import intrinsic, types
 from gpubp.backends.numba_cpu.kernels.vectormath import VectorMath
 from gpubp.backends.numba_cpu.target import lanes
 
@@ -45,10 +44,10 @@ class _Loop:
     def run(self, n: Any) -> None:
         """Emit all of it."""
         builder, width = self.builder, I64(self.width)
-        room = [cgutils.alloca_once(builder, self.vector) for _ in self.operands]
+        room = [low.alloca_once(builder, self.vector) for _ in self.operands]
         whole = builder.udiv(n, width)
-        with cgutils.for_range(builder, whole) as loop:
-            offset = builder.mul(loop.index, I64(4 * self.width))
+        with low.counted(builder, whole) as index:
+            offset = builder.mul(index, I64(4 * self.width))
             taken = [self._at(builder.add(x, offset)) for x in self.operands]
             values = [builder.load(pointer, align=4) for pointer in taken]
             target = self._at(builder.add(self.out, offset))
@@ -67,15 +66,15 @@ class _Loop:
         builder = self.builder
         for held in room:
             builder.store(ir.Constant(self.vector, [1.0] * self.width), held)
-        with cgutils.for_range(builder, count) as loop:
+        with low.counted(builder, count) as index:
             for x, held in zip(self.operands, room):
-                value = builder.load(self._element(x, builder.add(first, loop.index)))
-                builder.store(value, self._lane(held, loop.index))
+                value = builder.load(self._element(x, builder.add(first, index)))
+                builder.store(value, self._lane(held, index))
         result = self._result([builder.load(held) for held in room])
         builder.store(result, room[0])
-        with cgutils.for_range(builder, count) as loop:
-            value = builder.load(self._lane(room[0], loop.index))
-            builder.store(value, self._element(self.out, builder.add(first, loop.index)))
+        with low.counted(builder, count) as index:
+            value = builder.load(self._lane(room[0], index))
+            builder.store(value, self._element(self.out, builder.add(first, index)))
 
     def _element(self, address: Any, i: Any) -> Any:
         return self.builder.gep(self.builder.inttoptr(address, FLOAT.as_pointer()), [i])

@@ -1,0 +1,68 @@
+"""What waits for the next update: gradients and counts of batches, summed in slots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpubp import ops
+from gpubp.core import CONST, Array, Graph
+from gpubp.core.store import Slot, siblings
+
+
+class Sums:
+    """What one term of the loss adds up between updates.
+
+    Args:
+        number: of the term.
+
+    Attributes:
+        count: slot: what has counted since the last update.
+        of: by a parameter's id, the slot of its gradients' sum.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._suffix = f"_{number}" if number else ""
+        self.count = Slot(f"count{self._suffix}", 0.0, np.float64)
+        self.of: dict[int, Slot] = {}
+
+    def beside(self, params: Sequence[Slot]) -> list[Slot]:
+        """The sum of each parameter's gradients."""
+        return beside(f"grad_sums{self._suffix}", params, self.of)
+
+    def means(
+        self,
+        graph: Graph,
+        params: Sequence[Slot],
+        grads: Sequence[Array | None],
+        count: Array | None,
+        is_first: Array,
+        final: bool,
+    ) -> list[Array | None]:
+        """Add a batch's gradients and count; the sums divided by what counts, None for none."""
+        reached = [(p, g) for p, g in zip(params, grads, strict=True) if g is not None]
+        self.beside([p for p, _ in reached])
+        sums = {id(p): ops.where(is_first, g, ops.add(self.of[id(p)], g)) for p, g in reached}
+        if not final:
+            graph.writes += [(self.of[id(p)], sums[id(p)].node) for p, _ in reached]
+        if count is not None:
+            divisor = self._divisor(graph, count, is_first, final)
+            sums = {key: ops.divide(s, divisor.astype(s.dtype)) for key, s in sums.items()}
+        return [sums.get(id(p)) for p in params]
+
+    def _divisor(self, graph: Graph, count: Array, is_first: Array, final: bool) -> Array:
+        """All that counts since the last update; 1 where nothing does (the sums are 0 then)."""
+        counted = ops.astype(count, "float64")
+        total = ops.where(is_first, counted, ops.add(self.count, counted))
+        rest = ops.multiply(total, 0.0) if final else total
+        graph.writes.append((self.count, rest.node))
+        known: Array = ops.where(ops.equal(total, 0.0), 1.0, total)
+        return total if count.node.spec is CONST else known
+
+
+def beside(label: str, params: Sequence[Slot], known: dict[int, Slot]) -> list[Slot]:
+    """One array beside each parameter, made once and kept in `known`."""
+    new = [p for p in params if id(p) not in known]
+    known.update(zip(map(id, new), siblings(label, new), strict=True))
+    return [known[id(p)] for p in params]

@@ -1,0 +1,110 @@
+"""How a step updates: its settings, and what it needs of optimiser, schedule and average."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpubp.arguments import shown
+from gpubp.core import Array
+from gpubp.core.store import Slot
+from gpubp.errors import ArgumentError, DataError
+from gpubp.runtime.loss_scale import LossScale
+
+Writes = list[tuple[Slot, Array]]
+
+
+class StepOptimizer(Protocol):
+    """What a step needs of an optimiser; see `gpubp.optim.Optimizer`."""
+
+    def parameters(self) -> Sequence[Slot]: ...
+
+    def prepare(self) -> None: ...
+
+    def emit(self, grads: dict[int, Array]) -> Writes: ...
+
+
+class StepTable(Protocol):
+    """What a step needs of a schedule's table; see `gpubp.optim.lr_scheduler.table`."""
+
+    capacity: int
+
+    def emit(self) -> Writes: ...
+
+    def moving(self, updates: int) -> AbstractContextManager[None]: ...
+
+
+class StepScheduler(Protocol):
+    """What a step needs of a schedule; see `gpubp.optim.lr_scheduler.LRScheduler`."""
+
+    optimizer: Any
+    last_epoch: int
+
+    @property
+    def table(self) -> StepTable: ...
+
+    def require(self, epoch: int) -> None: ...
+
+
+class StepAverage(Protocol):
+    """What a step needs of an average of weights; see `gpubp.optim.EMA`."""
+
+    @property
+    def applied(self) -> bool: ...
+
+    def emit(self, new: dict[int, Array]) -> Writes: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a step updates; the arguments of `compile_step`.
+
+    Raises:
+        DataError: one of them is out of its range.
+    """
+
+    max_grad_norm: float | None = None
+    max_grad_value: float | None = None
+    keep_grads: bool = False
+    accumulate: int = 1
+    scheduler: StepScheduler | None = None
+    ema: StepAverage | None = None
+    loss_scale: LossScale | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Nothing is to be done before or after a call of the program."""
+        return self.scheduler is None and self.ema is None
+
+    def check(self, optimizer: StepOptimizer) -> None:
+        """Raise DataError if a setting is out of its range or does not fit the optimiser."""
+        for name in ("max_grad_norm", "max_grad_value"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise DataError(f"{name} is {value}, expected a number above 0.")
+        require_count("accumulate", self.accumulate)
+        if self.loss_scale is not None and self.accumulate > 1:
+            raise DataError(
+                "loss_scale and accumulate cannot be used together yet: leave one of them out."
+            )
+        if self.ema is not None and not hasattr(self.ema, "emit"):
+            raise ArgumentError(f"ema is {shown(self.ema)}, expected a gpubp.optim.EMA.")
+        if self.scheduler is None:
+            return
+        if not hasattr(self.scheduler, "table"):
+            raise DataError(
+                f"{type(self.scheduler).__name__} cannot run inside the program: its step() needs "
+                "a metric. Call it between runs."
+            )
+        if getattr(self.scheduler, "optimizer", None) is not optimizer:
+            raise DataError("the scheduler was made for another optimizer than the step's.")
+
+
+def require_count(name: str, value: object) -> None:
+    """Raise DataError unless `value` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise DataError(f"{name} is {value!r}, expected an integer of at least 1.")
