@@ -122,7 +122,7 @@ def test_a_custom_optimizer_without_parameters() -> None:
 
 
 @pytest.mark.parametrize("norm", [0.0, -1.0, float("nan")])
-def test_norms_to_clip_to(norm: float) -> None:
+def test_norms_that_cannot_be_clipped_to_are_refused(norm: float) -> None:
     _assert_raises(DataError, (f"max_grad_norm is {norm}",), lambda: _step(max_grad_norm=norm))
 
 

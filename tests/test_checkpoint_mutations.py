@@ -70,7 +70,7 @@ BYTES = (_truncated, _flipped, _flipped_header, _longer, _overwritten, _noise)
 
 
 @pytest.mark.parametrize("name", ["run.ckpt", "m.safetensors"])
-def test_damaged_bytes(good, tmp_path, name):
+def test_damaged_checkpoints_are_refused_and_change_nothing(good, tmp_path, name):
     """Truncated, bits flipped, longer, overwritten, noise: found by the digest, or before it."""
     raw = (good / name).read_bytes()
     rng = np.random.default_rng(1)

@@ -100,7 +100,7 @@ def test_mistyped_words_are_one_line_with_the_nearest(arguments, message, capsys
 
 
 @pytest.mark.parametrize("nothing", ["none", "", "None"])
-def test_no_hidden_layer(nothing, capsys, tmp_path):
+def test_a_model_without_hidden_layers_trains(nothing, capsys, tmp_path):
     from gpubp.train import load_model
 
     path = str(tmp_path / "m.safetensors")
@@ -119,7 +119,7 @@ def test_info_lists_every_backend_and_marks_one(capsys):
     assert f"{default_backend_name()} (default): available" in out
 
 
-def test_version(capsys):
+def test_the_version_is_said(capsys):
     with pytest.raises(SystemExit) as error:
         main(["--version"])
     assert error.value.code == 0

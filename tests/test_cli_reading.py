@@ -61,7 +61,7 @@ def test_three_lines_say_how_a_file_was_read(capsys, tmp_path, numbers):
 
 
 @pytest.mark.parametrize(("delimiter", "word"), [(";", "semicolons"), ("\t", "tabs")])
-def test_decimal_commas(capsys, tmp_path, numbers, delimiter, word):
+def test_decimal_commas_are_read_as_points_are(capsys, tmp_path, numbers, delimiter, word):
     """The same numbers in both manners: the same model, and it is said."""
     models = []
     for name, write, sign in (("a", str, delimiter), ("b", _german, delimiter)):

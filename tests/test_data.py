@@ -59,7 +59,7 @@ def test_split_keeps_pairs_together_and_loses_nothing():
         ((1, 1), 0.5, "1 samples cannot be split"),
     ],
 )
-def test_split_errors(lengths, test_size, message):
+def test_impossible_splits_are_refused(lengths, test_size, message):
     with pytest.raises(DataError, match=message):
         train_test_split(np.zeros(lengths[0]), np.zeros(lengths[1]), test_size)
 

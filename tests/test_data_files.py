@@ -229,7 +229,7 @@ def test_npz_is_read(tmp_path):
         read_npz(path, ["o"])
 
 
-def test_damaged_npz_files(tmp_path):
+def test_damaged_npz_files_are_refused(tmp_path):
     path = tmp_path / "d.npz"
     np.savez_compressed(path, X=np.random.default_rng(0).normal(size=(50, 4)))
     raw = bytearray(path.read_bytes())

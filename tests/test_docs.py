@@ -68,6 +68,16 @@ assert len(losses) == 10
 np.testing.assert_allclose(model.weight.value[0], one_by_one, rtol=1e-12)
 assert excess(path)[-1] < 1e-6
 """,
+    "docs/compiler_in_an_afternoon.md": """
+import sys
+assert "gpubp" not in sys.modules
+assert len(groups) == 8 and sorted(map(len, (g.nodes for g in groups)))[-1] == 6
+""",
+    "docs/add_a_layer.md": """
+assert GroupNorm(2, 4, affine=False)(x).shape == x.shape
+one = gp.nn.LayerNorm((4, 2), elementwise_affine=False)
+np.testing.assert_allclose(GroupNorm(1, 4)(x), one(x), rtol=1e-5, atol=1e-6)
+""",
     "docs/backpropagation.md": """
 assert losses[-1] < 1e-3
 for fused in ("matmul+add+sigmoid+subtract", "matmul+sgd_update", "gradient buffers: none"):
@@ -114,6 +124,24 @@ def test_the_front_page_names_every_page_and_example():
     for page in pages:
         name = str(page.relative_to(ROOT / "docs"))
         assert name == "README.md" or f"({name})" in front, f"docs/README.md does not name {name}"
+
+
+# Files that a guide has its reader write.
+FOR_READERS = {"gpubp/optim/signsgd.py"}
+NOTES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "gpubp").rglob("README.md"))]
+
+
+@pytest.mark.parametrize("page", [*PAGE_FILES, *NOTES], ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_that_pages_name_are_there(page):
+    """By their path in the repository, or by a file's name with or without folders above it."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    folders = ("gpubp", "tests", "docs", "kernels", "benchmarks")
+    known = [p for folder in folders for p in (ROOT / folder).rglob("*.*")]
+    for name in set(re.findall(r"`([\w./]+)`", text)) - FOR_READERS:
+        if re.match(r"(gpubp|tests|docs|benchmarks)/", name):
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
+        elif re.fullmatch(r"[\w/]+\.(py|cuh|cu)", name):
+            assert any(str(p).endswith(f"/{name}") for p in known), f"{page.name} names {name}"
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)

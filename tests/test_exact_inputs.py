@@ -183,7 +183,7 @@ def test_a_state_is_taken_whole_or_not_at_all() -> None:
     np.testing.assert_array_equal(norm.running_mean.value, [0, 0])
 
 
-def test_mapped_files(tmp_path: Path) -> None:
+def test_mapped_files_of_another_byte_order_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     np.save(path, np.ones((400_000, 30), ">f8"))
     mapped = np.load(path, mmap_mode="r")

@@ -60,7 +60,7 @@ def test_fast_math_keeps_limits_and_nan(name: str) -> None:
     np.testing.assert_array_equal(actual, expected)
 
 
-def test_slope_of_gelu() -> None:
+def test_the_slope_of_gelu_is_near_its_formula() -> None:
     """Absolute: it has a zero, and goes to 0 and 1."""
     x = points(-20.0, 20.0)
     slope = gp.compile(
@@ -91,7 +91,7 @@ def test_below_the_smallest_normal_number(name: str) -> None:
         assert not found[x < end - 1].any()
 
 
-def test_exp_of_float64() -> None:
+def test_exp_of_float64_is_right_to_the_last_digits() -> None:
     x = np.concatenate([np.linspace(-708.3, 709.78, 1_000_001), np.linspace(-1, 1, 1_000_001)])
     exact = np.exp(x.astype(np.longdouble))
     assert np.max(np.abs(compiled("exp")(x) - exact) / exact) <= 5e-16
@@ -101,6 +101,6 @@ def test_exp_of_float64() -> None:
     np.testing.assert_array_equal(compiled("exp")(ends), expected)
 
 
-def test_sigmoid_of_float64() -> None:
+def test_sigmoid_of_float64_is_right_to_the_last_digits() -> None:
     x = np.linspace(-700.0, 700.0, 1_000_001)
     np.testing.assert_allclose(compiled("sigmoid")(x), expit(x), rtol=2e-15)

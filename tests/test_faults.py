@@ -84,7 +84,7 @@ def test_a_wrong_sign_in_a_vjp(op: str) -> None:
     check()
 
 
-def test_a_dropped_sync() -> None:
+def test_verification_finds_a_dropped_barrier() -> None:
     program = _step_program()
     with_sync = [i for i in program.instructions if i.sync]
     assert with_sync

@@ -106,7 +106,7 @@ def _first_step(loss: Callable[..., Any], params: list[Any], *data: Any) -> list
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("tied", ["twice", "transposed"])
-def test_shared_weights(tied: str, backend: str) -> None:
+def test_shared_weights_get_the_sum_of_their_gradients(tied: str, backend: str) -> None:
     rng = np.random.default_rng(0)
     w = nn.Parameter(rng.normal(size=(6, 6) if tied == "twice" else (6, 4)), name="w")
     b = nn.Parameter(rng.normal(size=6), name="b")

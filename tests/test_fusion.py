@@ -95,7 +95,7 @@ def test_the_activations_gradient_is_an_epilogue_and_data_has_no_gradient(name: 
         (nn.GELU, "gelu", ""),
     ],
 )
-def test_other_activations(activation: Any, forward: str, backward: str) -> None:
+def test_other_activations_are_fused_alike(activation: Any, forward: str, backward: str) -> None:
     step = classifier_step(OPTIMIZERS["sgd"], mlp(activation))
     step(*digits())
     program = step.program
@@ -111,7 +111,7 @@ def test_other_activations(activation: Any, forward: str, backward: str) -> None
         assert all(p.body[-1].spec.name == backward for p in later)
 
 
-def test_mean_squared_error() -> None:
+def test_mean_squared_error_is_fused_alike() -> None:
     model, loss_fn = mlp(out=2), nn.MSELoss()
     step = gp.compile_step(
         lambda x, y: loss_fn(model(x), y), optim.Adam(model.parameters()), backend="numba"

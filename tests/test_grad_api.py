@@ -34,13 +34,13 @@ def test_argnums_choose_the_arguments() -> None:
     assert_close(only, 2 * A * B)
 
 
-def test_value_and_grad() -> None:
+def test_value_and_grad_gives_both() -> None:
     value, gradient = gp.value_and_grad(_f)(A, B)
     assert_close(value, np.sum(A**2 * B))
     assert_close(gradient, 2 * A * B)
 
 
-def test_nested_containers() -> None:
+def test_gradients_have_the_structure_of_the_argument() -> None:
     def f(params: Any, scale: Any) -> Any:
         (w, [v]), extra = params["layers"], params["extra"]
         return ops.sum(w * v) * scale + ops.sum(extra["x"] * 3.0)
@@ -56,7 +56,7 @@ def test_nested_containers() -> None:
     assert_close(dscale, np.sum(A * B))
 
 
-def test_has_aux() -> None:
+def test_what_has_aux_sets_aside_is_returned() -> None:
     def f(a: Any) -> Any:
         hidden = ops.sin(a)
         return ops.sum(hidden), {"hidden": hidden, "count": (a > 0).sum()}
@@ -70,7 +70,7 @@ def test_has_aux() -> None:
     assert_close(gradient, np.cos(A))
 
 
-def test_higher_order() -> None:
+def test_gradients_of_gradients_are_right() -> None:
     def cube(x: Any) -> Any:
         return x * x * x
 

@@ -82,7 +82,7 @@ def test_gradients_of_means_divide_by_n(axis: Any, backend: str) -> None:
     np.testing.assert_allclose(curved, 2 * wanted, rtol=1e-13)
 
 
-def test_what_has_no_mean() -> None:
+def test_integers_and_nothing_have_no_mean() -> None:
     with pytest.raises(DTypeError, match="expected floats"):
         ops.mean(np.arange(3))
     with pytest.raises(ShapeError, match="no elements"):

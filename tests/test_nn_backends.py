@@ -1,4 +1,4 @@
-"""Models with normalisation, activations and losses of every kind: both backends end alike."""
+"""Models with normalisation, activations and losses of every kind: all backends end alike."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 
 import gpubp as gp
 from gpubp import nn, ops, optim
+
+pytestmark = pytest.mark.full
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 5))

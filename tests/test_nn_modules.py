@@ -216,7 +216,7 @@ def test_draws_follow_the_seed():
     assert_same(_drawn(nn.init.normal_, generator=generator), first)
 
 
-def test_summary_counts():
+def test_a_summary_counts_parameters_and_arithmetic():
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
     model[0].requires_grad_(False)
     before = model.state_dict()

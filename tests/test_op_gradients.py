@@ -75,7 +75,7 @@ def test_the_vjp_of_each_op_agrees_with_central_differences(op: str) -> None:
 
 
 @differentiable
-def test_second_order(op: str) -> None:
+def test_the_vjp_of_each_op_can_be_differentiated_again(op: str) -> None:
     """The vjp, as a function of cotangent and primals, differentiated once more."""
     rng = np.random.default_rng(1)
     tried = 0
@@ -117,7 +117,7 @@ def test_ties_share_the_gradient() -> None:
         assert_same(found, np.full((1, 4), 0.25))
 
 
-def test_power_at_zero() -> None:
+def test_gradients_of_powers_of_zero_are_torchs() -> None:
     """PyTorch's gradients: d/dx 0^0 = 0, d/dp 0^p = 0 for p >= 0, d/dx 0^1 = 1."""
     to_x, to_p = _pull(ops.power, [0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 2.0, 3.5])
     assert_same(to_x, np.array([0.0, 1.0, 0.0, 0.0]))
@@ -163,7 +163,7 @@ def test_cast_passes_gradients_between_floats_only() -> None:
     assert_same(rounded, np.ones(2))
 
 
-def test_stop_gradient() -> None:
+def test_nothing_flows_through_stop_gradient() -> None:
     found = grad(lambda x: ops.sum(x * ops.stop_gradient(x)))(np.array([3.0]))
     assert_same(found, np.array([3.0]))
 
@@ -194,7 +194,7 @@ def test_a_batched_input_gives_one_flat_weight_gradient() -> None:
     assert all(len(n.shape) < 3 for n in products if n.shape[-2:] == (3, 4))
 
 
-def test_linear_gradients() -> None:
+def test_gradients_of_linear_sum_over_the_batch() -> None:
     rng = np.random.default_rng(0)
     x, w, b = (rng.standard_normal(s) for s in ((2, 5, 3), (4, 3), (4,)))
     out, pull = vjp(ops.linear, x, w, b)

@@ -182,7 +182,7 @@ def test_one_hot_labels_are_rows_of_the_identity() -> None:
     assert_same(ops.one_hot(labels, 3), np.eye(3, dtype=np.float32)[labels])
 
 
-def test_dtype_rules() -> None:
+def test_dtypes_are_promoted_by_the_rules() -> None:
     i, f, d = np.ones(2, np.int32), np.ones(2, np.float32), np.ones(2, np.float64)
     assert ops.add(i, 1).dtype == np.int32
     assert ops.add(i, 0.5).dtype == np.float32

@@ -74,7 +74,7 @@ def _emitted(optimizer):
         (lambda p: optim.SGD([{"params": p}, {"params": p}]), "p0 was given twice"),
     ],
 )
-def test_wrong_arguments(make, message):
+def test_wrong_options_of_optimisers_are_refused(make, message):
     with pytest.raises(DataError, match=message):
         make(_params((2,)))
 
@@ -121,7 +121,7 @@ def test_a_users_optimiser_has_the_ranges_of_its_base():
         Mine([p], lr=-1.0)
 
 
-def test_wrong_types():
+def test_parameters_of_a_wrong_type_are_refused():
     (p,) = _params((2,))
     with pytest.raises(TypeError, match="got one Parameter"):
         optim.SGD(p)
@@ -157,7 +157,7 @@ def test_parameters_are_the_trainable_ones_in_order():
     assert optimizer.parameters() == [a, b, c]
 
 
-def test_add_param_group():
+def test_a_group_can_be_added_and_not_twice():
     a, b = _params((1,), (2,))
     optimizer = optim.Adam([a])
     optimizer.add_param_group({"params": b, "lr": 0.5})
@@ -177,7 +177,7 @@ def test_add_param_group():
         ),
     ],
 )
-def test_no_useless_ops(make, expected):
+def test_each_optimiser_emits_the_ops_it_needs(make, expected):
     names, _ = _emitted(make(_params((2,))))
     assert names == expected
 

@@ -149,7 +149,7 @@ def test_inverse_time_is_its_formula(staircase):
         schedule.step()
 
 
-def test_the_end_of_a_cycle():
+def test_a_step_past_the_end_of_a_cycle_is_refused():
     optimizer = _optimizer(momentum=0.9)
     schedule = schedules.OneCycleLR(optimizer, 0.2, total_steps=5)
     step = _step(optimizer, scheduler=schedule)

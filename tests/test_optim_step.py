@@ -33,7 +33,7 @@ def _model(**settings):
         ({"max_grad_norm": -1.0}, "max_grad_norm is -1.0"),
     ],
 )
-def test_wrong_settings(settings, message):
+def test_wrong_settings_of_a_step_are_refused(settings, message):
     with pytest.raises(DataError, match=message):
         _model(**settings)
 
@@ -202,7 +202,7 @@ def test_clipped_gradients_are_kept_as_they_were():
     np.testing.assert_allclose(w.value, before - 0.1 * np.clip(g, -1e-3, 1e-3), rtol=1e-12)
 
 
-def test_wrong_averages():
+def test_wrong_averages_of_weights_are_refused():
     w, _, _ = _model()
     with pytest.raises(DataError, match=r"decay is 1\.5"):
         optim.EMA([w], 1.5)

@@ -131,7 +131,12 @@ def test_encoded_parts_print_where_their_operands_are(name: str) -> None:
 def test_encoded_products_print_their_sizes_and_what_follows() -> None:
     text = small_step(NumbaBackend(workers=1)).explain(X, Y, after="encode")
     first = next(b for b in _blocks(text) if "matmul+add+relu" in b)
-    for word in ("m=8 n=33 k=6", "epilogue=bias_relu", "tiles=tiles_float32", "a=resident0@0"):
+    for word in (
+        "m=8 n=33 k=6",
+        "epilogue=bias_relu",
+        "tiles=tiles_bias_relu_float32",
+        "a=resident0@0",
+    ):
         assert word in first
     assert "nothing to do" in _blocks(text)[0]  # the product reads the batch where it is
 

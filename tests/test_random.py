@@ -75,7 +75,7 @@ def test_elements_follow_the_definition(op: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_distributions(dtype: str) -> None:
+def test_draws_have_their_distribution(dtype: str) -> None:
     generator = Generator(7)
     u = ops.uniform(20_000, dtype, generator).astype(np.float64)
     z = ops.normal((100, 200), dtype, generator).astype(np.float64).ravel()

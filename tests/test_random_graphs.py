@@ -146,7 +146,7 @@ def test_every_way_to_run_agrees(pool: Pool) -> None:
 
 @_settings(20)
 @given(pools(dtype="float32"))
-def test_single_precision(pool: Pool) -> None:
+def test_random_graphs_in_float32_agree_on_all_backends(pool: Pool) -> None:
     check_agreement(pool)
 
 

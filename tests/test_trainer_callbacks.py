@@ -116,7 +116,7 @@ class _Keep(Callback):
         ([1, float("nan"), float("nan"), 0, 0, 0, 0, 0], {"patience": 2}, 3, 1),
     ],
 )
-def test_early_stopping(values, options, stopped, best):
+def test_early_stopping_stops_and_restores_the_best(values, options, stopped, best):
     keep = _Keep()
     stopping = EarlyStopping(**options, restore_best_weights=True)
     made = trainer()

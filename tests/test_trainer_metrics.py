@@ -48,7 +48,7 @@ def test_targets_that_a_metric_cannot_use(name, y, outputs, message):
     ("name", "near"),
     [("acuracy", "accuracy"), ("f1_makro", "f1_macro"), ("top_0_accuracy", "top_5_accuracy")],
 )
-def test_unknown_names(name, near):
+def test_unknown_metrics_are_refused_with_the_nearest_name(name, near):
     with pytest.raises(UnknownNameError, match=f"Did you mean '{near}'"):
         metrics.find([name])
 

@@ -96,7 +96,7 @@ def test_a_loss_of_the_users_takes_weights_itself():
         _quiet(_plain(lambda o, y: nn.CrossEntropyLoss()(o, y)), X, Y, sample_weight=w)
 
 
-def test_class_weights():
+def test_class_weights_are_sample_weights():
     table = {0: 0.5, 2: 4.0}
     by_class, by_sample = _plain(), _plain()
     _quiet(by_class, X, Y, class_weight=table, shuffle=False)
@@ -213,7 +213,7 @@ def test_a_budget_that_ends_with_an_epoch_leaves_no_part_of_one():
     assert (history["epoch"], made.stop_reason) == ([1, 2], "max_steps")
 
 
-def test_a_budget_of_time():
+def test_training_stops_when_its_time_is_up():
     made = trainer()
     _quiet(made, X, Y, epochs=1_000_000, max_time=0.2)
     assert made.stop_reason == "max_time"

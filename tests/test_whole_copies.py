@@ -344,7 +344,7 @@ def test_copied_models_keep_ties_and_generators(how: str) -> None:
 
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("name", [n for n in nn.__all__ if n.endswith("Loss")])
-def test_copied_losses(name: str, how: str) -> None:
+def test_copies_of_losses_are_whole(name: str, how: str) -> None:
     loss = getattr(nn, name)()
     twin = HOWS[how](loss)
     assert type(twin) is type(loss)
@@ -352,7 +352,7 @@ def test_copied_losses(name: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_copied_metrics(how: str) -> None:
+def test_copies_of_metrics_are_whole(how: str) -> None:
     """The functions; what `fit` makes of their names lives no longer than its call."""
     y, outputs = np.array([0, 1, 2, 1]), RNG.normal(size=(4, 3))
     for function in (metrics.accuracy, metrics.auc, metrics.top_k_accuracy):
@@ -413,7 +413,7 @@ class _CopiesTrainer(train.Callback):
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_used_callbacks(how: str, tmp_path: Any) -> None:
+def test_copies_of_used_callbacks_are_whole(how: str, tmp_path: Any) -> None:
     callbacks = [
         train.CSVLogger(tmp_path / "log.csv"),
         train.EarlyStopping("loss", restore_best_weights=True),
@@ -453,7 +453,7 @@ def _tripled(x: Any) -> Any:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_copied_functions(how: str) -> None:
+def test_copies_of_compiled_functions_are_whole(how: str) -> None:
     x = np.ones((1, 4), np.float32)
     assert HOWS[how](doubled) is doubled
     model = _model().eval()

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpubp.arguments import checked, reading, shown
+from gpubp.arguments import checked, reading
 from gpubp.backends.base import Backend
 from gpubp.compiler.pipeline import Options
 from gpubp.compiler.program import Program
-from gpubp.core import ArrayType, checked_dtype
 from gpubp.core.store import Slot
-from gpubp.errors import ArgumentError, CopyError, DataError, GradientError
+from gpubp.errors import CopyError, DataError, GradientError
 from gpubp.ops.random import checked_seed
-from gpubp.runtime.batches import Batches, checked_data, orders, updates_after
+from gpubp.runtime.batches import Batches, checked_data, orders
 from gpubp.runtime.bound_call import Singles, key_of
 from gpubp.runtime.epochs import Epochs
 from gpubp.runtime.loss_scale import LossScale
@@ -228,9 +227,7 @@ class Step:
             rng = self._rng if seed is None else np.random.default_rng(checked_seed(seed))
             indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
             try:
-                run = Epochs(
-                    self._programs, arrays, indices, batch_size, drop_last, self._final(flush)
-                )
+                run = Epochs(self._programs, arrays, indices, batch_size, drop_last, flush)
                 room = self._ran = run.room()
                 run.run(room, checked, progress, pauses)
             except BaseException:
@@ -238,11 +235,6 @@ class Step:
                     self._draw_again(before, len(arrays[0]), len(indices))
                 raise
         return room.losses
-
-    def _final(self, flush: bool) -> Callable[[int, int], NDArray[np.bool_]]:
-        """From (steps an epoch, epochs) to which of them update, after what waits by then."""
-        each, updater = self._settings.accumulate, self._updater
-        return lambda steps, epochs: updates_after(steps, epochs, each, updater.pending, flush)
 
     def _draw_again(self, before: Mapping[str, Any], samples: int, epochs: int) -> None:
         """Let the stream of orders stand behind the epochs of a run that were begun."""
@@ -266,7 +258,7 @@ class Step:
         Args:
             *batch: arrays, or anything with `shape` and `dtype`.
         """
-        return self._programs.prepare(_types_of(batch))
+        return self._programs.prepare(batch)
 
     def explain(self, *batch: Any, after: str = "memory_plan") -> str:
         """What one pass of the compiler makes of this step, as text; nothing is run or kept.
@@ -279,8 +271,7 @@ class Step:
         Raises:
             UnknownNameError: no such pass.
         """
-        with turn(self._runner):
-            return self._runner.explain(_types_of(batch), after)
+        return self._programs.explain(batch, after)
 
     def written_slots(self) -> list[Slot]:
         """Every slot that the compiled programs write: parameters, state, counters; in order."""
@@ -306,13 +297,3 @@ class Step:
         rng.bit_generator.state = state_dict["rng"]
         self._updater.load_state_dict(state_dict["accumulated"])
         self._rng = rng
-
-
-def _types_of(batch: Sequence[Any]) -> tuple[ArrayType, ...]:
-    for i, given in enumerate(batch):
-        if not (hasattr(given, "shape") and hasattr(given, "dtype")):
-            raise ArgumentError(
-                f"argument {i} is {shown(given)}, expected an array, or anything with shape and "
-                "dtype."
-            )
-    return tuple(ArrayType(tuple(b.shape), checked_dtype(b.dtype)) for b in batch)

@@ -23,8 +23,7 @@ class Epochs:
         programs: of the step.
         arrays: the data, checked.
         orders: of their samples, one for each epoch.
-        batch_size, drop_last: as of `Step.run`.
-        final: from (steps an epoch, epochs) to which of these steps update.
+        batch_size, drop_last, flush: as of `Step.run`.
 
     Raises:
         DataError: a batch size below 1, or above the number of samples.
@@ -37,11 +36,11 @@ class Epochs:
         orders: Sequence[NDArray[np.int64]],
         batch_size: int,
         drop_last: bool,
-        final: Callable[[int, int], NDArray[np.bool_]],
+        flush: bool,
     ) -> None:
         self._programs, self._arrays, self._orders = programs, arrays, orders
         self._size, self._batch_size, self._drop_last = len(orders[0]), batch_size, drop_last
-        self._final = final
+        self._flush = flush
         require_count("batch_size", batch_size)
         if batch_size > self._size:
             raise DataError(f"batch_size is {batch_size}, but there are only {self._size} samples.")
@@ -77,4 +76,5 @@ class Epochs:
         """The batches of so many epochs."""
         size, each = self._size, self._batch_size
         steps = size // each if self._drop_last else -(-size // each)
-        return epoch_batches(size, each, self._drop_last, count, self._final(steps, count))
+        final = self._programs.updates(steps, count, self._flush)
+        return epoch_batches(size, each, self._drop_last, count, final)

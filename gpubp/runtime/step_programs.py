@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.arguments import shown
 from gpubp.backends.base import Backend, Feed
 from gpubp.backends.device_array import DeviceArray
 from gpubp.compiler.pipeline import Options
 from gpubp.compiler.program import Program
 from gpubp.compiler.trace import trace
-from gpubp.core import ArrayType, ConcreteArray, Graph, tracing
+from gpubp.core import ArrayType, ConcreteArray, Graph, checked_dtype, tracing
 from gpubp.core.store import Slot
-from gpubp.errors import DataError, GradientError
-from gpubp.runtime.batches import Batches, check_values
+from gpubp.errors import ArgumentError, DataError, GradientError
+from gpubp.runtime.batches import Batches, check_values, updates_after
 from gpubp.runtime.nesting import nesting, running, turn
 from gpubp.runtime.outputs import Results, Room
 from gpubp.runtime.pauses import Pauses
@@ -57,12 +58,23 @@ class StepPrograms:
         self.backend = self.updating.backend
         self.adding = Runner(self._trace_adding, self.backend, None, True, options)
 
-    def prepare(self, types: tuple[ArrayType, ...]) -> Program:
-        """Trace and compile for a batch of these types, without running."""
+    def prepare(self, batch: Sequence[Any]) -> Program:
+        """Trace and compile for a batch like this one, without running."""
+        types = _types_of(batch)
         with turn(self.updating):
             if self._settings.accumulate > 1:
                 self.adding.get(types)
             return self.updating.get(types).program
+
+    def explain(self, batch: Sequence[Any], after: str) -> str:
+        """See `Step.explain`."""
+        with turn(self.updating):
+            return self.updating.explain(_types_of(batch), after)
+
+    def updates(self, steps: int, epochs: int, flush: bool) -> NDArray[np.bool_]:
+        """Which steps of so many epochs update, after the batches that wait by now."""
+        pending = self._updater.pending
+        return updates_after(steps, epochs, self._settings.accumulate, pending, flush)
 
     def room(self, data: list[ConcreteArray], batches: Batches, single: bool = False) -> Room:
         """Room for losses, sums and counts, on the device if part of the data is there."""
@@ -173,3 +185,13 @@ class StepPrograms:
         with tracing(graph):
             self._updater.append(graph, loss, samples, terms, final)
         return graph, tuple(term.count is not None for term in terms)
+
+
+def _types_of(batch: Sequence[Any]) -> tuple[ArrayType, ...]:
+    for i, given in enumerate(batch):
+        if not (hasattr(given, "shape") and hasattr(given, "dtype")):
+            raise ArgumentError(
+                f"argument {i} is {shown(given)}, expected an array, or anything with shape and "
+                "dtype."
+            )
+    return tuple(ArrayType(tuple(b.shape), checked_dtype(b.dtype)) for b in batch)

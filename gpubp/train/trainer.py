@@ -103,18 +103,10 @@ class Trainer(Run):
         for name in step_options:
             if name not in known:
                 raise unknown_name("option of Trainer and compile_step", name, known)
-        where = backend, device
         super().__init__(
-            model,
-            loss_fn,
-            optimizer,
-            scheduler,
-            scheduler_every,
-            monitor,
-            checked_seed(seed),
-            where,
-            step_options,
-        )
+            model, loss_fn, optimizer, scheduler, scheduler_every, monitor, checked_seed(seed),
+            (backend, device), step_options,
+        )  # fmt: skip
 
     @checked
     def fit(

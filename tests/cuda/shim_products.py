@@ -22,7 +22,8 @@ from shim_backend import shim_backend
 from shim_build import runtime
 from shim_driver import ShimDriver
 
-from gpubp.backends.cuda import CupyBackend, autotune, encode_product, tuning_record
+from gpubp.backends.cuda import CupyBackend, autotune, tuning_record
+from gpubp.backends.cuda.codegen import encode_product
 from gpubp.backends.cuda.products import ALIGNED, SIZES, Addresses, Matrix, Plan, Problem, Work
 from gpubp.errors import BackendError
 

@@ -15,7 +15,8 @@ from shim_driver import ShimDriver
 from tolerances import assert_same
 
 import gpubp as gp
-from gpubp.backends.cuda import CupyBackend, nvrtc
+from gpubp.backends.cuda import CupyBackend
+from gpubp.backends.cuda.drivers import nvrtc
 from gpubp.backends.cuda.drivers.base import DeviceMemoryError
 from gpubp.backends.cuda.drivers.cupy import SMALL, CupyDriver
 from gpubp.errors import BackendError
@@ -52,7 +53,9 @@ def test_training_is_that_of_the_shim(cupy: Any, resident_bytes: int | None) -> 
 
 
 @shim
-def test_arrays_and_streams(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_cupy_arrays_in_the_order_of_its_stream(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend = CupyBackend()
     driver = backend.driver
     x, _ = digits()

@@ -23,7 +23,8 @@ from tolerances import assert_product, assert_same
 
 import gpubp as gp
 from gpubp import nn, ops
-from gpubp.backends.cuda import autotune, encode_product, tuning_record
+from gpubp.backends.cuda import autotune, tuning_record
+from gpubp.backends.cuda.codegen import encode_product
 from gpubp.backends.cuda.products import Addresses, Plan, Problem, Work
 from gpubp.errors import BackendError
 

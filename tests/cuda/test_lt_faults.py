@@ -24,7 +24,8 @@ from tolerances import assert_close
 
 import gpubp as gp
 from gpubp import optim
-from gpubp.backends.cuda import encode_copy, encode_product, executor
+from gpubp.backends.cuda import executor
+from gpubp.backends.cuda.codegen import encode_copy, encode_product
 from gpubp.backends.cuda.copies import Copies
 from gpubp.backends.cuda.launch import AnyLaunch, ProductLaunch
 from gpubp.backends.cuda.memory import BankCopy

@@ -23,7 +23,8 @@ import pytest
 import shim_build
 
 from gpubp import cli
-from gpubp.backends.cuda import device, nvmath_descriptors, nvmath_products
+from gpubp.backends.cuda import nvmath_descriptors, nvmath_products
+from gpubp.backends.cuda.drivers import cupy as device
 from gpubp.backends.cuda.nvmath_descriptors import bindings
 from gpubp.backends.cuda.products import EPILOGUES, PIP, SIZES, opened, setting
 from gpubp.errors import BackendError, UnknownNameError

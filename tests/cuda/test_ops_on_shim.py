@@ -76,7 +76,7 @@ STRIDED = [r for r in ROWS.values() if _chosen(r) and r.spec.kind is not Kind.RA
 
 
 @pytest.mark.parametrize("row", STRIDED, ids=lambda row: row.op)
-def test_strided_operands(row: Row) -> None:
+def test_strided_operands_give_what_contiguous_ones_give(row: Row) -> None:
     """Every second element along each axis of larger arrays."""
     for case in cases(row):
         if case.dtype not in (row.dtypes[0], row.dtypes[-1]):

@@ -15,7 +15,7 @@ from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.backends import cupy as cupy_backend
+from gpubp.backends import cuda as cupy_backend
 from gpubp.backends.cuda import CupyBackend
 from gpubp.backends.cuda.loaded import Loaded
 from gpubp.errors import BackendError, NestingError

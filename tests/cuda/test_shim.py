@@ -213,7 +213,7 @@ def test_votes_and_barriers_that_count(driver):
     np.testing.assert_array_equal(y, [1, 0, 1, 0, ballot, 21, 1, 0, 0, 1])
 
 
-def test_integers_and_bits():
+def test_device_functions_of_integers_are_cudas():
     source = kernel(
         "long long *y;",
         """
@@ -392,7 +392,7 @@ def test_sources_that_cannot_be_built(source, message):
         ShimDriver().compile(source).get("k")
 
 
-def test_unknown_names():
+def test_unknown_names_of_the_test_device_are_refused():
     with pytest.raises(UnknownNameError, match="Did you mean 'reverse'"):
         ShimDriver("reversed")
     with pytest.raises(UnknownNameError, match="Did you mean 'sm_80'"):

@@ -13,7 +13,7 @@ from tolerances import assert_close, assert_product
 from view_chains import READERS, program
 
 import gpubp as gp
-from gpubp.backends.cuda import encode_matmul
+from gpubp.backends.cuda.codegen import encode_matmul
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
 

@@ -13,7 +13,8 @@ from tolerances import ORACLE, assert_close, assert_product, assert_same
 
 import gpubp as gp
 from gpubp import ops, optim
-from gpubp.backends.cuda import PRECISIONS, CupyBackend, autotune, encode_product, tuning_record
+from gpubp.backends.cuda import PRECISIONS, CupyBackend, autotune, tuning_record
+from gpubp.backends.cuda.codegen import encode_product
 
 STEPS = 50
 

@@ -27,7 +27,7 @@ def test_op_equals_its_reference(row: Row, backend: CupyBackend) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
-def test_strided_operands(row: Row, backend: CupyBackend) -> None:
+def test_strided_operands_give_what_contiguous_ones_give(row: Row, backend: CupyBackend) -> None:
     if row.spec.kind is Kind.RANDOM:
         return  # its one input is a generator's state, read as a whole
     for case in cases(row):

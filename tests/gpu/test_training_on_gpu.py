@@ -109,7 +109,7 @@ def test_memory_does_not_grow(backend: CupyBackend) -> None:
     assert backend.driver.free_bytes() >= free - (1 << 20)
 
 
-def test_devices_by_number(backend: CupyBackend) -> None:
+def test_a_device_is_chosen_by_number(backend: CupyBackend) -> None:
     step = classifier_step(OPTIMIZERS["sgd"], backend=None, device="cuda:0")
     assert step.backend.name == "cupy"
     assert np.isfinite(step(*digits()))

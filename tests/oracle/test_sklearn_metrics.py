@@ -30,7 +30,7 @@ def _softmax(z):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("classes", [2, 3, 5])
 @pytest.mark.parametrize("absent", [False, True])
-def test_of_several_outputs(seed, classes, absent):
+def test_metrics_of_several_outputs_equal_scikit_learns(seed, classes, absent):
     y, logits = _multi(seed, classes, absent and classes > 2)
     found = logits.argmax(axis=1)
     assert _ours("accuracy", y, logits) == pytest.approx(theirs.accuracy_score(y, found))

@@ -58,7 +58,7 @@ def test_clipped_gradients_and_updates_equal_torch(
 
 @pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
 @pytest.mark.parametrize("settings", [{}, {"max_grad_norm": 0.2}], ids=str)
-def test_accumulation(
+def test_accumulated_batches_equal_torchs_large_one(
     twin: Twin, name: str, options: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     """As torch with one large batch; the last group of an epoch has fewer batches and samples."""
@@ -90,7 +90,7 @@ def test_accumulation(
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.999, 0.0])
-def test_average_of_weights(twin: Twin, decay: float) -> None:
+def test_averages_of_weights_equal_torch(twin: Twin, decay: float) -> None:
     mine, theirs = twin.optimizers("SGD", {"lr": 0.1, "momentum": 0.9})
     average = torch.optim.swa_utils.AveragedModel(
         twin.other, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay)

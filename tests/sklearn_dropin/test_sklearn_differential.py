@@ -237,15 +237,15 @@ def run_fits(dtype: str) -> None:
     compare.require_few_chaotic()
 
 
-def test_fit_float64():
+def test_fits_in_float64_are_scikit_learns():
     run_fits("float64")
 
 
-def test_fit_float32():
+def test_fits_in_float32_are_scikit_learns():
     run_fits("float32")
 
 
-def test_warm_start():
+def test_warm_starts_go_on_as_scikit_learns():
     """Two fits: the second goes on from the weights of the first, with a new optimiser."""
     compare = Compared("float64")
 
@@ -265,7 +265,7 @@ def test_warm_start():
     compare.require_few_chaotic()
 
 
-def test_partial_fit():
+def test_partial_fits_are_scikit_learns():
     """Calls on parts of different sizes: the optimiser's state survives between them."""
     compare = Compared("float64")
 
@@ -330,7 +330,7 @@ def test_lbfgs_ends_where_scikit_learn_ends(kind, dtype):
     assert [W.dtype for W in ours.coefs_] == [W.dtype for W in theirs.coefs_]
 
 
-def test_digits_to_the_end():
+def test_a_long_fit_stops_where_scikit_learns_does():
     """A long fit with early stopping off, stopped by `tol`: the same epoch, the same numbers."""
     from sklearn.datasets import load_digits
 

@@ -124,7 +124,7 @@ def test_activations_layer_by_layer():
 
 
 @pytest.mark.parametrize("name", ["elu", "gelu", "leaky_relu", "silu", "softplus"])
-def test_more_activations(name):
+def test_each_further_activation_learns(name):
     model = fitted(
         MLPRegressor(hidden_layer_sizes=(12,), activation=name, max_iter=400, random_state=0),
         RX,
@@ -164,7 +164,7 @@ def test_a_loss_function_of_a_classifier():
         MLPClassifier((6,), loss=lambda y, s: gp.ops.sum(s)).fit(X, y)
 
 
-def test_gradient_clipping():
+def test_clipped_gradients_move_less():
     loose = fitted(
         MLPRegressor(
             hidden_layer_sizes=(6,), solver="sgd", max_iter=5, random_state=0, max_grad_norm=1e9
@@ -197,7 +197,7 @@ def test_gradient_clipping():
     assert 0.0099 < norm < 0.0101
 
 
-def test_progress_bar(capsys):
+def test_a_progress_bar_is_shown_if_asked_for(capsys):
     fitted(MLPClassifier((3,), max_iter=4, random_state=0, progress_bar=True))
     assert "4/4" in capsys.readouterr().err
     fitted(MLPClassifier((3,), max_iter=4, random_state=0))
@@ -235,7 +235,7 @@ def test_conversion_both_ways():
         ({"loss": "log_los"}, "loss"),
     ],
 )
-def test_bad_arguments(arguments, match):
+def test_wrong_arguments_of_estimators_are_refused(arguments, match):
     with pytest.raises(ValueError, match=match):
         MLPClassifier((4,), **arguments).fit(X, y)
 

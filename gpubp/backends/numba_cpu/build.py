@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from gpubp.backends.numba_cpu.compiler import compile_into
-from gpubp.backends.numba_cpu.opcodes import table_digest
 from gpubp.errors import BackendError
 
 START = 0.5  # of a process, in seconds
+OF_FORMULAS = ("ops_", "scalar")  # made from the ops' table, which only this process knows for sure
 MOST = 8  # processes
 # Seconds, by how names begin; any other kernel takes less. Measured on one core of a Zen 3.
 _SECONDS = {
@@ -40,11 +40,15 @@ def seconds(name: str) -> float:
 
 
 def divided(names: list[str], processes: int) -> list[list[str]]:
-    """The kernels of each process, the first of which is running already."""
+    """The kernels of each process, the first of which is running already.
+
+    It alone knows all ops: others are new, and do not know what was registered here.
+    """
     shares: list[list[str]] = [[] for _ in range(processes)]
     loads = [0.0] + [START] * (processes - 1)
-    for name in sorted(names, key=lambda n: (-seconds(n), n)):
-        least = loads.index(min(loads))
+    own = {name for name in names if name.startswith(OF_FORMULAS)}
+    for name in sorted(names, key=lambda n: (n not in own, -seconds(n), n)):
+        least = 0 if name in own else loads.index(min(loads))
         shares[least].append(name)
         loads[least] += seconds(name)
     return [share for share in shares if share]
@@ -80,8 +84,7 @@ def compile_all(folder: Path, names: list[str]) -> None:
 def _running(folder: Path, shares: list[list[str]]) -> Iterator[None]:
     """Processes that compile, until they are done; ended where this one fails or is interrupted."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
-    module = "gpubp.backends.numba_cpu.compiler"
-    command = [sys.executable, "-m", module, table_digest(), str(folder)]
+    command = [sys.executable, "-m", "gpubp.backends.numba_cpu.compiler", str(folder)]
     running: list[subprocess.Popen[Any]] = []
     try:
         for share in shares:

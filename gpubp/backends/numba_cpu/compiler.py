@@ -9,10 +9,8 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from gpubp.backends.numba_cpu.kernels import registry
-from gpubp.backends.numba_cpu.opcodes import table_digest
 from gpubp.backends.numba_cpu.target import symbol_of, target_machine
 from gpubp.cache import write_object
-from gpubp.errors import BackendError
 
 
 def compile_kernel(name: str, symbol: str) -> bytes:
@@ -51,20 +49,5 @@ def compile_into(folder: Path, names: list[str]) -> None:
         write_object(folder, name, compile_kernel(name, symbol_of(name)))
 
 
-def main(arguments: list[str]) -> None:
-    """Compile for another process: FORMULAS FOLDER NAME..., the first a digest of its formulas.
-
-    Raises:
-        BackendError: the other process has ops that this one does not know.
-    """
-    formulas, folder, *names = arguments
-    if formulas != table_digest():
-        raise BackendError(
-            "an op was registered that a new process does not know, so that its kernels cannot be "
-            "compiled: register ops of gpubp in gpubp/ops, and make your own with gp.custom_op."
-        )
-    compile_into(Path(folder), names)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+if __name__ == "__main__":  # python -m ...compiler FOLDER NAME...
+    compile_into(Path(sys.argv[1]), sys.argv[2:])

@@ -10,7 +10,6 @@ formulas that there are and on nothing else; object code is kept under a digest 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 from gpubp.core.formula import Formula
@@ -56,8 +55,3 @@ def table_text() -> str:
     """All of the table that object code depends on."""
     rows = (f"{n}: {f.arity} {f.integer} {f.expression}" for n, f in FUNCTORS.items())
     return "\n".join(rows)
-
-
-def table_digest() -> str:
-    """Equal in two processes if they have the same ops with the same formulas."""
-    return sha256(table_text().encode()).hexdigest()
