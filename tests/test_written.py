@@ -13,7 +13,7 @@ from written import join_every_gradient, pullbacks
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.backends.numba_cpu import encode, job, words
+from gpubp.backends.numba_cpu import encode, words
 from gpubp.backends.numba_cpu.encode import EncodedPart
 from gpubp.backends.poison import check_writes
 from gpubp.compiler.pipeline import compile_graph
@@ -110,7 +110,7 @@ def test_a_kernel_that_stops_early_is_found(kernel: str, monkeypatch: pytest.Mon
             found.words[word] //= 2
         return found
 
-    monkeypatch.setattr(job, "encode", shortened)
+    monkeypatch.setattr(encode, "encode", shortened)
     with pytest.raises(VerificationError, match="does not write all of %"):
         gp.compile(fn, backend="numba")(x)
 
