@@ -14,6 +14,8 @@ from gpubp.cli import main
 from gpubp.cli.bench import BenchmarkError, find_folder, numbers
 from gpubp.errors import DataError, MissingExtraError, UnknownNameError
 
+pytestmark = pytest.mark.full
+
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
 

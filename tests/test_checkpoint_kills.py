@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.full
+
 TESTS = Path(__file__).resolve().parent
 KILLS = int(os.environ.get("GPUBP_KILLS", "4"))
 

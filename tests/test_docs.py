@@ -17,6 +17,7 @@ assert losses.shape == (5 * 45,)
 assert trainer.evaluate(X_test, y_test)["accuracy"] > 0.9
 """,
     "docs/add_an_op.md": """
+import numpy as np
 import gpubp as gp
 x = np.array([-3.0, 0.0, 1.0])
 np.testing.assert_allclose(softsign(x), [-0.75, 0.0, 0.5])

@@ -11,6 +11,8 @@ import pytest
 import gpubp as gp
 from gpubp import nn, ops, optim
 
+pytestmark = pytest.mark.full
+
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 5))
 VALUES = RNG.standard_normal((40, 4))

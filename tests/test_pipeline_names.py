@@ -27,7 +27,8 @@ from gpubp.ops.spec import SPECS
 ROOT = Path(gpubp.__file__).parent
 FILES = sorted([*(ROOT / "compiler").glob("*.py"), *(ROOT / "core").glob("*.py")])
 # Operators are methods of arrays: the functions behind them are found by name, in one table.
-TABLES = {"operators.py", "array.py"}
+# The functions that formulas are made of are named in another.
+TABLES = {"operators.py", "array.py", "formula.py"}
 
 
 def _named(tree: ast.AST) -> Iterator[str]:

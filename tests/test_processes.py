@@ -17,6 +17,8 @@ import pytest
 from tolerances import assert_same
 from training import Result, send, trained
 
+pytestmark = pytest.mark.full
+
 HAS_FORK = "fork" in multiprocessing.get_all_start_methods()
 COUNT = "from gpubp.backends.numba_cpu.pool import max_workers; print(max_workers())"
 USED = """

@@ -13,7 +13,7 @@ from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.backends.numba_cpu import NumbaBackend, job
+from gpubp.backends.numba_cpu import NumbaBackend, encode
 from gpubp.backends.numba_cpu.gathered import find_gathered
 from gpubp.backends.numba_cpu.kernels.sharing import share
 from gpubp.compiler.program import FINE, WHOLE, WHOLE_LINES, Part, equal_bounds, share_of
@@ -144,7 +144,7 @@ def test_batches_are_read_in_place_where_they_can_be(
     order = np.random.default_rng(2).integers(0, SAMPLES, (2, SAMPLES))
     found = _run(forward, dtype, order)
     assert bool(find_gathered(found[0].program, 100, 200)) == in_place
-    monkeypatch.setattr(job, "find_gathered", lambda *_: {})
+    monkeypatch.setattr(encode, "find_gathered", lambda *_: {})
     wanted = _run(forward, dtype, order)
     assert_same(found[1], wanted[1])
     for key, value in wanted[2].items():

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from gpubp.arguments import checked, reading
 from gpubp.core import Array, assume
 from gpubp.core.store import Slot
-from gpubp.errors import DataError, UnknownNameError, unknown_name
+from gpubp.errors import DataError, unknown_name
 from gpubp.nn.parameter import Parameter
 from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params, plain
 from gpubp.optim.options import check_numbers, only_options
@@ -165,11 +165,10 @@ class Optimizer(ABC):
             (slot, new value) for each parameter in `grads`, its state, and the step counts.
         """
         assume(self._facts)
-        updates: Update = []
         counting = [group for group in self.param_groups if self.counts_in(group)]
         counted = {id(p) for group in counting for p in group.params if id(p) in grads}
         trained = [c for c in self._cohorts if any(id(p) in counted for p in c.members)]
-        updates += [(cohort.count, cohort.next()) for cohort in trained]
+        updates: Update = [(cohort.count, cohort.next()) for cohort in trained]
         for group in self.param_groups:
             for cohort in self._cohorts:
                 mine = [p for p in group.params if id(p) in grads and p in cohort]
@@ -280,13 +279,8 @@ class Optimizer(ABC):
                 )
                 pasts[param] = steps, scalars
                 for name, value in given.items():
-                    saved.setdefault(name, {})[param] = self._checked_state(name, param, value)
+                    saved.setdefault(name, {})[param] = as_state(self, name, param, value)
         return saved, pasts
-
-    def _checked_state(self, name: str, param: Parameter, value: Any) -> NDArray[Any]:
-        if name not in self.state_names:
-            raise UnknownNameError(f"{type(self).__name__} has no state named {name!r}.")
-        return as_state(name, param, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -300,5 +294,4 @@ class Optimizer(ABC):
         return self._edits.count
 
     def __repr__(self) -> str:
-        groups = ", ".join(map(repr, self.param_groups))
-        return f"{type(self).__name__}({groups})"
+        return f"{type(self).__name__}({', '.join(map(repr, self.param_groups))})"

@@ -11,6 +11,7 @@ type is checked when a group is made, when an option is set, and when a state is
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def ranges_of(kind: type) -> Mapping[str, Range]:
     """The ranges that a class and its bases declare in their constructors, by option."""
     found: dict[str, Range] = {}
     for base in reversed(kind.__mro__):
-        constructor = base.__dict__.get("__init__")
+        constructor: Any = inspect.unwrap(base.__dict__.get("__init__", object.__init__))
         for name, said in getattr(constructor, "__annotations__", {}).items():
             for part in getattr(_evaluated(said, constructor), "__metadata__", ()):
                 if isinstance(part, Range):

@@ -21,7 +21,7 @@ from gpubp import ops
 from gpubp.core.announce import announce
 from gpubp.core.interop import host_array
 from gpubp.core.store import Slot, siblings
-from gpubp.errors import ShapeError
+from gpubp.errors import ShapeError, UnknownNameError
 from gpubp.nn.parameter import Parameter
 
 # Steps taken, and scalar state by name.
@@ -182,12 +182,15 @@ class Arrays:
         self._waiting = saved
 
 
-def as_state(name: str, param: Parameter, value: Any) -> NDArray[Any]:
-    """A saved state array, in its parameter's dtype.
+def as_state(owner: Any, name: str, param: Parameter, value: Any) -> NDArray[Any]:
+    """A saved state array of an optimiser's, in its parameter's dtype.
 
     Raises:
         ShapeError: its shape is not the parameter's.
+        UnknownNameError: the optimiser has no such state.
     """
+    if name not in owner.state_names:
+        raise UnknownNameError(f"{type(owner).__name__} has no state named {name!r}.")
     array = np.array(host_array(value, f"{param.name}: state {name}"), dtype=param.dtype)
     if array.shape != param.shape:
         raise ShapeError(

@@ -16,6 +16,8 @@ import gpubp as gp
 from gpubp.backends import Feed, get_backend
 from gpubp.errors import BackendError, UnknownNameError
 
+pytestmark = pytest.mark.full
+
 shim = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
 
 

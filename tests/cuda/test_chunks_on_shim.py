@@ -24,6 +24,8 @@ from gpubp.backends.cuda import CupyBackend, chunks
 from gpubp.backends.cuda.drivers.base import Event
 from gpubp.errors import DataError, IndexRangeError
 
+pytestmark = pytest.mark.full
+
 shim = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
 SAMPLES = 250
 BYTES_A_SAMPLE = 64 * 4 + 8

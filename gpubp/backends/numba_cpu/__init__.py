@@ -70,11 +70,9 @@ class NumbaBackend(Backend):
 
     @classmethod
     def probe(cls) -> Probe:
-        for package in ("numba", "llvmlite"):
-            if importlib.util.find_spec(package) is None:
-                return Probe(cls.name, False, f"{package} is not installed: pip install {package}")
+        if importlib.util.find_spec("llvmlite") is None:
+            return Probe(cls.name, False, "llvmlite is not installed: pip install llvmlite")
         details = {
-            "numba": version("numba"),
             "llvmlite": version("llvmlite"),
             "cpu": platform.processor() or platform.machine(),
             "threads": str(max_workers()),
