@@ -86,8 +86,13 @@ class Theirs(Side):
     """The program in PyTorch, from the weights that gpubp's started with."""
 
     def __init__(self, r: Recipe, data: Data, start: Arrays, shake: float = 0.0) -> None:
-        """`shake` moves all weights by that share, at random: how firm are the numbers?"""
+        """`shake` moves weights and gradients by that share, at random: how firm are the numbers?
+
+        Gradients by a share of the largest of all: where two terms cancel, the sign of the rest is
+        rounding (a fused multiply-add leaves another rest than a product and a sum).
+        """
         super().__init__(r)
+        self.shake, self.noise = shake, np.random.default_rng([r.seed, round(shake * 1e15)])
         self.data, self.steps, self.draws = data, 0, 0
         self.modules = torch.nn.ModuleList([self._module(m.name, m.options) for m in r.modules])
         for a, b in r.ties:
@@ -97,7 +102,7 @@ class Theirs(Side):
             {k[2:]: torch.from_numpy(v) for k, v in start.items() if k[0] == "m"}
         )
         self.params = list(dict.fromkeys([*self.modules.parameters(), *self.extra.parameters()]))
-        rng = np.random.default_rng(data.seed)
+        rng = self.noise
         with torch.no_grad():
             for p in self.params if shake else []:
                 p.mul_(torch.from_numpy(1.0 + shake * rng.uniform(-1, 1, tuple(p.shape))))
@@ -138,6 +143,7 @@ class Theirs(Side):
             loss = self.batch_loss(rows)
             (loss * (len(rows) / total)).backward()
             losses.append(float(loss.detach()))
+        self.shake_gradients()
         found = [p.grad.numpy().copy() for p in self.ordered() if p.grad is not None]
         self.grads = found
         params = [p for p in self.params if p.grad is not None]
@@ -154,6 +160,13 @@ class Theirs(Side):
             old = self.averages
             self.averages = [d * a + (1 - d) * w for a, w in zip(old, new)] if old else new
         return losses
+
+    def shake_gradients(self) -> None:
+        grads = [p.grad for p in self.params if p.grad is not None] if self.shake else []
+        largest = max([float(g.abs().max()) for g in grads], default=0.0)
+        for g in grads:
+            drawn = self.noise.uniform(-1, 1, tuple(g.shape))
+            g.add_(torch.from_numpy(np.asarray(self.shake * largest * drawn)))
 
     def ordered(self) -> list[Any]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]

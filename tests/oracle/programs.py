@@ -46,29 +46,35 @@ class Outcome:
     grads: list[np.ndarray] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
 
-    def distance(self, other: Outcome) -> tuple[float, str]:
-        """The largest difference, of numbers beside 1 or their array's largest; and where."""
-        found = [(_apart(self.losses, other.losses), "losses")]
-        found.append((_apart(self.rates, other.rates), "learning rates"))
-        for name, value in self.state.items():
-            found.append((_apart(value, other.state[name]), name))
-        for i, (a, b) in enumerate(zip(self.averages, other.averages, strict=True)):
-            found.append((_apart(a, b), f"average {i}"))
-        for i, (a, b) in enumerate(zip(self.grads, other.grads, strict=True)):
-            found.append((_apart(a, b), f"gradient {i}"))
-        return max(found)
+    def arrays(self) -> Arrays:
+        """All numbers by name."""
+        found = {"losses": np.array(self.losses), "learning rates": np.array(self.rates)}
+        found.update(self.state)
+        found.update({f"average {i}": a for i, a in enumerate(self.averages)})
+        found.update({f"gradient {i}": g for i, g in enumerate(self.grads)})
+        return {name: np.asarray(a, np.float64) for name, a in found.items()}
+
+    def apart(self, other: Outcome) -> Arrays:
+        """The difference of each number, beside 1 or the largest of its array, by name."""
+        mine, theirs = self.arrays(), other.arrays()
+        assert mine.keys() == theirs.keys()
+        return {name: _apart(a, theirs[name]) for name, a in mine.items()}
 
 
-def _apart(a: Any, b: Any) -> float:
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+def largest(apart: Arrays) -> tuple[float, str]:
+    """The largest of these differences, and where it is."""
+    return max((float(a.max(initial=0.0)), name) for name, a in apart.items())
+
+
+def _apart(a: Any, b: Any) -> np.ndarray:
     if a.shape != b.shape:
-        return np.inf
-    if not a.size:
-        return 0.0
-    if not (np.isfinite(a) == np.isfinite(b)).all() or not np.isfinite(b).all():
-        same = np.array_equal(a, b, equal_nan=True)
-        return 0.0 if same else np.inf
-    return float(np.abs(a - b).max() / max(1.0, np.abs(b).max()))
+        return np.full(b.shape, np.inf)
+    finite = np.isfinite(a) & np.isfinite(b)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    scale = max(1.0, np.abs(b[np.isfinite(b)]).max(initial=0.0))
+    with np.errstate(invalid="ignore"):
+        found = np.abs(a - b) / scale
+    return np.where(finite, found, np.where(same, 0.0, np.inf))
 
 
 class Data:
