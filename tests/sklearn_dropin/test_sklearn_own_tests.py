@@ -16,12 +16,12 @@ FILES = ("test_mlp", "test_base", "test_stochastic_optimizers")
 TESTS = 69
 
 
-def test_scikit_learns_tests_pass():
+def test_scikit_learns_tests_pass(tmp_path):
     pytest.importorskip("pandas", reason="two of scikit-learn's tests need pandas")
     run = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "swap_plugin", "-p", "no:cacheprovider"),
-            *("-q", "--rootdir", str(HERE), "-c", "/dev/null", "--pyargs"),
+            *("-q", "--rootdir", str(HERE), "-c", _no_settings(tmp_path), "--pyargs"),
             *[f"sklearn.neural_network.tests.{name}" for name in FILES],
         ],
         capture_output=True,
@@ -36,6 +36,13 @@ def test_scikit_learns_tests_pass():
     assert ours and int(ours[1]) > TESTS, run.stdout
 
 
+def _no_settings(folder: Path) -> str:
+    """A settings file without settings, so that ours are not found."""
+    path = folder / "pytest.ini"
+    path.write_text("[pytest]\n")
+    return str(path)
+
+
 def _environment() -> dict[str, str]:
     import os
 
@@ -44,11 +51,11 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "GPUBP_VERIFY": "0"}
 
 
-def test_the_plugin_fails_a_session_in_which_nothing_is_fitted():
+def test_the_plugin_fails_a_session_in_which_nothing_is_fitted(tmp_path):
     run = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "swap_plugin", "-p", "no:cacheprovider", "-q"),
-            *("--rootdir", str(HERE), "-c", "/dev/null", "--pyargs"),
+            *("--rootdir", str(HERE), "-c", _no_settings(tmp_path), "--pyargs"),
             "sklearn.neural_network.tests.test_base",
         ],
         capture_output=True,
