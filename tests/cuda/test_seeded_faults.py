@@ -168,7 +168,7 @@ FAULTS: dict[str, tuple[str, str, Check, int]] = {
         *(_two_outputs, 1),
     ),
     "bias correction of Adam left out": (
-        *("m_sqrt(v) / bias2_sqrt + T(eps)", "m_sqrt(v) + T(eps)", _training, 1),
+        *("(m_sqrt(c) + (p * e))", "(m_sqrt(c) + p)", _training, 1),
     ),
     "batch that takes its rows in the order of the data": (
         *("data[order[i / width] * width", "data[i / width * width", _training, 1),
