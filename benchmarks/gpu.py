@@ -149,6 +149,7 @@ class Report:
             self.rows.append(
                 {
                     **asdict(task.row),
+                    "net": list(map(str, task.row.net)),
                     "flops": task.row.flops,
                     "optimizer": task.optimizer,
                     "contender": name,

@@ -2,8 +2,8 @@
 
 Cross-entropy, float32, SGD and Adam, one and more threads; every step's loss is returned. Prints a
 table on stdout: microseconds for a step (median, least and most of the rounds), GFLOP/s of the
-matrix products, their share of the sgemm that NumPy reached in the same rounds, and the time in
-units of gpubp's.
+products and convolutions, their share of the sgemm that NumPy reached in the same rounds, and the
+time in units of gpubp's.
 """
 
 from __future__ import annotations
@@ -18,15 +18,13 @@ from typing import Any
 from common.charts import Panel, check_chart, draw
 from common.contest import Arena, Contender, Outcome, Spread
 from common.output import Progress, digits, table
-from common.peers import GPUBP, ROOF, SINGLE, absence, choose
+from common.peers import GPUBP, ROOF, SINGLE, absence, choose, suits
 from common.results import write
 from common.rows import OPTIMIZERS, TABLE, Row, Task, find_row
 
 from gpubp.cli.bench import check_options, main, numbers
 from gpubp.errors import unknown_name
 
-# Losses of one epoch in float32, relative to the largest: rounding, grown by up to 32 updates.
-TOLERANCE = 1e-5
 HEADER = ("row", "optimizer", "threads", "contender", "us/step", "min", "max")
 HEADER += ("GFLOP/s", "of sgemm", "x gpubp")
 
@@ -138,8 +136,9 @@ def _measure_threads(
         for task in tasks:
             title = f"{task}, threads: {threads}"
             progress.begin(title)
-            outcome = arena.hold(task, repeats, TOLERANCE, progress.advance)
-            progress.advance(repeats * len(outcome.left_out))
+            asked = [c for c in contenders if suits(c, task.row)]
+            outcome = arena.hold(task, repeats, task.row.tolerance, progress.advance, asked)
+            progress.advance(repeats * (len(contenders) - len(outcome.rounds)))
             report.add(task, threads, outcome)
             absent = [c.name for c in contenders if c.peer in arena.absent]
             for name, reason in outcome.left_out.items():
@@ -158,7 +157,8 @@ def _optimizers(text: str | None) -> list[str]:
 def _describe(row: Row) -> dict[str, Any]:
     return {
         "row": row.name,
-        "layers": list(row.layers),
+        "layers": list(row.layers or map(str, row.net)),
+        "sample": list(row.sample),
         "batch": row.batch,
         "activation": row.activation,
         "flops": row.flops,

@@ -2,63 +2,120 @@
 
 Trace a Python function once, get a program of fused instructions that runs thousands of steps
 without Python. See `compile_step`, `compile`, `grad`, `nn`, `optim`, `Trainer`.
+
+A name is imported when it is first used, so what a program does not use costs it nothing.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gpubp import errors, ops
+# Here at once: the function would else be hidden by the folder of its name.
 from gpubp.backends import backends, default_backend_name
-from gpubp.compiler.grad import grad, value_and_grad
-from gpubp.compiler.pipeline import Options
-from gpubp.compiler.pullbacks import vjp
-from gpubp.core import Array
-from gpubp.ops.custom import custom_op
-from gpubp.ops.random import Generator, manual_seed
-from gpubp.runtime import eager as _eager  # noqa: F401 - fills in how ops work on a GPU
-from gpubp.runtime.function import compile_function as compile
-from gpubp.runtime.loss_scale import LossScale
-from gpubp.runtime.step import Step, compile_step
-
-if TYPE_CHECKING:
-    from gpubp import nn, optim
-    from gpubp.train import Trainer
 
 __version__ = "0.1.0"
 
-_LAZY = {"nn": "gpubp.nn", "optim": "gpubp.optim", "train": "gpubp.train", "data": "gpubp.data"}
+if TYPE_CHECKING:
+    from gpubp import compiler as compiler
+    from gpubp import core as core
+    from gpubp import data, distributed, errors, nn, ops, optim, train
+    from gpubp import runtime as runtime
+    from gpubp.compiler.branches import cond, while_loop
+    from gpubp.compiler.checkpoint import checkpoint
+    from gpubp.compiler.custom_vjp import custom_vjp
+    from gpubp.compiler.grad import grad, value_and_grad
+    from gpubp.compiler.pipeline import Options
+    from gpubp.compiler.pullbacks import vjp
+    from gpubp.compiler.scan import scan
+    from gpubp.compiler.transforms import hessian, jacfwd, jacrev, jvp
+    from gpubp.compiler.transforms import jacrev as jacobian
+    from gpubp.compiler.vmap import vmap
+    from gpubp.core import Array, whole
+    from gpubp.ops.custom import custom_op
+    from gpubp.ops.random import Generator, manual_seed
+    from gpubp.runtime.ensemble import Ensemble
+    from gpubp.runtime.function import compile_function as compile
+    from gpubp.runtime.loss_scale import LossScale
+    from gpubp.runtime.populate import Population, compile_population
+    from gpubp.runtime.step import Step, compile_step
+    from gpubp.train import Trainer
+else:
+    from gpubp import lazy
 
+    # The same names; folders are named by themselves.
+    _LAZY = {
+        **dict.fromkeys(("compiler", "core", "data", "distributed"), ""),
+        **dict.fromkeys(("errors", "nn", "ops"), ""),
+        **dict.fromkeys(("optim", "runtime", "train"), ""),
+        "Array": "core",
+        "Ensemble": "runtime.ensemble",
+        "Generator": "ops.random",
+        "LossScale": "runtime.loss_scale",
+        "Options": "compiler.pipeline",
+        "Population": "runtime.populate",
+        "Step": "runtime.step",
+        "Trainer": "train",
+        "checkpoint": "compiler.checkpoint",
+        "compile": "runtime.function:compile_function",
+        "compile_population": "runtime.populate",
+        "compile_step": "runtime.step",
+        "cond": "compiler.branches",
+        "custom_op": "ops.custom",
+        "custom_vjp": "compiler.custom_vjp",
+        "grad": "compiler.grad",
+        "hessian": "compiler.transforms",
+        "jacfwd": "compiler.transforms",
+        "jacobian": "compiler.transforms:jacrev",
+        "jacrev": "compiler.transforms",
+        "jvp": "compiler.transforms",
+        "manual_seed": "ops.random",
+        "scan": "compiler.scan",
+        "value_and_grad": "compiler.grad",
+        "vjp": "compiler.pullbacks",
+        "vmap": "compiler.vmap",
+        "while_loop": "compiler.branches",
+        "whole": "core",
+    }
 
-def __getattr__(name: str) -> Any:
-    """Load front ends on first use, to keep `import gpubp` quick."""
-    import importlib
-
-    if name in _LAZY:
-        return importlib.import_module(_LAZY[name])
-    if name == "Trainer":
-        return importlib.import_module("gpubp.train").Trainer
-    raise AttributeError(f"module 'gpubp' has no attribute {name!r}")
+    __getattr__, __dir__ = lazy.names("gpubp", _LAZY)
 
 
 __all__ = [
     "Array",
+    "Ensemble",
     "Generator",
     "LossScale",
     "Options",
+    "Population",
     "Step",
     "Trainer",
     "backends",
+    "checkpoint",
     "compile",
+    "compile_population",
     "compile_step",
+    "cond",
     "custom_op",
+    "custom_vjp",
+    "data",
     "default_backend_name",
+    "distributed",
     "errors",
     "grad",
+    "hessian",
+    "jacfwd",
+    "jacobian",
+    "jacrev",
+    "jvp",
     "manual_seed",
     "nn",
     "ops",
     "optim",
+    "scan",
+    "train",
     "value_and_grad",
     "vjp",
+    "vmap",
+    "while_loop",
+    "whole",
 ]

@@ -15,9 +15,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import numbers
-import operator
-import os
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,10 +23,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gpubp.errors import ArgumentError, DataError, GpubpError, IndexRangeError
+from gpubp.kinds import CONTAINERS, SIMPLE, Kind, flag, instance
 
 F = TypeVar("F", bound=Callable[..., Any])
-# A kind takes a value and returns it, or what stands for it; TypeError if it is of another kind.
-Kind = Callable[[Any], Any]
 
 
 def checked(fn: F) -> F:
@@ -39,37 +35,61 @@ def checked(fn: F) -> F:
         ArgumentError: (from calls) an argument of another kind; says which, and what was expected.
     """
 
-    @functools.cache
-    def plan() -> tuple[inspect.Signature, dict[str, tuple[str, Kind]]]:
-        signature = inspect.signature(fn)
-        kinds = {}
-        for name, parameter in signature.parameters.items():
-            kind = _kind_of(parameter.annotation, fn)
-            if kind is not None and parameter.kind is not parameter.VAR_POSITIONAL:
-                kinds[name] = (parameter.annotation, kind)
-        return signature, kinds
+    plan = functools.cache(lambda: _looked_at(fn))
 
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:
-        signature, kinds = plan()
+        places, kinds = plan()
         try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError:
-            return fn(*args, **kwargs)  # raises Python's own error, in its own words
-        for name, (text, kind) in kinds.items():
-            if name in bound.arguments:
-                value = bound.arguments[name]
-                try:
-                    bound.arguments[name] = kind(value)
-                except (TypeError, ValueError, OverflowError) as err:
-                    raise ArgumentError(_message(fn, name, value, text)) from err
-        return fn(*bound.args, **bound.kwargs)
+            given = [a if kind is None else kind(a) for a, kind in zip(args, places)]
+            named = {k: kinds[k](v) if k in kinds else v for k, v in kwargs.items()}
+        except _OF_ANOTHER_KIND:
+            pass
+        else:
+            return fn(*given, *args[len(given) :], **named)
+        _refuse(fn, kinds, args, kwargs)
+        return fn(*args, **kwargs)  # raises Python's own error, in its own words
 
     return typing.cast("F", call)
 
 
-def _message(fn: Callable[..., Any], name: str, value: Any, text: str) -> str:
-    owner = fn.__qualname__.removesuffix(".__init__")
+_OF_ANOTHER_KIND = (TypeError, ValueError, OverflowError)
+
+
+def _looked_at(fn: Callable[..., Any]) -> tuple[list[Kind | None], dict[str, Kind]]:
+    """The kinds of arguments by position, and by name; None: any."""
+    all_of_it = inspect.signature(fn).parameters.values()
+    single = [p for p in all_of_it if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    kinds = {p.name: _kind_of(p.annotation, fn) for p in single}
+    places = [kinds[p.name] for p in single if p.kind is not p.KEYWORD_ONLY]
+    return places, {name: kind for name, kind in kinds.items() if kind is not None}
+
+
+def _refuse(fn: Callable[..., Any], kinds: Mapping[str, Kind], args: Any, kwargs: Any) -> None:
+    """Raise ArgumentError for the first argument of the signature that is of another kind; return
+    if the function cannot be called like this at all."""
+    signature = inspect.signature(fn)
+    try:
+        given = signature.bind(*args, **kwargs).arguments
+    except TypeError:
+        return
+    for name, value in given.items():
+        try:
+            if name in kinds:
+                kinds[name](value)
+        except _OF_ANOTHER_KIND as err:
+            text = signature.parameters[name].annotation
+            raise ArgumentError(_message(_owner(fn, given), name, value, text)) from err
+
+
+def _owner(fn: Callable[..., Any], given: Mapping[str, Any]) -> str:
+    """Who is called: a constructor is the class of what it makes, which may have inherited it."""
+    if fn.__name__ == "__init__":
+        return type(next(iter(given.values()))).__name__
+    return fn.__qualname__
+
+
+def _message(owner: str, name: str, value: Any, text: str) -> str:
     return f"{owner}: {name} is {shown(value)}, expected {_in_words(text)}."
 
 
@@ -101,7 +121,8 @@ def _in_words(text: str) -> str:
         if head == "Callable":
             return "a function"
         if head in ("Sequence", "Iterable") and rest:
-            return f"a sequence of {_WORDS.get(rest[:-1], rest[:-1]).removeprefix('a ')}s"
+            members = _WORDS.get(rest[:-1], rest[:-1]).removeprefix("a ").removesuffix("s")
+            return f"a sequence of {members}s"
         return _WORDS.get(part) or f"{'an' if part[0] in 'AEIO' else 'a'} {part}"
 
     words = [word(part) for part in _parts(text)]
@@ -146,15 +167,15 @@ def _one_of(kinds: list[Kind]) -> Kind:
 
 
 def _part_kind(part: str, fn: Callable[..., Any]) -> Kind | None:
-    if part in _SIMPLE:
-        return _SIMPLE[part]
+    if part in SIMPLE:
+        return SIMPLE[part]
     head, _, rest = part.partition("[")
-    if head in _CONTAINERS:
-        inner = _SIMPLE.get(rest[:-1]) if head == "Sequence" else None
-        return functools.partial(_CONTAINERS[head], inner)
+    if head in CONTAINERS:
+        inner = SIMPLE.get(rest[:-1]) if head == "Sequence" else None
+        return functools.partial(CONTAINERS[head], inner)
     found = fn.__globals__.get(part) if part.isidentifier() else None
     if isinstance(found, type) and found is not Any and not getattr(found, "_is_protocol", False):
-        return functools.partial(_instance, found)
+        return functools.partial(instance, found)
     return None
 
 
@@ -196,115 +217,22 @@ def at(owner: object, items: Sequence[Any], index: Any) -> Any:
         ) from None
 
 
-def whole(value: Any) -> int:
-    """A whole number; TypeError if it is none."""
-    if isinstance(value, (bool, np.bool_)):
-        return int(value)
-    return operator.index(value)
-
-
-def number(value: Any) -> Any:
-    """A real number, Python's as it is; TypeError if it is none."""
-    if isinstance(value, (int, float)) and not isinstance(value, np.generic):
-        float(value)  # an int may be beyond all floats
-        return value
-    scalar = isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf"
-    if scalar or isinstance(value, (numbers.Real, np.bool_)):
-        return float(value)
-    raise TypeError
-
-
 def is_number(value: Any) -> bool:
     """A real number of Python's or NumPy's."""
     return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
 
 
+def one_of(owner: str, name: str, value: Any, among: Iterable[str]) -> None:
+    """Raise ArgumentError unless `value` is one of these texts."""
+    if not (isinstance(value, str) and value in among):
+        raise ArgumentError(
+            f"{owner}: {name} is {shown(value)}, expected one of {', '.join(among)}."
+        )
+
+
 def truth(owner: str, name: str, value: Any) -> bool:
     """True or False; ArgumentError for what is neither: an array, say."""
     try:
-        return _flag(value)
+        return flag(value)
     except TypeError:
         raise ArgumentError(f"{owner}: {name} is {shown(value)}, expected True or False.") from None
-
-
-def _flag(value: Any) -> bool:
-    if value is None or isinstance(value, (bool, np.bool_, int)):
-        return bool(value)
-    raise TypeError
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _nothing(value: Any) -> None:
-    if value is not None:
-        raise TypeError
-
-
-def _array_like(value: Any) -> Any:
-    if value is None or isinstance(value, (str, bytes, dict, set)) or callable(value):
-        raise TypeError
-    return value
-
-
-def _path(value: Any) -> Any:
-    text = os.fspath(value)
-    if not isinstance(text, str) or "\0" in text:
-        raise TypeError
-    return value
-
-
-def _function(_: Kind | None, value: Any) -> Any:
-    if not callable(value):
-        raise TypeError
-    return value
-
-
-def _instance(kind: type, value: Any) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError
-    return value
-
-
-def _mapping(_: Kind | None, value: Any) -> Any:
-    return _instance(Mapping, value)
-
-
-def _sequence(item: Kind | None, value: Any) -> Any:
-    known = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-    if not known and not (isinstance(value, np.ndarray) and value.ndim):
-        raise TypeError
-    return value if item is None else [*map(item, value)]
-
-
-def _iterable(_: Kind | None, value: Any) -> Any:
-    if not is_iterable(value):
-        raise TypeError
-    return value
-
-
-def is_iterable(value: Any) -> bool:
-    """One can go through its items: not those of a text, nor of a 0-d array."""
-    scalar = isinstance(value, np.ndarray) and not value.ndim
-    return isinstance(value, Iterable) and not scalar and not isinstance(value, (str, bytes))
-
-
-_SIMPLE: dict[str, Kind] = {
-    "int": whole,
-    "float": number,
-    "bool": _flag,
-    "str": _text,
-    "None": _nothing,
-    "ArrayLike": _array_like,
-    "Path_": _path,
-    "os.PathLike[str]": _path,
-}
-_CONTAINERS: dict[str, Callable[[Kind | None, Any], Any]] = {
-    "Callable": _function,
-    "Mapping": _mapping,
-    "Sequence": _sequence,
-    "Iterable": _iterable,
-}

@@ -72,6 +72,14 @@ class VerificationError(GpubpError, AssertionError):
     """A graph or program breaks one of its invariants: a bug in gpubp, not in your code."""
 
 
+class DistributedError(GpubpError, RuntimeError):
+    """Ranks that cannot work together: they differ, or cannot be connected."""
+
+
+class LostPeerError(DistributedError, ConnectionError):
+    """Another rank is gone, or has not come within the set time."""
+
+
 class NonFiniteError(GpubpError, FloatingPointError):
     """A NaN or infinity appeared while `debug_nans` was on."""
 

@@ -22,11 +22,26 @@ GP_MATH_1(expm1)
 GP_MATH_1(sqrt)
 GP_MATH_1(sin)
 GP_MATH_1(cos)
+GP_MATH_1(atan)
 GP_MATH_1(floor)
 GP_MATH_1(erf)
 GP_MATH_1(erfc)
 GP_MATH_1(tanh)
 #undef GP_MATH_1
+__device__ __forceinline__ float m_fmod(float x, float y) { return ::fmodf(x, y); }
+__device__ __forceinline__ double m_fmod(double x, double y) { return ::fmod(x, y); }
+// Of integers: 0 where the divisor is, as NumPy; by -1 apart, for the smallest one has no opposite.
+#define GP_WHOLE(T)                                                                               \
+  __device__ __forceinline__ T m_fmod(T a, T b) {                                                 \
+    return b == T(0) || b == T(-1) ? T(0) : static_cast<T>(a % b);                                \
+  }                                                                                               \
+  __device__ __forceinline__ T floor_quotient(T a, T b) {                                         \
+    const T rest = m_fmod(a, b);                                                                  \
+    return static_cast<T>(a / b - (rest != T(0) && (rest < T(0)) != (b < T(0)) ? T(1) : T(0)));   \
+  }
+GP_WHOLE(int)
+GP_WHOLE(i64)
+#undef GP_WHOLE
 __device__ __forceinline__ float m_pow(float x, float y) { return ::powf(x, y); }
 __device__ __forceinline__ double m_pow(double x, double y) { return ::pow(x, y); }
 
@@ -54,6 +69,21 @@ GP_OP T w_negative(T a) { return static_cast<T>(-GP_WRAPPING(a)); }
 
 GP_OP T m_abs(T a) { return a < T(0) ? w_negative(a) : (a == T(0) ? T(0) : a); }
 GP_OP T m_power(T a, T b) { return m_pow(a, b); }
+// Rounded down. Of floats as Python and NumPy: from the rest, which is exact, not from a / b.
+__device__ __forceinline__ int m_floordiv(int a, int b) {
+  return b == 0 ? 0 : (b == -1 ? w_negative(a) : floor_quotient(a, b));
+}
+__device__ __forceinline__ i64 m_floordiv(i64 a, i64 b) {
+  return b == 0 ? 0 : (b == -1 ? w_negative(a) : floor_quotient(a, b));
+}
+GP_OP T m_floordiv(T a, T b) {
+  const T rest = m_fmod(a, b);
+  T whole = (a - rest) / b;
+  if ((rest < T(0) && b > T(0)) || (rest > T(0) && b < T(0))) whole -= T(1);
+  const T down = m_floor(whole);
+  const T near = whole - down > T(0.5) ? down + T(1) : down;
+  return b == T(0) ? a / b : (whole == T(0) ? a / b * T(0) : near);
+}
 GP_OP T m_exp_below(T a) { return m_exp(a); }
 GP_OP T m_sigmoid(T x) {
   const T small = m_exp(x < T(0) ? x : -x);

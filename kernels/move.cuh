@@ -37,15 +37,14 @@ __device__ __forceinline__ void gather(i64 outer, i64 size, i64 count, i64 width
   }
 }
 
-// out[o, indices[c], u] += updates[o, c, u], from zero, in the order of c: a thread owns (o, u) and
-// walks all c, so the sums are in one order. Needs no atomics.
+// out[o, indices[c], u] += updates[o, c, u], in the order of c, into zeros: a thread owns (o, u) and
+// walks all c, so the sums are in one order. Needs no atomics. Accumulates.
 template <class T, class Index>
 __device__ __forceinline__ void scatter_add(i64 outer, i64 size, i64 count, i64 inner,
                                             const T* updates, const Index* indices, T* out,
                                             int* status) {
   for (i64 i = thread_number(); i < outer * inner; i += thread_count()) {
     const i64 u = i % inner, o = i / inner;
-    for (i64 s = 0; s < size; ++s) out[(o * size + s) * inner + u] = T(0);
     for (i64 c = 0; c < count; ++c) {
       const i64 index = indices[c];
       if (index < 0 || index >= size) {

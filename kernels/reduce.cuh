@@ -76,21 +76,13 @@ struct Extremum {
   }
 };
 
-// `value(e)`: element e of the input. `finish(q, x)`: output q is x. `partials`: null, or room for
-// gridDim.y times `outputs` states. Launch: X * Y threads; outputs / X blocks; chunks.
-template <class Op, int X, int Y, class Value, class Finish>
-__device__ __forceinline__ void reduce(i64 outputs, i64 red, i64 inner, i64 chunk,
-                                       typename Op::State* partials, Value value, Finish finish) {
-  typedef typename Op::State State;
-  __shared__ State held[X * Y];
-  const int x = threadIdx.x % X, y = threadIdx.x / X;
-  const i64 q = static_cast<i64>(blockIdx.x) * X + x;
-  const i64 first = blockIdx.y * chunk, last = least(red, first + chunk);
-  State mine = Op::start();
-  if (q < outputs) {
-    const i64 start = q / inner * (red * inner) + q % inner;
-    for (i64 r = first + y; r < last; r += Y) mine = Op::take(mine, value(start + r * inner), r);
-  }
+// Joins what the Y threads of each output found, and finishes output q or keeps a partial result.
+// Every thread of the block must call it.
+template <class Op, int X, int Y, class Finish>
+__device__ __forceinline__ void settle(typename Op::State mine, i64 q, i64 outputs, i64 red,
+                                       typename Op::State* partials, Finish finish) {
+  __shared__ typename Op::State held[X * Y];
+  const int y = threadIdx.x / X;
   held[threadIdx.x] = mine;
   for (int half = Y / 2; half > 0; half /= 2) {
     __syncthreads();
@@ -102,6 +94,22 @@ __device__ __forceinline__ void reduce(i64 outputs, i64 red, i64 inner, i64 chun
   } else {
     finish(q, Op::result(held[threadIdx.x], red));
   }
+}
+
+// `value(e)`: element e of the input. `finish(q, x)`: output q is x. `partials`: null, or room for
+// gridDim.y times `outputs` states. Launch: X * Y threads; outputs / X blocks; chunks.
+template <class Op, int X, int Y, class Value, class Finish>
+__device__ __forceinline__ void reduce(i64 outputs, i64 red, i64 inner, i64 chunk,
+                                       typename Op::State* partials, Value value, Finish finish) {
+  const i64 q = static_cast<i64>(blockIdx.x) * X + threadIdx.x % X;
+  const i64 first = blockIdx.y * chunk, last = least(red, first + chunk);
+  typename Op::State mine = Op::start();
+  if (q < outputs) {
+    const i64 start = q / inner * (red * inner) + q % inner;
+    for (i64 r = first + threadIdx.x / X; r < last; r += Y)
+      mine = Op::take(mine, value(start + r * inner), r);
+  }
+  settle<Op, X, Y>(mine, q, outputs, red, partials, finish);
 }
 
 // Joins `chunks` partial results of each output, in order. Launch: one thread an output.

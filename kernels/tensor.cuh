@@ -96,15 +96,15 @@ const int SLICE_WORDS = 16;               // of k, in shared memory
 const int SLICE_PITCH = SLICE_WORDS + 4;  // so that the 32 words of a fragment are in 32 banks
 
 // A rounded slice in shared memory: a step after the other for each line.
-template <class Type, int BX, int THREADS, bool ALONG_K>
-struct RoundedSlice : Loader<float, BX, SLICE_WORDS * Type::IN_WORD, THREADS, ALONG_K> {
+template <class Type, class Source, int BX, int THREADS>
+struct RoundedSlice : Loader<Source, BX, SLICE_WORDS * Type::IN_WORD, THREADS> {
   __device__ __forceinline__ void store(u32* shared) const {
     const int pitch = SLICE_PITCH * Type::IN_WORD;
     typename Type::Kept* at = reinterpret_cast<typename Type::Kept*>(shared) +
                               this->line() * pitch + this->step();
 #pragma unroll
     for (int j = 0; j < this->COUNT; ++j)
-      at[j * this->APART * (ALONG_K ? pitch : 1)] = Type::round(this->kept[j]);
+      at[j * this->APART * (Source::ALONG_K ? pitch : 1)] = Type::round(this->kept[j]);
   }
 };
 
@@ -150,13 +150,12 @@ __device__ __forceinline__ void multiply(float (&sums)[WM / 16][WN / 8][4], cons
 }
 
 // As `gemm` in gemm.cuh. A warp makes WM x WN sums. Launch: 32 (BM / WM) (BN / WN) threads.
-template <class Type, int BM, int BN, int WM, int WN, bool A_ALONG_K, bool B_ALONG_K, class Store>
-__device__ __forceinline__ void gemm_tensor(const Matrix<float>& a, const Matrix<float>& b, i64 m,
-                                            i64 n, i64 k0, i64 k1, i64 tile_m, i64 tile_n,
-                                            Store store) {
+template <class Type, int BM, int BN, int WM, int WN, class A, class B, class Store>
+__device__ __forceinline__ void gemm_tensor(const A& a, const B& b, i64 m, i64 n, i64 k0, i64 k1,
+                                            i64 tile_m, i64 tile_n, Store store) {
   const int THREADS = 32 * (BM / WM) * (BN / WN);
-  typedef RoundedSlice<Type, BM, THREADS, A_ALONG_K> SliceA;
-  typedef RoundedSlice<Type, BN, THREADS, B_ALONG_K> SliceB;
+  typedef RoundedSlice<Type, A, BM, THREADS> SliceA;
+  typedef RoundedSlice<Type, B, BN, THREADS> SliceB;
   const int BK = SLICE_WORDS * Type::IN_WORD;
   __shared__ u32 held_a[2][BM * SLICE_PITCH];
   __shared__ u32 held_b[2][BN * SLICE_PITCH];
@@ -172,6 +171,8 @@ __device__ __forceinline__ void gemm_tensor(const Matrix<float>& a, const Matrix
       for (int e = 0; e < 4; ++e) sums[i][j][e] = 0.0f;
   SliceA next_a;
   SliceB next_b;
+  next_a.start(a, row0, k0);
+  next_b.start(b, column0, k0);
   next_a.load(a, row0, m - row0, k0, k1 - k0);
   next_b.load(b, column0, n - column0, k0, k1 - k0);
   int now = 0;

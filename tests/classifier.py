@@ -10,7 +10,8 @@ import numpy as np
 
 import gpubp as gp
 from gpubp import nn, optim
-from gpubp.compiler.program import Part, Program
+from gpubp.compiler.parts import Part
+from gpubp.compiler.program import Program
 
 WIDTHS = (64, 100, 50, 10)
 BATCH = 32

@@ -29,7 +29,7 @@ from gpubp.errors import BackendError, GpubpError, VerificationError
 
 SECONDS = 20
 # Python's own words for a call that fits no signature: gpubp's, or the user's function's.
-SIGNATURE = re.compile(r"positional argument|unexpected keyword argument|multiple values for")
+SIGNATURE = re.compile(r"(positional|required|unexpected keyword) argument|multiple values for")
 HOME = str(Path(gpubp.__file__).parent)
 
 

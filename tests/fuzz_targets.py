@@ -19,11 +19,13 @@ from fuzz_values import Draw
 import gpubp as gp
 from gpubp import data, nn, ops, optim, train
 from gpubp.cli import main
+from gpubp.nn import functional
 from gpubp.optim import lr_scheduler
 
 Target = Callable[[Draw], Any]
 LEFT_OUT = {"Module", "Optimizer", "LRScheduler", "Summary", "SummaryRow", "ParamGroup", "Table"}
 LEFT_OUT |= {"TensorBoard", "WandbLogger", "Callback", "custom_op", "init", "update", "Generator"}
+LEFT_OUT |= {"functional"}
 
 
 def _arguments(d: Draw, fn: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -50,9 +52,9 @@ def _call(d: Draw, fn: Any) -> Any:
     return fn(*args, **kwargs)
 
 
-def _op(name: str) -> Target:
+def _op(name: str, module: Any = ops) -> Target:
     """At once, or with its arrays traced."""
-    fn = getattr(ops, name)
+    fn = getattr(module, name)
 
     def at_once(d: Draw) -> Any:
         args, kwargs = _arguments(d, fn)
@@ -197,6 +199,25 @@ def step_state(d: Draw) -> Any:
     step(np.ones((4, 3), np.float32), np.zeros(4, np.int64))
     step.load_state_dict(_bent(d, step.state_dict()))
     return step.prepare(*[d.value("x") for _ in range(2)])
+
+
+def population(d: Draw) -> Any:
+    """Members, runs and changes that may not fit."""
+    names = ("n", "seeds", "initial", "slots", "scheduler", "lr", "momentum", "weight_decay")
+    model, loss = nn.Linear(3, 2), nn.CrossEntropyLoss()
+    options = {"n": 2, **{n: d.value(n) for n in names if d.random() < 0.08}}
+    if isinstance(options["n"], int):
+        options["n"] = min(options["n"], 4)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    made = gp.compile_population(
+        lambda x, y: loss(model(x), y), optimizer, model=model, backend="numpy", **options
+    )
+    known = ("batch_size", "rows", "orders", "drop_last", "shuffle")
+    sizes = {"batch_size": 3, **{n: d.value(n) for n in known if d.random() < 0.15}}
+    made.run(X, Y, **sizes)
+    which = d.choice(["stop", "resume", "best", "hyper", "set_hyper", "copy", "state_dict"])
+    which = d.choice([which, "load_state_dict", "predict", "ensemble", "load_full_state"])
+    return _call(d, getattr(made, which))
 
 
 def _trainer(d: Draw, **options: Any) -> Any:
@@ -389,12 +410,14 @@ def _of(module: Any) -> list[str]:
 TARGETS: list[tuple[str, Target, float]] = [
     *[(f"ops.{n}", _op(n), 1.0) for n in _of(ops)],
     *[(f"nn.{n}", _module(n), 1.0) for n in _of(nn)],
+    *[(f"functional.{n}", _op(n, functional), 0.5) for n in _of(functional)],
     *[(f"optim.{n}", _optimizer(n), 1.5) for n in _of(optim) if n != "lr_scheduler"],
     *[(f"lr_scheduler.{n}", _schedule(n), 1.0) for n in _of(lr_scheduler)],
     ("gp.compile", compiled, 8.0),
     ("compile_step", step_options, 5.0),
     ("Step.run", step_data, 8.0),
     ("Step.load_state_dict", step_state, 2.0),
+    ("population", population, 4.0),
     ("Trainer", trainer, 4.0),
     ("Trainer.fit", fit, 10.0),
     ("Trainer.evaluate", evaluated, 4.0),

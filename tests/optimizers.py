@@ -7,7 +7,7 @@ definition stands here, in plain NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,18 @@ Step = Callable[[NDArray[Any], NDArray[Any], dict[str, Any], dict[str, Any]], ND
 ROWS: dict[str, list[dict[str, Any]]] = {
     "ASGD": [{"t0": 2.0, "lambd": 0.01}],
     "Adadelta": [{"lr": 0.5}],
+    "Adafactor": [{}, {"eps": (1e-3, 0.1), "d": 1.5, "weight_decay": 0.1, "maximize": True}],
     "Adagrad": [{"lr_decay": 0.1, "initial_accumulator_value": 0.1, "weight_decay": 0.1}],
     "Adam": [{"betas": (0.8, 0.95), "weight_decay": 0.1}, {"amsgrad": True, "weight_decay": 0.1}],
     "AdamW": [{}],
     "Adamax": [{}],
     "Lion": [{"lr": 1e-3, "betas": (0.8, 0.95), "weight_decay": 0.1}],
+    "Muon": [{}, {"nesterov": False, "adjust_lr_fn": "match_rms_adamw", "momentum": 0.8}],
     "NAdam": [{"weight_decay": 0.1, "decoupled_weight_decay": True}],
     "RAdam": [{"weight_decay": 0.1, "decoupled_weight_decay": True}],
     "RMSprop": [{}, {"momentum": 0.5, "centered": True, "weight_decay": 0.1}],
     "Rprop": [{}],
+    "SparseAdam": [{"betas": (0.8, 0.95), "eps": 1e-3, "maximize": True}],
     "SGD": [
         {},
         {"momentum": 0.9, "nesterov": True},
@@ -34,6 +37,17 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 CASES = [(name, options) for name, row in ROWS.items() for options in row]
+OF_MATRICES = {"Muon"}
+
+
+def taken(name: str, params: Iterable[Any]) -> list[Any]:
+    """The parameters that an optimiser takes."""
+    return [p for p in params if name not in OF_MATRICES or p.ndim == 2]
+
+
+def shapes(name: str, *sizes: int) -> list[tuple[int, ...]]:
+    """Shapes of parameters that an optimiser takes: vectors, or rows."""
+    return [(1, n) if name in OF_MATRICES else (n,) for n in sizes]
 
 
 def lion(

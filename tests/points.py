@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import optimizers
 from numpy.typing import NDArray
 
 from gpubp import nn, ops, optim
@@ -36,7 +37,8 @@ def trainer(
     ops.manual_seed(0)
     layers = [nn.Linear(2, hidden), nn.Tanh(), nn.Dropout(dropout), nn.Linear(hidden, 3)]
     model = nn.Sequential(*layers)
-    made = getattr(optim, optimizer)(model.parameters(), **{"lr": 0.03, **(options or {})})
+    params = optimizers.taken(optimizer, model.parameters())
+    made = getattr(optim, optimizer)(params, **{"lr": 0.03, **(options or {})})
     if schedule is not None:
         name, arguments = schedule
         more["scheduler"] = getattr(optim.lr_scheduler, name)(made, **arguments)

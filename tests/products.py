@@ -12,9 +12,10 @@ from gpubp import nn, ops
 from gpubp.backends.epilogues import find_epilogue
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.encode_matmul import encode_matmul
-from gpubp.compiler.program import Part, Program
+from gpubp.compiler.parts import Part
+from gpubp.compiler.program import Program
 from gpubp.core import bind
-from gpubp.ops import activation
+from gpubp.ops.spec import SPECS
 
 M = (1, 2, 3, 5, 6, 7, 8, 9, 11, 12, 13, 31, 64, 97)
 N = (1, 2, 7, 8, 9, 15, 16, 17, 33, 100)
@@ -41,7 +42,7 @@ def _dtype(part: Part) -> str:
 def encoded(program: Program | None) -> list[list[int]]:
     """The words of each product."""
     assert program is not None
-    return [encode_matmul(p, {})[0] for p in program.parts if p.kernel == "matmul"]
+    return [encode_matmul(p, {})[1] for p in program.parts if p.kernel == "matmul"]
 
 
 def _then(name: str) -> Callable[..., Any]:
@@ -49,7 +50,7 @@ def _then(name: str) -> Callable[..., Any]:
 
 
 def _grad(name: str, **attrs: Any) -> Callable[..., Any]:
-    spec = getattr(activation, name.upper())
+    spec = SPECS[name]
     return lambda a, b, row, saved: bind(spec, a @ b, saved, **attrs)
 
 

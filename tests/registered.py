@@ -6,8 +6,11 @@ A backend is tested by being registered in `gpubp.backends`; no test lists them 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
+
+import pytest
 
 from gpubp.backends import class_of, get_backend, names
 from gpubp.backends.base import Backend
@@ -31,6 +34,15 @@ def with_workers(*numbers: int) -> dict[str, Callable[[], Backend]]:
         else:
             found[name] = partial(get_backend, name)
     return found
+
+
+def spread(names: Iterable[str]) -> list[Any]:
+    """(name, backend) of each with each: every name on one backend in turn, the others `full`."""
+    return [
+        pytest.param(name, backend, marks=() if i % len(BACKENDS) == j else pytest.mark.full)
+        for i, name in enumerate(names)
+        for j, backend in enumerate(BACKENDS)
+    ]
 
 
 # By name, each on one worker.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -117,6 +118,16 @@ def cases(row: Row) -> Iterator[Case]:
     for shapes, dtype in itertools.product(row.shapes, row.dtypes):
         for attrs in row.attrs(shapes):
             yield Case(row, shapes, dtype, attrs)
+
+
+def covering_cases(row: Row) -> Iterator[Case]:
+    """Every shape with its attributes for one dtype in turn; every dtype for the largest shape."""
+    largest = max(row.shapes, key=lambda shapes: sum(map(math.prod, shapes)))
+    for i, shapes in enumerate(row.shapes):
+        in_turn = row.dtypes[i % len(row.dtypes)]
+        for dtype in row.dtypes if shapes is largest else (in_turn,):
+            for attrs in row.attrs(shapes):
+                yield Case(row, shapes, dtype, attrs)
 
 
 def special_cases(row: Row) -> Iterator[Case]:

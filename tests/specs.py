@@ -10,6 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from attention_rows import attention_rows
+from conv_rows import conv_rows
+from pool_rows import pool_rows
 from rows import (
     BROADCAST_2,
     EVERY,
@@ -33,6 +36,7 @@ from rows import (
     booleans,
     cases,
     coarse,
+    covering_cases,
     cuts,
     distinct,
     draws,
@@ -50,7 +54,18 @@ from rows import (
     within_cell,
 )
 
-__all__ = ["FLOATS", "ROWS", "Case", "Row", "cases", "gradient_cases", "special_cases"]
+from gpubp.core import Shape
+
+__all__ = [
+    "FLOATS",
+    "ROWS",
+    "Case",
+    "Row",
+    "cases",
+    "covering_cases",
+    "gradient_cases",
+    "special_cases",
+]
 
 
 def _unary(op: str, draw: Draw = number, **options: Any) -> Row:
@@ -84,6 +99,12 @@ def _elementwise() -> list[Row]:
         *[_unary(op, **ints) for op in ("negative", "square")],
         *[_unary(op, away_from(0.0), **ints) for op in ("abs", "sign")],
         *[_unary(op) for op in ("exp", "expm1", "sin", "cos", "erf")],
+        *[_unary(op) for op in ("atan", "sinh", "cosh", "asinh")],
+        *[_unary(op, between(-0.9, 0.9)) for op in ("asin", "acos", "atanh", "erfinv")],
+        _unary("acosh", between(1.2, 4.0)),
+        _binary("atan2", away_from(0.0), away_from(0.0)),
+        _unary("round", within_cell, exact=True),
+        _unary("isnan", wrt=(), **exact),
         _unary("log", between(0.3, 3.0)),
         _unary("log1p", between(-0.7, 3.0)),
         _unary("sqrt", between(0.3, 3.0), **exact),
@@ -110,6 +131,9 @@ def _elementwise() -> list[Row]:
             wrt=(1, 2),
             exact=True,
         ),
+        *_quotients(),
+        _binary("half_squared_difference"),
+        Row("scaled_difference", draws(number), (*three, *mixed), wrt=(0, 1, 2)),
         _unary(
             "cast",
             dtypes=EVERY,
@@ -118,7 +142,23 @@ def _elementwise() -> list[Row]:
             exact=True,
         ),
         _unary("copy", dtypes=EVERY, exact=True),
+        _binary("after", exact=True),
     ]
+
+
+def _dividends(rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
+    return number(rng, shape, dtype) if dtype.kind == "i" else within_cell(rng, shape, dtype)
+
+
+def _divisors(rng: np.random.Generator, shape: Shape, dtype: np.dtype[Any]) -> Any:
+    """Whole numbers of both signs that are not 0."""
+    found = rng.integers(1, 5, shape) * rng.choice([-1, 1], shape)
+    return np.asarray(found, dtype)
+
+
+def _quotients() -> list[Row]:
+    make: Attrs = {"dtypes": NUMBERS, "exact": True}
+    return [_binary(op, _dividends, _divisors, **make) for op in ("fmod", "floor_divide")]
 
 
 def _activations() -> list[Row]:
@@ -288,7 +328,10 @@ ROWS: dict[str, Row] = {
         _reductions(),
         _views_and_moves(),
         _products_and_losses(),
+        attention_rows(),
+        conv_rows(),
         _draws_and_updates(),
+        pool_rows(),
     )
     for row in family
 }

@@ -1,4 +1,4 @@
-"""What `test_targets.py` runs in processes of other targets: python target_work.py FILE."""
+"""What `test_targets.py` runs in processes of other targets: python target_work.py FILE DTYPE."""
 
 from __future__ import annotations
 
@@ -55,15 +55,16 @@ def fast(name: str) -> tuple[NDArray[Any], NDArray[Any]]:
     return x, compiled(name)(x)
 
 
-def everything() -> dict[str, NDArray[Any]]:
-    """All results by name."""
+def everything(dtype: str) -> dict[str, NDArray[Any]]:
+    """All results by name; products and fast functions are of float32 alone."""
     found = {"target": np.array([target.lanes("float32"), target.tile_rows(), target.has_fma()])}
-    for dtype in ("float32", "float64"):
-        for rule, activation in TRAINED:
-            for i, array in enumerate(trained(rule, activation, dtype, "numba")):
-                found[f"{rule} {activation} {dtype} {i}"] = array
-        for i, array in enumerate(updated(dtype, "numba")):
-            found[f"adam {dtype} {i}"] = array
+    for rule, activation in TRAINED:
+        for i, array in enumerate(trained(rule, activation, dtype, "numba")):
+            found[f"{rule} {activation} {i}"] = array
+    for i, array in enumerate(updated(dtype, "numba")):
+        found[f"adam {i}"] = array
+    if dtype != "float32":
+        return found
     for i, array in enumerate(products("numba")):
         found[f"product {i}"] = array
     for name in BOUNDS:
@@ -72,4 +73,4 @@ def everything() -> dict[str, NDArray[Any]]:
 
 
 if __name__ == "__main__":
-    np.savez(sys.argv[1], **everything())  # type: ignore[arg-type]
+    np.savez(sys.argv[1], **everything(sys.argv[2]))  # type: ignore[arg-type]

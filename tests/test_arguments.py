@@ -96,6 +96,32 @@ def test_a_call_that_fits_no_signature_is_pythons_own_error() -> None:
     assert not isinstance(caught.value, GpubpError)
 
 
+def test_an_argument_of_another_kind_beside_one_that_does_not_exist() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nope'") as caught:
+        taken("3", nope=1)  # type: ignore[arg-type]
+    assert not isinstance(caught.value, GpubpError)
+    assert caught.value.__context__ is None
+
+
+def test_places_and_names_are_looked_at_alike() -> None:
+    @checked
+    def several(first: int, *rest: Any, last: float = 0.0, **more: Any) -> tuple[Any, ...]:
+        return first, rest, last, more
+
+    assert several(np.int64(1), "a", 2, last=np.float32(0.5), other="b") == (
+        1,
+        ("a", 2),
+        0.5,
+        {"other": "b"},
+    )
+    assert taken(np.int64(2), 1, None)["flag"] is False
+    # The first of the signature is named, wherever it stands in the call.
+    with pytest.raises(ArgumentError, match="several: first is 'x'"):
+        several(last="y", first="x")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="several: last is 'y'"):
+        several(1, 2, last="y")  # type: ignore[arg-type]
+
+
 def test_paths_are_texts_without_zeros() -> None:
     for wrong in (3, None, b"bytes", "a\0b"):
         with pytest.raises(ArgumentError, match="read_csv: path is"):

@@ -478,3 +478,63 @@ def test_a_target_cannot_be_dropped(capsys, tmp_path, numbers):
     path = _write(tmp_path / "d.csv", ["x", "y"], [[x, _kind(x)] for x in numbers])
     code, _, err = _train(capsys, path, "--target", "y", "--drop", "y")
     assert code == 2 and "--drop y: it is the target" in err
+
+
+@pytest.mark.parametrize("task", ["feature", "target"])
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (
+            [str(2**60 + i) for i in range(ROWS)],
+            "row 3: 1152921504606846977 and 1152",
+        ),
+        ([f"0.1234567890123456{i:04d}" for i in range(ROWS)], "row 3: 0.12345678901234560001 and"),
+        ([str(2**60 + 1000 * i) for i in range(ROWS)], ""),
+        ([f"{i + 0.1:.17f}" for i in range(ROWS)], ""),
+        ([f"{i}.00000000000000000000" for i in range(ROWS)], ""),
+    ],
+)
+def test_numbers_of_more_digits_than_are_kept(capsys, tmp_path, numbers, cells, said, task):
+    rows = [[cell, x] for cell, x in zip(cells, numbers)]
+    path = _write(tmp_path / "d.csv", ["n", "x"], rows)
+    name = "n" if task == "target" else "x"
+    code, _, err = _train(capsys, path, "--target", name, "--task", "regression")
+    same = len({float(cell) for cell in cells}) == 1
+    assert code == (3 if same and task == "target" else 0)
+    assert ("are read as the same number" in err) == bool(said)
+    assert said in err
+
+
+def test_long_numbers_that_float64_cannot_tell_apart_are_not_few(capsys, tmp_path, numbers):
+    rows = [[x, 1_700_000_000_000_000_000 + 10 * i] for i, x in enumerate(numbers)]
+    path = _write(tmp_path / "d.csv", ["x", "n"], rows)
+    code, _, err = _train(capsys, path, "--target", "n")
+    assert code == 0 and "regression of 'n'" in err and "row 3: 1700000000000000010 and" in err
+
+
+@pytest.mark.parametrize("name", ["X", "y"])
+def test_arrays_of_more_digits_than_are_kept(capsys, tmp_path, name):
+    arrays = {"X": np.eye(20), "y": np.linspace(0.0, 1.0, 20)}
+    arrays[name] = arrays[name].astype(np.longdouble)
+    np.savez(tmp_path / "d.npz", **arrays)
+    code, _, err = _train(capsys, tmp_path / "d.npz", "--target", "y")
+    assert code == 3 and f"{name} has dtype" in err and "of more digits than float64 has" in err
+
+
+@pytest.mark.parametrize(
+    ("data", "option", "value", "only"),
+    [
+        ("digits", "target", "x", "files"),
+        ("digits", "validation", "0.5", "files"),
+        ("digits", "drop", "a", "CSV files"),
+        ("npz", "drop", "a", "CSV files"),
+        ("npz", "categorical", "X", "CSV files"),
+        ("npz", "missing", "drop", "CSV files"),
+        ("npz", "decimal", "comma", "CSV files"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(capsys, tmp_path, data, option, value, only):
+    path = tmp_path / "d.npz"
+    np.savez(path, X=np.eye(20), y=np.linspace(0.0, 1.0, 20))
+    code, _, err = _train(capsys, data if data == "digits" else path, f"--{option}", value)
+    assert code == 2 and f"--{option} is for {only}, and means nothing for" in err

@@ -2,11 +2,13 @@
 
 Each case runs as a program of its own: on contiguous arguments, on strided views made inside the
 program, and, on the CPU backend, with one and with three workers, which must agree bit for bit.
+All shapes with all dtypes are tried as they are, on compiled kernels; views and workers with some
+of them, and with all by `pytest -m full`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from registered import MAKERS
 from rows import EVERY, number
-from specs import ROWS, Case, Row, cases, special_cases
-from tolerances import assert_close, assert_product, assert_same
+from specs import ROWS, Case, Row, cases, covering_cases, special_cases
+from tolerances import assert_close, assert_same, assert_sums
 
 import gpubp as gp
 from gpubp import ops
@@ -26,14 +28,25 @@ from gpubp.errors import DTypeError
 
 BACKENDS = MAKERS
 THREE = NumbaBackend(workers=3)
+Choice = Callable[[Row], Iterable[Case]]
+SOME_OR_ALL = [
+    pytest.param(covering_cases, id="some"),
+    pytest.param(cases, id="all", marks=pytest.mark.full),
+]
+# The `numpy` backend runs the references themselves.
+TRIED = [pytest.param(name, cases, id=name) for name in BACKENDS if name != "numpy"] + [
+    pytest.param("numpy", covering_cases, id="numpy-some"),
+    pytest.param("numpy", cases, id="numpy-all", marks=pytest.mark.full),
+]
 VERIFIED, UNFUSED = gp.Options(verify=True), gp.Options(fuse=False, verify=False)
 
 
 def run_case(case: Case, args: Sequence[NDArray[Any]], backend: Backend) -> NDArray[Any]:
     """The op alone, compiled for the backend."""
+    spec, attrs = case.row.spec, case.attrs  # a trace follows what the function's code can reach
 
     def op(*traced: Any) -> Any:
-        return bind(case.row.spec, *traced, **case.attrs)
+        return bind(spec, *traced, **attrs)
 
     out: NDArray[Any] = gp.compile(op, backend=backend, options=VERIFIED)(*args)
     return out
@@ -41,10 +54,11 @@ def run_case(case: Case, args: Sequence[NDArray[Any]], backend: Backend) -> NDAr
 
 def run_strided(case: Case, args: Sequence[NDArray[Any]], backend: Backend) -> NDArray[Any]:
     """The op on every second element along each axis of larger arrays."""
+    spec, attrs = case.row.spec, case.attrs
 
     def op(*wide: Any) -> Any:
         cut = [ops.getitem(w, (slice(None, None, 2),) * w.ndim) if w.ndim else w for w in wide]
-        return bind(case.row.spec, *cut, **case.attrs)
+        return bind(spec, *cut, **attrs)
 
     wide = []
     for a in args:
@@ -56,11 +70,15 @@ def run_strided(case: Case, args: Sequence[NDArray[Any]], backend: Backend) -> N
 
 
 def compare(case: Case, args: Sequence[NDArray[Any]], actual: NDArray[Any], what: str) -> None:
-    """Against the op's reference; a float32 product against the exact one."""
+    """Against the op's reference; products in float32 against the exact ones."""
     expected = evaluate(case.row.spec, args, case.attrs)
-    if case.row.op == "matmul" and actual.dtype == np.float32:
+    if case.row.spec.kind in (Kind.MATMUL, Kind.CONV) and actual.dtype == np.float32:
         assert actual.dtype == expected.dtype
-        assert_product(actual, *args, what)
+        wide = [np.asarray(a, np.float64) for a in args]
+        exact, sizes = (
+            evaluate(case.row.spec, x, case.attrs) for x in (wide, [*map(np.abs, wide)])
+        )
+        assert_sums(actual, exact, sizes, what)
     else:
         (assert_same if case.row.exact else assert_close)(actual, expected, what)
 
@@ -77,12 +95,12 @@ def test_a_row_has_every_dtype_that_its_op_takes(row: Row) -> None:
             row.spec.infer(*args, **row.attrs(shapes)[0])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "choose"), TRIED)
 @pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
-def test_op_equals_its_reference(row: Row, backend: str) -> None:
+def test_op_equals_its_reference(row: Row, backend: str, choose: Choice) -> None:
     target = BACKENDS[backend]()
     with np.errstate(all="ignore"):
-        for case in [*cases(row), *special_cases(row)]:
+        for case in [*choose(row), *special_cases(row)]:
             args = case.args()
             kept = [a.copy() for a in args]
             compare(case, args, run_case(case, args, target), str(case))
@@ -90,21 +108,25 @@ def test_op_equals_its_reference(row: Row, backend: str) -> None:
                 assert_same(after, before, f"{case} changed its input")
 
 
+@pytest.mark.parametrize("choose", SOME_OR_ALL)
 @pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
-def test_worker_counts_agree_bit_for_bit(row: Row) -> None:
+def test_worker_counts_agree_bit_for_bit(row: Row, choose: Choice) -> None:
     one = NumbaBackend(workers=1)
-    for case in cases(row):
+    for case in choose(row):
         args = case.args()
         assert_same(run_case(case, args, THREE), run_case(case, args, one), str(case))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
-def test_strided_operands_give_what_contiguous_ones_give(row: Row, backend: str) -> None:
+@pytest.mark.parametrize("choose", SOME_OR_ALL)
+def test_strided_operands_give_what_contiguous_ones_give(
+    row: Row, choose: Choice, backend: str
+) -> None:
     if row.spec.kind is Kind.RANDOM:
         return  # its one input is a generator's state, read as a whole
     target = BACKENDS[backend]()
-    for case in cases(row):
+    for case in choose(row):
         args = case.args()
         compare(case, args, run_strided(case, args, target), f"strided {case}")
 

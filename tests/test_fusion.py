@@ -10,8 +10,9 @@ from classifier import BATCH, OPTIMIZERS, bank_labels, classifier_step, digits, 
 
 import gpubp as gp
 from gpubp import nn, ops, optim
+from gpubp.compiler.parts import Part
 from gpubp.compiler.pipeline import compile_graph
-from gpubp.compiler.program import Part, Program
+from gpubp.compiler.program import Program
 from gpubp.compiler.sizes import MOST_NUMBERS
 from gpubp.compiler.trace import trace
 
@@ -175,3 +176,24 @@ def test_a_part_reads_no_more_than_a_kernel_can_be_told(strided: bool) -> None:
     found = gp.compile(fn, backend="numba", options=gp.Options(verify=False))(*xs)
     for a, b in zip(found, fn(*xs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_slots_that_take_one_number_everywhere_are_written_together(backend: str) -> None:
+    """The rule of all is a copy of one number, which has no shape of its own to follow."""
+
+    class Cleared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("a", np.ones((2, 3), np.float32))
+            self.register_buffer("b", np.ones((2, 3), np.float32))
+
+        def forward(self, x: Any) -> Any:
+            ops.assign(self.a, ops.broadcast_to(ops.sum(x), (2, 3)))
+            ops.assign(self.b, ops.broadcast_to(ops.sum(x), (2, 3)))
+            return x
+
+    model = Cleared()
+    gp.compile(model, backend=backend, options=gp.Options(verify=True))(np.ones(4, np.float32))
+    for buffer in (model.a, model.b):
+        np.testing.assert_array_equal(buffer.value, np.full((2, 3), 4.0, np.float32))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gpubp.backends.cuda.codegen.formulas import function
-from gpubp.backends.numba_cpu import build, objects, opcodes
+from gpubp.backends.numba_cpu import build, object_code, opcodes
 from gpubp.core.formula import Formula
 from gpubp.ops.formula import numpy_reference
 
@@ -112,11 +112,11 @@ def test_a_formula_is_a_cuda_function() -> None:
 
 
 def test_object_code_is_kept_under_the_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = objects.cache_folder.__wrapped__()
+    found = object_code.cache_folder.__wrapped__()
     changed = opcodes.table_text().replace("a + b", "a - b")
     assert changed != opcodes.table_text()
-    monkeypatch.setattr(objects, "table_text", lambda: changed)
-    assert objects.cache_folder.__wrapped__() != found
+    monkeypatch.setattr(object_code, "table_text", lambda: changed)
+    assert object_code.cache_folder.__wrapped__() != found
 
 
 def test_kernels_of_formulas_are_compiled_where_the_ops_are_known() -> None:

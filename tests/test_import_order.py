@@ -14,17 +14,18 @@ import gpubp
 ROOT = Path(gpubp.__file__).parent
 # From the bottom up; folders of one row may import each other, as long as files form no circle.
 FLOORS = [
-    {"errors", "arguments", "atomic", "cache"},
+    {"errors", "arguments", "kinds", "lazy", "atomic", "cache"},
     {"core"},
     {"ops"},
     {"compiler"},
     {"backends"},
+    {"distributed"},
     {"nn", "runtime"},
     {"optim"},
     {"data"},
     {"train"},
     {"sklearn", "accel", "_autostart"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 # Inside a folder: what stands lower, then what stands on it.
 INSIDE = {

@@ -161,3 +161,30 @@ def test_some_rows_of_a_batch(backend: Any) -> None:
     labels[1] = 3
     with pytest.raises((DataError, IndexError)):
         step.run(x, labels, batch_size=4, shuffle=False)
+
+
+ONE = np.ones((2, 1), np.int64)
+AT_NOTHING: dict[str, Callable[[Any, Any], Any]] = {
+    "take_along_dim": lambda x, i: ops.take_along_dim(x, i, 1),
+    "take": ops.take,
+    "index_select": lambda x, i: ops.index_select(x, 1, i[0]),
+    "getitem": lambda x, i: ops.getitem(x, (slice(None), i)),
+    "scatter": lambda x, i: ops.scatter(x, 1, i, np.ones((2, 1))),
+    "scatter_add": lambda x, i: ops.scatter_add_along(x, 1, i, np.ones((2, 1))),
+    "index_fill": lambda x, i: ops.index_fill(x, 1, i[0], 2.0),
+    "put": lambda x, i: ops.put(x, i, np.ones((2, 1))),
+}
+
+
+@each_backend
+@pytest.mark.parametrize("name", AT_NOTHING)
+def test_no_index_is_within_an_axis_of_size_0(name: str, backend: Any) -> None:
+    """Nothing is computed there, so no kernel would look at the index."""
+    x, call = np.ones((2, 0)), AT_NOTHING[name]
+    with pytest.raises(IndexRangeError, match="of size 0"):
+        call(x, ONE)
+    with pytest.raises(IndexRangeError, match="of size 0"):
+        gp.compile(call, backend=backend)(x, ONE)
+    if name in ("index_select", "getitem", "index_fill"):
+        none = ONE[:, :0]
+        assert gp.compile(call, backend=backend)(x, none).shape[0] == 2

@@ -14,7 +14,7 @@ from tolerances import assert_close
 import gpubp as gp
 from gpubp import ops, optim
 from gpubp.core import bind
-from gpubp.ops import activation
+from gpubp.ops.spec import SPECS
 from gpubp.ops.update import SGD_UPDATE
 
 M, N, K = 13, 17, 7
@@ -64,17 +64,17 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Any]] = {
     "product used elsewhere": (_product_too, ROW),
     "other activation": (lambda a, b, row: ops.silu(_total(a, b, row)), ROW),
     "GELU by tanh": (_approximate, ROW),
-    "GELU's gradient by tanh": (_grad(activation.GELU_GRAD, approximate="tanh"), SAVED),
+    "GELU's gradient by tanh": (_grad(SPECS["gelu_grad"], approximate="tanh"), SAVED),
     "saved value that is turned": (
-        lambda a, b, s: bind(activation.RELU_GRAD, a @ b, s.T),
+        lambda a, b, s: bind(SPECS["relu_grad"], a @ b, s.T),
         SAVED.T.copy(),
     ),
     "saved value that is a row": (
-        lambda a, b, row: bind(activation.RELU_GRAD, a @ b, ops.broadcast_to(row, (M, N))),
+        lambda a, b, row: bind(SPECS["relu_grad"], a @ b, ops.broadcast_to(row, (M, N))),
         ROW,
     ),
     "product in place of the saved value": (
-        lambda a, b, s: bind(activation.RELU_GRAD, s, a @ b),
+        lambda a, b, s: bind(SPECS["relu_grad"], s, a @ b),
         SAVED,
     ),
     "square of the product": (lambda a, b, row: ops.square(a @ b) + row, ROW),

@@ -170,6 +170,11 @@ def test_batchmean_is_the_divergence():
 WRONG = {
     "reduction": (lambda: nn.HuberLoss("meen"), UnknownNameError, "Did you mean 'mean'"),
     "batchmean": (lambda: nn.L1Loss("batchmean"), UnknownNameError, "batchmean"),
+    "batchmean of nothing": (
+        lambda: nn.KLDivLoss("batchmean")(LOGITS[:0], HALF[:0]),
+        ShapeError,
+        "no samples",
+    ),
     "delta": (lambda: nn.HuberLoss(delta=0), DataError, "above 0"),
     "beta": (lambda: nn.SmoothL1Loss(beta=-1), DataError, "at least 0"),
     "eps": (lambda: nn.PoissonNLLLoss(eps=0), DataError, "eps"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from gpubp import nn, ops, optim
 from gpubp.errors import (
     DataError,
     DTypeError,
+    GpubpError,
     IndexRangeError,
     ShapeError,
     TraceError,
@@ -227,6 +229,9 @@ def test_a_summary_counts_parameters_and_arithmetic():
     assert (linear.shapes, linear.parameters) == (((32, 8),), 40)
     assert linear.flops == 2 * 32 * 4 * 8 + 32 * 8
     assert found.flops == found.rows[0].flops == sum(row.flops for row in found.rows[1:])
+    product, added = 32 * 4 + 4 * 8 + 32 * 8, 32 * 8 + 8 + 32 * 8
+    assert linear.bytes == 4 * (product + added)
+    assert found.bytes == found.rows[0].bytes == sum(row.bytes for row in found.rows[1:])
     for name, value in model.state_dict().items():
         assert_same(value, before[name], name)
     assert "forward" not in model[0].__dict__
@@ -234,6 +239,35 @@ def test_a_summary_counts_parameters_and_arithmetic():
     assert "0 (Linear)" in text
     assert "[32, 8]" in text
     assert "parameters: 83 (43 trained, 40 frozen); state: 17" in text
+
+
+def test_a_summary_counts_convolutions_and_pools():
+    """By hand: two operations for each weight and window, one for each place of a window."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 4, (3, 1), stride=2, groups=2, bias=False),
+        nn.AvgPool2d(2),
+    )
+    rows = nn.summary(model, (5, 3, 12, 16)).rows[1:]
+    assert [row.shapes[0] for row in rows] == [
+        (5, 8, 12, 16), (5, 8, 6, 8), (5, 4, 2, 4), (5, 4, 1, 2)
+    ]  # fmt: skip
+    sizes = [5 * 3 * 12 * 16, 5 * 8 * 12 * 16, 5 * 8 * 6 * 8, 5 * 4 * 2 * 4, 5 * 4 * 2]
+    weights = [8 * 3 * 9, 4 * 4 * 3]
+    assert rows[0].flops == 2 * 5 * 12 * 16 * weights[0]
+    assert rows[1].flops == sizes[2] * 4
+    assert rows[2].flops == 2 * 5 * 2 * 4 * weights[1]
+    assert rows[3].flops == sizes[4] * (4 + 1)  # and divides
+    moved = [a + b for a, b in pairwise(sizes)]
+    moved[0] += weights[0]
+    moved[2] += weights[1]
+    moved[3] += 2 * sizes[4] + 1
+    assert [row.bytes for row in rows] == [4 * n for n in moved]
+    step = gp.compile(model, backend="numpy")
+    step(np.ones((5, 3, 12, 16), np.float32))
+    total = sum(row.flops for row in rows) / 1e3
+    assert f"arithmetic {total:.1f} kFLOP" in step.report()
 
 
 def test_summary_of_several_inputs_and_of_indices():
@@ -303,3 +337,56 @@ def test_what_does_not_fit_is_refused(what):
     make, error, message = WRONG[what]
     with pytest.raises(error, match=message):
         make()
+
+
+def test_sequences_are_changed_as_torchs():
+    parts = [nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)]
+    model = nn.Sequential(*parts)
+    other, more = nn.ReLU(), nn.Linear(2, 2)
+    f = gp.compile(model)
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+
+    def holds(*expected):
+        assert [a is b for a, b in zip(model, expected, strict=True)] == [True] * len(expected)
+        assert [name for name, _ in model.named_children()] == [str(i) for i in range(len(model))]
+        y = x
+        for part in expected:
+            y = part(y)
+        np.testing.assert_allclose(f(x), y, 1e-5, 1e-6)
+
+    holds(*parts)
+    model[1] = other
+    holds(parts[0], other, parts[2])
+    assert model.insert(1, parts[1]).extend([more]) is model
+    holds(parts[0], parts[1], other, parts[2], more)
+    assert model.pop() is more and model.pop(1) is parts[1]
+    holds(parts[0], other, parts[2])
+    del model[1:]
+    holds(parts[0])
+    named = nn.Sequential({"first": nn.Linear(4, 4), "second": nn.ReLU()})
+    named[-1] = parts[1]
+    assert named.second is parts[1] and list(dict(named.named_children())) == ["first", "second"]
+    layers = nn.ModuleList(parts)
+    assert layers.pop(0) is parts[0] and list(layers) == parts[1:]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda m: m.__setitem__(5, nn.ReLU()),
+        lambda m: m.__setitem__(0, np.tanh),
+        lambda m: m.__setitem__(slice(0, 1), nn.ReLU()),
+        lambda m: m.insert(0, "relu"),
+        lambda m: m.insert(9, nn.ReLU()),
+        lambda m: m.extend([nn.ReLU(), None]),
+        lambda m: m.extend(3),
+        lambda m: m.pop(7),
+        lambda m: m.__delitem__(7),
+    ],
+)
+def test_sequences_refuse_what_is_no_module(bad):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    before = list(model)
+    with pytest.raises(GpubpError):
+        bad(model)
+    assert list(model) == before

@@ -81,7 +81,7 @@ def test_wrong_options_of_optimisers_are_refused(make, message):
 
 @pytest.mark.parametrize("name", optimizers.ROWS)
 def test_the_signature_declares_names_defaults_and_ranges_of_all_options(name):
-    kind, (p,) = getattr(optim, name), _params((2,))
+    kind, (p,) = getattr(optim, name), _params(*optimizers.shapes(name, 2))
     said = dict(inspect.signature(kind).parameters)
     assert said.pop("params")
     made = kind([p])
@@ -90,6 +90,7 @@ def test_the_signature_declares_names_defaults_and_ranges_of_all_options(name):
     ranges = ranges_of(kind)
     assert "lr" in ranges and set(ranges) <= set(said)
     wrong = {"Betas": (0.9, 1.0), "Etas": (1.0, 0.5), "StepSizes": (1.0, 0.5), "Share": 1.5}
+    wrong |= {"Decay": 0.5, "Three": (1.0, 2.0)}
     saved = made.state_dict()
     for option in ranges:
         value = wrong.get(said[option].annotation, -0.5)
@@ -315,7 +316,8 @@ def _full(name, params, **more):
 @pytest.mark.parametrize("number", [float, np.float64, np.float32])
 @pytest.mark.parametrize("name", optimizers.ROWS)
 def test_types_of_updates_equal_types_of_slots(name, number):
-    params = [nn.Parameter(np.ones(2, d), name=d) for d in ("float32", "float64")]
+    (shape,) = optimizers.shapes(name, 2)
+    params = [nn.Parameter(np.ones(shape, d), name=d) for d in ("float32", "float64")]
     optimizer = _full(name, params, lr=number(0.5))
     for key, value in optimizer.param_groups[0].items():
         if isinstance(value, float):
@@ -331,7 +333,8 @@ def test_types_of_updates_equal_types_of_slots(name, number):
 
 @pytest.mark.parametrize("name", optimizers.ROWS)
 def test_every_state_round_trips_and_training_goes_on_exactly(name):
-    params = _params((2,), (3,))
+    shapes = optimizers.shapes(name, 2, 3)
+    params = _params(*shapes)
     optimizer = _full(name, params)
     step = _step(optimizer, params)
     for _ in range(4):
@@ -340,7 +343,7 @@ def test_every_state_round_trips_and_training_goes_on_exactly(name):
     for _ in range(3):
         step(BATCH)
     expected = [p.numpy() for p in params]
-    fresh_params = _params((2,), (3,))
+    fresh_params = _params(*shapes)
     fresh = getattr(optim, name)(fresh_params)
     fresh.load_state_dict(saved)
     _assert_states_equal(fresh.state_dict(), saved)
@@ -367,7 +370,7 @@ def _assert_states_equal(found, wanted):
 @pytest.mark.parametrize("name", optimizers.ROWS)
 def test_no_learning_rate_is_frozen(name):
     """A rate of 0 between runs of one program moves nothing; the same rate moves again."""
-    params = _params((2,), (3,))
+    params = _params(*optimizers.shapes(name, 2, 3))
     optimizer = getattr(optim, name)(params, lr=0.01)
     step = _step(optimizer, params)
     before = [p.numpy() for p in params]
@@ -388,6 +391,10 @@ def test_no_learning_rate_is_frozen(name):
     assert all((p.value != m).any() for p, m in zip(params, middle, strict=True))
 
 
+# Their updates need all of a gradient before the first weight moves.
+OF_WHOLE_ARRAYS = {"Adafactor", "Muon"}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", optimizers.ROWS)
 def test_fused_updates_are_the_references(name, dtype):
@@ -396,10 +403,13 @@ def test_fused_updates_are_the_references(name, dtype):
     results = []
     for backend in ("numba", NumpyBackend(debug_nans=True)):
         model = mlp(dtype=dtype)
-        step = classifier_step(lambda p: _full(name, p, lr=1e-3), model, backend=backend)
+        step = classifier_step(
+            lambda p: _full(name, optimizers.taken(name, p), lr=1e-3), model, backend=backend
+        )
         losses = [step(x, y) for _ in range(3)]
         updates = [p for p in step.program.parts if "params" in bank_labels(p, step.program)]
-        assert {p.kernel for p in updates} <= {"matmul", "reduce"}
+        if name not in OF_WHOLE_ARRAYS:
+            assert {p.kernel for p in updates} <= {"matmul", "reduce"}
         results.append([np.array(losses), *model.state_dict().values()])
     for fused, plain in zip(*results, strict=True):
         # As whole models: a weight whose gradient is nearly 0 is moved by its rounding alone.

@@ -156,7 +156,7 @@ def test_numbers_that_are_not_finite_do_not_outlive_an_update():
         step(np.full((4, 3), np.inf), Y[:4])
     assert np.isnan(w.value).any()
     w.value = weights
-    step._updater.optimizer.state_of("momentum_buffer", w).value = np.zeros((3, 2))
+    step._update_builder.optimizer.state_of("momentum_buffer", w).value = np.zeros((3, 2))
     step(X[:4], Y[:4])
     step(X[4:8], Y[4:8])
     np.testing.assert_allclose(w.value, _reference([np.arange(8)]), rtol=1e-12)
@@ -180,7 +180,7 @@ def test_when_updates_follow(accumulate, pending, flush):
 def test_kinds_and_segments_of_batches():
     final = updates_after(5, 2, 2, 0, True)
     batches = epoch_batches(22, 5, False, 2, final)
-    kinds, which = batches.kinds()
+    kinds, which = batches.kinds
     assert batches.starts.tolist() == [0, 5, 10, 15, 20, 22, 27, 32, 37, 42]
     assert [kinds[i] for i in which] == [
         (int(s), bool(f)) for s, f in zip(batches.sizes, final, strict=True)
@@ -283,3 +283,76 @@ def test_the_average_of_a_frozen_parameter_is_the_parameter():
     step(X, Y)
     np.testing.assert_array_equal(ema.averages[1], np.ones(2))
     assert (ema.averages[0] != w.value).any()
+
+
+def _two(*makers, **settings):
+    """A step of optimisers over the parts of one model."""
+    w = nn.Parameter(np.linspace(-1.0, 1.0, 6).reshape(3, 2), name="w")
+    b = nn.Parameter(np.zeros(2), name="b")
+    members = [make(w, b) for make in makers]
+    step = compile_step(lambda x, y: ops.mean(ops.square(x @ w + b - y)), members, **settings)
+    return w, b, members, step
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_several_optimisers_are_one_with_groups(backend):
+    """Each with its own rate, accumulation, clipping of the joint norm, and an average."""
+    results = []
+    for several in (True, False):
+        settings = {"accumulate": 2, "max_grad_norm": 0.5, "backend": backend}
+        w = nn.Parameter(np.linspace(-1.0, 1.0, 6).reshape(3, 2), name="w")
+        b = nn.Parameter(np.zeros(2), name="b")
+        first, second = {"params": [w], "lr": 0.1}, {"params": [b], "lr": 0.02}
+        rule = {"momentum": 0.9}
+        made = [optim.SGD([g], **rule) for g in (first, second)]
+        optimizer = made if several else optim.SGD([first, second], **rule)
+        ema = optim.EMA([w, b], decay=0.5)
+        step = compile_step(
+            lambda x, y, w=w, b=b: ops.mean(ops.square(x @ w + b - y)),
+            optimizer,
+            ema=ema,
+            **settings,
+        )
+        losses = step.run(X, Y, batch_size=4, epochs=3, seed=1)
+        results.append([losses, w.value, b.value, *ema.averages])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("makers", "message"),
+    [
+        ((), "list of optimizers is empty"),
+        ((lambda w, b: optim.SGD([w]), lambda w, b: optim.Adam([b, w])), "w is in two"),
+        ((lambda w, b: optim.SGD([w]), lambda w, b: b), "for an optimizer, expected"),
+        ((lambda w, b: optim.SGD([w]), lambda w, b: optim.LBFGS([b])), "LBFGS moves all"),
+    ],
+)
+def test_several_optimisers_that_do_not_fit_together(makers, message):
+    with pytest.raises(DataError, match=message):
+        _two(*makers)
+
+
+def test_a_parameter_that_joins_two_optimisers_later_is_refused():
+    w, _, members, step = _two(lambda w, b: optim.SGD([w]), lambda w, b: optim.SGD([b]))
+    step(X, Y)
+    members[1].add_param_group({"params": [w]})
+    with pytest.raises(DataError, match="w is in two"):
+        step(X, Y)
+
+
+def test_a_schedule_belongs_to_one_of_several_optimisers():
+    kept = []
+
+    def sgd(w, b):
+        kept.append(optim.SGD([w], lr=0.1))
+        return kept[-1]
+
+    def other(w, b):
+        return optim.SGD([b], lr=0.1)
+
+    alien = optim.lr_scheduler.ExponentialLR(optim.SGD([nn.Parameter(np.ones(2))]), 0.5)
+    with pytest.raises(DataError, match="another optimizer"):
+        _two(sgd, other, scheduler=alien)
+    with pytest.raises(DataError, match="got 5 for an optimizer"):
+        compile_step(lambda x: x, 5)

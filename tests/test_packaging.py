@@ -48,7 +48,7 @@ def test_examples_are_short():
     scripts = sorted((ROOT / "docs" / "examples").glob("*.py"))
     assert len(scripts) >= 5
     for script in scripts:
-        assert len(script.read_text().splitlines()) <= 60, script
+        assert len(script.read_text().splitlines()) <= 150, script
 
 
 def test_links_of_the_documentation_lead_somewhere():

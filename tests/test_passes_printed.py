@@ -22,7 +22,7 @@ from gpubp.backends.numba_cpu.wide import wide_rows
 from gpubp.backends.numba_cpu.words import Layout
 from gpubp.backends.numpy import NumpyBackend
 from gpubp.compiler.listing import PASSES
-from gpubp.compiler.program import Operand, Part
+from gpubp.compiler.parts import Operand, Part
 from gpubp.errors import UnknownNameError
 
 FOLDER = Path(__file__).parent / "passes"

@@ -14,6 +14,7 @@ from tolerances import assert_close, assert_same
 import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.backends.numpy import NumpyBackend
+from gpubp.core.store import address_of
 from gpubp.errors import NonFiniteError
 from gpubp.ops.random import Generator
 
@@ -49,7 +50,7 @@ def test_a_program_prints() -> None:
 def test_a_program_is_json() -> None:
     program = _step(_model(0.5), backend="numpy", max_grad_norm=1.0).prepare(X, Y)
     data = json.loads(json.dumps(program.to_dict()))
-    assert data["batched"] is True
+    assert data["batched"] == [0, 1]
     assert data["input_types"] == [[[40, 6], "float32"], [[40], "int64"]]
     assert [i["sync"] for i in data["instructions"]] == [i.sync for i in program.instructions]
     parts = [p for i in data["instructions"] for p in i["parts"]]
@@ -204,3 +205,14 @@ def test_training_goes_on_from_a_checkpoint(rule: str, backend: str) -> None:
     assert_same(step.run(X, Y, batch_size=16, epochs=2, seed=1), wanted)
     for name, value in model.state_dict().items():
         assert_same(other.state_dict()[name], value, name)
+
+
+def test_addresses_are_those_that_numpy_says(tmp_path: Any) -> None:
+    whole = np.arange(24, dtype=np.float32).reshape(4, 6)
+    kept = np.memmap(tmp_path / "kept", np.float64, "w+", shape=(3, 2))
+    closed = whole.copy()
+    closed.setflags(write=False)
+    arrays = [whole, whole[1:], whole.T, whole[::2, 1:], whole[::-1], closed, closed[2:], kept]
+    arrays += [np.zeros(0, np.int64), np.zeros((3, 0)), np.zeros((), np.bool_), np.int32(3)[None]]
+    for array in arrays:
+        assert address_of(array) == array.ctypes.data

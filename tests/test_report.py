@@ -1,4 +1,4 @@
-"""Reports with a profile: measured times, the roofs that bound them, and nothing changed by it."""
+"""Reports with a profile: measured times, the peaks that bound them, and nothing changed by it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.backends import get_backend
-from gpubp.backends.base import Roof
+from gpubp.backends.base import Peak
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.errors import BackendError, GpubpError
 from gpubp.runtime.report import Timing
 
 X, Y = np.ones((64, 48), np.float32), np.arange(64) % 3
-COLUMNS = ["us", "GFLOP/s", "GB/s", "bound", "of roof", "shared by"]
+COLUMNS = ["us", "GFLOP/s", "GB/s", "bound", "of peak", "shared by"]
 PART = re.compile(
     r"^ *(\d+|&) .* (\d+\.\d+) +(-|\d+%)  (\d+ (?:rows|columns)|one worker)$"
 )  # bound, share
@@ -58,7 +58,7 @@ def _assert_sane(text: str, parts: int) -> None:
     assert 0 < bound <= 1.5 * measured
     assert abs(bound / measured - int(total[3]) / 100) < 0.1  # of rounded numbers
     assert abs(sum(float(match[2]) for match in found) - bound) < 0.06 + 0.006 * parts
-    assert re.search(r"roof [\d.]+ GFLOP/s and [\d.]+ GB/s", text)
+    assert re.search(r"peak [\d.]+ GFLOP/s and [\d.]+ GB/s", text)
 
 
 def test_profile_of_a_step_shows_bounds_and_changes_nothing() -> None:
@@ -70,7 +70,7 @@ def test_profile_of_a_step_shows_bounds_and_changes_nothing() -> None:
     for found, kept in zip(after, before, strict=True):
         np.testing.assert_array_equal(found, kept)
     assert step.report() == plain
-    assert "roof" not in plain
+    assert "peak" not in plain
 
 
 def test_a_step_goes_on_after_a_profile_as_if_there_had_been_none() -> None:
@@ -107,19 +107,19 @@ def test_a_part_without_work_has_no_share() -> None:
 
 
 def test_the_bound_is_the_longer_of_arithmetic_and_bytes() -> None:
-    roof = Roof(flops=100.0, bytes=10.0)
-    assert roof.bound(200.0, 5.0) == 2.0
-    assert roof.bound(200.0, 50.0) == 5.0
-    assert roof.bound(0.0, 0.0) == 0.0
+    peak = Peak(flops=100.0, bytes=10.0)
+    assert peak.bound(200.0, 5.0) == 2.0
+    assert peak.bound(200.0, 50.0) == 5.0
+    assert peak.bound(0.0, 0.0) == 0.0
 
 
 def test_the_roof_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NumbaBackend, "_roof", None)
-    first = NumbaBackend(workers=2).roof()
+    monkeypatch.setattr(NumbaBackend, "_peak", None)
+    first = NumbaBackend(workers=2).peak()
     assert first.flops > 0
     assert first.bytes > 0
     monkeypatch.setattr(NumbaBackend, "profile", None)  # what measuring again would call
-    assert get_backend("numba").roof() is first
+    assert get_backend("numba").peak() is first
 
 
 def test_an_error_of_a_users_op_does_not_wait_for_the_next_run() -> None:
@@ -144,5 +144,5 @@ def test_a_backend_that_cannot_measure_says_so() -> None:
     for compiled in (step, loaded):
         with pytest.raises(BackendError, match="'numpy' does not measure its instructions"):
             compiled.report(profile=True)
-    with pytest.raises(BackendError, match="'numpy' does not measure its roof"):
-        get_backend("numpy").roof()
+    with pytest.raises(BackendError, match="'numpy' does not measure its peak"):
+        get_backend("numpy").peak()

@@ -391,3 +391,16 @@ def test_a_step_beside_the_finders_keeps_its_own_gradients():
     other = step.unscheduled()
     other(X[8:16], Y[8:16])
     assert (step.pending, other.pending) == (1, 1)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_schedule_of_another_optimizer_is_refused(later):
+    model = nn.Linear(2, 3)
+    mine, other = (optim.SGD(model.parameters(), lr=0.1) for _ in range(2))
+    schedule = optim.lr_scheduler.StepLR(other, 1)
+    with pytest.raises(DataError, match="another optimizer"):
+        if not later:
+            Trainer(model, nn.CrossEntropyLoss(), mine, scheduler=schedule)
+        made = Trainer(model, nn.CrossEntropyLoss(), mine)
+        made.scheduler = schedule
+        made.fit(*points(), verbose=False)

@@ -14,9 +14,10 @@ from tolerances import assert_same
 import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.backends.numba_cpu import NumbaBackend, encode
-from gpubp.backends.numba_cpu.gathered import find_gathered
+from gpubp.backends.numba_cpu.indexed_operands import find_indexed_operands
 from gpubp.backends.numba_cpu.kernels.sharing import share
-from gpubp.compiler.program import FINE, WHOLE, WHOLE_LINES, Part, equal_bounds, share_of
+from gpubp.compiler.parts import FINE, WHOLE_LINES, Part
+from gpubp.compiler.shares import WHOLE, equal_bounds, share_of
 
 WIDTHS = (136, 64, 48)  # before the ten classes
 
@@ -143,8 +144,8 @@ def test_batches_are_read_in_place_where_they_can_be(
     forward, in_place = READERS[name]
     order = np.random.default_rng(2).integers(0, SAMPLES, (2, SAMPLES))
     found = _run(forward, dtype, order)
-    assert bool(find_gathered(found[0].program, 100, 200)) == in_place
-    monkeypatch.setattr(encode, "find_gathered", lambda *_: {})
+    assert bool(find_indexed_operands(found[0].program, 100, 200)) == in_place
+    monkeypatch.setattr(encode, "find_indexed_operands", lambda *_: {})
     wanted = _run(forward, dtype, order)
     assert_same(found[1], wanted[1])
     for key, value in wanted[2].items():

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from loss_cases import ALL, IGNORED, LOSSES, OWN, RNG, N, X, Y
-from registered import BACKENDS
+from registered import BACKENDS, spread
 
 from gpubp import nn, ops, optim
 from gpubp.errors import DataError, ShapeError
@@ -36,8 +36,7 @@ def _gradient(name, backend, batch_size, accumulate):
     return {k: before[k] - after[k] for k in before}, together(step.totals), losses
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(("name", "backend"), spread(ALL))
 def test_accumulated_batches_are_one_batch(name, backend):
     expected, loss, (single,) = _gradient(name, backend, N, 1)
     assert loss == pytest.approx(single, rel=1e-12)
@@ -53,8 +52,7 @@ def _trainer(loss_fn, lr=1e-30, backend="numpy", **options):
     return Trainer(model, loss_fn, optim.SGD(model.parameters(), lr=lr), backend=backend, **options)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(("name", "backend"), spread(ALL))
 def test_evaluation_and_history_are_those_of_one_batch(name, backend, monkeypatch):
     loss_fn, y = ALL[name]
     expected = float(loss_fn(_model()(X), y))
@@ -71,8 +69,7 @@ def test_evaluation_and_history_are_those_of_one_batch(name, backend, monkeypatc
         assert history["val_loss"] == pytest.approx([expected, expected], rel=1e-9)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", [*LOSSES, "wrapped"])
+@pytest.mark.parametrize(("name", "backend"), spread([*LOSSES, "wrapped"]))
 def test_sample_weights_of_one_change_nothing(name, backend):
     loss_fn, y = ALL[name]
     plain, weighted = (_trainer(loss_fn, 0.1, backend) for _ in range(2))

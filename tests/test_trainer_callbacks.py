@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import sys
 import types
@@ -11,7 +12,7 @@ import pytest
 from points import points, trainer
 
 from gpubp import nn, optim
-from gpubp.errors import DataError, MissingExtraError, UnknownNameError
+from gpubp.errors import DataError, MissingExtraError, NestingError, UnknownNameError
 from gpubp.train import (
     Callback,
     CSVLogger,
@@ -399,3 +400,24 @@ def test_lr_finder_plots_and_refuses(tmp_path):
     finder.find(X, Y)
     finder.plot(tmp_path / "lr.png")
     assert (tmp_path / "lr.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_fit_inside_of_a_fit_is_refused():
+    class Again(Callback):
+        def on_epoch_end(self, trainer, epoch, record):
+            with pytest.raises(NestingError, match="in a fit already"):
+                trainer.fit(X, Y, verbose=False)
+            copy.deepcopy(trainer).fit(X, Y, epochs=1, verbose=False)
+
+    made = trainer()
+    made.fit(X, Y, epochs=2, verbose=False, callbacks=[Again()])
+    made.fit(X, Y, verbose=False)
+    assert made.history["epoch"] == [1, 2, 3]
+    with pytest.raises(ZeroDivisionError):
+        made.fit(X, Y, verbose=False, callbacks=[_Raises()])
+    made.fit(X, Y, verbose=False)
+
+
+class _Raises(Callback):
+    def on_epoch_begin(self, trainer, epoch):
+        1 / 0  # noqa: B018

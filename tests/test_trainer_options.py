@@ -13,7 +13,7 @@ from registered import BACKENDS
 
 from gpubp import nn, ops, optim
 from gpubp.data import sources
-from gpubp.errors import DataError, DTypeError, UnknownNameError
+from gpubp.errors import DataError, DTypeError, ShapeError, UnknownNameError
 from gpubp.train import Callback, Trainer
 from gpubp.train.weights import sample_weights
 
@@ -292,7 +292,7 @@ def test_mapped_arrays_train_as_arrays_in_memory(tmp_path, monkeypatch, dtype):
 
     def noted(self, rows, size):
         block = inner(self, rows, size)
-        read.append(block.arrays[0].nbytes)
+        read.append(block.arrays.arrays[0].nbytes)
         return block
 
     monkeypatch.setattr(sources.MappedSource, "_read", noted)
@@ -364,7 +364,7 @@ def test_a_generator_serves_one_epoch_and_then_says_so():
     [
         ([], {}, "gave no batches"),
         ([(X, Y), X], {}, "batch 1 is a ndarray"),
-        ([(X, Y[:3])], {}, "90 samples and y has 3"),
+        ([(X, Y[:3])], {}, "batch 0 x has 90 samples and batch 0 y has 3"),
         ([(X[:0], Y[:0])], {}, "batch 0 x is empty"),
         ([(X, Y)], {"validation_split": 0.5}, "has no validation_split"),
         ([(X, Y)], {"sample_weight": np.ones(90)}, "has no validation_split, sample_weight"),
@@ -390,3 +390,68 @@ def test_an_error_in_a_stream_comes_out_and_the_thread_ends():
     with pytest.raises(OSError, match="the disk is gone"):
         _quiet(trainer(), stream)
     assert threading.active_count() == before
+
+
+class Heads(nn.Module):
+    """A model with several outputs."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.first, self.second = kind, nn.Linear(2, 3), nn.Linear(2, 1)
+
+    def forward(self, x):
+        a, b = self.first(x), self.second(x)[:, 0]
+        return {"tuple": (a, b), "dict": {"a": a, "b": [b]}, "mean": (a, ops.mean(b))}[self.kind]
+
+
+def _heads(kind):
+    def first(outputs):
+        return outputs["a"] if kind == "dict" else outputs[0]
+
+    def loss(outputs, y):
+        rest = outputs["b"][0] if kind == "dict" else outputs[1]
+        return nn.CrossEntropyLoss()(first(outputs), y) + 0.1 * ops.mean(ops.square(rest))
+
+    def right(y, outputs):
+        return float(np.mean(first(outputs).argmax(axis=1) == y))
+
+    model = Heads(kind)
+    return Trainer(model, loss, optim.Adam(model.parameters(), lr=0.01)), right
+
+
+@pytest.mark.parametrize("kind", ["tuple", "dict"])
+def test_models_with_several_outputs(kind):
+    X = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(np.int64)
+    made, right = _heads(kind)
+    history = made.fit(
+        X, y, epochs=2, verbose=False, metrics=[right], validation_data=(X[:50], y[:50])
+    )
+    assert list(history) == ["epoch", "loss", "right", "val_loss", "val_right"]
+    expected = made.model.eval()(X)
+    for found in (made.predict(X), made.predict(X, batch_size=7)):
+        assert type(found) is type(expected)
+        pairs = [(found[0], expected[0]), (found[1], expected[1])] if kind == "tuple" else [
+            (found["a"], expected["a"]), (found["b"][0], expected["b"][0])
+        ]  # fmt: skip
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, 1e-5, 1e-6)
+    found = made.evaluate(X, y, metrics=[right])
+    assert found["right"] == pytest.approx(right(y, expected))
+    with pytest.raises(DataError, match="f1 is of one array of outputs"):
+        made.evaluate(X, y, metrics=["f1"])
+    steps = made.steps
+    with pytest.raises(DataError, match="accuracy is of one array of outputs"):
+        made.fit(X, y, metrics=["accuracy"], verbose=False)
+    assert made.steps == steps
+
+
+def test_outputs_without_a_row_for_each_sample():
+    X = np.ones((2500, 2), np.float32)
+    y = np.zeros(2500, np.int64)
+    made, right = _heads("mean")
+    made.fit(X, y, validation_split=0.1, verbose=False)
+    assert list(made.evaluate(X, y)) == ["loss"]
+    for call in (lambda: made.predict(X), lambda: made.evaluate(X, y, metrics=[right])):
+        with pytest.raises(ShapeError, match="a row for each"):
+            call()

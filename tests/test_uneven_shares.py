@@ -16,7 +16,8 @@ from gpubp.backends.numba_cpu import NumbaBackend, words
 from gpubp.backends.numba_cpu.job import Job
 from gpubp.backends.numba_cpu.kernels import sharing
 from gpubp.backends.numba_cpu.pace import SHARES_SECONDS, Pace
-from gpubp.compiler.program import WHOLE, WHOLE_LINES, share_of
+from gpubp.compiler.parts import WHOLE_LINES
+from gpubp.compiler.shares import WHOLE, share_of
 from gpubp.core.store import address_of
 
 change_shares = native_call(sharing.change_shares)
@@ -155,7 +156,9 @@ def test_changing_shares_give_the_same_bits(
     monkeypatch.setattr(Job, "cut", noted)
     monkeypatch.setattr(Pace, "work_between_shares", lambda *_: 1)
     skewed = 0
-    for workers in (2, 3, 5):
+    for workers in (2, 3, 5) * 5:
+        if skewed and workers == 2:
+            break  # on an even machine it may take a few runs
         found = _train(NumbaBackend(workers=workers), sizes, 6)
         for name in wanted:
             assert_same(found[name], wanted[name], f"{workers} workers: {name}")

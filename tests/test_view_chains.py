@@ -12,10 +12,13 @@ from view_chains import READERS, Program, program
 import gpubp as gp
 from gpubp import ops
 from gpubp.backends.numba_cpu import NumbaBackend
+from gpubp.core.strided import Strided
+from gpubp.ops.shape import RESHAPE
 
 ONE, THREE = NumbaBackend(workers=1), NumbaBackend(workers=3)
 PLAIN = gp.Options(fuse=False, verify=False)
-EACH = 25  # seeds of each reader
+# Seeds of each reader.
+SEEDS = [range(10), pytest.param(range(10, 25), marks=pytest.mark.full)]
 
 
 def ways(program: Program, *backends: Any) -> None:
@@ -30,15 +33,17 @@ def ways(program: Program, *backends: Any) -> None:
             assert_close(a, b, f"gradient, {backend} {program}")
 
 
+@pytest.mark.parametrize("seeds", SEEDS, ids=["some", "more"])
 @pytest.mark.parametrize("reader", range(len(READERS)), ids=lambda i: READERS[i].__name__[1:])
-def test_every_backend_reads_every_view(reader: int) -> None:
-    for i in range(EACH):
+def test_every_backend_reads_every_view(reader: int, seeds: range) -> None:
+    for i in seeds:
         ways(program(reader + i * len(READERS)), "numpy", ONE)
 
 
+@pytest.mark.parametrize("seeds", SEEDS, ids=["some", "more"])
 @pytest.mark.parametrize("reader", range(len(READERS)), ids=lambda i: READERS[i].__name__[1:])
-def test_three_workers_agree_bit_for_bit(reader: int) -> None:
-    for i in range(EACH):
+def test_three_workers_agree_bit_for_bit(reader: int, seeds: range) -> None:
+    for i in seeds:
         chain = program(reader + i * len(READERS), "float32")
         for fn in (chain.fn, chain.gradient):
             one = gp.compile(fn, backend=ONE)(*chain.arrays)
@@ -111,3 +116,44 @@ def test_transposes_of_products_of_stacks(backend: Any) -> None:
 
     for fn in (product, turned):
         assert_close(gp.compile(fn, backend=backend)(a, b), fn(a, b))
+
+
+def test_reshapes_are_views_where_numpys_are() -> None:
+    """Of slices, transposes and broadcasts: the same elements, and no copy that NumPy spares."""
+    rng = np.random.default_rng(0)
+    base = np.arange(288)
+    counts = {True: 0, False: 0}
+    for _ in range(400):
+        x = base.reshape([(2, 3, 4, 12), (24, 12), (6, 4, 12), (288,)][rng.integers(4)])
+        x = x.transpose(rng.permutation(x.ndim)) if rng.random() < 0.5 else x
+        if rng.random() < 0.7:
+            x = x[tuple(slice(rng.integers(2), None, [1, 1, 2][rng.integers(3)]) for _ in x.shape)]
+        x = np.broadcast_to(x, (2, *x.shape)) if rng.random() < 0.2 else x
+        shape = _factors(x.size, rng)
+        y = x.view()
+        try:
+            y.shape = shape
+        except AttributeError:
+            y = None
+        offset = (x.__array_interface__["data"][0] - base.__array_interface__["data"][0]) // 8
+        source = Strided(offset, x.shape, tuple(s // 8 for s in x.strides))
+        found = RESHAPE.view(source, shape, shape=shape)
+        assert (found is None) == (y is None)
+        counts[found is None] += 1
+        if found is not None:
+            assert found.shape == shape
+            strides = [8 * s for s in found.strides]
+            made = np.lib.stride_tricks.as_strided(base[found.offset :], shape, strides)
+            np.testing.assert_array_equal(made, y)
+    assert min(counts.values()) > 50
+
+
+def _factors(size: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Some shape of as many elements."""
+    found = []
+    while size > 1:
+        found.append(int(rng.choice([n for n in range(2, size + 1) if size % n == 0])))
+        size //= found[-1]
+    for _ in range(rng.integers(3)):
+        found.insert(rng.integers(len(found) + 1), 1)
+    return tuple(found)

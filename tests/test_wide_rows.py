@@ -14,7 +14,8 @@ import gpubp as gp
 from gpubp import nn, ops
 from gpubp.backends.numba_cpu import NumbaBackend
 from gpubp.backends.numpy import NumpyBackend
-from gpubp.compiler.program import Operand, Part, Program
+from gpubp.compiler.parts import Operand, Part
+from gpubp.compiler.program import Program
 from gpubp.ops import update
 
 WIDTHS = (19, 100, 53, 36)  # before the ten classes

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from typing import Any, ClassVar
 
 import numpy as np
@@ -210,6 +211,16 @@ def test_helpers_sleep_and_wake_and_end_with_their_backend() -> None:
         assert not thread.is_alive()
 
 
+def until_asleep(backend: NumbaBackend) -> None:
+    """Wait until the helper of a team of two sleeps: on a busy machine that takes long."""
+    team = backend._pool._team
+    assert team is not None
+    ends = time.monotonic() + 60
+    while not team._lines[1, 0]:
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
 def test_an_interrupted_call_leaves_the_team_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C between the moment when sleepers are marked and the one when they are woken."""
     backend = NumbaBackend(workers=2)
@@ -222,7 +233,7 @@ def test_an_interrupted_call_leaves_the_team_in_order(monkeypatch: pytest.Monkey
         raise KeyboardInterrupt
 
     for late in (False, True):
-        threading.Event().wait(0.05)  # the helper sleeps
+        until_asleep(backend)
         with monkeypatch.context() as patched:
             patched.setattr(
                 pool, "_wake", (lambda w: (wake(w), interrupted(w))) if late else interrupted

@@ -14,10 +14,11 @@ from written import join_every_gradient, pullbacks
 import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.backends.numba_cpu import encode, words
-from gpubp.backends.numba_cpu.encode import EncodedPart
+from gpubp.backends.numba_cpu.encoded import EncodedPart
 from gpubp.backends.poison import check_writes
+from gpubp.compiler.parts import Operand
 from gpubp.compiler.pipeline import compile_graph
-from gpubp.compiler.program import Operand, Program
+from gpubp.compiler.program import Program
 from gpubp.compiler.trace import trace
 from gpubp.errors import VerificationError
 

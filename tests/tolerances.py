@@ -43,9 +43,13 @@ def assert_product(actual: Any, a: Any, b: Any, what: str = "") -> None:
     them (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.5). Two
     libraries that add in different orders differ by as much.
     """
-    name = str(actual.dtype)
     wide = [np.asarray(x, np.longdouble) for x in (a, b)]
-    exact, sizes = np.matmul(*wide), np.matmul(*map(np.abs, wide))
+    assert_sums(actual, np.matmul(*wide), np.matmul(*map(np.abs, wide)), what)
+
+
+def assert_sums(actual: Any, exact: Any, sizes: Any, what: str = "") -> None:
+    """Sums agree with exact ones, within the dtype's tolerance of the sum of their terms' sizes."""
+    name = str(actual.dtype)
     assert actual.shape == exact.shape, f"{what}: {actual.shape} != {exact.shape}"
     excess = np.abs(actual - exact) - (RTOL[name] * sizes + ATOL[name])
     assert (excess <= 0).all(), f"{what}: beyond the tolerance by {excess.max()}"  # nor NaN

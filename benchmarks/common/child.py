@@ -13,6 +13,7 @@ import sys
 from typing import Any, BinaryIO
 
 from common.case import Case, NotSupportedError, device_turn, turn
+from common.resident import forget_peak, peak, resident
 
 _cases: dict[str, Case] = {}
 
@@ -48,6 +49,9 @@ _COMMANDS = {
     "device": lambda key: device_turn(_cases[key]),
     "versions": lambda module: importlib.import_module(module).versions(),
     "clear": _cases.clear,
+    "resident": resident,
+    "peak": peak,
+    "forget_peak": forget_peak,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from common.contest import Contender
+from common.rows import Row
 from gpubp.errors import unknown_name
 
 GPUBP = Contender("gpubp", "gpubp", "common.peers_gpubp", required=True)
@@ -15,7 +16,10 @@ ROOF = tuple(
 )
 PEERS = {
     "jax": ("jax-scan", "jax-step"),
-    "torch": ("torch-eager", "torch-fused", "torch-compile"),
+    "torch": (
+        *("torch-eager", "torch-fused", "torch-compile"),
+        *("torch-fused-nhwc", "torch-compile-nhwc"),
+    ),
     "sklearn": ("sklearn",),
 }
 ON_GPU = {
@@ -56,6 +60,11 @@ def choose(text: str, peers: Mapping[str, tuple[str, ...]] = PEERS) -> list[Cont
         for variant in variants
         if peer in asked or variant in asked
     ]
+
+
+def suits(contender: Contender, row: Row) -> bool:
+    """Whether there is anything to ask: an order of channels is none without images."""
+    return bool(row.image) or not contender.name.endswith("-nhwc")
 
 
 def absence(name: str, peer: str, reason: str) -> str:

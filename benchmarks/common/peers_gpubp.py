@@ -11,37 +11,41 @@ from numpy.typing import NDArray
 
 import gpubp as gp
 from common.case import Case
+from common.modules import make_model
 from common.rows import Row, Task, check_order, make_data, make_order, make_weights
 from gpubp import nn, optim
 
-_ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": nn.GELU}
 _OPTIMIZERS: dict[str, Any] = {"sgd": optim.SGD, "adam": optim.Adam}
 
 
 class GpubpCase(Case):
     """The model, its step, and how to put both back to the start."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, communicator: Any = None) -> None:
         self._row = task.row
         self.units = task.row.steps
         self._X, self._y = make_data(task.row)
         self._order = make_order(task.row)
-        self._initial = make_weights(task.row)
-        self._model = make_model(task.row)
+        self._initial = [a for arrays in make_weights(task.row) for a in arrays]
+        self._model = make_model(nn, task.row.network, task.row.sample)
+        self._buffers = [(b, np.array(b.value)) for b in self._model.buffers()]
         self._optimizer = _OPTIMIZERS[task.optimizer](self._model.parameters(), lr=task.lr)
-        loss_fn = nn.CrossEntropyLoss()
+        loss_fn: Any = nn.MSELoss() if task.row.ratings else nn.CrossEntropyLoss()
         self._step = gp.compile_step(
-            lambda x, t: loss_fn(self._model(x), t), self._optimizer, backend=_backend(task.row)
+            lambda x, t: loss_fn(self._model(x), t.reshape(-1) if t.ndim > 1 else t),
+            self._optimizer,
+            backend=_backend(task.row),
+            communicator=communicator,
         )
         batch = task.row.batch
         self._step.prepare(self._X[:batch], self._y[:batch])
 
     def reset(self) -> None:
-        """Initial weights, no optimiser state; the program stays."""
-        linears = [m for m in self._model if isinstance(m, nn.Linear)]
-        for linear, (W, b) in zip(linears, self._initial, strict=True):
-            linear.weight.value = W.T
-            linear.bias.value = b
+        """Initial weights and statistics, no optimiser state; the program stays."""
+        for parameter, value in zip(self._model.parameters(), self._initial, strict=True):
+            parameter.value = value
+        for buffer, value in self._buffers:
+            buffer.value = value
         self._optimizer.step_count.value = 0
         for name in self._optimizer.used_state(self._optimizer.param_groups[0]):
             for parameter in self._optimizer.parameters():
@@ -53,9 +57,12 @@ class GpubpCase(Case):
         return self._run(self._order)
 
     def check(self) -> NDArray[Any]:
-        """The losses of one epoch in the order of the data."""
+        """The losses of one epoch in the order of the data, then the running statistics."""
         self.reset()
-        return self._run(check_order(self._row))
+        losses = self._run(check_order(self._row))
+        named = self._model.named_buffers()
+        running = [b.value.ravel() for name, b in named if "running" in name]
+        return np.concatenate([losses, *running])
 
     def device_seconds(self) -> float | None:
         """By events on the backend's own stream; None on a CPU."""
@@ -83,16 +90,6 @@ class SingleCase(GpubpCase):
         for i, index in enumerate(order.reshape(-1, self._row.batch)):
             losses[i] = self._step(self._X[index], self._y[index])
         return losses
-
-
-def make_model(row: Row) -> nn.Sequential:
-    """Linear layers with the row's activation between them."""
-    model = nn.Sequential()
-    for inputs, outputs in zip(row.layers, row.layers[1:]):
-        if len(model):
-            model.append(_ACTIVATIONS[row.activation]())
-        model.append(nn.Linear(inputs, outputs))
-    return model
 
 
 def _backend(row: Row) -> Any:

@@ -14,25 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.case import Case
+from common.jax_nets import forward, statistics, turned
+from common.nets import Network
 from common.rows import Task, check_order, make_data, make_order, make_weights
 
-_ACTIVATIONS: dict[str, Any] = {
-    "relu": jax.nn.relu,
-    "sigmoid": jax.nn.sigmoid,
-    "tanh": jnp.tanh,
-    "gelu": partial(jax.nn.gelu, approximate=False),
-}
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
-def _loss(params: Any, x: Any, y: Any, activation: str, dtype: Any) -> Any:
-    for i, (W, b) in enumerate(params):
-        if i:
-            x = _ACTIVATIONS[activation](x)
-        x = x.astype(dtype) @ W.astype(dtype) + b.astype(dtype)
-    logits = x.astype(jnp.float32)
-    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)
-    return -jnp.mean(picked)
+def _loss(params: Any, stats: Any, x: Any, y: Any, network: Network, dtype: Any) -> Any:
+    logits, stats = forward(network, params, stats, x, dtype)
+    if y.dtype == jnp.float32:
+        return jnp.mean((logits - y) ** 2), stats
+    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), y.reshape(-1, 1), axis=1)
+    return -jnp.mean(picked), stats
 
 
 def _sgd(params: Any, state: Any, grads: Any, lr: float) -> tuple[Any, Any]:
@@ -51,26 +45,32 @@ def _adam(params: Any, state: Any, grads: Any, lr: float) -> tuple[Any, Any]:
 
 
 class JaxCase(Case):
-    """Data on the device and the initial carry (params, state)."""
+    """Data on the device and the initial carry (params, state, statistics)."""
 
     def __init__(self, task: Task) -> None:
         self._row = task.row
         self.units = task.row.steps
         X, y = make_data(task.row)
-        self._X, self._y = jnp.asarray(X), jnp.asarray(y.astype(np.int32))
+        if task.row.image:
+            X = X.transpose(0, 2, 3, 1)
+        self._X, self._y = (
+            jnp.asarray(X),
+            jnp.asarray(y if task.row.ratings else y.astype(np.int32)),
+        )
         self._order = self._batches(make_order(task.row))
         self._adam = task.optimizer == "adam"
         update = partial(_adam if self._adam else _sgd, lr=task.lr)
         dtype = jnp.bfloat16 if task.row.precision == "bf16" else jnp.float32
-        gradient = jax.value_and_grad(partial(_loss, activation=task.row.activation, dtype=dtype))
+        loss = partial(_loss, network=task.row.network, dtype=dtype)
+        gradient = jax.value_and_grad(loss, has_aux=True)
         if jax.default_backend() == "gpu":
             exact = "tensorfloat32" if task.row.precision == "tf32" else "highest"
             jax.config.update("jax_default_matmul_precision", exact)
 
         def step(carry: Any, X: Any, y: Any, index: Any) -> tuple[Any, Any]:
-            params, state = carry
-            loss, grads = gradient(params, X[index], y[index])
-            return update(params, state, grads), loss
+            params, state, stats = carry
+            (loss, stats), grads = gradient(params, stats, X[index], y[index])
+            return (*update(params, state, grads), stats), loss
 
         self._one_step = step
 
@@ -79,21 +79,24 @@ class JaxCase(Case):
 
     def reset(self) -> None:
         """Fresh buffers: the ones before were donated."""
-        params = jax.tree.map(jnp.array, make_weights(self._row))
+        row = self._row
+        params = jax.tree.map(jnp.array, turned(row.network, row.sample, make_weights(row)))
         state: Any = ()
         if self._adam:
             zeros = jax.tree.map(jnp.zeros_like, params)
             state = (jnp.zeros((), jnp.float32), zeros, jax.tree.map(jnp.copy, zeros))
-        self._carry = jax.block_until_ready((params, state))
+        stats = statistics(row.network, row.sample)
+        self._carry = jax.block_until_ready((params, state, stats))
 
     def run(self) -> NDArray[Any]:
         """All steps of a call; returns every step's loss."""
         return self._run(self._order)
 
     def check(self) -> NDArray[Any]:
-        """The losses of one epoch in the order of the data."""
+        """The losses of one epoch in the order of the data, then the running statistics."""
         self.reset()
-        return self._run(self._batches(check_order(self._row)))
+        losses = self._run(self._batches(check_order(self._row)))
+        return np.concatenate([losses, *(a for pair in self._carry[2] for a in pair)])
 
     def _run(self, order: NDArray[np.int32]) -> NDArray[Any]:
         raise NotImplementedError
@@ -115,6 +118,7 @@ class StepCase(JaxCase):
         carry, losses, i = self._carry, jnp.zeros(len(order)), jnp.zeros((), jnp.int32)
         for index in order:
             carry, losses, i = self._step(carry, losses, i, self._X, self._y, index)
+        self._carry = carry
         return np.asarray(losses)
 
 
@@ -130,8 +134,8 @@ class ScanCase(JaxCase):
         self._epochs = jax.jit(epochs, donate_argnums=(0,))
 
     def _run(self, order: NDArray[np.int32]) -> NDArray[Any]:
-        carry, losses = self._epochs(self._carry, self._X, self._y, order)
-        jax.block_until_ready(carry)
+        self._carry, losses = self._epochs(self._carry, self._X, self._y, order)
+        jax.block_until_ready(self._carry)
         return np.asarray(losses)
 
 

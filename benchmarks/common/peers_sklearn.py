@@ -32,7 +32,7 @@ class _GivenWeights(MLPClassifier):
 
     def _init_coef(self, fan_in: int, fan_out: int, dtype: Any) -> tuple[Any, Any]:
         W, b = next(self.initial)
-        return W.copy(), b.copy()
+        return W.T.copy(), b.copy()
 
 
 class SklearnCase(Case):
@@ -40,6 +40,8 @@ class SklearnCase(Case):
 
     def __init__(self, task: Task) -> None:
         row = task.row
+        if row.net:
+            raise NotSupportedError("MLPClassifier has dense layers only")
         if row.activation not in _ACTIVATIONS:
             raise NotSupportedError(f"MLPClassifier has no {row.activation}")
         if row.layers[-1] == 2:

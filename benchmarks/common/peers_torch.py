@@ -1,5 +1,6 @@
 """PyTorch: `torch-eager` (the optimiser as it comes), `torch-fused` (its fused=True form), and
 `torch-compile`: gather, forward, loss, backward and update as one graph through torch.compile.
+`torch-fused-nhwc` and `torch-compile-nhwc` keep images and kernels with channels last.
 
 On a GPU also `torch-reduce-overhead` and `torch-max-autotune`, the compiled step in these modes,
 and `torch-graph`: the compiled step captured in one CUDA graph, which is replayed.
@@ -17,14 +18,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.case import Case, NotSupportedError
+from common.modules import make_model
 from common.rows import Task, check_order, make_data, make_order, make_weights
 
-_ACTIVATIONS: dict[str, Any] = {
-    "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-}
 _OPTIMIZERS: dict[str, Any] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 # The parent says where; see children.py.
 DEVICE = os.environ.get("GPUBP_BENCH_DEVICE", "cpu")
@@ -33,9 +29,14 @@ _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
 class TorchCase(Case):
-    """Data, model and initial weights."""
+    """Data, model and initial weights.
 
-    def __init__(self, task: Task) -> None:
+    Args:
+        task: what to do.
+        nhwc: whether images and kernels are kept with channels last.
+    """
+
+    def __init__(self, task: Task, nhwc: bool = False) -> None:
         if "OMP_NUM_THREADS" in os.environ:
             torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         torch.set_float32_matmul_precision("high" if task.row.precision == "tf32" else "highest")
@@ -45,13 +46,12 @@ class TorchCase(Case):
         X, y = make_data(task.row)
         self._X, self._y = (torch.from_numpy(a.copy()).to(DEVICE) for a in (X, y))
         self._order = self._batches(make_order(task.row))
-        self._model = nn.Sequential()
-        for inputs, outputs in zip(task.row.layers, task.row.layers[1:]):
-            if len(self._model):
-                self._model.append(_ACTIVATIONS[task.row.activation]())
-            self._model.append(nn.Linear(inputs, outputs))
-        self._model.to(DEVICE)
-        self._loss = nn.CrossEntropyLoss()
+        self._model = make_model(nn, task.row.network, task.row.sample).to(DEVICE)
+        self._loss = nn.MSELoss() if task.row.ratings else nn.CrossEntropyLoss()
+        self._nhwc = nhwc
+        if nhwc:
+            self._X = self._X.permute(0, 2, 3, 1).contiguous()
+            self._model.to(memory_format=torch.channels_last)
 
     def _batches(self, order: NDArray[np.int64]) -> list[torch.Tensor]:
         batches = torch.from_numpy(order.copy()).reshape(-1, self._row.batch)
@@ -61,8 +61,13 @@ class TorchCase(Case):
         """A batch's loss, with products in bfloat16 if the row says so."""
         if self._row.precision == "bf16":
             with torch.autocast(DEVICE, torch.bfloat16):
-                return self._loss(model(self._X[index]), self._y[index])
-        return self._loss(model(self._X[index]), self._y[index])
+                return self._loss(model(self._gather(index)), self._y[index].reshape(-1))
+        return self._loss(model(self._gather(index)), self._y[index].reshape(-1))
+
+    def _gather(self, index: torch.Tensor) -> torch.Tensor:
+        """A batch; of images (N, channels, height, width), in memory with channels last or not."""
+        x = self._X[index]
+        return x.permute(0, 3, 1, 2) if self._nhwc else x
 
     def device_seconds(self) -> float | None:
         """By events on the current stream; None on a CPU."""
@@ -76,20 +81,29 @@ class TorchCase(Case):
         return float(start.elapsed_time(stop)) * 1e-3
 
     def _load_weights(self) -> None:
-        linears = [m for m in self._model if isinstance(m, nn.Linear)]
+        """Initial weights and running statistics, in place."""
+        arrays = [a for arrays in make_weights(self._row) for a in arrays]
         with torch.no_grad():
-            for linear, (W, b) in zip(linears, make_weights(self._row), strict=True):
-                linear.weight.copy_(torch.from_numpy(W.T))
-                linear.bias.copy_(torch.from_numpy(b))
+            for parameter, array in zip(self._model.parameters(), arrays, strict=True):
+                parameter.copy_(torch.from_numpy(array))
+        for module in self._model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+
+    def _running(self) -> dict[str, torch.Tensor]:
+        """Where a step leaves the running statistics."""
+        return dict(self._model.named_buffers())
 
     def run(self) -> NDArray[Any]:
         """All steps of a call; returns every step's loss."""
         return self._run(self._order)
 
     def check(self) -> NDArray[Any]:
-        """The losses of one epoch in the order of the data."""
+        """The losses of one epoch in the order of the data, then the running statistics."""
         self.reset()
-        return self._run(self._batches(check_order(self._row)))
+        losses = self._run(self._batches(check_order(self._row)))
+        running = [b for name, b in self._running().items() if "running" in name]
+        return np.concatenate([losses, *(b.cpu().numpy() for b in running)])
 
     def _run(self, order: list[torch.Tensor]) -> NDArray[Any]:
         return torch.stack([self._step(index) for index in order]).cpu().numpy()
@@ -101,8 +115,8 @@ class TorchCase(Case):
 class EagerCase(TorchCase):
     """The loop of the tutorials, with torch.optim."""
 
-    def __init__(self, task: Task, **options: Any) -> None:
-        super().__init__(task)
+    def __init__(self, task: Task, nhwc: bool = False, **options: Any) -> None:
+        super().__init__(task, nhwc)
         self._options = options
 
     def reset(self) -> None:
@@ -126,12 +140,13 @@ class CompiledCase(TorchCase):
     row where that matters.
     """
 
-    def __init__(self, task: Task, mode: str | None = None) -> None:
-        super().__init__(task)
+    def __init__(self, task: Task, mode: str | None = None, nhwc: bool = False) -> None:
+        super().__init__(task, nhwc)
         self._mode = mode
         torch._dynamo.reset()
         self._compiled = torch.compile(self._functional, fullgraph=True, mode=mode)
         self._parameters = {n: p.detach().clone() for n, p in self._model.named_parameters()}
+        self._buffers = {n: b.clone() for n, b in self._model.named_buffers()}
         self._m = {n: torch.zeros_like(p) for n, p in self._parameters.items()}
         self._v = {n: torch.zeros_like(p) for n, p in self._parameters.items()}
         self._t = torch.zeros((), device=DEVICE)
@@ -141,17 +156,28 @@ class CompiledCase(TorchCase):
         self._load_weights()
         for name, parameter in self._model.named_parameters():
             self._parameters[name].copy_(parameter.detach())
+        for name, buffer in self._model.named_buffers():
+            self._buffers[name].copy_(buffer)
         for state in (self._t, *self._m.values(), *self._v.values()):
             state.zero_()
 
-    def _functional(self, index: torch.Tensor) -> torch.Tensor:
-        def loss_of(parameters: Any) -> torch.Tensor:
-            call = torch.func.functional_call
-            return self._loss_of(lambda x: call(self._model, parameters, (x,)), index)
+    def _running(self) -> dict[str, torch.Tensor]:
+        return self._buffers
 
-        grads, loss = torch.func.grad_and_value(loss_of)(self._parameters)
+    def _functional(self, index: torch.Tensor) -> torch.Tensor:
+        def loss_of(parameters: Any) -> tuple[torch.Tensor, Any]:
+            # A function that is differentiated may not write over tensors of the outside.
+            buffers = {n: b.clone() for n, b in self._buffers.items()}
+            state = {**parameters, **buffers}
+            call = torch.func.functional_call
+            return self._loss_of(lambda x: call(self._model, state, (x,)), index), buffers
+
+        gradient = torch.func.grad_and_value(loss_of, has_aux=True)
+        grads, (loss, buffers) = gradient(self._parameters)
         update = self._adam if self._task.optimizer == "adam" else self._sgd
         update(grads)
+        for name, buffer in buffers.items():
+            self._buffers[name].copy_(buffer)
         return loss
 
     def _sgd(self, grads: dict[str, torch.Tensor]) -> None:
@@ -202,11 +228,20 @@ class GraphCase(CompiledCase):
 
 def build(variant: str, task: Task) -> Case:
     """A variant by its name; see the module's docstring."""
-    if variant == "torch-graph":
+    plain = variant.removesuffix("-nhwc")
+    nhwc = plain != variant
+    if nhwc and not task.row.image:
+        raise NotSupportedError("there are no images")
+    if plain not in ("torch-eager", "torch-fused") and task.row.sequence:
+        # PyTorch 2.13 breaks the graph at these modules, with allow_rnn=True at their gradient.
+        raise NotSupportedError(
+            "torch.compile makes no single graph of a step with nn.LSTM or nn.GRU"
+        )
+    if plain == "torch-graph":
         return GraphCase(task)
-    if variant == "torch-compile" or variant in _MODES:
-        return CompiledCase(task, _MODES.get(variant))
-    return EagerCase(task, **({"fused": True} if variant == "torch-fused" else {}))
+    if plain == "torch-compile" or plain in _MODES:
+        return CompiledCase(task, _MODES.get(plain), nhwc)
+    return EagerCase(task, nhwc, **({"fused": True} if plain == "torch-fused" else {}))
 
 
 def versions() -> dict[str, str]:

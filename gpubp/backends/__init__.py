@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+from typing import TYPE_CHECKING
 
-from gpubp.backends.base import Backend, Feed, Probe
 from gpubp.errors import BackendError, unknown_name
+
+if TYPE_CHECKING:
+    from gpubp.backends.base import Backend, Feed, Probe
 
 # In order of preference: name, module, class, device.
 _REGISTRY = (
@@ -93,6 +96,8 @@ def get_backend(backend: str | Backend | None = None, device: str | None = None)
         UnknownNameError: no such backend or device.
         BackendError: asked for by name but not usable here; the message says why.
     """
+    from gpubp.backends.base import Backend
+
     if isinstance(backend, Backend):
         return backend
     name = default_backend_name(device) if backend in (None, "auto") else str(backend)
@@ -108,6 +113,13 @@ def get_backend(backend: str | Backend | None = None, device: str | None = None)
             raise BackendError(f"backend {name!r} was asked for but cannot be used: {probe.reason}")
         _instances[key] = cls.on_device(key[1])
     return _instances[key]
+
+
+def __getattr__(name: str) -> object:
+    """The contract's classes, imported when they are used: `import gpubp` comes by here."""
+    if name in ("Backend", "Feed", "Probe"):
+        return getattr(importlib.import_module("gpubp.backends.base"), name)
+    raise AttributeError(f"module 'gpubp.backends' has no attribute {name!r}")
 
 
 __all__ = ["Backend", "Feed", "Probe", "backends", "default_backend_name", "get_backend", "names"]

@@ -11,16 +11,17 @@ device, uploads it when the host's was written, and downloads it when it is read
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.device_array import DeviceArray
-from gpubp.compiler.program import Operand, Part, Program
+from gpubp.compiler.parts import Operand, Part
+from gpubp.compiler.program import Program
 from gpubp.core.store import Bank
 from gpubp.errors import BackendError, DataError
 
@@ -59,7 +60,7 @@ class Feed:
     Attributes:
         inputs: one for each program input, C-contiguous and of its dtype. For batched programs the
             first axis is the whole data set, else the arrays are the inputs themselves. They may
-            be `DeviceArray`s from `Backend.adopt`.
+            be `DeviceArray`s from `Backend.import_array`.
         order: int64, indices of rows of the resident arrays; unused if not batched.
         outputs: one list for each program: arrays of shape (steps, *output shape). Row i belongs to
             row i of the schedule. They may be `DeviceArray`s in memory from `Backend.empty`.
@@ -79,8 +80,22 @@ class Feed:
     look: Callable[[int], None] | None = None
 
 
-@dataclass(frozen=True)
-class Roof:
+@dataclass(eq=False)
+class MemberRun:
+    """A run of programs on memory of its own: one member of a population.
+
+    Attributes:
+        banks: what stands in the place of each bank that the programs name: of its dtype and size,
+            64-byte aligned.
+        schedule, feed: as of `Backend.run`.
+    """
+
+    banks: Mapping[Bank, NDArray[Any]]
+    schedule: NDArray[np.int64]
+    feed: Feed
+
+
+class Peak(NamedTuple):
     """The best rates that a backend's kernels reach, which bound the time of each part
     (Williams et al., "Roofline: an insightful visual performance model", 2009).
 
@@ -93,7 +108,7 @@ class Roof:
     bytes: float
 
     def bound(self, flops: float, moved: float) -> float:
-        """Seconds that so much arithmetic on so many bytes takes at the roof."""
+        """Seconds that so much arithmetic on so many bytes takes at the peak."""
         return max(flops / self.flops, moved / self.bytes)
 
 
@@ -124,12 +139,14 @@ class Backend(ABC):
         precision: what float32 matrix products are computed in.
         reads_device_arrays: inputs may be `DeviceArray`s.
         nests: a custom op inside of a run may run other programs.
+        runs_loops: programs may have loops; else they come written out.
     """
 
     name: str
     precision: str = "float32"
     reads_device_arrays: bool = False
     nests: bool = True
+    runs_loops: bool = True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
         return self  # it belongs to no model, and a device has one stream
@@ -181,7 +198,9 @@ class Backend(ABC):
             VerificationError: one does not.
         """
 
-    def adopt(self, value: Any, name: str, floating: np.dtype[Any] | None = None) -> DeviceArray:
+    def import_array(
+        self, value: Any, name: str, floating: np.dtype[Any] | None = None
+    ) -> DeviceArray:
         """An array on a GPU as an input that is read where it is.
 
         Args:
@@ -206,7 +225,7 @@ class Backend(ABC):
         """
         raise BackendError(f"backend {self.name!r} has no device.")
 
-    def native(self, value: Any) -> Any:
+    def to_user_array(self, value: Any) -> Any:
         """An array on the device as one of the kind that `empty` gives, over the same memory; a
         host array is copied there.
 
@@ -223,13 +242,13 @@ class Backend(ABC):
         """
         raise BackendError(f"backend {self.name!r} does not measure its instructions.")
 
-    def roof(self) -> Roof:
+    def peak(self) -> Peak:
         """What bounds the parts that `profile` measures; found once and kept.
 
         Raises:
             BackendError: this backend cannot measure.
         """
-        raise BackendError(f"backend {self.name!r} does not measure its roof.")
+        raise BackendError(f"backend {self.name!r} does not measure its peak.")
 
     def bind(self, loaded: Any, feed: Feed) -> Callable[[Sequence[int]], None]:
         """A function that runs one step of a program on the arrays of `feed`, whose contents may
@@ -242,3 +261,40 @@ class Backend(ABC):
     @abstractmethod
     def run(self, loaded: Sequence[Any], schedule: NDArray[np.int64], feed: Feed) -> None:
         """Run the steps of `schedule`, an int64 array of rows (index into loaded, position)."""
+
+    def run_members(
+        self, loaded: Sequence[Any], members: Sequence[MemberRun], look: Callable[[], None]
+    ) -> None:
+        """Run each member's schedule, in any order; the banks themselves stay as they are.
+
+        By default one member after the other, whose memory is copied into the banks and back.
+
+        Args:
+            loaded: the programs of all schedules.
+            members: their runs.
+            look: called in the calling thread now and then; if it raises, members have ended
+                between two steps, each where its own `Feed.look` was told last.
+        """
+        with ExitStack() as kept:
+            for target in loaded:
+                kept.enter_context(banks_kept(target.program))
+            for member in members:
+                for bank, own in member.banks.items():
+                    bank.data[...] = own
+                try:
+                    self.run(loaded, member.schedule, heard(member.feed, look))
+                finally:
+                    for bank, own in member.banks.items():
+                        own[...] = bank.data
+
+
+def heard(feed: Feed, look: Callable[[], None]) -> Feed:
+    """The same, with one more look between steps."""
+    own = feed.look
+
+    def both(done: int) -> None:
+        if own is not None:
+            own(done)
+        look()
+
+    return replace(feed, look=both)

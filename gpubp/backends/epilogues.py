@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from gpubp.compiler.program import Compute, Operand, Part
+from gpubp.compiler.parts import Compute, Operand, Part
 
 
 @dataclass

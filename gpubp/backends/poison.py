@@ -14,7 +14,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from gpubp.compiler.program import Operand, Part, Program
+from gpubp.compiler.parts import Operand, Part
+from gpubp.compiler.program import Program
 from gpubp.errors import VerificationError
 
 # Two bytes, again and again: NaN in both float types, huge as an integer, neither False nor True.

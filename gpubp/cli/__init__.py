@@ -1,4 +1,4 @@
-"""The command line: `gpubp train`, `predict`, `show`, `bench`, `info`.
+"""The command line: `gpubp train`, `tune`, `predict`, `show`, `bench`, `info`.
 
 Results go to stdout, progress and errors to stderr. Exit codes are in `failures`.
 """
@@ -12,13 +12,14 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from gpubp.cli import config, failures, predict, show, train
+from gpubp.cli import config, failures, joined, predict, show, train, tune
 from gpubp.cli.bench import add_arguments as add_bench
 
 _EPILOG = """\
 examples:
   gpubp train digits                                  hand-written digits that come along
   gpubp train iris.csv --target species --save m.safetensors --plot curve.png
+  gpubp tune iris.csv --target species --members 32   tries learning rates side by side
   gpubp predict m.safetensors new.csv -o predictions.csv
   gpubp show m.safetensors
   gpubp COMMAND --help                                more examples, and all options
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with failures.reported() as outcome:
         options = config.parse(_parser(), arguments)
         outcome.code = options.run(options)
+    joined.leave(outcome.code)
     if outcome.code == failures.CLOSED_PIPE:
         # What waits for a reader who has gone must not be flushed at exit: that would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -52,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gpubp {_version('gpubp')}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for module in (train, predict, show):
+    for module in (train, tune, predict, show):
         made = commands.add_parser(
             module.NAME,
             help=module.HELP,

@@ -19,6 +19,9 @@ BENCHMARKS = {
     "train_step": "training steps beside JAX, PyTorch and scikit-learn",
     "kernels": "matrix products, activations, updates and barriers",
     "startup": "from the start of the process to trained digits",
+    "memory": "peak memory of training a convolutional network",
+    "distributed": "training steps on several ranks, beside torch's DDP and bare all-reduces",
+    "population": "many small models side by side, beside JAX and scikit-learn",
     "gpu": "training steps on a GPU, beside PyTorch and JAX",
 }
 

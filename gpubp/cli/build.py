@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpubp import nn, ops, optim
-from gpubp.cli.dataset import Dataset
+from gpubp.cli.dataset import CNN, Dataset
 from gpubp.errors import DataError, GpubpError, unknown_name
 from gpubp.train import Callback, EarlyStopping, LRMonitor, TerminateOnNaN, Trainer
+
+if TYPE_CHECKING:
+    from gpubp.distributed import Communicator
 
 _ACTIVATIONS = (
     "ReLU", "Sigmoid", "Tanh", "GELU", "LeakyReLU", "PReLU", "ELU", "SELU", "CELU", "SiLU", "Mish",
@@ -20,8 +23,13 @@ _ACTIVATIONS = (
 _LOSSES = {"l1": "L1Loss", "mse": "MSELoss", "huber": "HuberLoss", "smooth-l1": "SmoothL1Loss"}
 
 
-def trainer(options: argparse.Namespace, data: Dataset) -> Trainer:
-    """Everything that `fit` needs beside the data.
+def trainer(
+    options: argparse.Namespace,
+    data: Dataset,
+    communicator: Communicator | None = None,
+    population: dict[str, Any] | None = None,
+) -> Trainer:
+    """Everything that `fit` needs beside the data; `population`: as of `Trainer`.
 
     Raises:
         GpubpError: an unknown name, or a number out of range.
@@ -31,7 +39,8 @@ def trainer(options: argparse.Namespace, data: Dataset) -> Trainer:
     decay = {"weight_decay": options.weight_decay} if options.weight_decay else {}
     made = _optimizer(options.optimizer)(model.parameters(), lr=options.lr, **decay)
     scheduler, every = _schedule(options, data, made)
-    clip = {} if options.max_grad_norm is None else {"max_grad_norm": options.max_grad_norm}
+    asked = {"max_grad_norm": options.max_grad_norm, "communicator": communicator}
+    made_so = {name: value for name, value in asked.items() if value is not None}
     return Trainer(
         model,
         _loss(options, data),
@@ -41,7 +50,8 @@ def trainer(options: argparse.Namespace, data: Dataset) -> Trainer:
         seed=options.seed,
         scheduler=scheduler,
         scheduler_every=every,
-        **clip,
+        population=population,
+        **made_so,
     )
 
 
@@ -50,14 +60,33 @@ def _model(options: argparse.Namespace, data: Dataset) -> nn.Sequential:
     key = options.activation.lower()
     if key not in known:
         raise unknown_name("activation", options.activation, known)
-    layers: list[nn.Module] = []
-    width = data.encoding.width
+    layers, width = _before(options, data, known[key])
     for size in options.hidden:
         layers += [nn.Linear(width, size), known[key]()]
         if options.dropout:
             layers.append(nn.Dropout(options.dropout))
         width = size
     return nn.Sequential(*layers, nn.Linear(width, data.encoding.outputs))
+
+
+def _before(
+    options: argparse.Namespace, data: Dataset, activation: Any
+) -> tuple[list[nn.Module], int]:
+    """What comes before the layers of units, and how many numbers they get."""
+    image, width = data.encoding.image, data.encoding.width
+    if options.model != CNN:
+        return ([nn.Flatten()] if image else []), width
+    layers: list[nn.Module] = []
+    channels, *sizes = image
+    for made in options.channels:
+        layers += [nn.Conv2d(channels, made, 3, padding=1), activation(), nn.MaxPool2d(2)]
+        channels, sizes = made, [size // 2 for size in sizes]
+    if min(sizes) < 1:
+        raise DataError(
+            f"images of {image[1]} x {image[2]} pixels are too small for {len(options.channels)} "
+            "layers that halve them: choose fewer --channels."
+        )
+    return [*layers, nn.Flatten()], channels * math.prod(sizes)
 
 
 def _loss(options: argparse.Namespace, data: Dataset) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.cli import summary
+from gpubp.cli import held_out, summary
 from gpubp.cli.failures import BAD_DATA, WRONG_ARGUMENTS, CommandError
 from gpubp.data import encoding as encodings
 from gpubp.data.digits import load_digits
 from gpubp.data.encoding import Encoding
+from gpubp.data.images import ENDINGS, read_images
 from gpubp.data.npz import read_npz
 from gpubp.data.numerals import COMMA, POINT, like_numbers
 from gpubp.data.scaling import Standardizer
 from gpubp.data.table import Table, read_csv
 
-DIGITS = "digits"
+DIGITS, FOLDER, CNN = "digits", "folder", "cnn"
+DIGITS_IMAGE = (1, 8, 8)
 DECIMALS = {"auto": None, "point": POINT, "comma": COMMA}
 _Arrays = tuple[NDArray[Any], NDArray[Any]]
 
@@ -55,28 +57,65 @@ def load(options: argparse.Namespace) -> Dataset:
         GpubpError: it cannot be used; says why.
     """
     if options.data == DIGITS:
-        return _digits()
-    if kind_of(options.data) == ".npz":
+        _check_unused(options, DIGITS, {**_OF_COLUMNS, **_OF_FILES})
+        return _digits(options.model == CNN)
+    kind = kind_of(options.data)
+    if kind == FOLDER:
+        _check_unused(options, "a folder of images", _OF_COLUMNS)
+        return _of_folder(options)
+    if kind == ".npz":
+        _check_unused(options, "an NPZ file", _OF_COLUMNS)
         return _of_npz(options)
+    if options.model == CNN:
+        raise CommandError(
+            WRONG_ARGUMENTS, f"--model {CNN} is for images: an NPZ file, a folder, or {DIGITS}."
+        )
     return _of_csv(options)
 
 
+# Options that only some data have a use for, and what they are if they were not given.
+_OF_COLUMNS = {"drop": [], "categorical": [], "missing": "error", "decimal": "auto"}
+_OF_FILES = {"target": None, "validation": 0.2}
+
+
+def _check_unused(options: argparse.Namespace, what: str, defaults: Mapping[str, Any]) -> None:
+    """Raise CommandError for an option that would be ignored."""
+    for name, default in defaults.items():
+        if getattr(options, name) != default:
+            only = "files" if name in _OF_FILES else "CSV files"
+            raise CommandError(
+                WRONG_ARGUMENTS,
+                f"--{name} is for {only}, and means nothing for {what}. Leave it out.",
+            )
+
+
 def kind_of(path: str) -> str:
-    """The ending of a data file. Raises CommandError for others than .csv and .npz."""
+    """The ending of a data file, or "folder"; an image counts as a folder of one.
+
+    Raises:
+        CommandError: another ending.
+    """
+    if Path(path).is_dir():
+        return FOLDER
     ending = Path(path).suffix.lower()
     if ending in (".csv", ".tsv", ".txt"):
         return ".csv"
+    if ending in ENDINGS:
+        return FOLDER
     if ending != ".npz":
         raise CommandError(
             WRONG_ARGUMENTS,
-            f"data {path!r}: expected {DIGITS}, or a file that ends in .csv or .npz.",
+            f"data {path!r}: expected {DIGITS}, or a file that ends in .csv or .npz, or a folder "
+            "of images.",
         )
     return ending
 
 
-def _digits() -> Dataset:
+def _digits(images: bool) -> Dataset:
     X, X_test, y, y_test = load_digits(split=True)
-    found = encodings.of_arrays(X, y, "y", "classification")
+    if images:
+        X, X_test = (a.reshape(-1, *DIGITS_IMAGE) for a in (X, X_test))
+    found = encodings.of_arrays(X, y, "y", "classification", images)
     said = [
         summary.of_file(DIGITS, "images", (len(y), len(y_test))),
         summary.of_target(found, np.concatenate([y, y_test])),
@@ -158,15 +197,43 @@ def _of_npz(options: argparse.Namespace) -> Dataset:
     target = options.target or "y"
     arrays = read_npz(options.data, ["X", target])
     X, y = arrays["X"], arrays[target]
-    found = encodings.of_arrays(X, y, target, options.task)
+    found = encodings.of_arrays(X, y, target, options.task, options.model == CNN)
     targets = found.labels(y.tolist()) if found.task == "classification" else y
     return _split(options, found, found.array(X, "X"), targets, "samples")
 
 
-def _check_varies(options: argparse.Namespace, found: Encoding, y: NDArray[Any], unit: str) -> None:
+def _of_folder(options: argparse.Namespace) -> Dataset:
+    if options.target is not None or options.task == "regression":
+        raise CommandError(
+            WRONG_ARGUMENTS,
+            f"{options.data}: the classes of a folder of images are its subfolders; leave out "
+            "--target and --task.",
+        )
+    images = read_images(options.data, options.image_size)
+    if images.labels is None:
+        raise CommandError(
+            BAD_DATA, f"{options.data}: expected one subfolder of images for each class."
+        )
+    y = np.array(images.labels)
+    found = encodings.of_arrays(images.pixels, y, "folder", "classification", images=True)
+    found.resized = options.image_size is not None
+    made = _split(options, found, images.pixels, found.labels(images.labels), "images")
+    if images.others:
+        made.warnings.append(
+            f"{options.data}: {summary.counted(images.others, 'files')} left out that are no PNG "
+            "or JPEG."
+        )
+    return made
+
+
+def _check_varies(
+    options: argparse.Namespace, found: Encoding, y: NDArray[Any], unit: str, table: Table | None
+) -> None:
     """Raise CommandError for a target that is the same everywhere."""
     same = len(found.classes) == 1 if found.task == "classification" else bool((y == y[0]).all())
     if same:
+        if table is not None and (lost := summary.lost_digits(table, found.target)):
+            raise CommandError(BAD_DATA, f"{options.data}: {lost}")
         value = found.classes[0] if found.classes else y[0].tolist()
         raise CommandError(
             BAD_DATA,
@@ -178,7 +245,7 @@ def _check_varies(options: argparse.Namespace, found: Encoding, y: NDArray[Any],
 def _split(
     options: argparse.Namespace,
     found: Encoding,
-    X: NDArray[np.float64],
+    X: NDArray[Any],
     y: NDArray[Any],
     unit: str,
     table: Table | None = None,
@@ -188,7 +255,7 @@ def _split(
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             raise CommandError(BAD_DATA, f"{options.data}: {name} holds {array[at]} at index {at}.")
-    _check_varies(options, found, y, unit)
+    _check_varies(options, found, y, unit, table)
     order = np.random.default_rng(options.seed).permutation(len(X))
     count = math.ceil(options.validation * len(X))
     if count >= len(X):
@@ -207,5 +274,5 @@ def _split(
         summary.of_inputs(found, options.drop),
     ]
     where = [int(i) if table is None else table.lines[i] for i in [*kept, *held]]
-    warnings = summary.of_split(found, (y[kept], y[held]), unit, where)
+    warnings = held_out.of_split(found, (y[kept], y[held]), unit, where)
     return Dataset(parts[0], parts[1] if count else None, found, unit, said, warnings)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.cli import summary
-from gpubp.cli.dataset import DECIMALS, DIGITS, kind_of
+from gpubp.cli.dataset import DECIMALS, DIGITS, DIGITS_IMAGE, FOLDER, kind_of
 from gpubp.cli.failures import BAD_DATA, CommandError
 from gpubp.data.digits import load_digits
-from gpubp.data.encoding import Encoding, check_unit
+from gpubp.data.encoding import Encoding
+from gpubp.data.images import read_images
 from gpubp.data.npz import array_names, read_npz
 from gpubp.data.table import Table, read_csv
+from gpubp.data.units import check_unit
 from gpubp.errors import DataError
 
 _FILL = "Fill them in, or have an empty prediction for such rows (--missing empty)."
@@ -33,6 +36,7 @@ class NewData:
         scored: which of X have a target that the model can be held against.
         targets: of those: class indices, or numbers.
         notes: what was left out of the score, and why; how numbers were read.
+        names: of the rows of the file, where they have some: files of images.
     """
 
     X: NDArray[np.float32]
@@ -41,6 +45,7 @@ class NewData:
     scored: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     targets: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
     notes: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
 
 def load(found: Encoding, options: argparse.Namespace) -> NewData:
@@ -52,8 +57,13 @@ def load(found: Encoding, options: argparse.Namespace) -> NewData:
     path = options.data
     if path == DIGITS:
         _, X, _, y = load_digits(split=True)
+        if found.image:
+            X = X.reshape(-1, *DIGITS_IMAGE)
         return _of_arrays(found, X, y, path, options.missing)
-    if kind_of(path) == ".npz":
+    kind = kind_of(path)
+    if kind == FOLDER:
+        return _of_images(found, path)
+    if kind == ".npz":
         has_target = found.target in array_names(path)
         arrays = read_npz(path, ["X", found.target] if has_target else ["X"])
         return _of_arrays(found, arrays["X"], arrays.get(found.target), path, options.missing)
@@ -62,11 +72,23 @@ def load(found: Encoding, options: argparse.Namespace) -> NewData:
     return _of_table(found, read_csv(path, decimal=DECIMALS[options.decimal]), options.missing)
 
 
+def _of_images(found: Encoding, path: str) -> NewData:
+    if not found.image:
+        raise CommandError(BAD_DATA, f"the model was not trained on images, and {path} is of such.")
+    channels, *size = found.image
+    images = read_images(path, size if found.resized else None, channels)
+    y = None if images.labels is None else np.array(images.labels)
+    data = _of_arrays(found, images.pixels, y, path, "error")
+    root = Path(path) if Path(path).is_dir() else Path(path).parent
+    data.names = [file.relative_to(root).as_posix() for file in images.files]
+    return data
+
+
 def _of_arrays(
     found: Encoding, given: NDArray[Any], y: NDArray[Any] | None, path: str, missing: str
 ) -> NewData:
     X = found.array(given, "X")
-    good = np.isfinite(X).all(axis=1)
+    good = np.isfinite(X).all(axis=tuple(range(1, X.ndim)))
     if not good.all() and (missing == "error" or not good.any()):
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(X))[0])
         raise CommandError(BAD_DATA, f"{path}: X holds {X[at]} at index {at}. {_FILL}")

@@ -19,19 +19,21 @@ HELP = "predict with a saved model"
 EPILOG = """
 Writes CSV, one line a row of the file: the label, or the number in the units of the training
 data. If the file has the target too, how good the predictions are is said on stderr. With
---missing empty, rows with missing values get an empty prediction.
+--missing empty, rows with missing values get an empty prediction. Of images, a folder or a single
+file, the name of each file comes first.
 
 examples:
   gpubp predict m.safetensors new.csv
   gpubp predict m.safetensors new.csv -o predictions.csv --probabilities
   gpubp predict m.safetensors digits
+  gpubp predict photos.safetensors new_photos/
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument("model", help="from `gpubp train --save` or `--resume`")
-    parser.add_argument("data", help="FILE.csv, FILE.npz (array X), or digits")
+    parser.add_argument("data", help="FILE.csv, FILE.npz (array X), images, or digits")
     parser.add_argument("-o", "--output", metavar="FILE", help="default is stdout")
     parser.add_argument(
         "--missing", default="error", choices=("error", "empty"), help="rows with gaps (error)"
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Predict; returns the exit code."""
     from gpubp.cli import newdata, scores, show
-    from gpubp.runtime.program_cache import as_input
+    from gpubp.runtime.arguments import Arguments
     from gpubp.train.evaluation import BATCH, Evaluator
 
     model, encoding = show.open_model(options.model)
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     with of_files():
         data = newdata.load(encoding, options)
     evaluator = Evaluator(model, lambda *_: None, options.backend, options.device)
-    outputs = evaluator.predict(as_input(data.X, "X"), data.X.dtype, BATCH)
+    outputs = evaluator.predict(Arguments.taken((data.X,), ("X",)), data.X.dtype, BATCH)
     _write(options, encoding, outputs, data)
     for note in data.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -73,6 +75,8 @@ def _write(options: argparse.Namespace, encoding: Encoding, outputs: Any, data: 
     from gpubp.atomic import replacing
 
     lines = _with_gaps(_lines(encoding, outputs, options.probabilities), data)
+    if data.names:
+        lines = [[name, *line] for name, line in zip(["file", *data.names], lines, strict=True)]
     if options.output is None:
         _put(sys.stdout, lines)
         return

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpubp.cli.dataset import CNN
 from gpubp.cli.summary import option, warn
 from gpubp.errors import CheckpointError
 from gpubp.train import tensorfile
@@ -23,6 +24,8 @@ def fixed(options: argparse.Namespace) -> dict[str, Any]:
     """The options that a resumed run must have again, as JSON values."""
     found = {name: getattr(options, name) for name in _FIXED}
     found["log"] = options.log is not None
+    if options.model == CNN:
+        found |= {"model": options.model, "channels": options.channels}
     if options.schedule is not None:
         found["epochs"] = options.epochs  # schedules are laid out over them
     return found

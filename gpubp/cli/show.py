@@ -78,7 +78,9 @@ def _encoding(path: str, extra: dict[str, Any]) -> Encoding:
 
 
 def _show_encoding(encoding: Encoding) -> None:
-    print(f"{encoding.task} of {encoding.target!r} from {encoding.width} numbers")
+    sizes = " x ".join(map(str, encoding.image))
+    inputs = f"images of {sizes}" if sizes else f"{encoding.width} numbers"
+    print(f"{encoding.task} of {encoding.target!r} from {inputs}")
     if encoding.classes:
         print(f"  classes: {', '.join(map(str, encoding.classes))}")
     for column in encoding.columns:

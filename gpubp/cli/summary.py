@@ -11,21 +11,24 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.data.encoding import MOST_CLASSES, Column, Encoding
+from gpubp.data.columns import Column
+from gpubp.data.encoding import MOST_CLASSES, Encoding
 from gpubp.data.numerals import COMMA, as_number, is_missing, like_numbers
 from gpubp.data.table import Table
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_SHOWN_CLASSES, _SHOWN_COLUMNS, _SHOWN = 8, 12, 5
+_SHOWN_CLASSES, _SHOWN_COLUMNS, SHOWN = 8, 12, 5
 # Whole numbers are classes up to `encoding.MOST_CLASSES`; from here on that is worth a word.
 MANY_CLASSES = 10
 # Above this share of rows with a name of their own, a column says who, not what.
 _IDENTIFIERS = 0.5
+_DIGITS = 15  # a number of no more is exactly one of float64
 _DATE = re.compile(
     r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[ T].*)?|\d{1,2}:\d{2}(?::\d{2}.*)?|\d{4}-\d{2}"
     r"|\d{1,2}[. -]+[A-Za-z]{3,9}[., -]+\d{2,4}|[A-Za-z]{3,9} \d{1,2},? \d{4}"
@@ -85,6 +88,10 @@ def of_target(found: Encoding, y: NDArray[Any]) -> str:
 def of_inputs(found: Encoding, left_out: Sequence[str]) -> str:
     """The third line: what it is learned from."""
     text = f"from {counted(found.width, 'inputs')}"
+    if found.image:
+        sizes = " x ".join(map(str, found.image))
+        text = f"from images of {sizes} (channels, height, width)"
+        text += "" if found.scale is None else ", standardised by channel"
     if found.columns:
         shown = [_column(column) for column in found.columns[:_SHOWN_COLUMNS]]
         more = len(found.columns) - len(shown)
@@ -113,8 +120,8 @@ def of_writing(table: Table, names: Sequence[str]) -> list[str]:
             parts.append(
                 f"{cell!r} ({place.removeprefix(f'{table.path}, ')}) as {number:.10g}{unit}"
             )
-    more = f"; and {len(parts) - _SHOWN} columns more" if len(parts) > _SHOWN else ""
-    return [f"read {'; '.join(parts[:_SHOWN])}{more}"] if parts else []
+    more = f"; and {len(parts) - SHOWN} columns more" if len(parts) > SHOWN else ""
+    return [f"read {'; '.join(parts[:SHOWN])}{more}"] if parts else []
 
 
 def doubts(table: Table, names: Sequence[str]) -> list[str]:
@@ -159,6 +166,8 @@ def _of_numbers(table: Table, name: str, different: Sequence[str], place: str) -
             f"{place}, row {row}: {code!r} is read as a number; if these are codes, "
             f"{option('categorical', name)} takes them as names."
         ]
+    if lost := lost_digits(table, name):
+        return [lost]
     values = [as_number(cell) for cell in table.column(name)]
     first = values[0] if len(values) > MANY_CLASSES else None
     if first in (0, 1) and values == [float(i) + (first or 0) for i in range(len(values))]:
@@ -167,6 +176,24 @@ def _of_numbers(table: Table, name: str, different: Sequence[str], place: str) -
             f"({option('drop', name)})."
         ]
     return []
+
+
+def lost_digits(table: Table, name: str) -> str:
+    """A warning if different numbers of a column become one in float64, else nothing."""
+    seen: dict[float, str] = {}
+    for cell in dict.fromkeys(table.column(name)):
+        value = as_number(cell) if len(cell) > _DIGITS else None
+        if value is None:
+            continue
+        other = seen.setdefault(value, cell)
+        if Decimal(other) != Decimal(cell):
+            row = table.lines[table.column(name).index(cell)]
+            return (
+                f"column {name!r}, row {row}: {cell} and {other} are read as the same number: "
+                "about 16 digits are kept. Subtract what they have in common, or take them as "
+                f"names ({option('categorical', name)})."
+            )
+    return ""
 
 
 def _of_names(table: Table, name: str, different: Counter[str], place: str) -> list[str]:
@@ -210,7 +237,7 @@ def _mixture(table: Table, name: str, different: Counter[str], place: str) -> li
 
 
 def of_labels(found: Encoding, table: Table, asked: bool) -> list[str]:
-    """Warnings about the target of a classification.
+    """Warnings about the target.
 
     Args:
         found: the encoding.
@@ -218,7 +245,10 @@ def of_labels(found: Encoding, table: Table, asked: bool) -> list[str]:
         asked: whether the user has said that it holds classes.
     """
     place, count = f"target {found.target!r}", len(found.classes)
-    if found.task != "classification" or asked:
+    if found.task == "regression":
+        lost = lost_digits(table, found.target)
+        return [lost] if lost else []
+    if asked:
         return []
     if table.is_numeric(found.target):
         if count <= MANY_CLASSES:
@@ -231,48 +261,6 @@ def of_labels(found: Encoding, table: Table, asked: bool) -> list[str]:
     if count * 2 > len(table):
         return [f"{place} holds {count} classes in {len(table)} rows: hardly any has two rows."]
     return _spellings(different, place)
-
-
-def of_split(
-    found: Encoding, parts: tuple[NDArray[Any], NDArray[Any]], unit: str, where: Sequence[int]
-) -> list[str]:
-    """Warnings about the part held out: too small, or without some of the classes.
-
-    Args:
-        found: the encoding.
-        parts: the targets of the training part and of the part held out.
-        unit: what a sample is called.
-        where: one number a sample, which finds it in the file; training part first.
-    """
-    held = parts[1]
-    if not len(held):
-        return []
-    warnings = []
-    if len(held) < MANY_CLASSES:
-        warnings.append(
-            f"only {counted(len(held), unit)} {'is' if len(held) == 1 else 'are'} held out: the "
-            "score says little. Hold out more (--validation 0.5), or find more data."
-        )
-    if found.task == "classification":
-        counts = [np.bincount(part, minlength=len(found.classes)) for part in parts]
-        y = np.concatenate(parts)
-        for which, what in (
-            (0, "no sample in the training part: nothing is learned of that"),
-            (1, "no sample in the part held out: the score does not see that"),
-        ):
-            absent = np.flatnonzero(counts[which] == 0)
-            shown = [
-                f"{found.classes[c]!r} ({n} in all; row {where[int(np.argmax(y == c))]})"
-                for c in absent[:_SHOWN]
-                if (n := int(counts[0][c] + counts[1][c]))
-            ]
-            if shown:
-                more = f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else ""
-                warnings.append(
-                    f"{found.target!r} has classes with {what}: {', '.join(shown)}{more}. Merge or "
-                    "leave out classes that are so rare, or try another --seed."
-                )
-    return warnings
 
 
 def _dates(names: Sequence[str] | Counter[str]) -> bool:

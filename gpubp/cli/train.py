@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpubp.cli.failures import BAD_DATA, DIVERGED, INTERRUPTED, CommandError, of_files
+from gpubp.cli.failures import (
+    BAD_DATA,
+    DIVERGED,
+    INTERRUPTED,
+    WRONG_ARGUMENTS,
+    CommandError,
+    of_files,
+)
 from gpubp.errors import missing_extra
 
 if TYPE_CHECKING:
@@ -16,16 +23,20 @@ if TYPE_CHECKING:
     from gpubp.train import Trainer
 
 NAME = "train"
-HELP = "train a model on the bundled digits, a CSV file or an NPZ file"
+HELP = "train a model on the bundled digits, a CSV file, an NPZ file or a folder of images"
 EPILOG = """
 A CSV file has a header line. Columns of text become one input a name, numbers are standardised, and
 all of that is kept in the model file. An NPZ file holds arrays X and y (or the one --target names).
+Images are arrays (samples, channels, height, width) with --model cnn, or a folder with a subfolder
+of PNG or JPEG files for each class; their channels are standardised.
 
 examples:
   gpubp train digits --hidden 128,64 --dropout 0.2
   gpubp train iris.csv --target species --save iris.safetensors --plot curve.png
   gpubp train houses.csv --target price --drop id --optimizer sgd --lr 0.05 --schedule cosine
   gpubp train data.npz --epochs 200 --early-stopping 10 --log run.csv
+  gpubp train images.npz --model cnn --channels 16,32
+  gpubp train photos/ --image-size 64,64 --save photos.safetensors
   gpubp train big.csv --target y --save m.safetensors --resume run.ckpt
       keeps the training state in run.ckpt; killed and started again, it goes on from there
   gpubp train iris.csv --config settings.toml
@@ -37,7 +48,14 @@ DECIMALS = ("auto", "point", "comma")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
-    parser.add_argument("data", help="digits, FILE.csv or FILE.npz")
+    parser.add_argument("data", help="digits, FILE.csv, FILE.npz or a folder of images")
+    _add_data(parser)
+    _add_model(parser)
+    _add_training(parser)
+    _add_run(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--target", help="column (CSV) or array (NPZ, default y) to predict")
     data.add_argument("--task", default="auto", help="auto, classification or regression")
@@ -60,14 +78,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="leave inputs as they are",
     )
+    data.add_argument(
+        "--image-size", type=_image_size, metavar="H,W", help="resize the images of a folder"
+    )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
-        "--hidden", default=[128], type=_sizes, metavar="N,N", help="units (128), or none"
+        "--model",
+        choices=("mlp", "cnn"),
+        help="mlp, or cnn for images (folder: cnn, else mlp)",
+    )
+    model.add_argument(
+        "--channels", default=[16, 32], type=_sizes, metavar="N,N", help="of a cnn (16,32)"
+    )
+    model.add_argument(
+        "--hidden", type=_sizes, metavar="N,N", help="units (128; none in a cnn), or none"
     )
     model.add_argument("--activation", default="relu", help="relu, tanh, gelu, ... (relu)")
     model.add_argument("--dropout", default=0.0, type=float, help="after each hidden layer (0)")
-    _add_training(parser)
-    _add_run(parser)
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
@@ -109,14 +139,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train; returns the exit code."""
-    from gpubp.cli import build, dataset, resuming, scores, summary
+    from gpubp.cli import build, dataset, joined, resuming, scores, summary
 
-    _check_numbers(options)
-    _check_outputs(options)
+    communicator = joined.communicator(options)
+    check(options)
     with of_files():
         data = dataset.load(options)
     metrics = scores.metrics(options, data.encoding)
-    trainer = build.trainer(options, data)
+    trainer = build.trainer(options, data, communicator)
     for line in () if options.quiet else data.said:
         print(line, file=sys.stderr)
     for line in data.warnings:
@@ -146,6 +176,25 @@ def run(options: argparse.Namespace) -> int:
         extra=extra,
     )
     return _finish(options, data, trainer, extra)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Complete options, and raise for those that cannot work, before any work."""
+    _complete(options)
+    _check_numbers(options)
+    _check_outputs(options)
+
+
+def _complete(options: argparse.Namespace) -> None:
+    """Options whose defaults depend on others."""
+    from gpubp.cli.dataset import CNN
+
+    if options.model is None:
+        options.model = CNN if Path(options.data).is_dir() else "mlp"
+    if options.hidden is None:
+        options.hidden = [] if options.model == CNN else [128]
+    if options.image_size is not None and not Path(options.data).is_dir():
+        raise CommandError(WRONG_ARGUMENTS, "--image-size is for folders of images.")
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
@@ -186,6 +235,8 @@ def _finish(
     reason = trainer.stop_reason or ""
     if reason.startswith("the loss was"):
         raise CommandError(DIVERGED, f"training diverged: {reason}. Try a lower --lr.")
+    if not trainer.ranks.leads:
+        return INTERRUPTED if reason == "interrupted" else 0
     if options.save:
         save_model(options.save, trainer.model, extra)
     with of_files():
@@ -218,6 +269,14 @@ def _sizes(text: str) -> list[int]:
             "none is for no hidden layer"
         )
     return found
+
+
+def _image_size(text: str) -> list[int]:
+    """`64,48`: height and width; `64`: both."""
+    found = _sizes(text)
+    if len(found) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"{text!r} is no image size: expected 64,48 or 64")
+    return [found[0], found[-1]]
 
 
 def _share(text: str) -> float:

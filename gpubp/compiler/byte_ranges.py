@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -30,10 +29,10 @@ class ByteRanges(Generic[T]):
         self._entries.insert(position, (high, value))
         self._longest = max(self._longest, high - low)
 
-    def overlapping(self, low: int, high: int) -> Iterator[T]:
+    def overlapping(self, low: int, high: int) -> list[T]:
         """The values of all ranges that share a byte with `low` to before `high`."""
+        if high <= low:
+            return []
         first = bisect_left(self._lows, low - self._longest)
-        for position in range(first, bisect_left(self._lows, high) if low < high else first):
-            end, value = self._entries[position]
-            if end > low:
-                yield value
+        stop = bisect_left(self._lows, high, first)
+        return [value for end, value in self._entries[first:stop] if end > low]

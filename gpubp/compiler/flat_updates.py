@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
-from gpubp.compiler.program import Buffer, Operand, Part
+from gpubp.compiler.parts import Buffer, Operand, Part
 from gpubp.compiler.units import Unit, accesses_of
 from gpubp.core.keys import exact
 from gpubp.core.store import ALIGN_BYTES, round_up
@@ -93,11 +92,12 @@ def _flat_part(parts: list[Part]) -> Part:
 
     def widen(operands: tuple[Operand, ...]) -> Operand:
         if _is_scalar(operands[0]):
-            return operands[0]
+            same = operands[0]
+            return same._replace(shape=(size,), strides=(0,), axis=None) if same.shape else same
         also = tuple(o.value for o in operands[1:])
-        return replace(operands[0], shape=(size,), strides=(1,), axis=0, also=also)
+        return operands[0]._replace(shape=(size,), strides=(1,), axis=0, also=also)
 
-    body = [replace(c, shape=(size,)) for c in parts[0].body]
+    body = [c._replace(shape=(size,)) for c in parts[0].body]
     inputs = [widen(o) for o in zip(*[p.inputs for p in parts])]
     columns = zip(*[[o for _, o in p.outputs] for p in parts])
     outputs = [(v, widen(o)) for (v, _), o in zip(parts[0].outputs, columns)]

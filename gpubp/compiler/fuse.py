@@ -5,8 +5,9 @@ an instruction, with the groups that share an instruction listed together.
 
 The rules, in the order they apply:
 
-1. Each op that is not elementwise is the anchor of a group of its own. An op and one gradient that
-   can be made in the same pass over the same inputs (softmax cross-entropy) share one.
+1. Each op that is not elementwise is the anchor of a group of its own. Ops that can be made in the
+   same pass over the same inputs (softmax cross-entropy and its gradient, the three gradients of
+   attention) share one.
 2. *Sink*: an elementwise op joins the group of its consumers if they are all in one elementwise
    group of the same shape. So a value computed from saved activations is recomputed where it is
    used, instead of being stored in the forward pass.
@@ -21,23 +22,21 @@ The rules, in the order they apply:
 
 A merge never closes a cycle: no path may lead from one group through another one back to the first.
 Nor does it make a part that takes more numbers to describe than a CUDA kernel takes parameters.
-Holds in between: every computed node is in exactly one group; a group is a connected or independent
-set of ops over one iteration space, in topological order.
+
+The first four are here; `slot_writes.py` lets readers of a slot run before its writer, and
+`column_sums.py` is the sixth. The groups are kept by `grouping.py`.
 """
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Iterable
+from typing import Any
 
-from gpubp.compiler.group import Group, agree, compute_type
-from gpubp.compiler.sizes import Sizes
-from gpubp.compiler.views import Layout, own
-from gpubp.core import SLOT, Graph, Kind, Node
-from gpubp.core.store import Slot
-from gpubp.ops.logic import COPY
-
-_FUSIBLE = (Kind.ELEMENTWISE, Kind.RANDOM)
+from gpubp.compiler.column_sums import attach_column_sums
+from gpubp.compiler.group import Group, agree
+from gpubp.compiler.grouping import Grouping
+from gpubp.compiler.slot_writes import guard_writes
+from gpubp.compiler.views import Layout
+from gpubp.core import Graph, Kind, Node, OpSpec, dtype_name
 
 
 def fuse(graph: Graph, layouts: dict[int, Layout], enabled: bool = True) -> list[list[Group]]:
@@ -51,359 +50,186 @@ def fuse(graph: Graph, layouts: dict[int, Layout], enabled: bool = True) -> list
     Returns:
         One list of groups for each instruction, not yet ordered.
     """
-    work = _Fusion(graph, layouts)
+    work = Grouping(graph, layouts)
     if enabled:
-        work.join_passes()
-        work.sink()
-        work.merge_prologues()
-        work.merge_epilogues()
-        work.merge_scalars()
-    work.guard_writes()
-    return work.attach_column_sums() if enabled else [[g] for g in work.groups()]
+        _join_passes(work)
+        _sink(work)
+        _merge_prologues(work)
+        _merge_epilogues(work)
+        _merge_scalars(work)
+    guard_writes(work)
+    return attach_column_sums(work) if enabled else [[g] for g in work.groups()]
 
 
-class _Fusion:
-    def __init__(self, graph: Graph, layouts: dict[int, Layout]) -> None:
-        self.graph = graph
-        self.layouts = layouts
-        self.after: dict[int, list[Group]] = {}
-        self.together: dict[int, list[Group]] = {}
-        self.nodes = [n for n in graph.nodes if not n.is_leaf and n.spec.kind is not Kind.VIEW]
-        self.of: dict[int, Group] = {}
-        # Of a group: above the levels of all that must run before it; see _reaches.
-        self.levels: dict[int, int] = {}
-        self.followers: dict[int, list[Group]] = {}  # the other way round than `after`
-        self.users: dict[int, list[Node]] = {n.index: [] for n in self.nodes}
-        self.sources: dict[int, list[Node]] = {}
-        for node in self.nodes:
-            bases = [layouts[i.index].base for i in node.inputs]
-            self.sources[node.index] = [b for b in bases if not b.is_leaf]
-            for base in self.sources[node.index]:
-                self.users[base.index].append(node)
-            group = self.of[node.index] = self._single(node)
-            below = [self.levels[id(self.of[s.index])] for s in self.sources[node.index]]
-            self.levels[id(group)] = 1 + max(below, default=0)
-        self._slot_readers = self._find_slot_readers()
-        self._results = {n.index for n in graph.outputs} | {n.index for _, n in graph.writes}
-        self.sizes = Sizes(layouts, self.users, self.of, self._results)
+def _join_passes(work: Grouping) -> None:
+    """An op with a second result of its inputs, or with its gradients, in one pass over them, where
+    its kernel makes all.
 
-    def _find_slot_readers(self) -> dict[int, list[Node]]:
-        readers: dict[int, list[Node]] = {}
-        for node in self.nodes:
-            for source in node.inputs:
-                base = self.layouts[source.index].base
-                if base.spec is SLOT:
-                    readers.setdefault(id(base.payload), []).append(node)
-        return readers
-
-    def _single(self, node: Node) -> Group:
-        fusible = node.spec.kind in _FUSIBLE
-        compute = compute_type(node) if fusible else node.dtype.name
-        if node.spec.kind is Kind.REDUCE and not fusible:
-            compute = compute_type(node)
-        return Group([node], None if fusible else node, node.shape, compute)
-
-    def groups(self) -> list[Group]:
-        """All groups, by their first node."""
-        return list(dict.fromkeys(self.of[n.index] for n in self.nodes))
-
-    def join_passes(self) -> None:
-        """An op and its gradient in one pass over their inputs, where its kernel makes both.
-
-        The pass makes one gradient: those of further pullbacks are computed on their own.
-        """
-        gradients = [n for n in self.nodes if n.spec.joins is not None]
-        joined = {n.spec.joins for n in gradients}
-        forward = {(n.spec, n.inputs): n for n in self.nodes if n.spec in joined}
-        for node in gradients:
-            key = node.spec.joins, node.inputs[:-1]
-            if key in forward:
-                first, second = self.of[forward[key].index], self.of[node.index]
-                if not self._feeds(first, second):
-                    self._merge(first, second)
-                    del forward[key]
-
-    def sink(self) -> None:
-        for node in reversed(self.nodes):
-            group = self.of[node.index]
-            if not group.elementwise or not self.users[node.index]:
+    The pass makes one of each: those of further pullbacks are computed on their own.
+    """
+    second = [n for n in work.nodes if n.spec.joins is not None]
+    joined = {n.spec.joins for n in second}
+    first = {_pass_key(n.spec, n.inputs, n): n for n in work.nodes if n.spec in joined}
+    made = set()
+    for node in second:
+        for inputs in (node.inputs, node.inputs[:-1]):
+            key = _pass_key(node.spec.joins, inputs, node)
+            if key not in first or (key, node.spec) in made:
                 continue
-            targets = {id(self.of[u.index]): self.of[u.index] for u in self.users[node.index]}
-            if len(targets) != 1:
-                continue
-            target = next(iter(targets.values()))
-            if target.elementwise and self._joinable(node, target):
-                self._merge(target, group)
+            pass_, group = work.of[first[key].index], work.of[node.index]
+            if not work.order.feeds(pass_, group):
+                work.merge(pass_, group)
+                made.add((key, node.spec))
+                break
 
-    def _joinable(self, node: Node, target: Group) -> bool:
-        """All uses of `node` are direct reads, at the same index, in `target`'s arithmetic."""
-        same = node.shape == target.shape and agree(self.of[node.index], target)
-        fits = self.sizes.fit(self.of[node.index], target)
-        return same and fits and self._read_plainly(node, target)
 
-    def _read_plainly(self, node: Node, reader: Group) -> bool:
-        for user in self.users[node.index]:
-            if self.of[user.index] is not reader:
-                continue
-            for i in user.inputs:
-                layout = self.layouts[i.index]
-                if layout.base is node and not (layout.whole and layout.shape == node.shape):
-                    return False
-        return True
+def _pass_key(spec: OpSpec | None, inputs: tuple[Node, ...], node: Node) -> tuple[Any, ...]:
+    """What ops of one pass have in common."""
+    return spec, inputs, tuple(sorted(node.attrs.items()))
 
-    def merge_epilogues(self) -> None:
-        for group in self.groups():
-            if group.elementwise:
-                self._merge_into_producer(group)
-        for group in self.groups():
-            if group.elementwise and group.shape != ():
-                self._merge_into_consumer(group)
 
-    def _merge_into_producer(self, group: Group) -> None:
-        producers = {
-            id(self.of[s.index]): s
-            for node in group.nodes
-            for s in self.sources[node.index]
-            if self.of[s.index] is not group
-        }
-        anchored_first = sorted(
-            producers.values(), key=lambda s: (self.of[s.index].elementwise, -s.index)
-        )
-        for source in anchored_first:
-            producer = self.of[source.index]
-            if self._takes_epilogue(producer, group):
-                self._merge(producer, group)
-                return
+def _sink(work: Grouping) -> None:
+    for node in reversed(work.nodes):
+        group = work.of[node.index]
+        if group.anchor is not None:
+            continue
+        targets = {work.of[u.index] for u in work.users[node.index]}
+        if len(targets) == 1 and _joinable(work, node, group, target := targets.pop()):
+            work.merge(target, group)
 
-    def _merge_into_consumer(self, group: Group) -> None:
-        """Compute a value that needs no matrix product (a dropout mask) where it is first read."""
-        readers = sorted(
-            (u for n in group.nodes for u in self.users[n.index] if self.of[u.index] is not group),
-            key=lambda n: n.index,
-        )
-        for reader in readers[:1]:
-            consumer = self.of[reader.index]
-            needs = self._needs_of_anchor(consumer)
-            follows = not any(u.index in needs for n in group.nodes for u in self.users[n.index])
-            if follows and self._takes_epilogue(group, consumer, consumer.anchor):
-                self._merge(consumer, group)
 
-    def _needs_of_anchor(self, group: Group) -> set[int]:
-        """A group's anchor and the prologue that it is computed from."""
-        found: set[int] = set() if group.anchor is None else {group.anchor.index}
-        for node in reversed(group.nodes):
-            if node.index in found:
-                found.update(s.index for s in self.sources[node.index])
-        return found
+def _joinable(work: Grouping, node: Node, group: Group, target: Group) -> bool:
+    """All uses of `node` are direct reads, at the same index, in `target`'s arithmetic."""
+    return (
+        target.anchor is None
+        and node.shape == target.shape
+        and agree(group, target)
+        and work.sizes.fit(group, target)
+        and work.read_plainly(node, target)
+    )
 
-    def _takes_epilogue(self, producer: Group, group: Group, anchor: Node | None = None) -> bool:
-        """Elementwise ops of `group` may follow `producer` in one part built around `anchor`."""
-        anchor = anchor or producer.anchor
-        if anchor is None and group.shape == ():
+
+def _merge_prologues(work: Grouping) -> None:
+    for node in work.nodes:
+        if not node.spec.accumulates:
+            continue
+        source = work.layouts[node.inputs[0].index]
+        if source.base.index not in work.of or not source.whole:
+            continue
+        group, target = work.of[source.base.index], work.of[node.index]
+        if (
+            group.elementwise
+            and group.shape == node.inputs[0].shape
+            and group.shape != ()
+            and work.users[source.base.index] == [node]
+            and _only_for(work, group, target)
+            and agree(group, target)
+            and work.sizes.fit(group, target)
+            and not work.order.detour(group, target)
+        ):
+            shape = target.shape
+            work.merge(group, target)
+            group.shape = shape
+
+
+def _only_for(work: Grouping, group: Group, target: Group) -> bool:
+    """Nothing but the two groups reads what `group` makes."""
+    for node in group.nodes:
+        if node.index in work.results:
             return False
-        if anchor is not None and anchor.spec.kind not in (Kind.MATMUL, Kind.REDUCE):
-            return False
-        # What follows reads the anchor's value as its kernel makes it: an argmax of floats, which
-        # is made beside floats but is an integer, is followed by nothing.
-        if anchor is not None and anchor.dtype.name != (producer.compute or group.compute):
-            return False
-        return (
-            producer.shape == group.shape
-            and agree(producer, group)
-            and self.sizes.fit(producer, group)
-            and all(self._read_plainly(n, group) for n in producer.nodes if n.shape == group.shape)
-            and not self._detour(producer, group)
-        )
+        for user in work.users[node.index]:
+            if work.of[user.index] not in (group, target):
+                return False
+    return True
 
-    def merge_prologues(self) -> None:
-        for node in self.nodes:
-            if not node.spec.accumulates:
-                continue
-            source = self.layouts[node.inputs[0].index].base
-            if source.is_leaf or not self.layouts[node.inputs[0].index].whole:
-                continue
-            group, target = self.of[source.index], self.of[node.index]
-            alone = all(
-                n.index not in self._results
-                and all(self.of[u.index] in (group, target) for u in self.users[n.index])
-                for n in group.nodes
-            )
-            if (
-                group.elementwise
-                and alone
-                and self.users[source.index] == [node]
-                and group.shape == node.inputs[0].shape
-                and group.shape != ()
-                and agree(group, target)
-                and self.sizes.fit(group, target)
-                and not self._detour(group, target)
-            ):
-                shape = target.shape
-                self._merge(group, target)
-                self.of[node.index].shape = shape
 
-    def merge_scalars(self) -> None:
-        scalars: list[Group] = []
-        for group in self.groups():
-            random = any(n.spec.kind is Kind.RANDOM for n in group.nodes)
-            if not group.elementwise or group.shape != () or random:
-                continue
-            for other in scalars:
-                apart = self._detour(other, group) or self._detour(group, other)
-                if not apart and self.sizes.fit(other, group):
-                    self._merge(other, group)
-                    other.compute = "scalar"
-                    break
-            else:
-                group.compute = "scalar"
-                scalars.append(group)
+def _merge_epilogues(work: Grouping) -> None:
+    for group in work.groups():
+        if group.elementwise:
+            _merge_into_producer(work, group)
+    for group in work.groups():
+        if group.elementwise and group.shape != ():
+            _merge_into_consumer(work, group)
 
-    def guard_writes(self) -> None:
-        """Let every reader of a slot's old value run before its new value is written in place.
 
-        Where that is impossible (the writer feeds a reader, or reads the slot in another order than
-        it writes it), the new value goes to a temporary and is copied into the slot at the end.
-        """
-        for i, (slot, node) in enumerate(self.graph.writes):
-            writer = self.of[node.index]
-            readers = self._slot_readers.get(id(slot), [])
-            before = [self.of[r.index] for r in readers if self.of[r.index] is not writer]
-            own_reads = [r for r in readers if self.of[r.index] is writer]
-            in_place = all(self._in_place(r, slot, node) for r in own_reads)
-            if not in_place or self._reaches(writer, list(before)):
-                writer = self._copy_at_end(i, slot, node)
-                before = [self.of[r.index] for r in readers]
-            self.after.setdefault(id(writer), []).extend(before)
-            for reader in before:
-                self.followers.setdefault(id(reader), []).append(writer)
-            self._lift((writer, self.levels[id(reader)] + 1) for reader in before)
+def _merge_into_producer(work: Grouping, group: Group) -> None:
+    producers: dict[Group, int] = {}  # and the last node of each that is read
+    for node in group.nodes:
+        for source in work.sources[node.index]:
+            producer = work.of[source.index]
+            if producer is not group:
+                producers[producer] = source.index
+    anchored_first = sorted(producers.items(), key=lambda p: (p[0].elementwise, -p[1]))
+    for producer, _ in anchored_first:
+        if _takes_epilogue(work, producer, group):
+            work.merge(producer, group)
+            return
 
-    def _in_place(self, reader: Node, slot: Slot, written: Node) -> bool:
-        """The reader takes element i of the slot only to make element i of what is written."""
-        if reader.spec.kind is not Kind.ELEMENTWISE or reader.shape != written.shape:
-            return False
-        layouts = [self.layouts[s.index] for s in reader.inputs]
-        mine = [x for x in layouts if x.base.spec is SLOT and x.base.payload is slot]
-        return all(x.whole and x.shape == reader.shape for x in mine)
 
-    def _copy_at_end(self, position: int, slot: Slot, node: Node) -> Group:
-        made = self.graph.append(COPY, (node,), {}, node.shape, node.dtype)
-        self.layouts[made.index] = own(made)
-        self.nodes.append(made)
-        self.users[node.index].append(made)
-        self.users[made.index] = []
-        self.sources[made.index] = [node]
-        self.graph.writes[position] = (slot, made)
-        group = self.of[made.index] = self._single(made)
-        self.levels[id(group)] = self.levels[id(self.of[node.index])] + 1
-        return group
+def _merge_into_consumer(work: Grouping, group: Group) -> None:
+    """Compute a value that needs no matrix product (a dropout mask) where it is first read."""
+    readers = [u for n in group.nodes for u in work.users[n.index]]
+    apart = [u for u in readers if work.of[u.index] is not group]
+    if not apart:
+        return
+    consumer = work.of[min(u.index for u in apart)]
+    needs = _needs_of_anchor(work, consumer)
+    if any(u.index in needs for u in readers):
+        return
+    if _takes_epilogue(work, group, consumer, consumer.anchor):
+        work.merge(consumer, group)
 
-    def attach_column_sums(self) -> list[list[Group]]:
-        """Put each bias gradient beside the weight gradient that reads the same cotangent."""
-        hosts: dict[int, list[Group]] = {}
-        for group in self.groups():
-            if group.anchor is not None and group.anchor.spec.kind is Kind.MATMUL:
-                for source in self.sources[group.anchor.index]:
-                    hosts.setdefault(source.index, []).append(group)
-        self.together = {id(g): [g] for g in self.groups()}
-        for group in self.groups():
-            host = self._host_of(group, hosts)
-            if host is not None and not any(
-                self._feeds(group, g) or self._feeds(g, group) for g in self.together[id(host)]
-            ):
-                shared = self.together[id(host)]
-                shared.append(group)
-                self.together[id(group)] = shared
-                level = max(self.levels[id(g)] for g in shared)
-                self._lift((g, level) for g in shared)
-        return [shared for key, shared in self.together.items() if key == id(shared[0])]
 
-    def _host_of(self, group: Group, hosts: dict[int, list[Group]]) -> Group | None:
-        anchor = group.anchor
-        if anchor is None or not anchor.spec.accumulates:
-            return None
-        source = self.layouts[anchor.inputs[0].index].base
-        for host in hosts.get(source.index, []):
-            assert host.anchor is not None
-            if anchor.attrs["axis"] == (0,) and self._sums_over_rows(host.anchor, source):
-                return host
-        return None
+def _needs_of_anchor(work: Grouping, group: Group) -> set[int]:
+    """A group's anchor and the prologue that it is computed from."""
+    if group.anchor is None:
+        return set()
+    found = {group.anchor.index}
+    for node in reversed(group.nodes):
+        if node.index in found:
+            found.update([s.index for s in work.sources[node.index]])
+    return found
 
-    def _sums_over_rows(self, product: Node, source: Node) -> bool:
-        """The product is A^T B, and `source` is all of A or all of B."""
-        if len(source.shape) != 2:
-            return False
-        left, right = (self.layouts[i.index] for i in product.inputs)
-        if left.base is source:
-            return left.shape == source.shape[::-1] and left.strides == (1, source.shape[-1])
-        by_columns = left.strides[-2] <= left.strides[-1]
-        return by_columns and right.base is source and right.whole and right.shape == source.shape
 
-    def _merge(self, kept: Group, gone: Group) -> None:
-        self.sizes.merge(kept, gone)
-        level = max(self.levels[id(g)] for g in (kept, gone))
-        lifted = [n for g in (kept, gone) if self.levels[id(g)] < level for n in g.nodes]
-        for node in gone.nodes:
-            self.of[node.index] = kept
-        kept.nodes = _in_order(kept.nodes, gone.nodes)
-        kept.anchor = kept.anchor or gone.anchor
-        kept.compute = kept.compute or gone.compute
-        self.levels[id(kept)] = level
-        self._lift((g, level + 1) for g in self._behind(kept, lifted))
-
-    def _lift(self, groups: Iterable[tuple[Group, int]]) -> None:
-        """Give groups at least these levels, and all that follow them higher ones."""
-        work = list(groups)
-        while work:
-            group, level = work.pop()
-            if self.levels[id(group)] < level:
-                self.levels[id(group)] = level
-                work.extend((g, level + 1) for g in self._behind(group, group.nodes))
-
-    def _behind(self, group: Group, nodes: list[Node]) -> Iterable[Group]:
-        """Groups that run after some nodes of a group, and what shares their instructions."""
-        readers = (self.of[u.index] for n in nodes for u in self.users[n.index])
-        for follower in (*self.followers.get(id(group), ()), *readers):
-            if follower is not group:
-                yield from self.together.get(id(follower), (follower,))
-
-    def _before(self, group: Group) -> Iterable[Group]:
-        """Groups that must run before `group`, or before one that shares its instruction."""
-        for member in self.together.get(id(group), (group,)):
-            yield from self.after.get(id(member), ())
-            for node in member.nodes:
-                for source in self.sources[node.index]:
-                    if self.of[source.index] is not member:
-                        yield self.of[source.index]
-
-    def _feeds(self, first: Group, second: Group) -> bool:
-        """A path leads from `first` to `second`."""
-        return self._reaches(first, list(self._before(second)))
-
-    def _detour(self, first: Group, second: Group) -> bool:
-        """A path leads from `first` to `second` through another group."""
-        if all(g is second for g in self._behind(first, first.nodes)):
-            return False  # found without walking back from `second`, which may come much later
-        return self._reaches(first, [g for g in self._before(second) if g is not first])
-
-    def _reaches(self, first: Group, frontier: list[Group]) -> bool:
-        """`first` is, or feeds, one of `frontier`."""
-        lowest = self.levels[id(first)]
-        seen: set[int] = set()
-        while frontier:
-            group = frontier.pop()
-            if group is first:
-                return True
-            if id(group) in seen or self.levels[id(group)] <= lowest:
-                continue
-            seen.add(id(group))
-            frontier.extend(self._before(group))
+def _takes_epilogue(
+    work: Grouping, producer: Group, group: Group, anchor: Node | None = None
+) -> bool:
+    """Elementwise ops of `group` may follow `producer` in one part built around `anchor`."""
+    anchor = anchor or producer.anchor
+    if anchor is None and group.shape == ():
         return False
+    if anchor is not None and not _is_followed(anchor):
+        return False
+    # What follows reads the anchor's value as its kernel makes it: an argmax of floats, which
+    # is made beside floats but is an integer, is followed by nothing.
+    if anchor is not None and dtype_name(anchor.dtype) != (producer.compute or group.compute):
+        return False
+    return (
+        producer.shape == group.shape
+        and agree(producer, group)
+        and work.sizes.fit(producer, group)
+        and all(work.read_plainly(n, group) for n in producer.nodes if n.shape == group.shape)
+        and not work.order.detour(producer, group)
+    )
 
 
-def _in_order(a: list[Node], b: list[Node]) -> list[Node]:
-    """The nodes of both lists by their index; made in the longer one."""
-    longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
-    for node in shorter:
-        insort(longer, node, key=lambda n: n.index)
-    return longer
+def _merge_scalars(work: Grouping) -> None:
+    scalars: list[Group] = []
+    for group in work.groups():
+        random = any(n.spec.kind is Kind.RANDOM for n in group.nodes)
+        if not group.elementwise or group.shape != () or random:
+            continue
+        for other in scalars:
+            apart = work.order.detour(other, group) or work.order.detour(group, other)
+            if not apart and work.sizes.fit(other, group):
+                work.merge(other, group)
+                other.compute = "scalar"
+                break
+        else:
+            group.compute = "scalar"
+            scalars.append(group)
+
+
+def _is_followed(anchor: Node) -> bool:
+    """Its kernel can go on with elementwise ops."""
+    return anchor.spec.kind in (Kind.MATMUL, Kind.REDUCE) or anchor.spec.followed

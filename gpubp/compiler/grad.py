@@ -10,17 +10,22 @@ Reverse-mode differentiation after Griewank & Walther, "Evaluating Derivatives" 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpubp import ops
 from gpubp.arguments import checked, shown
+from gpubp.compiler.cotangents import total
+from gpubp.compiler.custom_vjp import follow_rule
+from gpubp.compiler.recomputed import Again
 from gpubp.compiler.trace import evaluate_graph
 from gpubp.core import (
     ALIAS,
     Array,
     Graph,
+    Kind,
     Node,
     active_graph,
     at_once,
@@ -39,51 +44,77 @@ def pullback(graph: Graph, output: Node, cotangent: Node, wrt: Sequence[Node]) -
     """Append the gradient of `output` (times `cotangent`) by each node of `wrt`.
 
     Args:
-        graph: the graph that all nodes belong to.
-        output: the value to differentiate.
-        cotangent: of output's shape and dtype.
+        graph, output, cotangent: what to differentiate; of its shape and dtype.
         wrt: leaves or inner nodes.
 
     Returns:
         One node for each of `wrt`, or None where there is no path to the output.
     """
-    reached = _depends_on(graph, wrt, output)
-    cotangents: dict[int, Array] = {}
-    if output.index in reached:
-        cotangents[output.index] = Array(graph, cotangent)
+    return pullback_of_all(graph, [(output, cotangent)], wrt)
+
+
+def pullback_of_all(
+    graph: Graph, seeds: Sequence[tuple[Node, Node]], wrt: Sequence[Node]
+) -> list[Node | None]:
+    """`pullback` of several values at once: `seeds` are pairs of a value and its cotangent."""
+    last = max([output.index for output, _ in seeds], default=-1)
+    reached = _depends_on(graph, wrt, last)
+    cotangents: dict[int, Any] = {}
     targets = {n.index for n in wrt}
+    given: dict[int, Any] = {}  # cotangents of results that have a user's rule
+    again = Again(graph) if graph.recomputed else None
     with tracing(graph):
-        for node in reversed(graph.nodes[: output.index + 1]):
+        for output, cotangent in seeds:
+            if output.index in reached:
+                _add_to(cotangents, output, Array(graph, cotangent))
+        for node in reversed(graph.nodes[: last + 1]):
             if node.index in reached and node.index in cotangents and not node.is_leaf:
-                g = cotangents[node.index]
+                g = total(cotangents[node.index])
                 if node.index not in targets:
                     del cotangents[node.index]
-                _propagate(graph, node, g, reached, cotangents)
-    found = [cotangents.get(n.index) for n in wrt]
-    return [None if g is None else g.node for g in found]
+                if node.index in graph.rules:
+                    follow_rule(graph, node, g, reached, cotangents, given)
+                    continue
+                made = again(node, g) if again is not None else {}
+                _propagate(graph, node, g, reached, cotangents, made)
+        found = [cotangents.get(n.index) for n in wrt]
+        return [None if g is None else total(g).node for g in found]
 
 
-def _depends_on(graph: Graph, wrt: Sequence[Node], output: Node) -> set[int]:
-    """Indices of the float nodes up to `output` that depend on `wrt`, `wrt` included."""
+def _add_to(cotangents: dict[int, Any], node: Node, part: Array) -> None:
+    cotangents.setdefault(node.index, []).append(part)
+
+
+def _depends_on(graph: Graph, wrt: Sequence[Node], last: int) -> set[int]:
+    """Indices of the float nodes up to `last` that depend on `wrt`, `wrt` included."""
     reached = {n.index for n in wrt if n.dtype.kind == "f"}
     if reached:
-        for node in graph.nodes[min(reached) : output.index + 1]:
-            if node.dtype.kind == "f" and any(i.index in reached for i in node.inputs):
+        for node in graph.nodes[min(reached) : last + 1]:
+            sources = graph.rules[node.index].sources if node.index in graph.rules else node.inputs
+            if node.dtype.kind == "f" and any(i.index in reached for i in sources):
                 reached.add(node.index)
     return reached
 
 
 def _propagate(
-    graph: Graph, node: Node, g: Array, reached: set[int], cotangents: dict[int, Array]
+    graph: Graph,
+    node: Node,
+    g: Any,
+    reached: set[int],
+    cotangents: dict[int, Any],
+    made: dict[int, Node],
 ) -> None:
-    """Add what `node` sends to the cotangents of its inputs."""
+    """Add what `node` sends to the cotangents of its inputs; `made`: nodes to use for others."""
+    if node.spec.kind is Kind.PIECE:  # a loop gets the cotangents of all its pieces together
+        cotangents.setdefault(node.inputs[0].index, []).append((node, g))
+        return
     if node.spec.vjp is None:
         raise GradientError(
             f"{node.spec.name} has no gradient, and the result depends on it. Wrap its input in "
             "gp.ops.stop_gradient if none is wanted."
         )
-    xs = [Array(graph, i) for i in node.inputs]
-    parts = node.spec.vjp(g, Array(graph, node), *xs, **node.attrs)
+    xs = [Array(graph, made.get(i.index, i)) for i in node.inputs]
+    parts = node.spec.vjp(g, Array(graph, made.get(node.index, node)), *xs, **node.attrs)
     for source, part in zip(node.inputs, parts, strict=True):
         if part is None or source.index not in reached:
             continue
@@ -92,8 +123,7 @@ def _propagate(
                 f"the vjp of {node.spec.name} returned {describe(part)} for an input that is "
                 f"{describe(source)}."
             )
-        before = cotangents.get(source.index)
-        cotangents[source.index] = part if before is None else before + part
+        _add_to(cotangents, source, part)
 
 
 def gradients(graph: Graph, loss: Node, wrt: Sequence[Node]) -> list[Node | None]:
@@ -121,18 +151,13 @@ def value_and_grad(
 
     Returns:
         The new function: usable on concrete arrays, inside `gp.compile`, and under `gp.grad`.
+        Arguments by name are handed on, and are not differentiated by.
     """
 
-    def transformed(graph: Graph, args: list[Any]) -> Any:
-        picked = argnums if isinstance(argnums, tuple) else (argnums,)
-        if not all(isinstance(i, int) for i in picked):
-            raise ArgumentError(f"argnums are {argnums!r}, expected whole numbers.")
-        for i in picked:
-            if not -len(args) <= i < len(args):
-                raise GradientError(f"argnums {i} is out of range for {len(args)} arguments.")
-        wrt, structure = tree.flatten([args[i] for i in picked])
+    def transformed(kwargs: dict[str, Any], graph: Graph, args: list[Any]) -> Any:
+        wrt, structure = tree.flatten(picked_arguments(args, argnums))
         wrt_nodes = [differentiable(graph, leaf) for leaf in wrt]
-        out = fn(*args)
+        out = fn(*args, **kwargs)
         value, aux = pair(out) if has_aux else (out, None)
         loss = graph.lift(value) if isinstance(value, Array) else not_traced(value)
         found = gradients(graph, loss, wrt_nodes)
@@ -141,7 +166,21 @@ def value_and_grad(
         result = (value, aux) if has_aux else value
         return result, grads if isinstance(argnums, tuple) else grads[0]
 
-    return _transform(transformed)
+    def both(*args: Any, **kwargs: Any) -> Any:
+        return transform(partial(transformed, kwargs))(*args)
+
+    return standing_for(fn, both)
+
+
+def picked_arguments(args: Sequence[Any], argnums: int | tuple[int, ...]) -> list[Any]:
+    """The arguments to differentiate by. Raises for argnums that are none."""
+    picked = argnums if isinstance(argnums, tuple) else (argnums,)
+    if not all(isinstance(i, int) for i in picked):
+        raise ArgumentError(f"argnums are {argnums!r}, expected whole numbers.")
+    for i in picked:
+        if not -len(args) <= i < len(args):
+            raise GradientError(f"argnums {i} is out of range for {len(args)} arguments.")
+    return [args[i] for i in picked]
 
 
 @checked
@@ -154,14 +193,20 @@ def grad(
     """
     both = value_and_grad(fn, argnums, has_aux)
 
-    def gradient_of(*args: Any) -> Any:
-        value, found = both(*args)
+    def gradient_of(*args: Any, **kwargs: Any) -> Any:
+        value, found = both(*args, **kwargs)
         return (found, value[1]) if has_aux else found
 
-    return gradient_of
+    return standing_for(fn, gradient_of)
 
 
-def _transform(body: Callable[[Graph, list[Any]], Any]) -> Callable[..., Any]:
+def standing_for(fn: Any, made: Callable[..., Any]) -> Callable[..., Any]:
+    """A function made of another one, which says so: a trace follows what that one can reach."""
+    made.__wrapped__ = fn  # type: ignore[attr-defined]
+    return made
+
+
+def transform(body: Callable[[Graph, list[Any]], Any]) -> Callable[..., Any]:
     """Run `body` in the active trace if an argument is traced, else trace and evaluate it."""
 
     def call(*args: Any) -> Any:
@@ -188,7 +233,7 @@ def at_hand(leaf: Any) -> Any:
         return leaf
     if type(leaf) is float:
         return np.asarray(leaf)
-    return at_once.native(leaf) if on_device(leaf) else concrete(leaf)
+    return at_once.to_user_array(leaf) if on_device(leaf) else concrete(leaf)
 
 
 def input_like(graph: Graph, array: Any, weak: bool = False) -> Array:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gpubp.compiler.group import Group
 from gpubp.compiler.lower import Lowered
-from gpubp.compiler.program import Instruction, lines_of
+from gpubp.compiler.parts import Instruction
+from gpubp.compiler.program_text import lines_of
 from gpubp.compiler.views import Layout
 from gpubp.core import Graph
 
-PASSES = ("trace", "views", "fuse", "lower", "row_padding", "schedule", "memory_plan")
+PASSES = ("trace", "axis_order", "views", "fuse", "lower", "row_padding", "schedule", "memory_plan")
 
 # Told the name of a pass that is done, and a function that describes what it has made.
 Watch = Callable[[str, Callable[[], str]], None]

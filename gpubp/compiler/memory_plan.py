@@ -7,11 +7,11 @@ own, and needs no barrier.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from gpubp.compiler.program import Buffer, Instruction, Operand
+from gpubp.compiler.parts import Buffer, Instruction, Operand
 from gpubp.compiler.units import RowKey, row_key
 from gpubp.core.store import ALIGN_BYTES, round_up
 
@@ -52,7 +52,8 @@ class _Arena:
         if life.rows is not None:
             kind = self._numbers.setdefault((life.rows, life.nbytes), len(self._numbers) + 1)
         table = self._table[:, : self._count]
-        beside = table[:, (table[2] <= life.last_phase) & (table[3] >= life.first_phase)]
+        met = (table[2] <= life.last_phase) & (table[3] >= life.first_phase)
+        beside = table.compress(met, axis=1)
         start = _lowest_gap(beside[0], beside[1], life.nbytes)
         if kind and beside.size:
             start = _shared_place(beside, life, kind, start)
@@ -61,7 +62,7 @@ class _Arena:
 
     def _insert(self, life: Life, start: int, kind: int) -> None:
         n = self._count
-        at = int(np.searchsorted(self._table[0, :n], start, side="right"))
+        at = int(self._table[0, :n].searchsorted(start, side="right"))
         self._table[:, at + 1 : n + 1] = self._table[:, at:n]
         phases = (life.first_phase, life.last_phase)
         self._table[:, at] = (start, start + life.nbytes, *phases, life.first, life.last, kind)
@@ -70,22 +71,22 @@ class _Arena:
 
 def _lowest_gap(starts: np.ndarray, ends: np.ndarray, nbytes: int) -> int:
     """The first byte of the lowest gap of this size between ranges ordered by their starts."""
-    if starts.size == 0:
+    if starts.size == 0 or starts[0] >= nbytes:
         return 0
     reached = np.maximum.accumulate(ends)
-    before = np.concatenate(([0], reached[:-1]))
-    gaps = np.flatnonzero(starts - before >= nbytes)
-    return int(before[gaps[0]] if gaps.size else reached[-1])
+    (gaps,) = (starts[1:] - reached[:-1] >= nbytes).nonzero()
+    return int(reached[gaps[0] if gaps.size else -1])
 
 
 def _shared_place(beside: np.ndarray, life: Life, kind: int, below: int) -> int:
     """The lowest place of its kind that is free while `life` is live, else `below`."""
     alike = beside[:, (beside[6] == kind) & (beside[0] < below)]
     taken = alike[0, (alike[4] <= life.last) & (alike[5] >= life.first)]
-    for start in np.setdiff1d(alike[0], taken):
+    free: list[int] = sorted({*alike[0].tolist()} - {*taken.tolist()})
+    for start in free:
         overlap = (beside[0] < start + life.nbytes) & (beside[1] > start)
         if np.count_nonzero(overlap) == np.count_nonzero(alike[0] == start):
-            return int(start)
+            return start
     return below
 
 
@@ -115,17 +116,18 @@ def pack(
 
 def _lives(buffers: list[Buffer], instructions: list[Instruction], phases: list[int]) -> list[Life]:
     lives: dict[int, Life] = {}
-    for i, instruction in enumerate(instructions):
+    temporary = [b.kind == "temp" for b in buffers]
+    for i, (instruction, phase) in enumerate(zip(instructions, phases)):
         for part in instruction.parts:
             for operand, _ in part.operands():
-                if buffers[operand.buffer].kind == "temp":
+                number = operand.buffer
+                if temporary[number]:
                     key = row_key(operand, part)
-                    life = lives.get(operand.buffer)
+                    life = lives.get(number)
                     if life is None:
-                        size = round_up(max(buffers[operand.buffer].nbytes, 1), ALIGN_BYTES)
-                        life = Life(operand.buffer, size, i, i, phases[i], phases[i], key)
-                        lives[operand.buffer] = life
-                    life.last, life.last_phase = i, phases[i]
+                        size = round_up(max(buffers[number].nbytes, 1), ALIGN_BYTES)
+                        life = lives[number] = Life(number, size, i, i, phase, phase, key)
+                    life.last, life.last_phase = i, phase
                     life.rows = life.rows if life.rows == key else None
     return list(lives.values())
 
@@ -137,10 +139,12 @@ def _rewrite(
     number = {old: new for new, old in enumerate(kept)}
 
     def move(operand: Operand) -> Operand:
-        if operand.buffer in number:
-            return replace(operand, buffer=number[operand.buffer])
-        shift = offsets[operand.buffer] // operand.dtype.itemsize
-        return replace(operand, buffer=len(kept), offset=operand.offset + shift)
+        buffer, dtype, offset, shape, strides, value, axis, also = operand
+        if buffer in number:
+            buffer = number[buffer]
+        else:
+            buffer, offset = len(kept), offset + offsets[buffer] // dtype.itemsize
+        return Operand(buffer, dtype, offset, shape, strides, value, axis, also)
 
     for instruction in instructions:
         for part in instruction.parts:

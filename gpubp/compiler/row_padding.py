@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from gpubp.compiler.lower import Lowered
-from gpubp.compiler.program import Buffer, Operand, Part
+from gpubp.compiler.parts import Buffer, Operand, Part
 from gpubp.core.store import ALIGN_BYTES, round_up
 
 LEAST_BYTES = 2 * ALIGN_BYTES  # of a row: shorter ones would leave much memory unused
@@ -86,4 +85,4 @@ def _moved(operand: Operand, rows: Rows) -> Operand:
         return operand
     length, wide = rows[operand.buffer]
     strides = tuple(wide if s == length else s for s in operand.strides)
-    return replace(operand, strides=strides)
+    return operand._replace(strides=strides)

@@ -11,11 +11,10 @@ first.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
 
 from gpubp.compiler.byte_ranges import ByteRanges
 from gpubp.compiler.flat_updates import merge_flat_updates
-from gpubp.compiler.program import Buffer, Instruction, Part
+from gpubp.compiler.parts import Buffer, Instruction, Part
 from gpubp.compiler.units import Access, RowKey, Unit
 from gpubp.errors import VerificationError
 
@@ -62,8 +61,8 @@ class Phase:
     """What the instructions since the last barrier read and write."""
 
     def __init__(self) -> None:
-        self._read: dict[int, ByteRanges[RowKey | None]] = {}
-        self._written: dict[int, ByteRanges[RowKey | None]] = {}
+        self._read: dict[int, ByteRanges[Access]] = {}
+        self._written: dict[int, ByteRanges[Access]] = {}
         self._known: set[tuple[int, int, int, bool, RowKey | None]] = set()
 
     def add(self, unit: Unit) -> None:
@@ -73,22 +72,21 @@ class Phase:
                 self._known.add(access[:5])
                 ranges = self._written if access.write else self._read
                 found = ranges.setdefault(access.buffer, ByteRanges())
-                found.add(access.low, access.high, access.rows)
+                found.add(access.low, access.high, access)
 
     def conflicts(self, unit: Unit) -> bool:
         """A barrier is needed before `unit`."""
-        return any(
-            access.rows is None or access.rows != rows
-            for access in unit.accesses
-            for rows in self._overlapping(access)
-        )
+        return any(map(self._meets_others, unit.accesses))
 
-    def _overlapping(self, access: Access) -> Iterable[RowKey | None]:
-        """The rows of what shares memory with `access`, where one of the two writes."""
-        kinds = (self._written, self._read) if access.write else (self._written,)
-        for ranges in kinds:
-            if access.buffer in ranges:
-                yield from ranges[access.buffer].overlapping(access.low, access.high)
+    def _meets_others(self, access: Access) -> bool:
+        """Another worker touches what shares memory with `access`, and one of the two writes."""
+        buffer, low, high, write = access[:4]
+        for ranges in (self._written, self._read) if write else (self._written,):
+            if buffer in ranges:
+                for other in ranges[buffer].overlapping(low, high):
+                    if not access.keeps_to(other):
+                        return True
+        return False
 
 
 def _schedule(units: list[Unit]) -> tuple[list[Instruction], list[int]]:

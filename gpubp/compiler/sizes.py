@@ -9,7 +9,7 @@ not grow with the groups.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gpubp.compiler.group import Group
 from gpubp.compiler.views import Layout
@@ -19,8 +19,7 @@ MOST_NUMBERS = 440  # of the 512 that there is room for: some are for the sizes 
 _PLACE = 3  # an address, and where to find it if it moves
 
 
-@dataclass(frozen=True)
-class _Interface:
+class _Interface(NamedTuple):
     """The operands of a group.
 
     Attributes:
@@ -56,8 +55,8 @@ class Sizes:
         results: set[int],
     ) -> None:
         self._layouts, self._users, self._of, self._results = layouts, users, of, results
-        self._bounds: dict[int, int] = {}
-        self._exact: dict[int, _Interface] = {}
+        self._bounds: dict[Group, int] = {}
+        self._exact: dict[Group, _Interface] = {}
 
     def fit(self, a: Group, b: Group) -> bool:
         """The two together do not take too many numbers to describe."""
@@ -68,19 +67,20 @@ class Sizes:
     def merge(self, kept: Group, gone: Group) -> None:
         """Both are going to be one; called before `of` and their nodes change."""
         total = self._bound(kept) + self._bound(gone)
-        if total > MOST_NUMBERS or id(kept) in self._exact or id(gone) in self._exact:
-            self._exact[id(kept)] = joined = self._joined(kept, gone)
+        if total > MOST_NUMBERS or kept in self._exact or gone in self._exact:
+            self._exact[kept] = joined = self._joined(kept, gone)
             total = joined.numbers
-        self._bounds[id(kept)] = total
+        self._bounds[kept] = total
 
     def _bound(self, group: Group) -> int:
-        found = self._bounds.get(id(group))
+        found = self._bounds.get(group)
         if found is None:
-            found = sum(
-                n.spec.numbers(n.attrs) + _PLACE + sum(_PLACE + len(i.shape) for i in n.inputs)
-                for n in group.nodes
-            )
-            self._bounds[id(group)] = found
+            found = 0
+            for node in group.nodes:
+                found += node.spec.numbers(node.attrs) + _PLACE * (1 + len(node.inputs))
+                for read in node.inputs:
+                    found += len(read.shape)
+            self._bounds[group] = found
         return found
 
     def _joined(self, a: Group, b: Group) -> _Interface:
@@ -100,7 +100,7 @@ class Sizes:
         return _Interface(reads, leaving, sum(part.attrs for part in parts))
 
     def _interface(self, group: Group) -> _Interface:
-        known = self._exact.get(id(group))
+        known = self._exact.get(group)
         if known is not None:
             return known
         reads: dict[int, int] = {}

@@ -17,9 +17,11 @@ from gpubp.core import (
     Array,
     ConcreteArray,
     Graph,
+    Kind,
     Node,
     NumberType,
     OpSpec,
+    WholeType,
     active_graph,
     at_once,
     evaluate,
@@ -48,6 +50,7 @@ def trace(fn: Callable[..., Any], types: Any) -> tuple[Graph, Any]:
         raise TraceError("compile inside a traced function: compile the outer function instead.")
     graph = Graph()
     leaves, structure = tree.flatten(types)
+    graph.samples = next((t.shape[0] for t in leaves if _is_batch(t)), 0)
     with tracing(graph):
         args = [_input(graph, t) for t in leaves]
         out = fn(*tree.unflatten(structure, args))
@@ -55,6 +58,10 @@ def trace(fn: Callable[..., Any], types: Any) -> tuple[Graph, Any]:
         graph.outputs = [_output(graph, r) for r in results]
     graph.facts.seal(fn)
     return graph, shape
+
+
+def _is_batch(given: Any) -> bool:
+    return bool(given.shape) and not isinstance(given, WholeType)
 
 
 def _input(graph: Graph, given: Any) -> Array:
@@ -141,7 +148,11 @@ def applied(spec: OpSpec, args: Sequence[Any], attrs: dict[str, Any], device: An
         return evaluate(spec, args, attrs)
     if spec is ALIAS:
         return args[0]
+    if spec.kind is Kind.PIECE:
+        return spec.reference(*args, **attrs)
     placed = [at_once.put(a, device) if isinstance(a, np.ndarray) and a.ndim else a for a in args]
+    if spec.kind is Kind.LOOP:  # its rounds are ops at once themselves
+        return spec.reference(*placed, **attrs)
     return at_once.apply(spec, placed, attrs, device)
 
 

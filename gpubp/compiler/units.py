@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gpubp.compiler.program import Operand, Part
+from gpubp.compiler.parts import Operand, Part
 
 RowKey = tuple[int, int, int, int, tuple[tuple[int, int], ...]]
 
 
 class Access(NamedTuple):
-    """One operand's bytes: buffer, first byte, the byte after the last, and how they are used."""
+    """One operand's bytes: buffer, first byte, the byte after the last, and how they are used.
+
+    `length`: bytes from the first one of a row to its last.
+    """
 
     buffer: int
     low: int
@@ -19,6 +22,22 @@ class Access(NamedTuple):
     write: bool
     rows: RowKey | None
     value: int
+    length: int
+
+    def keeps_to(self, other: Access) -> bool:
+        """No worker touches what another one touches for `other`."""
+        mine, theirs = self.rows, other.rows
+        if mine is None or theirs is None:
+            return False
+        if mine == theirs:
+            return True
+        (rows, grain, start, stride, pieces), first = mine, theirs[2]
+        if rows == 0 or (rows, grain, stride, pieces) != (*theirs[:2], *theirs[3:]):
+            return False
+        # Pieces of the same rows, such as some columns of a matrix: they begin and end within what
+        # is as long as the distance from one row to the next.
+        ends = start + self.length, first + other.length
+        return max(ends) - min(start, first) <= stride
 
 
 @dataclass(eq=False)
@@ -50,46 +69,42 @@ def accesses_of(parts: list[Part]) -> list[Access]:
     found = []
     for part in parts:
         for operand, write in part.operands():
-            low, high = extent(operand)
-            key = row_key(operand, part)
-            found.append(Access(operand.buffer, low, high, write, key, operand.value))
+            low, high = operand.extent
+            key, length = rows_of(operand, part)
+            found.append(Access(operand.buffer, low, high, write, key, operand.value, length))
     return found
-
-
-def extent(operand: Operand) -> tuple[int, int]:
-    """First byte of the operand in its buffer, and the one after its last."""
-    low = high = operand.offset
-    for n, stride in zip(operand.shape, operand.strides):
-        if n == 0:
-            return (0, 0)
-        if stride < 0:
-            low += (n - 1) * stride
-        else:
-            high += (n - 1) * stride
-    size = operand.dtype.itemsize
-    return low * size, (high + 1) * size
 
 
 def row_key(operand: Operand, part: Part) -> RowKey | None:
     """Accesses with equal keys touch the same bytes from the same worker only; None: from any."""
+    return rows_of(operand, part)[0]
+
+
+def rows_of(operand: Operand, part: Part) -> tuple[RowKey | None, int]:
+    """The `row_key`, and the bytes from the first one of a row to its last."""
     if part.rows == 0:
-        return (0, 0, 0, 0, ())
-    if operand.axis is None or any(s < 0 for s in operand.strides):
-        return None
+        return (0, 0, 0, 0, ()), 0
+    if operand.axis is None:
+        return None, 0
     size, stride = operand.dtype.itemsize, operand.strides[operand.axis]
-    others = [
-        (n, s)
-        for i, (n, s) in enumerate(zip(operand.shape, operand.strides))
-        if i != operand.axis and n > 1 and s > 0
-    ]
-    wider = [(n, s) for n, s in others if s >= stride]  # a row lies in several pieces
-    if sum((n - 1) * s for n, s in others if s < stride) >= stride:
-        return None
+    length = 1  # of a piece of a row, from its first element to its last
+    wider = []  # a row lies in several pieces
+    for i, (n, s) in enumerate(zip(operand.shape, operand.strides)):
+        if s < 0:
+            return None, 0
+        if i != operand.axis and n > 1 and s > 0:
+            if s < stride:
+                length += (n - 1) * s
+            else:
+                wider.append((n, s))
+    if length > stride:
+        return None, 0
     wider.sort(key=lambda axis: axis[1])
     reach = stride * part.rows
     for n, s in wider:
         if s < reach:
-            return None  # pieces of different rows would meet
+            return None, 0  # pieces of different rows would meet
         reach = n * s
     pieces = tuple((n, s * size) for n, s in wider)
-    return part.rows, part.grain, operand.offset * size, stride * size, pieces
+    key = part.rows, part.grain, operand.offset * size, stride * size, pieces
+    return key, length * size

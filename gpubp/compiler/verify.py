@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpubp.compiler.program import WHOLE, Operand, Part, Program, share_of
+from gpubp.compiler.parts import Operand, Part
+from gpubp.compiler.program import Program
+from gpubp.compiler.shares import WHOLE, share_of
 from gpubp.core import Graph
 from gpubp.errors import VerificationError
 
 WORKERS = 3
+Bytes = slice | np.ndarray
 BOUNDS = [0, WHOLE // 7, WHOLE // 2, WHOLE]  # shares may be as uneven as they like
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise VerificationError(message)
 
 
 def check_graph(graph: Graph) -> None:
     """SSA order, and every node's type equals what its op infers."""
     for position, node in enumerate(graph.nodes):
-        _require(node.index == position, f"node {node!r} is not at its index")
+        if node.index != position:
+            raise VerificationError(f"node {node!r} is not at its index")
         for source in node.inputs:
-            known = source.index < position and graph.nodes[source.index] is source
-            _require(known, f"{node!r} reads a node that does not stand before it")
+            if source.index >= position or graph.nodes[source.index] is not source:
+                raise VerificationError(f"{node!r} reads a node that does not stand before it")
         if not node.is_leaf:
             found = node.spec.infer(*node.inputs, **node.attrs)
-            same = (found.shape, found.dtype) == (node.shape, node.dtype)
-            _require(same, f"{node!r} has another type than its op infers: {found}")
+            if (found.shape, found.dtype) != (node.shape, node.dtype):
+                raise VerificationError(f"{node!r} has another type than its op infers: {found}")
 
 
 def check_program(program: Program) -> None:
@@ -43,35 +42,53 @@ def check_program(program: Program) -> None:
     _check_races(program)
 
 
-def _bytes_of(operand: Operand, rows: tuple[int, int] | None = None) -> np.ndarray:
-    """Every byte position the operand touches, or those of a share of it."""
-    index = np.asarray(operand.offset, dtype=np.int64)
-    for axis, (n, stride) in enumerate(zip(operand.shape, operand.strides)):
-        span = range(n) if rows is None or axis != operand.axis else range(*rows)
-        index = index[..., None] + np.arange(span.start, span.stop, dtype=np.int64) * stride
-    starts = np.unique(index) * operand.dtype.itemsize
-    found: np.ndarray = (starts[:, None] + np.arange(operand.dtype.itemsize)).ravel()
-    return found
+def _bytes_of(operand: Operand, rows: tuple[int, int] | None = None) -> Bytes:
+    """Every byte position the operand touches, or those of a share of it: as a slice where they
+    stand side by side, else one by one, in any order.
+    """
+    item, start, dense = operand.dtype.itemsize, operand.offset, 1
+    walked = []  # (size, stride), but for axes along which nothing moves
+    for axis, (n, stride) in reversed([*enumerate(zip(operand.shape, operand.strides))]):
+        first, stop = (0, n) if rows is None or axis != operand.axis else rows
+        if stop <= first:
+            return slice(0, 0)
+        start += first * stride
+        if stop - first > 1 and stride:
+            walked.append((stop - first, stride))
+            dense = dense * (stop - first) if stride == dense else 0
+    if dense:
+        return slice(start * item, (start + dense) * item)
+    index = np.arange(start * item, (start + 1) * item)
+    for n, stride in walked:
+        index = (np.arange(n)[:, None] * (stride * item) + index).ravel()
+    return index
+
+
+def _ends(touched: Bytes) -> tuple[int, int]:
+    """The first byte, and the one behind the last."""
+    if isinstance(touched, slice):
+        return touched.start, touched.stop
+    return int(touched.min()), int(touched.max()) + 1
 
 
 def _check_bounds(program: Program) -> None:
     for part in program.parts:
         for operand, _ in part.operands():
-            touched = _bytes_of(operand)
+            first, stop = _ends(_bytes_of(operand))
             buffer = program.buffers[operand.buffer]
-            inside = touched.size == 0 or (touched.min() >= 0 and touched.max() < buffer.nbytes)
-            _require(inside, f"{part.name}: an operand leaves buffer {buffer.name}")
+            if first < 0 or stop > buffer.nbytes:
+                raise VerificationError(f"{part.name}: an operand leaves buffer {buffer.name}")
 
 
 def _check_parts(program: Program) -> None:
     for part in program.parts:
         for i, compute in enumerate(part.body):
-            ordered = all(0 <= a < len(part.inputs) + i for a in compute.args)
-            _require(ordered, f"{part.name}: op {i} uses a value that comes later")
+            if not all(0 <= a < len(part.inputs) + i for a in compute.args):
+                raise VerificationError(f"{part.name}: op {i} uses a value that comes later")
         for value, operand in part.outputs:
             compute = part.body[value - len(part.inputs)]
-            same = (compute.shape, compute.dtype) == (operand.shape, operand.dtype)
-            _require(same, f"{part.name}: an output differs in type from its value")
+            if (compute.shape, compute.dtype) != (operand.shape, operand.dtype):
+                raise VerificationError(f"{part.name}: an output differs in type from its value")
 
 
 def _check_values(program: Program) -> None:
@@ -85,12 +102,16 @@ def _check_values(program: Program) -> None:
         for operand in part.inputs:
             expected = {name.get(v, -1) for v in (operand.value, *operand.also)}
             if program.buffers[operand.buffer].kind == "arena":
-                _require(-1 not in expected, f"{part.name} reads a temporary nobody writes")
+                if -1 in expected:
+                    raise VerificationError(f"{part.name} reads a temporary nobody writes")
             elif operand.also:
                 expected.add(-1)  # the padding between merged slots
-            found = np.unique(shadow[operand.buffer][_bytes_of(operand)])
-            survived = set(found.tolist()) <= expected
-            _require(survived, f"{part.name} reads %{operand.value} after it was overwritten")
+            found = shadow[operand.buffer][_bytes_of(operand)]
+            as_named = found == name.get(operand.value, -1)
+            if not as_named.all() and not np.isin(found, list(expected)).all():
+                raise VerificationError(
+                    f"{part.name} reads %{operand.value} after it was overwritten"
+                )
         for _, operand in part.outputs:
             shadow[operand.buffer][_bytes_of(operand)] = operand.value
 
@@ -107,34 +128,39 @@ def _check_races(program: Program) -> None:
 
 
 def _check_phase(program: Program, parts: list[Part]) -> None:
-    writer = {i: np.full(b.nbytes, -1, np.int8) for i, b in enumerate(program.buffers)}
+    """Each byte has one writer at most; who reads it has written it, or nobody has."""
+    written = {operand.buffer for part in parts for _, operand in part.outputs}
+    # A bit for each worker.
+    writers = {i: np.zeros(program.buffers[i].nbytes, np.uint8) for i in written}
     for part in parts:
         for worker in range(WORKERS):
             for _, operand in part.outputs:
-                memory = writer[operand.buffer]
                 touched = _touched(part, operand, worker, True)
-                clash = (memory[touched] != -1) & (memory[touched] != worker)
-                _require(not clash.any(), f"{part.name}: two workers write the same bytes")
-                memory[touched] = worker
+                memory = writers[operand.buffer]
+                if (memory[touched] & ~np.uint8(1 << worker)).any():
+                    raise VerificationError(f"{part.name}: two workers write the same bytes")
+                memory[touched] = 1 << worker
     for part in parts:
+        read = [operand for operand in part.inputs if operand.buffer in written]
         for worker in range(WORKERS):
-            for operand in part.inputs:
-                owner = writer[operand.buffer][_touched(part, operand, worker, False)]
-                clash = (owner != -1) & (owner != worker)
-                _require(
-                    not clash.any(),
-                    f"{part.name} reads %{operand.value} without a barrier after another "
-                    "worker's write",
-                )
+            for operand in read:
+                memory = writers[operand.buffer]
+                touched = _touched(part, operand, worker, False)
+                if (memory[touched] & ~np.uint8(1 << worker)).any():
+                    raise VerificationError(
+                        f"{part.name} reads %{operand.value} without a barrier after another "
+                        "worker's write"
+                    )
 
 
-def _touched(part: Part, operand: Operand, worker: int, write: bool) -> np.ndarray:
+def _touched(part: Part, operand: Operand, worker: int, write: bool) -> Bytes:
     start, stop = share_of(part.rows, worker, BOUNDS, part.grain)
     if start >= stop:
-        return np.zeros(0, np.int64)
+        return slice(0, 0)
     if part.rows == 0:
         return _bytes_of(operand)
     if operand.axis is not None:
         return _bytes_of(operand, (start, stop))
-    _require(not write, f"{part.name}: a shared part writes an operand that is not shared")
+    if write:
+        raise VerificationError(f"{part.name}: a shared part writes an operand that is not shared")
     return _bytes_of(operand)

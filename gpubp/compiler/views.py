@@ -8,17 +8,16 @@ where a kernel needs contiguous memory and a layout cannot give it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from gpubp.core import CONST, SLOT, Graph, Kind, Node, Shape, live_order
+from gpubp.core import CONST, SLOT, Graph, Kind, Node, OpSpec, Shape, live_order
 from gpubp.core.strided import Strided, c_strides, is_contiguous
 from gpubp.errors import VerificationError
 from gpubp.ops.logic import COPY
 from gpubp.ops.shape import BROADCAST_TO, RESHAPE, TRANSPOSE
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """`base`'s values read at `offset + sum(index[i] * strides[i])`."""
 
     base: Node
@@ -34,7 +33,9 @@ class Layout:
     @property
     def whole(self) -> bool:
         """It is exactly the base's own memory."""
-        return self.offset == 0 and self.contiguous and math.prod(self.shape) == self.base.size
+        shape, base = self.shape, self.base.shape
+        full = shape == base or math.prod(shape) == math.prod(base)
+        return full and self.offset == 0 and is_contiguous(shape, self.strides)
 
 
 def own(node: Node) -> Layout:
@@ -69,6 +70,8 @@ def collapse(shape: Shape, *strides: tuple[int, ...]) -> tuple[Shape, list[tuple
 
 def matrix_batch_stride(shape: Shape, strides: tuple[int, ...], batch: Shape) -> int | None:
     """The one stride that walks an operand's axes, broadcast to `batch`; None if none does."""
+    if not batch:
+        return 0
     extra = len(batch) - (len(shape) - 2)
     walked = [s if n != 1 else 0 for n, s in zip(shape[:-2], strides[:-2])]
     dims, (steps,) = collapse(batch, (0,) * extra + tuple(walked))
@@ -83,7 +86,14 @@ def split_axes(shape: Shape, axes: tuple[int, ...]) -> tuple[int, int, int]:
     return math.prod(shape[:first]), math.prod(shape[first:after]), math.prod(shape[after:])
 
 
-_CONTIGUOUS_KINDS = (Kind.ROWWISE, Kind.MOVE, Kind.CUSTOM, Kind.REDUCE)
+_CONTIGUOUS_KINDS = (
+    Kind.ROWWISE,
+    Kind.CONV,
+    Kind.MOVE,
+    Kind.CUSTOM,
+    Kind.REDUCE,
+    Kind.LOOP,
+)
 
 
 def canonicalize(graph: Graph) -> tuple[Graph, dict[int, Layout]]:
@@ -105,6 +115,7 @@ class _Canonical:
         self.layouts: dict[int, Layout] = {}
         self.new: dict[int, Node] = {}
         self.claimed: set[int] = set()
+        self.copies: dict[Any, Node] = {}
         self.order = live_order(graph)
         self.flipped = _only_transposed(graph, self.order)
 
@@ -128,8 +139,7 @@ class _Canonical:
             return self._transposed_product(node, node.inputs[0])
         inputs = [self.new[i.index] for i in node.inputs]
         if node.spec.kind in _CONTIGUOUS_KINDS:
-            scalar_ok = node.spec.scalar_inputs
-            inputs = [self._contiguous(x, i in scalar_ok) for i, x in enumerate(inputs)]
+            inputs = [self._readable(node.spec, i, x) for i, x in enumerate(inputs)]
         if node.spec.kind is Kind.MATMUL:
             inputs = [self._matrices(i, node.shape[:-2]) for i in inputs]
         if node.spec.kind is Kind.REDUCE and not _neighbours(node):
@@ -139,7 +149,7 @@ class _Canonical:
             return self._owned(made)
         layout = view_layout(made, self.layouts[inputs[0].index])
         if layout is None:
-            inputs[0] = self._copy(inputs[0])
+            inputs[0] = self._copy_to_read(inputs[0])
             made = self.graph.append(node.spec, tuple(inputs), node.attrs, node.shape, node.dtype)
             layout = view_layout(made, self.layouts[inputs[0].index])
         assert layout is not None
@@ -172,14 +182,24 @@ class _Canonical:
         return node
 
     def _copy(self, node: Node) -> Node:
+        """A copy of its own."""
         made = self.graph.append(COPY, (node,), {}, node.shape, node.dtype)
         return self._owned(made)
 
-    def _contiguous(self, node: Node, scalar_ok: bool) -> Node:
+    def _copy_to_read(self, node: Node) -> Node:
+        """A copy that all who read such a view share."""
         layout = self.layouts[node.index]
-        if layout.contiguous or (scalar_ok and all(s == 0 for s in layout.strides)):
-            return node
-        return self._copy(node)
+        key = (layout.base.index, *layout[1:])
+        if key not in self.copies:
+            self.copies[key] = self._copy(node)
+        return self.copies[key]
+
+    def _readable(self, spec: OpSpec, position: int, node: Node) -> Node:
+        """An input as the kernel of an op can read it."""
+        layout = self.layouts[node.index]
+        scalar = position in spec.scalar_inputs and all(s == 0 for s in layout.strides)
+        strided = position in spec.strided and (layout.shape[-1] == 1 or layout.strides[-1] == 1)
+        return node if layout.contiguous or scalar or strided else self._copy_to_read(node)
 
     def _matrices(self, node: Node, batch: Shape) -> Node:
         """A matmul operand whose batch axes are walked by one stride."""
@@ -188,7 +208,7 @@ class _Canonical:
             return node
         shape = (*batch, *node.shape[-2:])
         made = self.graph.append(BROADCAST_TO, (node,), {"shape": shape}, shape, node.dtype)
-        return self._copy(self._viewed(made, layout))
+        return self._copy_to_read(self._viewed(made, layout))
 
     def _reduce_in_turn(self, node: Node, source: Node) -> Node:
         """A reduction over axes that are not neighbours, one run of axes after the other."""

@@ -29,9 +29,12 @@ from gpubp.core.spec import (
     OpSpec,
     Shape,
     Typed,
+    WholeType,
     checked_dtype,
     describe,
+    dtype_name,
 )
+from gpubp.core.whole import Whole, whole
 
 __all__ = [
     "ALIAS",
@@ -51,6 +54,8 @@ __all__ = [
     "OpSpec",
     "Shape",
     "Typed",
+    "Whole",
+    "WholeType",
     "active_graph",
     "assume",
     "at_once",
@@ -58,8 +63,10 @@ __all__ = [
     "checked_dtype",
     "concrete",
     "describe",
+    "dtype_name",
     "evaluate",
     "live_order",
     "note",
     "tracing",
+    "whole",
 ]

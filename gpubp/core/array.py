@@ -53,6 +53,12 @@ class Array(Operators):
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TraceError(
+            f"a traced array {describe(self)} cannot be written into: it has no numbers while "
+            "tracing. Use gp.ops.where(condition, a, b) or gp.ops.concat, which make a new one."
+        )
+
     def __repr__(self) -> str:
         return f"Array({describe(self)}, traced)"
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from gpubp.core.array import Array, concrete
 from gpubp.core.graph import Graph
 from gpubp.core.interop import on_device
-from gpubp.core.spec import ArrayType, ConcreteArray, OpSpec
+from gpubp.core.spec import ArrayType, ConcreteArray, Kind, OpSpec
 from gpubp.core.store import Slot
 
 
@@ -60,27 +60,29 @@ def note(name: str, value: Any) -> None:
         graph.notes.setdefault(name, value)
 
 
-def _not_filled_in(*_: Any) -> Any:
-    raise TypeError("gpubp.runtime.eager has not been imported")
-
-
-@dataclass
 class AtOnce:
-    """Ops on arrays in a GPU's memory; filled in by `gpubp.runtime.eager`, which stands above.
+    """Ops on arrays in a GPU's memory; filled in by `gpubp.runtime.eager`, which stands above and
+    is imported when the first of them is asked for.
 
     Attributes:
         apply: (spec, args, attrs, like=None) -> the result on the device.
-        native: an array on the device as one of the library that results come in.
+        to_user_array: an array on the device as one of the library that results come in.
         put: (host array, array on a device) -> the first where the second is.
         assign: (slot, array on the device): the slot takes the value.
         call: (module, args) -> what it returns, as one program.
     """
 
-    apply: Callable[..., Any] = _not_filled_in
-    native: Callable[[Any], Any] = _not_filled_in
-    put: Callable[[Any, Any], Any] = _not_filled_in
-    assign: Callable[[Any, Any], None] = _not_filled_in
-    call: Callable[[Any, Any], Any] = _not_filled_in
+    apply: Callable[..., Any]
+    to_user_array: Callable[[Any], Any]
+    put: Callable[[Any, Any], Any]
+    assign: Callable[[Any, Any], None]
+    call: Callable[[Any, Any], Any]
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in AtOnce.__annotations__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        importlib.import_module("gpubp.runtime.eager")
+        return vars(self)[name]
 
 
 at_once = AtOnce()
@@ -102,11 +104,14 @@ def bind(spec: OpSpec, *args: Any, **attrs: Any) -> Any:
         if graph is None and any(on_device(a) for a in args):
             return at_once.apply(spec, args, attrs)
         return evaluate(spec, [concrete(a) for a in args], attrs)
-    nodes = tuple([graph.lift(a) for a in args])
+    nodes = tuple(
+        [a.node if type(a) is Array and a.graph is graph else graph.lift(a) for a in args]
+    )
     return Array(graph, graph.add(spec, nodes, attrs))
 
 
 def evaluate(spec: OpSpec, arrays: Sequence[ConcreteArray], attrs: dict[str, Any]) -> ConcreteArray:
     """Run the reference on concrete arrays, after the op's own checks."""
     out = spec.infer(*[ArrayType(a.shape, a.dtype) for a in arrays], **attrs)
-    return np.asarray(spec.reference(*arrays, **attrs), dtype=out.dtype)
+    made = spec.reference(*arrays, **attrs)
+    return made if spec.kind is Kind.LOOP else np.asarray(made, dtype=out.dtype)

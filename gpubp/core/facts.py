@@ -6,7 +6,8 @@ each run of the program: everything is as it was, or the function must be traced
 
 Holds in between: gpubp's own objects announce their changes, and as long as nothing was announced,
 nothing of theirs is looked at: the answer costs one comparison. What cannot announce (lists, dicts,
-arrays, plain objects) is watched: it is compared at each call.
+arrays, plain objects) is watched: it is compared at each call. So is what names of the traced code
+stand for, in its closures and among its globals.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.core.announce import Table, clock
+from gpubp.core.bindings import Bindings, look, names_of
 from gpubp.core.keys import SIMPLE, frozen, may_move
-from gpubp.core.reach import holds_data, leads_on, peek, reached
+from gpubp.core.reach import Search, holds_data, leads_on, peek
 
 WATCHED_BYTES = 1 << 16  # of an array; larger ones are copied, and not compared at each call
 MISSING = type("MISSING", (), {"__repr__": lambda self: "nothing"})()
@@ -82,6 +84,7 @@ class Facts:
         self._known: dict[Any, Any] = {}  # what was read or written; keeps its owner, and so its id
         self._announced: list[_Fact] = []
         self._watched: list[_Fact | _Captured] = []
+        self._bindings = Bindings()
         self._roots: list[Any] = []
 
     def hold(self) -> bool:
@@ -91,7 +94,7 @@ class Facts:
             if not all(map(_HOLDS, self._announced)):
                 return False
             self._seen = now
-        return not self._watched or all(map(_HOLDS, self._watched))
+        return self._bindings.hold() and (not self._watched or all(map(_HOLDS, self._watched)))
 
     def assume(self, fact: Callable[[], object]) -> None:
         """Note what a function returns; what it looks at must announce its changes."""
@@ -112,6 +115,9 @@ class Facts:
         if key in self._known or name[:2] == "__":
             return
         self._known[key] = owner
+        if (id(owner), "__class__") not in self._known:
+            self._known[id(owner), "__class__"] = owner
+            self._announced.append(_Fact(partial(type, owner), type(owner), False))
         if table is None:
             table = _table_of(owner, name)
         if table is None:
@@ -162,15 +168,25 @@ class Facts:
             fn: what was traced.
         """
         self._watched = [f for f in self._watched if not isinstance(f, _Captured) or f.alive]
-        for owner, name in reached([fn, *self._owners(), *self._roots]):
+        search = Search([fn, *self._owners(), *self._roots])
+        for owner, name in search.attributes():
             key = id(owner), name
             if key not in self._known:
                 self._known[key] = owner
                 self._watch(owner, name)
+        for function in search.functions:
+            for place, name, value, changed in names_of(function):
+                self._bindings.add(place, name, value)
+                if changed:
+                    continue
+                if isinstance(value, np.ndarray):
+                    self.array(value)
+                elif may_move(value):
+                    self._watched.append(_Fact(partial(look, place, name), value, True))
 
     def _owners(self) -> list[Any]:
-        """Whose code may read what the roots hold."""
-        return list({id(o): o for o in self._known.values()}.values()) if self._roots else []
+        """Whose code may read what names stand for."""
+        return list({id(o): o for o in self._known.values()}.values())
 
 
 def _table_of(owner: Any, name: str) -> dict[str, Any] | None:

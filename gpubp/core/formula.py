@@ -18,8 +18,10 @@ OPERANDS = "abcde"
 # slopes are derivatives. Those from `erf` on are written by hand: they are approximations, or keep
 # digits that a plain formula would lose.
 _PLAIN = ("abs", "exp", "exp_below", "expm1", "log", "log1p", "sqrt", "sin", "cos", "floor")
+_TURNS = ("atan",)
+_RESTS = ("fmod", "floordiv")  # which are of integers, too
 _BY_HAND = ("erf", "tanh", "sigmoid", "silu_slope", "softplus", "gelu", "gelu_slope", "gelu_tanh")
-FUNCTIONS = frozenset((*_PLAIN, "power", *_BY_HAND, "gelu_tanh_slope"))
+FUNCTIONS = frozenset((*_PLAIN, *_TURNS, *_RESTS, "power", *_BY_HAND, "gelu_tanh_slope"))
 
 
 def _no_numbers(_attrs: Mapping[str, Any]) -> tuple[float, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from zlib import crc32
 
@@ -39,7 +41,13 @@ class Graph:
         facts: what was read of Python's state while tracing.
         ratios: by the index of a node that is a mean over a count, (sum, count); the count is None
             where the node is a sum; see `gpubp.runtime.totals`.
+        sums: indices of nodes that are sums over samples: those of parts of a batch add up.
         notes: what a loss says about the model's outputs; see `note`.
+        recomputed: parts of it whose values are made again for gradients; see
+            `gpubp.compiler.checkpoint`.
+        rules: by the index of a node, how its cotangent goes on where a user says so; see
+            `gpubp.compiler.custom_vjp`.
+        samples: of the first input that has an axis of samples; 0 where none has.
     """
 
     def __init__(self) -> None:
@@ -50,8 +58,13 @@ class Graph:
         self.random_streams = 0
         self.facts = Facts()
         self.ratios: dict[int, tuple[Node, Node | None]] = {}
+        self.sums: set[int] = set()
         self.notes: dict[str, Any] = {}
+        self.samples = 0
+        self.recomputed: list[Any] = []
+        self.rules: dict[int, Any] = {}
         self._known: dict[Any, Node] = {}
+        self._leaves: dict[int, Node] = {}  # what slots are at the start
         self._constants: dict[Any, list[tuple[bytes, Node]]] = {}
 
     def add(
@@ -112,20 +125,52 @@ class Graph:
         if node is None:
             dtype = checked_dtype(slot.dtype)
             node = self._known[key] = self.append(SLOT, (), {}, slot.shape, dtype, slot)
+            self._leaves[id(slot)] = node
         return node
+
+    def array(self, slot: Slot) -> Array:
+        """The value of `slot` here: at the start of a step, or what it was assigned since."""
+        return Array(self, self.slot(slot))
+
+    def leaf(self, slot: Slot) -> Node:
+        """The value that `slot` has at the start, whatever it was assigned since."""
+        first = self._leaves.get(id(slot))
+        return self.slot(slot) if first is None else first
 
     def assign(self, slot: Slot, node: Node) -> None:
         """`slot` takes the node's value at the end; what is read from now on is that value."""
         self.writes = [(s, n) for s, n in self.writes if s is not slot] + [(slot, node)]
         self._known[(SLOT, id(slot))] = node
 
+    @contextmanager
+    def in_place(self, values: Sequence[tuple[Slot, Node]]) -> Iterator[None]:
+        """Slots are these nodes for a while; what they are assigned in it is forgotten after."""
+        keys = [(SLOT, id(slot)) for slot, _ in values]
+        before = {key: self._known.get(key) for key in keys}
+        ours = {id(slot) for slot, _ in values}
+        written = [(s, n) for s, n in self.writes if id(s) in ours]
+        self._known.update(zip(keys, [node for _, node in values]))
+        try:
+            yield
+        finally:
+            self.writes = [(s, n) for s, n in self.writes if id(s) not in ours] + written
+            for key, node in before.items():
+                self._known.pop(key)
+                if node is not None:
+                    self._known[key] = node
+
     def still_valid(self) -> bool:
         """Everything that was read while tracing is as it was."""
         return self.facts.hold()
 
     def calls_python(self) -> bool:
-        """There is an op of the user's in it."""
-        return any(n.spec.kind is Kind.CUSTOM for n in self.nodes)
+        """There is an op of the user's in it, or in the body of a loop."""
+        kinds = (Kind.CUSTOM, Kind.LOOP)
+        return any(
+            n.spec.kind is Kind.CUSTOM or n.attrs["loop"].body.calls_python()
+            for n in self.nodes
+            if n.spec.kind in kinds
+        )
 
     def slots(self) -> list[Slot]:
         """Every slot read so far, in order of first use."""

@@ -42,6 +42,8 @@ def exact(value: Any) -> Any:
         value: hashable.
     """
     kind = type(value)
+    if kind is int or kind is str or kind is bool:
+        return kind, value
     if kind is tuple:
         return (kind, *map(exact, value))
     if isinstance(value, float):

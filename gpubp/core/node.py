@@ -34,6 +34,11 @@ class Node:
         return math.prod(self.shape)
 
     @property
+    def bytes_moved(self) -> int:
+        """Bytes of what it reads and writes, if it is computed by a kernel of its own."""
+        return sum(n.size * n.dtype.itemsize for n in (self, *self.inputs))
+
+    @property
     def is_leaf(self) -> bool:
         return self.spec.kind is Kind.LEAF
 

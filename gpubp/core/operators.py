@@ -60,6 +60,18 @@ class Operators:
     def __abs__(self) -> Any:
         return self.functions["abs"](self)
 
+    def __mod__(self, other: Any) -> Any:
+        return self.functions["remainder"](self, other)
+
+    def __rmod__(self, other: Any) -> Any:
+        return self.functions["remainder"](other, self)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return self.functions["floor_divide"](self, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return self.functions["floor_divide"](other, self)
+
     def __gt__(self, other: Any) -> Any:
         return self.functions["greater"](self, other)
 

@@ -20,6 +20,8 @@ from types import (
 )
 from typing import Any
 
+from gpubp.core.bindings import use_of
+
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
 _NOTHING = object()
 # Their objects change in ways of their own (caches, counters) when they are only read.
@@ -29,6 +31,7 @@ _LIBRARIES = frozenset(
 _CONTAINERS = (list, tuple, dict)
 _MOST = 100  # items of a container that are followed
 _CODE = (FunctionType, MethodType, partial, staticmethod, classmethod, property)
+_NO_DATA = (*_CODE, MemberDescriptorType)
 
 
 def is_plain(value: Any) -> bool:
@@ -64,6 +67,9 @@ def _of_library(module: Any) -> bool:
 
 def peek(owner: Any, name: str, default: Any = None) -> Any:
     """An attribute as it stands in the object or its class; no code of its class runs."""
+    if isinstance(owner, type):
+        found = _of_class(owner, name)
+        return default if found is _NOTHING else found
     own = getattr(owner, "__dict__", {})
     if name in own:
         return own[name]
@@ -83,43 +89,36 @@ def _of_class(kind: type, name: str) -> Any:
     return _NOTHING
 
 
-def reached(start: Sequence[Any]) -> Iterator[tuple[Any, str]]:
-    """The attributes to watch.
-
-    Args:
-        start: the traced function, and objects that it is known to read.
-
-    Yields:
-        (object, name) for attributes of plain objects that hold data.
-    """
-    search = _Search()
-    for value in start:
-        search.visit(value)
-    search.finish()
-    for owner in search.objects:
-        if is_plain(owner):
-            for name in sorted(search.names):
-                value = peek(owner, name, _NOTHING)
-                if value is not _NOTHING and not isinstance(value, _CODE):
-                    yield owner, name
-
-
-class _Search:
-    """Follows names.
+class Search:
+    """Follows names, from the traced function and objects that it is known to read.
 
     Attributes:
         names: all names that the code mentions.
-        objects: plain objects, and those that announce but have methods of the user's.
+        objects: plain objects, those that announce but have methods of the user's, and classes.
+        functions: of the user's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: Sequence[Any]) -> None:
         self.names: set[str] = set()
         self.objects: list[Any] = []
+        self.functions: list[FunctionType] = []
         self._seen: dict[int, Any] = {}
+        for value in start:
+            self.visit(value)
+        self._finish()
+
+    def attributes(self) -> Iterator[tuple[Any, str]]:
+        """(object, name) for attributes of plain objects and of classes that hold data."""
+        for owner in self.objects:
+            if _is_open(owner):
+                for name in sorted(self.names):
+                    value = peek(owner, name, _NOTHING)
+                    if value is not _NOTHING and not isinstance(value, _NO_DATA):
+                        yield owner, name
 
     def visit(self, value: Any) -> None:
         """Follow a value, if it is code or an object with attributes of its own."""
-        if not leads_on(value) and (not announces(value) or _of_library(type(value).__module__)):
+        if not leads_on(value) and not _is_users(value):
             return
         if id(value) in self._seen:
             return
@@ -131,25 +130,27 @@ class _Search:
                 self.visit(inner)
         else:
             self.objects.append(value)
+            kind = value if isinstance(value, type) else type(value)
             for name in ("__call__", "forward"):
-                self.visit(_of_class(type(value), name))
+                self.visit(_of_class(kind, name))
 
     def _function(self, function: FunctionType) -> None:
         if _of_library(function.__module__):
+            self.visit(getattr(function, "__wrapped__", None))  # of a function of the user's
             return
-        mentioned = _names(function.__code__)
-        self.names |= mentioned
+        self.functions.append(function)
+        self.names |= _names(function.__code__)
         for cell in function.__closure__ or ():
             try:
                 self.visit(cell.cell_contents)
             except ValueError:
                 continue  # not filled in yet
-        for name in mentioned:
+        for name in use_of(function.__code__).loaded:
             self.visit(function.__globals__.get(name))
         for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self.visit(value)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Follow the attributes that are mentioned, until there is nothing new."""
         done: set[tuple[int, str]] = set()
         while True:
@@ -158,10 +159,22 @@ class _Search:
                 return
             for owner, name in new:
                 done.add((id(owner), name))
-                if is_plain(owner):
+                if _is_open(owner):
                     self.visit(peek(owner, name))
                 else:
                     self.visit(_of_class(type(owner), name))
+
+
+def _is_users(value: Any) -> bool:
+    """A class of the user's, or an object of one that announces changes."""
+    if isinstance(value, type):
+        return bool(value.__flags__ & _HEAP_TYPE) and not _of_library(value.__module__)
+    return announces(value) and not _of_library(type(value).__module__)
+
+
+def _is_open(owner: Any) -> bool:
+    """Its attributes change without an announcement."""
+    return isinstance(owner, type) or is_plain(owner)
 
 
 def _parts(value: Any) -> Sequence[Any]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ from gpubp.errors import DTypeError
 DTYPES: tuple[np.dtype[Any], ...] = tuple(
     np.dtype(name) for name in ("bool", "int32", "int64", "float32", "float64")
 )
+_SUPPORTED = frozenset(DTYPES)
 Shape: TypeAlias = tuple[int, ...]
 ConcreteArray: TypeAlias = NDArray[Any]
 
@@ -34,6 +36,14 @@ class NumberType(NamedTuple):
     shape: Shape = ()
     dtype: np.dtype[Any] = np.dtype(np.float64)
     weak: bool = True
+
+
+class WholeType(NamedTuple):
+    """The type of an argument that has no axis of samples: each step reads all of it."""
+
+    shape: Shape
+    dtype: np.dtype[Any]
+    whole: bool = True
 
 
 class Typed(Protocol):
@@ -54,9 +64,12 @@ class Kind(Enum):
     REDUCE = "reduce"  # over the axes in attrs["axis"], kept as 1 if attrs["keepdims"]
     MATMUL = "matmul"  # (..., M, K) @ (..., K, N)
     ROWWISE = "rowwise"  # independent along the first axis
+    CONV = "conv"  # products whose rows are windows of images, (N, *sizes, C)
     MOVE = "move"  # indexed data movement: concat, gather, scatter
     RANDOM = "random"  # element-wise from a generator's state: input 0 is (seed, counter) int64[2]
     CUSTOM = "custom"  # the user's own: a black box run by one worker
+    LOOP = "loop"  # a body that runs again and again; its value is none, but the PIECEs of it are
+    PIECE = "piece"  # one result of a LOOP, which is its input; computed by the loop itself
 
 
 class Indices(NamedTuple):
@@ -94,12 +107,21 @@ class OpSpec:
         indices: its input of class labels or indices that a run checks before any work.
         row_inputs: (number of inputs, **attrs) -> positions of the inputs of which a worker that
             makes some rows of the result reads the same rows only; None: one worker makes it all.
-            Of ops of the kinds ROWWISE (default: all inputs) and MOVE (default: None).
+            Of ops of the kinds ROWWISE (default: all inputs), CONV and MOVE (default: None).
         scalar_inputs: inputs that its kernel also reads where one number stands for all.
-        joins: an op in whose pass over its inputs this one can be computed too: its gradient, which
-            takes the same inputs and then the cotangent.
+        strided: inputs that its kernel reads wherever their rows are, of ops whose kernels want
+            contiguous memory otherwise: only the last axis must be contiguous.
+        joins: an op in whose pass over its inputs this one can be computed too: a second result of
+            the same inputs, or its gradient, which takes the same inputs and then the cotangent.
         accumulates: of a reduction: a sum, inside of which its input can be computed, and which can
             run over the columns of a matrix beside a product that walks them.
+        followed: its kernel can go on with elementwise ops over its result, as products do.
+        turned: of an op that moves or views data, where it can be done in another order of axes:
+            (order, **attrs) -> the attributes with which op(x) is made of arrays whose axis
+            order[i] is axis i of x, or None. Elementwise ops and reductions need none.
+        batched: (spec, samples, given, inputs, attrs) -> the op once a sample: `inputs` have an
+            axis of samples in front where `given` says so. The result with that axis, or the
+            attributes with which the op itself makes it. None: what its kind does.
         settles: its result has a dtype of its own even where its inputs are weak.
     """
 
@@ -116,15 +138,20 @@ class OpSpec:
     indices: Indices | None = None
     row_inputs: Callable[..., Sequence[int] | None] | None = None
     scalar_inputs: tuple[int, ...] = ()
+    strided: tuple[int, ...] = ()
     joins: OpSpec | None = None
     accumulates: bool = False
+    followed: bool = False
+    turned: Callable[..., dict[str, Any] | None] | None = None
     settles: bool = False
+    batched: Callable[..., Any] | None = None
 
     def arithmetic(self, out: Typed, *inputs: Typed, **attrs: Any) -> float:
         """Floating-point operations that make a result of type `out`."""
-        if callable(self.flops):
-            return self.flops(out, *inputs, **attrs)
-        return self.flops * max(math.prod(t.shape) for t in (out, *inputs))
+        flops = self.flops
+        if callable(flops):
+            return flops(out, *inputs, **attrs)
+        return flops and flops * max([math.prod(t.shape) for t in (out, *inputs)])
 
     def formulas(self) -> dict[str, Formula]:
         """Its formulas by their names in the tables of backends."""
@@ -140,8 +167,10 @@ class OpSpec:
 
     def numbers(self, attrs: Mapping[str, Any]) -> int:
         """How many numbers a kernel may be told of its static attributes."""
-        formula = self.formulas().get(self.formula_name(attrs)) if self.formula else None
-        return max(len(attrs), formula.numbers if formula else 0)
+        formula = self.formula
+        if isinstance(formula, Variants):
+            formula = formula.formulas.get(attrs[formula.attribute])
+        return len(attrs) if formula is None else max(len(attrs), formula.numbers)
 
     def __repr__(self) -> str:
         return f"OpSpec({self.name})"
@@ -172,7 +201,14 @@ ALIAS = OpSpec(
     lambda g, y, x, tag: (g,),
     flops=0.0,
     view=lambda source, shape, tag: source,
+    turned=lambda order, **attrs: attrs,
 )
+
+
+@cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """`float32`: NumPy makes its name anew each time it is asked."""
+    return dtype.name
 
 
 def describe(value: Typed) -> str:
@@ -182,9 +218,11 @@ def describe(value: Typed) -> str:
 
 def checked_dtype(dtype: Any) -> np.dtype[Any]:
     """The NumPy dtype, if gpubp has it."""
+    if isinstance(dtype, np.dtype) and dtype in _SUPPORTED:
+        return dtype
     try:
         found: np.dtype[Any] = np.dtype(dtype)
-    except TypeError as err:
+    except (TypeError, ValueError) as err:
         raise DTypeError(f"{dtype!r} is not a dtype.") from err
     if found not in DTYPES:
         names = ", ".join(map(str, DTYPES))

@@ -11,7 +11,8 @@ or pickle of a slot is a new slot with a value of its own, in no bank yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import ctypes
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -21,13 +22,18 @@ from gpubp.core.interop import host_array
 from gpubp.errors import DTypeError, ShapeError
 
 ALIGN_BYTES = 64
+_first_byte: Callable[[Any], Any] = ctypes.c_char.from_buffer
 
 
-class Mirror(Protocol):
+class DeviceCopy(Protocol):
     """A bank's copy on a device."""
 
-    def touch(self) -> None:
+    def sync_host(self) -> None:
         """Bring the host's copy up to date; from now on the host may write into it."""
+        ...
+
+    def change(self, work: Callable[[int], None]) -> None:
+        """Let `work` change the device's copy, whose address it gets; the host's is older then."""
         ...
 
 
@@ -37,22 +43,22 @@ class Bank:
     Attributes:
         label: what the bank holds ("params", "exp_avg", "scalars", ...).
         slots: the slots packed here, in the order of their offsets.
-        mirror: the copy on a device, if a device backend has one; it may be newer.
-        mirrored: some bank has a mirror.
+        device_copy: the copy on a device, if a device backend has one; it may be newer.
+        has_device_copies: some bank has a copy on a device.
     """
 
-    mirrored: ClassVar[bool] = False
+    has_device_copies: ClassVar[bool] = False
 
     def __init__(self, label: str, dtype: np.dtype[Any], size: int) -> None:
         self.label = label
         self._data = aligned_zeros(size, dtype)
         self.slots: list[Slot] = []
-        self.mirror: Mirror | None = None
+        self.device_copy: DeviceCopy | None = None
 
     @property
     def data(self) -> NDArray[Any]:
         """Shape (size,), C-contiguous, 64-byte aligned; up to date, and may be written into."""
-        self.touch()
+        self.sync_host()
         return self._data
 
     @property
@@ -63,17 +69,17 @@ class Bank:
     def size(self) -> int:
         return int(self._data.size)
 
-    def touch(self) -> None:
+    def sync_host(self) -> None:
         """The host is about to read or write: fetch what a device has computed."""
-        if self.mirror is not None:
-            self.mirror.touch()
+        if self.device_copy is not None:
+            self.device_copy.sync_host()
 
-    def attach(self, mirror: Mirror | None) -> NDArray[Any]:
-        """Let `mirror` hold the bank's copy on a device from now on; returns the host's array."""
-        if self.mirror is not None and self.mirror is not mirror:
-            self.mirror.touch()
-        self.mirror = mirror
-        Bank.mirrored = Bank.mirrored or mirror is not None
+    def attach(self, device_copy: DeviceCopy | None) -> NDArray[Any]:
+        """Let `device_copy` hold the copy on a device from now on; returns the host's array."""
+        if self.device_copy is not None and self.device_copy is not device_copy:
+            self.device_copy.sync_host()
+        self.device_copy = device_copy
+        Bank.has_device_copies = Bank.has_device_copies or device_copy is not None
         return self._data
 
     def __repr__(self) -> str:
@@ -118,7 +124,7 @@ class Slot:
         copy as it was then.
         """
         if self.bank is not None:
-            self.bank.touch()
+            self.bank.sync_host()
         return self._value
 
     @value.setter
@@ -179,9 +185,12 @@ def aligned_zeros(size: int, dtype: Any) -> NDArray[Any]:
 
 
 def address_of(array: NDArray[Any]) -> int:
-    """Where the first element is in memory."""
-    found: int = array.__array_interface__["data"][0]
-    return found
+    """Where the first element is in memory. (NumPy's own answer takes five times as long.)"""
+    try:
+        return ctypes.addressof(_first_byte(array))
+    except (BufferError, TypeError, ValueError):  # read-only, empty, or with gaps
+        found: int = array.__array_interface__["data"][0]
+        return found
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -22,14 +22,19 @@ class Strided(NamedTuple):
 
 def is_contiguous(shape: Shape, strides: tuple[int, ...]) -> bool:
     """Elements of this shape lie back to back in C order (an axis of size 1 has any stride)."""
-    return all(n == 1 or s == c for n, s, c in zip(shape, strides, c_strides(shape)))
+    step = 1
+    for n, stride in zip(shape[::-1], strides[::-1]):
+        if stride != step and n != 1:
+            return False
+        step *= n
+    return True
 
 
 def c_strides(shape: Shape) -> tuple[int, ...]:
     """Strides of a C-contiguous array, in elements."""
-    out = []
-    step = 1
-    for n in reversed(shape):
-        out.append(step)
-        step *= n
-    return tuple(reversed(out))
+    if not shape:
+        return ()
+    out = [1]
+    for n in shape[:0:-1]:
+        out.append(out[-1] * n)
+    return tuple(out[::-1])

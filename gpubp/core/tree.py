@@ -16,6 +16,13 @@ class Leaf:
 LEAF = Leaf()
 
 
+def is_nested(value: Any) -> bool:
+    """A dict, or a tuple of anything but numbers: arguments inside of one. (Lists are arrays.)"""
+    if isinstance(value, tuple) and not hasattr(value, "dtype"):
+        return not all(isinstance(v, (int, float)) for v in value)
+    return isinstance(value, dict)
+
+
 def flatten(tree: Any) -> tuple[list[Any], Any]:
     """Take a structure apart.
 

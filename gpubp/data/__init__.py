@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from gpubp.data.digits import load_digits, train_test_split
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gpubp.data.ahead import prefetch
+    from gpubp.data.boxes import batched_nms, box_area, box_convert, box_iou, nms
+    from gpubp.data.digits import load_digits, train_test_split
     from gpubp.data.encoding import Encoding
+    from gpubp.data.images import read_images
+    from gpubp.data.negatives import NegativeSampler
     from gpubp.data.npz import read_npz
+    from gpubp.data.replay import ReplayBuffer
     from gpubp.data.scaling import Standardizer
     from gpubp.data.table import Table, read_csv
+    from gpubp.data.vocabulary import Vocabulary, words
+else:
+    from gpubp import lazy
 
-_LAZY = {
-    "Encoding": "encoding",
-    "Standardizer": "scaling",
-    "Table": "table",
-    "prefetch": "ahead",
-    "read_csv": "table",
-    "read_npz": "npz",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load on first use what few runs need, to keep starting quick."""
-    import importlib
-
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"gpubp.data.{_LAZY[name]}"), name)
-    raise AttributeError(f"module 'gpubp.data' has no attribute {name!r}")
-
+    # The same names, by the submodule that has them.
+    _LAZY = lazy.by_home(
+        {
+            "ahead": "prefetch",
+            "boxes": "batched_nms box_area box_convert box_iou nms",
+            "digits": "load_digits train_test_split",
+            "encoding": "Encoding",
+            "images": "read_images",
+            "negatives": "NegativeSampler",
+            "npz": "read_npz",
+            "replay": "ReplayBuffer",
+            "scaling": "Standardizer",
+            "table": "Table read_csv",
+            "vocabulary": "Vocabulary words",
+        }
+    )
+    __getattr__, __dir__ = lazy.names("gpubp.data", _LAZY)
 
 __all__ = [
     "Encoding",
+    "NegativeSampler",
+    "ReplayBuffer",
     "Standardizer",
     "Table",
+    "Vocabulary",
+    "batched_nms",
+    "box_area",
+    "box_convert",
+    "box_iou",
     "load_digits",
+    "nms",
     "prefetch",
     "read_csv",
+    "read_images",
     "read_npz",
     "train_test_split",
+    "words",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.errors import DataError
+from gpubp.runtime.arguments import Arguments
 
 PART = 1 << 24
 
@@ -20,10 +21,36 @@ def check_not_empty(array: NDArray[Any], name: str) -> None:
         )
 
 
-def check_equal_lengths(X: NDArray[Any], y: NDArray[Any]) -> None:
+def check_numbers(array: NDArray[Any], name: str) -> None:
+    """Raise DataError unless `array` holds real numbers, or True and False."""
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} has the dtype {array.dtype}; expected real numbers.")
+
+
+def check_equal_lengths(
+    X: NDArray[Any], y: NDArray[Any], names: tuple[str, str] = ("X", "y")
+) -> None:
     """Raise DataError unless X and y hold the same number of samples."""
     if len(X) != len(y):
-        raise DataError(f"X has {len(X)} samples and y has {len(y)}; expected one target a sample.")
+        raise DataError(
+            f"{names[0]} has {len(X)} samples and {names[1]} has {len(y)}; expected one target a "
+            "sample."
+            + " If these are several inputs, pass a tuple of them: a list is one array."
+            * (X.ndim > 1 and X.shape[1] == len(y))
+        )
+
+
+def check_samples(given: Arguments) -> None:
+    """Raise DataError for an array that is empty, or has not as many samples as the first.
+
+    Whole ones have none.
+    """
+    first = given.first
+    name = given.names[first]
+    for array, other, whole in zip(given.arrays, given.names, given.whole):
+        if not whole:
+            check_not_empty(array, other)
+            check_equal_lengths(given.arrays[first], array, (name, other))
 
 
 def check_finite(array: NDArray[Any], name: str) -> None:

@@ -16,35 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.data.columns import Column, column_of, different_cells, encoded
 from gpubp.data.numerals import as_number, is_missing, label_key
-from gpubp.data.scaling import Standardizer
+from gpubp.data.scaling import PART, Standardizer
 from gpubp.data.table import Table
 from gpubp.errors import DataError, ShapeError, unknown_name
 
 TASKS = ("auto", "classification", "regression")
 # A target of so few different whole numbers is a class label.
 MOST_CLASSES = 20
-# More names than this in a column are not categories but texts or identifiers.
-MOST_NAMES = 200
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a CSV file.
-
-    Attributes:
-        name: from the header.
-        names: the categories, sorted; empty for a column of numbers.
-        unit: of the numbers, such as "$" or "kg".
-    """
-
-    name: str
-    names: list[str] = field(default_factory=list)
-    unit: str = ""
-
-    @property
-    def width(self) -> int:
-        return len(self.names) or 1
 
 
 @dataclass
@@ -61,6 +41,8 @@ class Encoding:
         scale: of the features, or None.
         target_scale: of the targets of a regression, or None.
         target_unit: of the targets of a regression, such as "$".
+        image: (channels, height, width) of images; empty for other samples.
+        resized: images of other sizes are resized.
     """
 
     task: str
@@ -72,6 +54,8 @@ class Encoding:
     scale: Standardizer | None = None
     target_scale: Standardizer | None = None
     target_unit: str = ""
+    image: list[int] = field(default_factory=list)
+    resized: bool = False
 
     def features(self, table: Table, advice: str = "") -> NDArray[np.float64]:
         """X before standardisation, (rows, width).
@@ -87,12 +71,17 @@ class Encoding:
         """
         names = [column.name for column in self.columns]
         table.check_complete(names, advice)
-        return np.concatenate([_encoded(table, column) for column in self.columns], axis=1)
+        return np.concatenate([encoded(table, column) for column in self.columns], axis=1)
 
-    def array(self, X: NDArray[Any], name: str) -> NDArray[np.float64]:
-        """X of an array, (samples, width). Raises ShapeError for another width."""
+    def array(self, X: NDArray[Any], name: str) -> NDArray[Any]:
+        """X of an array: float64, (samples, width); of images as they are, (samples, channels,
+        height, width). Raises ShapeError for another width, or other sizes.
+        """
         if X.ndim == 0 or X.dtype.kind not in "fiub" or not len(X):
             raise DataError(f"{name} is {X.dtype} of shape {X.shape}; expected samples of numbers.")
+        _check_digits(X, name)
+        if self.image:
+            return self._images(X, name)
         flat = X.reshape(len(X), -1).astype(np.float64)
         if flat.shape[1] != self.width:
             raise ShapeError(
@@ -100,8 +89,21 @@ class Encoding:
             )
         return flat
 
-    def scaled(self, X: NDArray[np.float64]) -> NDArray[np.float32]:
+    def _images(self, X: NDArray[Any], name: str) -> NDArray[Any]:
+        found = X[:, np.newaxis] if X.ndim == 3 else X
+        if list(found.shape[1:]) != self.image:
+            has, takes = (" x ".join(map(str, s)) for s in (found.shape[1:], self.image))
+            raise ShapeError(f"{name} has images of {has}, the model takes {takes}.")
+        return found
+
+    def scaled(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """What the model takes."""
+        if self.image:  # in parts: they are large, and often of bytes
+            out = np.empty(X.shape, np.float32)
+            for i in range(0, len(X), PART):
+                part = X[i : i + PART]
+                out[i : i + PART] = part if self.scale is None else self.scale.transform(part)
+            return out
         return (X if self.scale is None else self.scale.transform(X)).astype(np.float32)
 
     def labels(self, given: Sequence[Any], places: Table | None = None) -> NDArray[np.int64]:
@@ -147,7 +149,10 @@ class Encoding:
         plain = {"task": self.task, "target": self.target, "width": self.width}
         columns = [asdict(column) for column in self.columns]
         found = {"columns": columns, "classes": self.classes, "outputs": self.outputs}
-        return {**plain, **found, **scales, "target_unit": self.target_unit}
+        return {**plain, **found, **scales, "target_unit": self.target_unit, **self._of_images()}
+
+    def _of_images(self) -> dict[str, Any]:
+        return {"image": self.image, "resized": self.resized} if self.image else {}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Encoding:
@@ -187,24 +192,39 @@ def of_table(
     names = [name for name in table.columns if name != target and name not in drop]
     if not names:
         raise DataError(f"{table.path} has no column left to predict {target!r} from.")
-    columns = [_column(table, name, name in categorical) for name in names]
+    columns = [column_of(table, name, name in categorical) for name in names]
     cells = table.column(target)
     if task == "auto":
         task = "classification" if target in categorical else _task_of(table, target)
-    classes = _sorted(cells) if task == "classification" else []
+    classes = different_cells(cells) if task == "classification" else []
     width = sum(column.width for column in columns)
     unit = table.written[target].unit if task == "regression" and table.is_numeric(target) else ""
     return Encoding(task, target, columns, width, classes, len(classes) or 1, target_unit=unit)
 
 
-def of_arrays(X: NDArray[Any], y: NDArray[Any], target: str, task: str = "auto") -> Encoding:
-    """The encoding of arrays: X (samples, ...) of numbers, y (samples,) or (samples, outputs)."""
+def of_arrays(
+    X: NDArray[Any], y: NDArray[Any], target: str, task: str = "auto", images: bool = False
+) -> Encoding:
+    """The encoding of arrays: X (samples, ...) of numbers, y (samples,) or (samples, outputs).
+
+    Args:
+        X: with `images`, (samples, channels, height, width), or (samples, height, width).
+        y: labels, or numbers.
+        target: its name.
+        task: see `of_table`.
+        images: they stay images.
+
+    Raises:
+        UnknownNameError: no such task.
+        DataError: arrays that cannot be used.
+    """
     if task not in TASKS:
         raise unknown_name("task", task, TASKS)
     if X.ndim < 2 or not X.size:
         raise DataError(f"X has shape {X.shape}; expected (samples, numbers).")
     if y.ndim not in (1, 2) or not y.size or y.dtype.kind not in "fiubU":
         raise DataError(f"{target} is {y.dtype} of shape {y.shape}; expected one target a sample.")
+    _check_digits(y, target)
     if len(X) != len(y):
         raise DataError(f"X has {len(X)} samples and {target} has {len(y)}.")
     if task == "auto":
@@ -216,34 +236,43 @@ def of_arrays(X: NDArray[Any], y: NDArray[Any], target: str, task: str = "auto")
         raise DataError(f"{target} holds text; expected numbers for a regression.")
     classes = np.unique(y).tolist() if task == "classification" else []
     outputs = len(classes) or (1 if y.ndim == 1 else y.shape[1])
-    return Encoding(task, target, [], int(np.prod(X.shape[1:])), classes, outputs)
+    width = int(np.prod(X.shape[1:]))
+    shape = _image_shape(X) if images else []
+    return Encoding(task, target, [], width, classes, outputs, image=shape)
+
+
+def _image_shape(X: NDArray[Any]) -> list[int]:
+    """(channels, height, width)."""
+    if X.ndim == 3:
+        return [1, *X.shape[1:]]
+    if X.ndim != 4:
+        raise DataError(
+            f"X has shape {X.shape}; expected images (samples, channels, height, width), or "
+            "(samples, height, width)."
+        )
+    if X.shape[3] in (1, 3, 4) and X.shape[1] not in (1, 3, 4):
+        raise DataError(
+            f"X has shape {X.shape}, with the channels last; expected (samples, channels, height, "
+            "width): save numpy.moveaxis(X, 3, 1)."
+        )
+    return list(X.shape[1:])
+
+
+def _check_digits(array: NDArray[Any], name: str) -> None:
+    """Raise DataError for numbers of more digits than float64 has."""
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        raise DataError(
+            f"{name} has dtype {array.dtype}, of more digits than float64 has. Round it yourself: "
+            "array.astype('float64')."
+        )
 
 
 def numeric_columns(encoding: Encoding) -> NDArray[np.bool_]:
     """Which of the numbers of a sample are measured ones, and not one-hot."""
     if not encoding.columns:
-        return np.ones(encoding.width, bool)
+        return np.ones(encoding.image[0] if encoding.image else encoding.width, bool)
     parts = [np.full(column.width, not column.names) for column in encoding.columns]
     return np.concatenate(parts)
-
-
-def _column(table: Table, name: str, categorical: bool) -> Column:
-    if table.is_numeric(name) and not categorical:
-        return Column(name, unit=table.written[name].unit)
-    names = _sorted(table.column(name))
-    if len(names) > MOST_NAMES:
-        raise DataError(
-            f"{table.path}: column {name!r} holds {len(names)} different names, more than "
-            f"{MOST_NAMES}. Leave it out (--drop {name}), or group them."
-        )
-    return Column(name, names)
-
-
-def _sorted(cells: Sequence[str]) -> list[str]:
-    """The different cells: numbers by size, then texts by their letters; one spelling of each."""
-    found = {cell for cell in cells if not is_missing(cell)}
-    order = sorted(found, key=lambda c: (as_number(c) is None, as_number(c) or 0.0, c))
-    return list({label_key(cell): cell for cell in reversed(order)}.values())[::-1]
 
 
 def _task_of(table: Table, target: str) -> str:
@@ -255,37 +284,9 @@ def _task_of(table: Table, target: str) -> str:
     cells = table.column(target)
     values = {cell: writing.number(cell) for cell in set(cells) if not is_missing(cell)}
     whole = all(value is not None and value.is_integer() for value in values.values())
-    different = len(set(values.values()))
+    # Long numbers that differ in the last digit are different, though float64 has one for both.
+    different = len(
+        {value if as_number(c) is None else label_key(c) for c, value in values.items()}
+    )
     few = different <= MOST_CLASSES and different * 2 <= len(cells)
     return "classification" if whole and few else "regression"
-
-
-def _encoded(table: Table, column: Column) -> NDArray[np.float64]:
-    """(rows, width of the column)."""
-    if not column.names:
-        check_unit(table, column.name, column.unit)
-        return table.numbers(column.name)[:, None]
-    cells = table.column(column.name)
-    index = {label_key(name): i for i, name in enumerate(column.names)}
-    found = {cell: index.get(label_key(cell)) for cell in set(cells)}
-    out = np.zeros((len(cells), len(column.names)))
-    for row, cell in enumerate(cells):
-        at = found[cell]
-        if at is None:
-            known = ", ".join(column.names[:8]) + (", ..." if len(column.names) > 8 else "")
-            raise DataError(
-                f"{table.where(row, column.name)}: {cell!r} was not among the names of the "
-                f"training data ({known})."
-            )
-        out[row, at] = 1.0
-    return out
-
-
-def check_unit(table: Table, name: str, unit: str) -> None:
-    """Raise DataError if a column has numbers in another unit than those of the training data."""
-    writing = table.written.get(name)
-    if writing is not None and unit and writing.unit not in ("", unit):
-        cell, place = table.example(name)
-        raise DataError(
-            f"{place}: {cell!r} is in {writing.unit!r}, training was in {unit!r}. Convert it."
-        )

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.core import ArrayType
 from gpubp.data.ahead import prefetch
-from gpubp.data.checks import check_equal_lengths, check_not_empty
-from gpubp.errors import DataError
+from gpubp.data.checks import check_samples
+from gpubp.errors import DataError, GpubpError
+from gpubp.runtime.arguments import Arguments
 from gpubp.runtime.program_cache import as_input
 
 # Mapped files above this size are read in blocks of about this size, below it at once.
@@ -30,12 +31,12 @@ class Block(NamedTuple):
     """Rows to train on.
 
     Attributes:
-        arrays: X, y and perhaps sample weights, resident.
+        arrays: (X, y) and perhaps sample weights, resident.
         order: indices of rows of `arrays`, int64.
         batch_size: rows a step; the last step of the block may have fewer.
     """
 
-    arrays: tuple[NDArray[Any], ...]
+    arrays: Arguments
     order: NDArray[np.int64]
     batch_size: int
 
@@ -52,10 +53,10 @@ class Source(Protocol):
 
     samples: int | None
 
-    def types(self, batch_size: int) -> list[ArrayType]:
-        """The types of a full batch."""
+    def types(self, batch_size: int) -> list[Any]:
+        """A full batch, with types in the place of arrays, as `Step.prepare` takes it."""
 
-    def shortest(self, batch_size: int, samples: int | None) -> list[ArrayType] | None:
+    def shortest(self, batch_size: int, samples: int | None) -> list[Any] | None:
         """The types of the shortest batch of an epoch of so many samples; None if not known."""
 
     def batches(self, batch_size: int, samples: int | None) -> int | None:
@@ -68,11 +69,11 @@ class Source(Protocol):
 class _Counted:
     """Base of sources whose samples are counted: all batches are full but the last."""
 
-    def types(self, batch_size: int) -> list[ArrayType]:
+    def types(self, batch_size: int) -> list[Any]:
         """The types of a full batch."""
         raise NotImplementedError
 
-    def shortest(self, batch_size: int, samples: int | None) -> list[ArrayType] | None:
+    def shortest(self, batch_size: int, samples: int | None) -> list[Any] | None:
         """The types of the last batch."""
         return self.types((samples or 0) % batch_size or batch_size)
 
@@ -88,13 +89,13 @@ class ArraySource(_Counted):
         arrays: of equal length, checked and converted.
     """
 
-    def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
-        self.arrays = tuple(arrays)
-        self.samples: int | None = len(self.arrays[0])
+    def __init__(self, arrays: Arguments) -> None:
+        self.arrays = arrays
+        self.samples: int | None = arrays.samples
 
-    def types(self, batch_size: int) -> list[ArrayType]:
+    def types(self, batch_size: int) -> list[Any]:
         """The types of a full batch."""
-        return [ArrayType((batch_size, *a.shape[1:]), a.dtype) for a in self.arrays]
+        return self.arrays.like(batch_size)
 
     def blocks(self, order: NDArray[np.int64], batch_size: int, done: int) -> Blocks:
         """All rows at once."""
@@ -113,21 +114,17 @@ class MappedSource(_Counted):
         block_bytes: how large a block is, about.
     """
 
-    def __init__(
-        self, arrays: Sequence[NDArray[Any]], floating: np.dtype[Any], block_bytes: int = 0
-    ) -> None:
-        self._arrays = tuple(arrays)
+    def __init__(self, arrays: Arguments, floating: np.dtype[Any], block_bytes: int = 0) -> None:
+        self._arrays = arrays
         self._floating = floating
-        self.samples: int | None = len(self._arrays[0])
-        row_bytes = sum(a[:1].size * max(a.dtype.itemsize, floating.itemsize) for a in arrays)
+        self.samples: int | None = arrays.samples
+        rows = [a[:1] for a, whole in zip(arrays.arrays, arrays.whole) if not whole]
+        row_bytes = sum(a.size * max(a.dtype.itemsize, floating.itemsize) for a in rows)
         self._block_rows = max(1, (block_bytes or BLOCK_BYTES) // max(1, row_bytes))
 
-    def types(self, batch_size: int) -> list[ArrayType]:
+    def types(self, batch_size: int) -> list[Any]:
         """The types of a full batch."""
-        return [
-            ArrayType((batch_size, *a.shape[1:]), as_input(a[:1], "data", self._floating).dtype)
-            for a in self._arrays
-        ]
+        return self._converted(self._arrays.rows(slice(1))).like(batch_size)
 
     def blocks(self, order: NDArray[np.int64], batch_size: int, done: int) -> Blocks:
         """Blocks of whole batches, one read ahead."""
@@ -142,8 +139,10 @@ class MappedSource(_Counted):
         sorted_rows = rows[by_place]
         local = np.empty(len(rows), np.int64)
         local[by_place] = np.arange(len(rows))
-        arrays = [as_input(a[sorted_rows], "data", self._floating) for a in self._arrays]
-        return Block(tuple(arrays), local, batch_size)
+        return Block(self._converted(self._arrays.rows(sorted_rows)), local, batch_size)
+
+    def _converted(self, arrays: Arguments) -> Arguments:
+        return arrays.converted(lambda a, name: as_input(a, name, self._floating))
 
 
 class BatchSource:
@@ -162,11 +161,11 @@ class BatchSource:
     ) -> None:
         self._batches = batches
         self._floating = floating
-        self._ahead: Iterator[tuple[NDArray[Any], ...]] | None = None
-        self._first: tuple[NDArray[Any], ...] | None = None
+        self._ahead: Iterator[Arguments] | None = None
+        self._first: Arguments | None = None
         self.samples: int | None = None
 
-    def types(self, batch_size: int) -> list[ArrayType]:
+    def types(self, batch_size: int) -> list[Any]:
         """The types of the first batch, which is taken from the stream and kept for the epoch."""
         if self._first is None:
             self._ahead = self._iterate()
@@ -176,18 +175,18 @@ class BatchSource:
                 "the iterable gave no batches. A generator can be used once: pass a list, a "
                 "function that makes one, or an object whose __iter__ starts anew."
             )
-        return [ArrayType(a.shape, a.dtype) for a in self._first]
+        return self._first.like(self._first.samples)
 
-    def shortest(self, batch_size: int, samples: int | None) -> list[ArrayType] | None:
+    def shortest(self, batch_size: int, samples: int | None) -> list[Any] | None:
         """The types of the shortest batch of a list; others are not known before they come."""
         if not isinstance(self._batches, (list, tuple)) or not all(map(_is_batch, self._batches)):
             return None
         try:
-            batch = min(self._batches, key=lambda b: len(b[0]))
-            arrays = [as_input(a, "a batch", self._floating) for a in batch]
-        except (TypeError, IndexError, ValueError):
+            taken = min(map(Arguments.taken, self._batches), key=lambda b: b.samples)
+            batch = self._converted(taken)
+            return batch.like(batch.samples)
+        except (TypeError, IndexError, ValueError, GpubpError):
             return None  # said when its turn comes, with its number
-        return [ArrayType(a.shape, a.dtype) for a in arrays]
 
     def batches(self, batch_size: int, samples: int | None) -> int | None:
         """How many batches there are, if the iterable has a length."""
@@ -205,19 +204,20 @@ class BatchSource:
         with closing(prefetch(_chain(first, ahead))) as batches:
             yield from _joined(_after(batches, done))
 
-    def _iterate(self) -> Iterator[tuple[NDArray[Any], ...]]:
+    def _converted(self, batch: Arguments) -> Arguments:
+        return batch.converted(lambda a, name: as_input(a, name, self._floating))
+
+    def _iterate(self) -> Iterator[Arguments]:
         found = self._batches() if callable(self._batches) else self._batches
         for i, batch in enumerate(found):
             if not _is_batch(batch):
                 raise DataError(
                     f"batch {i} is a {type(batch).__name__}; expected (x, y) or (x, y, weights)."
                 )
-            names = (f"batch {i} x", f"batch {i} y", f"batch {i} weights")
-            arrays = [as_input(a, n, self._floating) for a, n in zip(batch, names)]
-            for array, name in zip(arrays, names):
-                check_not_empty(array, name)
-                check_equal_lengths(arrays[0], array)
-            yield tuple(arrays)
+            names = (f"batch {i} x", f"batch {i} y", f"batch {i} weights")[: len(batch)]
+            taken = self._converted(Arguments.taken(batch, names))
+            check_samples(taken)
+            yield taken
 
 
 def _is_batch(batch: Any) -> bool:
@@ -229,13 +229,11 @@ def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
     yield from rest
 
 
-def _after(
-    batches: Iterable[tuple[NDArray[Any], ...]], done: int
-) -> Iterator[tuple[NDArray[Any], ...]]:
+def _after(batches: Iterable[Arguments], done: int) -> Iterator[Arguments]:
     """The batches after `done` samples."""
     for batch in batches:
-        if done >= len(batch[0]):
-            done -= len(batch[0])
+        if done >= batch.samples:
+            done -= batch.samples
         elif done:
             raise DataError(
                 "the batches are not those of the run that is resumed: their sizes differ."
@@ -244,11 +242,11 @@ def _after(
             yield batch
 
 
-def _joined(batches: Iterable[tuple[NDArray[Any], ...]]) -> Iterator[Block]:
-    held: list[tuple[NDArray[Any], ...]] = []
+def _joined(batches: Iterable[Arguments]) -> Iterator[Block]:
+    held: list[Arguments] = []
     for batch in batches:
-        full = bool(held) and len(held) * len(held[0][0]) >= STREAM_SAMPLES
-        if held and (full or _types(batch) != _types(held[0])):
+        full = bool(held) and len(held) * held[0].samples >= STREAM_SAMPLES
+        if held and (full or not _alike(batch, held[0])):
             yield _as_block(held)
             held = []
         held.append(batch)
@@ -256,15 +254,44 @@ def _joined(batches: Iterable[tuple[NDArray[Any], ...]]) -> Iterator[Block]:
         yield _as_block(held)
 
 
-def _types(batch: Sequence[NDArray[Any]]) -> list[Any]:
-    return [(a.shape, a.dtype) for a in batch]
+def _alike(a: Arguments, b: Arguments) -> bool:
+    """Two batches can be put together: of the same types, with the very same whole arrays."""
+    if a.key != b.key:
+        return False
+    return all(x is y for x, y, whole in zip(a.arrays, b.arrays, a.whole) if whole)
 
 
-def _as_block(batches: list[tuple[NDArray[Any], ...]]) -> Block:
-    arrays = tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
-    return Block(arrays, np.arange(len(arrays[0])), len(batches[0][0]))
+def _as_block(batches: list[Arguments]) -> Block:
+    first = batches[0]
+    arrays = [
+        parts[0] if whole else np.concatenate(parts)
+        for whole, *parts in zip(first.whole, *[b.arrays for b in batches])
+    ]
+    joined = replace(first, arrays=arrays)
+    return Block(joined, np.arange(joined.samples), first.samples)
 
 
 def is_mapped(array: Any) -> bool:
     """True for arrays that live in a file and are too large to be read at once."""
     return isinstance(array, np.memmap) and array.nbytes > BLOCK_BYTES
+
+
+def marked(blocks: Blocks, samples: int | None, done: int) -> Iterator[tuple[Block, bool]]:
+    """Each block, and whether it is the epoch's last: a stream must look ahead for that.
+
+    Args:
+        blocks: of an epoch, from some place on.
+        samples: in the epoch; None if that is not known.
+        done: of these, before the first block.
+    """
+    held: Block | None = None
+    for block in blocks:
+        if samples is not None:
+            done += len(block.order)
+            yield block, done >= samples
+            continue
+        if held is not None:
+            yield held, False
+        held = block
+    if held is not None:
+        yield held, True

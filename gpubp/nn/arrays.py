@@ -26,14 +26,15 @@ def of_arrays(forward: F) -> F:
 
     @functools.wraps(forward)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = [_as_array(self, a) for a in args]
-        named = {name: _as_array(self, a) for name, a in kwargs.items()}
+        given = [as_array(self, a) for a in args]
+        named = {name: as_array(self, a) for name, a in kwargs.items()}
         return forward(self, *given, **named)
 
     return cast("F", call)
 
 
-def _as_array(owner: object, value: Any) -> Any:
+def as_array(owner: object, value: Any) -> Any:
+    """One argument of `owner` as an array. Raises ArgumentError if none can be made of it."""
     if isinstance(value, (Array, np.ndarray, Slot)) or on_device(value):
         return value
     if value is None or isinstance(value, (str, bytes, dict, set)) or callable(value):

@@ -6,10 +6,12 @@ They hold and name; what is computed with their members is the owner's `forward`
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any, Generic, TypeVar, cast
 
 from gpubp.arguments import at, shown
 from gpubp.errors import ArgumentError, unknown_name
+from gpubp.kinds import is_iterable
 from gpubp.nn.module import Module
 from gpubp.nn.parameter import Parameter
 
@@ -58,7 +60,7 @@ class _List(_Collection[T]):
 
     def extend(self, members: Iterable[T]) -> _List[T]:
         """Add several at the end; returns self."""
-        if not isinstance(members, Iterable):
+        if not is_iterable(members):
             raise ArgumentError(
                 f"{type(self).__name__} takes an iterable of members, got {shown(members)}."
             )
@@ -71,6 +73,12 @@ class _List(_Collection[T]):
         found = list(self)
         found.insert(index, member)
         self._replace(found)
+
+    def pop(self, index: int = -1) -> T:
+        """Remove one and return it; later ones are renamed."""
+        found: T = at(self, list(self), index)
+        del self[index]
+        return found
 
     def _replace(self, members: list[T]) -> None:
         before = dict(self._members())
@@ -179,6 +187,16 @@ class ModuleList(_List[Module]):
     """
 
     kind, table = Module, "_modules"
+
+    def __repr__(self) -> str:
+        """Neighbours that look alike are shown once, as in torch: `(0-5): 6 x Linear(...)`."""
+        groups = [(text, len(list(same))) for text, same in groupby(map(repr, self))]
+        lines, first = [], 0
+        for text, count in groups:
+            label = f"({first}): " if count == 1 else f"({first}-{first + count - 1}): {count} x "
+            lines.append(f"  {label}" + text.replace("\n", "\n  "))
+            first += count
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"]) if lines else super().__repr__()
 
 
 class ParameterList(_List[Parameter]):

@@ -18,20 +18,10 @@ from numpy.typing import NDArray
 from gpubp.arguments import checked
 from gpubp.core import checked_dtype, describe
 from gpubp.errors import DataError, DTypeError, ShapeError, unknown_name
+from gpubp.nn.gain import calculate_gain as calculate_gain
 from gpubp.nn.parameter import Buffer
 from gpubp.ops import random as random_ops
-
-_GAINS = {
-    "linear": 1.0,
-    "conv1d": 1.0,
-    "conv2d": 1.0,
-    "conv3d": 1.0,
-    "sigmoid": 1.0,
-    "tanh": 5.0 / 3.0,
-    "relu": math.sqrt(2.0),
-    "leaky_relu": math.sqrt(2.0 / (1.0 + 0.01**2)),
-    "selu": 0.75,
-}
+from gpubp.ops.spec import require_possible
 
 
 def manual_seed(seed: int) -> None:
@@ -56,24 +46,32 @@ def _rng(generator: random_ops.Generator | None = None) -> np.random.Generator:
 
 def uniform(shape: tuple[int, ...], bound: float, dtype: Any = "float32") -> NDArray[Any]:
     """Numbers uniform in [-bound, bound), drawn in float64 whatever the dtype."""
-    return _rng().uniform(-bound, bound, shape).astype(floating(dtype))
+    found = floating(dtype, shape)
+    return _rng().uniform(-bound, bound, shape).astype(found)
 
 
 def normal(shape: tuple[int, ...], std: float, dtype: Any = "float32") -> NDArray[Any]:
     """Numbers of mean 0, drawn in float64 whatever the dtype."""
-    return _rng().normal(0.0, std, shape).astype(floating(dtype))
+    found = floating(dtype, shape)
+    return _rng().normal(0.0, std, shape).astype(found)
 
 
 def filled(shape: int | tuple[int, ...], value: float, dtype: Any) -> NDArray[Any]:
     """One number everywhere."""
-    return np.full(shape, value, floating(dtype))
+    return np.full(shape, value, floating(dtype, shape))
 
 
-def floating(dtype: Any) -> np.dtype[Any]:
-    """The dtype of trained weights. Raises DTypeError unless it is float32 or float64."""
+def floating(dtype: Any, shape: int | tuple[int, ...] = ()) -> np.dtype[Any]:
+    """The dtype of trained weights of this shape.
+
+    Raises:
+        DTypeError: it is neither float32 nor float64.
+        ShapeError: such weights are larger than any memory.
+    """
     found = checked_dtype(dtype)
     if found.kind != "f":
         raise DTypeError(f"weights are float32 or float64, got {found}.")
+    require_possible("weights", shape if isinstance(shape, tuple) else (shape,), found)
     return found
 
 
@@ -84,25 +82,6 @@ def fan_in_bound(fan_in: int) -> float:
     at a = sqrt(5).
     """
     return 1.0 / math.sqrt(fan_in)
-
-
-@checked
-def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """By how much an activation should scale the spread of the weights before it.
-
-    Args:
-        nonlinearity: "linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu" or "conv1d" to
-            "conv3d".
-        param: the negative slope of "leaky_relu"; default 0.01.
-
-    Raises:
-        UnknownNameError: another name.
-    """
-    if nonlinearity not in _GAINS:
-        raise unknown_name("nonlinearity", nonlinearity, _GAINS)
-    if nonlinearity == "leaky_relu" and param is not None:
-        return math.sqrt(2.0 / (1.0 + param**2))
-    return _GAINS[nonlinearity]
 
 
 @checked

@@ -10,6 +10,7 @@ from gpubp.core import describe
 from gpubp.errors import ShapeError
 from gpubp.nn.arrays import of_arrays
 from gpubp.nn.init import fan_in_bound, uniform
+from gpubp.nn.layer_functions import bilinear
 from gpubp.nn.module import Module
 from gpubp.nn.parameter import Parameter
 
@@ -124,11 +125,7 @@ class Bilinear(Module):
                 f"{self.weight.name}: got x1 {describe(x1)} and x2 {describe(x2)}, expected "
                 f"(..., {wanted[0]}) and (..., {wanted[1]}) with equal leading axes."
             )
-        # (in1, out * in2): one matrix product for all outputs.
-        table = ops.reshape(ops.transpose(self.weight, (1, 0, 2)), (wanted[0], -1))
-        rows = ops.reshape(ops.matmul(x1, table), (*x1.shape[:-1], self.out_features, wanted[1]))
-        y = ops.sum(ops.multiply(rows, ops.expand_dims(x2, -2)), -1)
-        return y if self.bias is None else ops.add(y, self.bias)
+        return bilinear(x1, x2, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """The sizes, as torch shows them."""

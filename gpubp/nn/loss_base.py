@@ -105,7 +105,10 @@ class Loss(Module):
         if self.reduction == "sum":
             return whole(ops.sum(losses))
         if self.reduction == "batchmean":
-            return ops.multiply(ops.sum(losses), 1.0 / losses.shape[0] if losses.shape else 1.0)
+            samples = losses.shape[0] if losses.shape else 1
+            if not samples:
+                raise ShapeError(f"batchmean: the losses {describe(losses)} are of no samples.")
+            return ops.multiply(ops.sum(losses), 1.0 / samples)
         if counts is None:
             return ops.mean(losses)
         return ops.mean_over(ops.sum(losses), ops.sum(counts))

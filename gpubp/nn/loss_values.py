@@ -257,7 +257,7 @@ class KLDivLoss(Loss):
         """Compare log-probabilities with probabilities of the same shape.
 
         Raises:
-            ShapeError: the shapes differ.
+            ShapeError: the shapes differ, or there are no samples to take a mean of.
         """
         self._floats(input)
         self._same_shapes(input, target)

@@ -17,27 +17,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpubp.arguments import checked
 from gpubp.core import active_graph, at_once
-from gpubp.core.announce import Table, announce
-from gpubp.core.facts import MISSING
 from gpubp.core.interop import on_device
 from gpubp.errors import ArgumentError, unknown_name
+from gpubp.nn.attributes import Attributes
 from gpubp.nn.parameter import Buffer, Parameter
 from gpubp.nn.state_dict import LoadResult, load_slots
 
 ModuleT = TypeVar("ModuleT", bound="Module")
 
 
-class Module:
+class Module(Attributes):
     """Base class: assign parameters and sub-modules as attributes, and write `forward`.
 
     A module starts in train mode.
     """
 
-    _announces = True  # changes of attributes; see gpubp.core.facts
-    _table_names = ("_parameters", "_buffers", "_modules")
-
     def __init__(self) -> None:
-        self.__dict__.update(_training=True, **{name: Table() for name in self._table_names})
+        super().__init__()
+        self.__dict__["_training"] = True
 
     @property
     def training(self) -> bool:
@@ -54,84 +51,12 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward().")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """`forward`; on arrays on a device, as one program."""
+        """`forward`; on arrays on a device, as one program (with options: op by op)."""
         if active_graph() is None and not kwargs and any(map(on_device, args)):
-            return at_once.call(self, args)
+            options = any(a is None or isinstance(a, bool) for a in args)
+            if not options:
+                return at_once.call(self, args)
         return self.forward(*args, **kwargs)
-
-    def __getattribute__(self, name: str) -> Any:
-        value = object.__getattribute__(self, name)
-        graph = active_graph()
-        if graph is not None:
-            graph.facts.read(self, name, value)
-        return value
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What copies are made of; a copy made while tracing reads all of it."""
-        graph = active_graph()
-        state = dict(self.__dict__)
-        if graph is not None:
-            for name, value in state.items():
-                graph.facts.read(self, name, value)
-        return state
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        table = self._table_for(name, value)
-        graph = active_graph()
-        if graph is not None:
-            graph.facts.wrote(self, name)
-        if table is None:
-            object.__setattr__(self, name, value)
-            announce()
-            return
-        self.__dict__.pop(name, None)
-        for other in self._tables():
-            if other is not table:
-                other.pop(name, None)
-        table[name] = value
-        if value is not None:
-            _rename(name, value)
-
-    def _tables(self) -> tuple[dict[str, Any], ...]:
-        if "_modules" not in self.__dict__:
-            raise AttributeError(
-                f"call super().__init__() before assigning attributes of {type(self).__name__}."
-            )
-        found = self.__dict__
-        return found["_parameters"], found["_buffers"], found["_modules"]
-
-    def _table_for(self, name: str, value: Any) -> dict[str, Any] | None:
-        kinds = (Parameter, Buffer, Module)
-        for kind, table in zip(kinds, self._tables(), strict=True):
-            if isinstance(value, kind) or (value is None and name in table):
-                return table
-        if any(name in table for table in self._tables()):
-            raise ArgumentError(
-                f"{type(self).__name__}.{name} is registered; got {type(value).__name__}, expected "
-                f"a Parameter, Buffer, Module or None. To change its value, write {name}.value; "
-                f"in forward(), call gp.ops.assign(self.{name}, value)."
-            )
-        return None
-
-    def __getattr__(self, name: str) -> Any:
-        own, graph = object.__getattribute__(self, "__dict__"), active_graph()
-        for key in Module._table_names:
-            table = own.get(key, {})
-            if name in table:
-                if graph is not None:
-                    graph.facts.read(self, name, table[name], table)
-                return table[name]
-        if graph is not None:
-            graph.facts.read(self, name, MISSING)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
-
-    def __delattr__(self, name: str) -> None:
-        for table in self._tables():
-            if name in table:
-                del table[name]
-                return
-        object.__delattr__(self, name)
-        announce()
 
     @checked
     def register_buffer(self, name: str, value: ArrayLike) -> Buffer:
@@ -307,21 +232,8 @@ class Module:
             f"  ({name}): " + repr(module).replace("\n", "\n  ")
             for name, module in self._modules.items()
         ]
+        extra = self.extra_repr()
         if not lines:
-            return f"{type(self).__name__}({self.extra_repr()})"
+            return f"{type(self).__name__}({extra})"
+        lines = [f"  {extra}", *lines] if extra else lines
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
-
-
-def _rename(name: str, value: Buffer | Module) -> None:
-    """Name a newly registered slot, or lengthen the names of a module's slots.
-
-    Reports so show the dotted name below the outermost owner; what has an owner keeps its names.
-    """
-    if value.__dict__.get("_owned"):
-        return
-    value.__dict__["_owned"] = True
-    if isinstance(value, Buffer):
-        value.name = name
-        return
-    for dotted, slot in value._named_slots("_parameters", "_buffers"):
-        slot.name = f"{name}.{dotted}"

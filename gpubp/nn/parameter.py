@@ -6,7 +6,7 @@ live array. Inside a traced function they take part in arithmetic as arrays do.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from gpubp.core import active_graph, checked_dtype, describe
 from gpubp.core.noted import Noted
 from gpubp.core.operators import Operators
-from gpubp.core.store import Slot
-from gpubp.errors import ArgumentError, DTypeError, TraceError
+from gpubp.core.store import Bank, Slot
+from gpubp.errors import ArgumentError, DTypeError, ShapeError, TraceError
 
 
 class Buffer(Operators, Slot):
@@ -34,6 +34,10 @@ class Buffer(Operators, Slot):
     def numpy(self) -> NDArray[Any]:
         """A copy of the live value."""
         return self.value.copy()
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a value of this shape can be kept here."""
+        return shape == self.shape
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if active_graph() is not None:
@@ -87,3 +91,76 @@ class Parameter(Buffer):
         """
         self.requires_grad = bool(requires_grad)
         return self
+
+
+class _Uninitialized(Buffer):
+    """What has a dtype but no shape: it becomes `_kind` when it gets its first value.
+
+    Everything that needs the shape raises.
+    """
+
+    _kind: ClassVar[type[Buffer]]
+
+    def __init__(self, dtype: Any = "float32", name: str = "parameter") -> None:
+        self.name = name
+        self.dtype = checked_dtype(dtype)
+        self.bank: Bank | None = None
+        self.offset = 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_value", "shape"):
+            raise ShapeError(
+                f"{self.name} has no shape and no values yet: its layer makes them when it is "
+                "first called. Call the model once on a batch (or nn.summary on the shape of one) "
+                "before its parameters are used."
+            )
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name}, dtype={self.dtype})"
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Any shape does."""
+        return True
+
+    def fitting(self, new: ArrayLike) -> NDArray[Any]:
+        """A value in the dtype of this slot."""
+        return Slot(self.name, new, self.dtype).value
+
+    @property
+    def value(self) -> NDArray[Any]:
+        """There is none; given one, this becomes an ordinary slot."""
+        return self._value
+
+    @value.setter
+    def value(self, new: ArrayLike) -> None:
+        self._value = self.fitting(new)
+        self.shape = self._value.shape
+        object.__setattr__(self, "__class__", self._kind)
+
+
+class UninitializedBuffer(_Uninitialized):
+    """A buffer of a lazy layer before its first call."""
+
+    _kind = Buffer
+
+
+class UninitializedParameter(_Uninitialized, Parameter):
+    """A parameter of a lazy layer before its first call: it can be frozen, but not yet used.
+
+    Args:
+        dtype: float32 or float64.
+        name: shown in reports and errors.
+        requires_grad: as for Parameter.
+    """
+
+    _kind = Parameter
+
+    def __init__(
+        self, dtype: Any = "float32", name: str = "parameter", requires_grad: bool = True
+    ) -> None:
+        super().__init__(dtype, name)
+        self.requires_grad = requires_grad

@@ -58,3 +58,18 @@ class Softmin(Softmax):
     """exp(-x) / sum(exp(-x)) along `dim`; arguments as for Softmax."""
 
     function = staticmethod(lambda x, dim: ops.softmax(ops.negative(x), dim))
+
+
+class Softmax2d(Module):
+    """Softmax over the channels of every place of an image."""
+
+    @of_arrays
+    def forward(self, x: Any) -> Any:
+        """Map (N, C, H, W) or (C, H, W) to the same shape.
+
+        Raises:
+            ShapeError: x has other dimensions.
+        """
+        if len(x.shape) not in (3, 4):
+            raise ShapeError(f"Softmax2d: expected x (N, C, H, W) or (C, H, W), got {describe(x)}.")
+        return ops.softmax(x, -3)

@@ -41,7 +41,7 @@ def load_slots(
     wrong = [
         f"{name}: got {value.shape}, expected {slots[name].shape}"
         for name, value in values.items()
-        if value.shape != slots[name].shape
+        if not slots[name].fits(value.shape)
     ]
     if wrong:
         raise ShapeError(f"the state does not fit {owner}: {'; '.join(wrong)}.")

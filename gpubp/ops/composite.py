@@ -11,7 +11,7 @@ from gpubp.core import describe
 from gpubp.errors import DataError, ShapeError
 from gpubp.ops.activation import elu, sigmoid, softplus, tanh
 from gpubp.ops.elementwise import abs, clip, divide, finite, multiply, negative, sign, subtract
-from gpubp.ops.index import getitem
+from gpubp.ops.getitem import getitem
 from gpubp.ops.logic import greater, less, less_equal, logical_and, where
 from gpubp.ops.shape import reshape, stop_gradient
 from gpubp.ops.spec import beside, normalized_axis, promote

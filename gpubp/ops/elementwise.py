@@ -26,7 +26,7 @@ def finite(op: str, name: str, value: Any) -> float:
     """An attribute as a float; DataError unless it is a finite number."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
         raise DataError(f"{op}: {name} must be a finite number, got {value!r}.")
@@ -67,6 +67,12 @@ def _power_vjp(g: Array, y: Array, x: Array, p: Array) -> _Cotangents:
     base = where(logical_and(zero_base, equal(p, 0.0)), 1.0, x)
     inside_log = where(logical_and(zero_base, greater_equal(p, 0.0)), 1.0, x)
     return g * (p * power(base, p - 1.0)), g * (y * log(inside_log))
+
+
+def _power_reference(x: Any, p: Any) -> Any:
+    """C's pow: NumPy takes a root where all exponents are one 1/2, so NaN at -inf, and -0 at -0."""
+    half = (p == 0.5) & ((x == 0.0) | (x == -math.inf))
+    return np.where(half, np.abs(x), np.power(x, p))
 
 
 def _erf_reference(x: Any) -> Any:
@@ -114,7 +120,7 @@ MULTIPLY = elementwise(
     check=require_numeric,
 )
 DIVIDE = elementwise("divide", np.divide, _divide_vjp, "a / b")
-POWER = elementwise("power", np.power, _power_vjp, "power(a, b)")
+POWER = elementwise("power", _power_reference, _power_vjp, "power(a, b)")
 MAXIMUM = elementwise(
     "maximum",
     np.maximum,
@@ -188,13 +194,16 @@ def divide(a: Any, b: Any) -> Any:
 def power(x: Any, exponent: Any) -> Any:
     """`x ** exponent`; integers become float32.
 
-    A constant exponent of 1 or 2 costs no power: it gives `x` itself, or its square.
+    A constant exponent of 1, 2 or 1/2 costs no power: it gives `x` itself, its square or its root
+    (so NaN at -inf, as in NumPy and torch, where an array of halves gives inf).
     """
     known = _known(exponent)
     x, exponent = promote(x, exponent, floating=True)
     if known == 1.0:
         return x
-    return square(x) if known == 2.0 else bind(POWER, x, exponent)
+    if known == 2.0:
+        return square(x)
+    return sqrt(x) if known == 0.5 else bind(POWER, x, exponent)
 
 
 def maximum(a: Any, b: Any) -> Any:

@@ -16,6 +16,9 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "both": np.logical_and,
     "either": np.logical_or,
     "power": np.power,
+    "atan": np.arctan,
+    "fmod": np.fmod,
+    "floordiv": np.floor_divide,
     **{
         name: getattr(np, name)
         for name in ["abs", "exp", "log", "log1p", "expm1", "sqrt", "sin", "cos", "floor", "tanh"]

@@ -1,4 +1,4 @@
-"""Indexed data movement: concat, gather, scatter_add, and `x[key]`.
+"""Indexed data movement: concat, gather, scatter_add; `x[key]` is in `getitem`.
 
 Indices are int32 or int64, from 0 to the size of their axis minus 1. References check them and name
 the offending one; concrete indices are checked when the function is called, also in a trace.
@@ -24,18 +24,19 @@ from gpubp.core import (
     checked_dtype,
     describe,
 )
-from gpubp.core.interop import on_device
-from gpubp.core.store import Slot
-from gpubp.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, TraceError
+from gpubp.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
+from gpubp.ops.batched import concat_batched, gather_batched, scatter_batched
 from gpubp.ops.logic import astype, equal
-from gpubp.ops.shape import expand_dims, reshape, strided_slice
+from gpubp.ops.shape import expand_dims
+from gpubp.ops.slicing import strided_slice
 from gpubp.ops.spec import (
     beside,
     is_concrete,
     normalized_axis,
-    operand,
     promote,
     register,
+    require_numeric,
+    require_possible,
     require_same_dtype,
 )
 
@@ -99,6 +100,7 @@ def _gather_vjp(g: Array, y: Array, x: Array, indices: Array, *, axis: int) -> _
 
 def _scatter_infer(updates: Typed, indices: Typed, *, axis: int, size: int) -> ArrayType:
     require_integer("scatter_add", "indices", indices)
+    require_numeric("scatter_add", updates)
     after = axis + len(indices.shape)
     if updates.shape[axis:after] != indices.shape:
         raise ShapeError(
@@ -131,7 +133,16 @@ def _concat_rows(inputs: int, *, axis: int) -> Sequence[int] | None:
 
 
 def _gather_rows(inputs: int, *, axis: int) -> Sequence[int] | None:
-    return (1,) if axis == 0 else None
+    return (1,) if axis == 0 else (0,)
+
+
+def _scatter_rows(inputs: int, *, axis: int, size: int) -> Sequence[int] | None:
+    return (0,) if axis > 0 else ()  # along axis 0, a worker adds what falls into its rows
+
+
+def _other_axis(order: tuple[int, ...], *, axis: int, **rest: Any) -> dict[str, Any]:
+    """See `OpSpec.turned`; of one row of indices, so that ranks are equal."""
+    return {"axis": order[axis], **rest}
 
 
 CONCAT = register(
@@ -143,6 +154,8 @@ CONCAT = register(
         _concat_vjp,
         flops=0.0,
         row_inputs=_concat_rows,
+        turned=_other_axis,
+        batched=concat_batched,
     )
 )
 GATHER = register(
@@ -155,14 +168,26 @@ GATHER = register(
         flops=0.0,
         indices=Indices(1, lambda x, indices, axis: x.shape[axis]),
         row_inputs=_gather_rows,
+        turned=_other_axis,
+        batched=gather_batched,
     )
 )
 SCATTER_ADD = register(
-    OpSpec("scatter_add", Kind.MOVE, _scatter_infer, _scatter_reference, _scatter_vjp)
+    OpSpec(
+        "scatter_add",
+        Kind.MOVE,
+        _scatter_infer,
+        _scatter_reference,
+        _scatter_vjp,
+        row_inputs=_scatter_rows,
+        followed=True,
+        turned=_other_axis,
+        batched=scatter_batched,
+    )
 )
 
 
-def _several(name: str, arrays: Any) -> Sequence[Any]:
+def several(name: str, arrays: Any) -> Sequence[Any]:
     """A sequence of arrays; ArgumentError if it is none."""
     if not hasattr(arrays, "__len__") or getattr(arrays, "shape", None) == ():
         raise ArgumentError(f"{name}: got {shown(arrays)}, expected a sequence of arrays.")
@@ -189,7 +214,7 @@ def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
     Raises:
         ShapeError: there are none, or they differ along another axis.
     """
-    xs = promote(*_several("concat", arrays))
+    xs = promote(*several("concat", arrays))
     if not xs or not xs[0].shape:
         raise ShapeError("concat: expected one or more arrays of at least one dimension.")
     return bind(CONCAT, *xs, axis=normalized_axis(axis, len(xs[0].shape), "concat"))
@@ -197,7 +222,7 @@ def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     """Arrays along a new axis. Raises ShapeError if there are none or shapes differ."""
-    xs = promote(*_several("stack", arrays))
+    xs = promote(*several("stack", arrays))
     if any(x.shape != xs[0].shape for x in xs):
         given = ", ".join(map(describe, xs))
         raise ShapeError(f"stack: arrays must have one shape, got {given}.")
@@ -238,12 +263,14 @@ def scatter_add(updates: Any, indices: Any, size: int, axis: int = 0) -> Any:
 
     Raises:
         IndexRangeError: an index is out of range.
-        ShapeError: `updates` does not have the indices' shape at `axis`.
+        ShapeError: `updates` does not have the indices' shape at `axis`, or `size` is more than any
+            memory holds.
     """
     (values,), (found,) = promote(updates), promote(indices)
     size = _count("scatter_add", "size", size)
     require_integer("scatter_add", "indices", found)
     before = normalized_axis(axis, len(values.shape) - len(found.shape) + 1, "scatter_add")
+    require_possible("scatter_add", (size,), values.dtype)
     if is_concrete(found):
         check_indices("scatter_add", found, size)
     return bind(SCATTER_ADD, values, found, axis=before, size=size)
@@ -260,68 +287,6 @@ def one_hot(labels: Any, num_classes: int, dtype: Any = "float32") -> Any:
     (found,) = promote(labels)
     require_integer("one_hot", "labels", found)
     count = _count("one_hot", "num_classes", num_classes)
+    require_possible("one_hot", (*found.shape, count), found.dtype)
     classes = beside(np.arange(count, dtype=found.dtype), found)
     return astype(equal(expand_dims(found, -1), classes), checked_dtype(dtype))
-
-
-def getitem(x: Any, key: Any) -> Any:
-    """`x[key]` for ints, slices, None, Ellipsis, or one integer array (rows, see `gather`).
-
-    Raises:
-        TraceError: another kind of key (boolean masks, arrays among other keys).
-        IndexRangeError: an index is out of range.
-    """
-    (x,) = promote(x)
-    if isinstance(key, (Array, Slot, np.ndarray, list)) or on_device(key):
-        return _rows(x, key)
-    slices: list[slice] = []
-    shape: list[int] = []
-    for part in _expanded(key if isinstance(key, tuple) else (key,), x):
-        if part is None:
-            shape.append(1)
-            continue
-        n = x.shape[len(slices)]
-        if isinstance(part, slice):
-            shape.append(len(range(*part.indices(n))))
-            slices.append(part)
-        else:
-            slices.append(_one(part, n, len(slices)))
-    return reshape(strided_slice(x, slices), tuple(shape))
-
-
-def _rows(x: Any, key: Any) -> Any:
-    indices = beside(np.asarray(key), x) if isinstance(key, list) else operand(key)
-    if indices.dtype.kind not in "iu":
-        raise _refused(f"an array of {indices.dtype}")
-    return gather(x, indices, axis=0)
-
-
-def _one(index: Any, size: int, axis: int) -> slice:
-    """The slice that picks one element."""
-    if isinstance(index, (bool, np.bool_, Array, Slot)) or np.ndim(index):
-        raise _refused(f"a {type(index).__name__} among other keys")
-    try:
-        i = operator.index(index)
-    except TypeError as err:
-        raise _refused(repr(index)) from err
-    if not -size <= i < size:
-        raise IndexRangeError(f"index {i} is out of range for axis {axis} of size {size}.")
-    return slice(i % size, i % size + 1)
-
-
-def _expanded(key: tuple[Any, ...], x: Typed) -> list[Any]:
-    """The key with its Ellipsis, or its missing end, written as full slices."""
-    dots = [i for i, part in enumerate(key) if part is Ellipsis]
-    used = sum(part is not None and part is not Ellipsis for part in key)
-    missing = len(x.shape) - used
-    if missing < 0 or len(dots) > 1:
-        raise IndexRangeError(f"too many indices for {describe(x)}: {key!r}.")
-    at = dots[0] if dots else len(key)
-    return [*key[:at], *[slice(None)] * missing, *key[at + 1 :]]
-
-
-def _refused(what: str) -> TraceError:
-    return TraceError(
-        f"indexing by {what} is not supported: use ints, slices, None, Ellipsis, or one integer "
-        "array as the only key. Instead of a boolean mask use gp.ops.where."
-    )

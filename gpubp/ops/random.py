@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.arguments import shown, truth
+from gpubp.arguments import shown
 from gpubp.core import (
     ArrayType,
     Kind,
@@ -41,10 +41,9 @@ from gpubp.core import (
 from gpubp.core.interop import on_device
 from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError, DataError, DTypeError, ShapeError
-from gpubp.ops.elementwise import add, finite
-from gpubp.ops.logic import greater_equal, where
+from gpubp.ops.elementwise import add
 from gpubp.ops.shape import as_shape
-from gpubp.ops.spec import INT64, promote, register
+from gpubp.ops.spec import INT64, register
 
 _Words = NDArray[np.uint64]
 _LOW = np.uint64(0xFFFFFFFF)
@@ -122,6 +121,14 @@ UNIFORM = register(OpSpec("uniform", Kind.RANDOM, _infer, _uniform_reference, fl
 NORMAL = register(OpSpec("normal", Kind.RANDOM, _infer, _normal_reference, flops=60.0))
 
 
+_STATE = "rng"
+
+
+def is_state(slot: Slot) -> bool:
+    """A slot is the state of a generator."""
+    return slot.name == _STATE and slot.shape == (2,) and slot.dtype == INT64
+
+
 class Generator:
     """A source of random numbers: a seed and a counter.
 
@@ -134,7 +141,7 @@ class Generator:
     """
 
     def __init__(self, seed: int) -> None:
-        self.state = Slot("rng", np.array([checked_seed(seed), 0], np.int64))
+        self.state = Slot(_STATE, np.array([checked_seed(seed), 0], np.int64))
 
     def manual_seed(self, seed: int) -> Generator:
         """Start again from `seed`; programs that draw from this generator follow."""
@@ -176,10 +183,16 @@ def state_of(generator: Generator | None) -> Slot:
     return generator.state
 
 
-def _draw(
+def draw(
     spec: OpSpec, shape: Any, dtype: Any, generator: Generator | None, like: Any = None
 ) -> Any:
-    """`like`: draw where this array is, if that is a device."""
+    """Random numbers of an op of this file.
+
+    Args:
+        spec: UNIFORM or NORMAL.
+        shape, dtype, generator: as for `uniform`.
+        like: draw where this array is, if that is a device.
+    """
     state = state_of(generator)
     attrs: dict[str, Any] = {
         "shape": as_shape(shape, spec.name),
@@ -216,38 +229,11 @@ def uniform(
         DTypeError: another dtype.
         ShapeError: not a shape.
     """
-    return _draw(UNIFORM, shape, dtype, generator)
+    return draw(UNIFORM, shape, dtype, generator)
 
 
 def normal(
     shape: int | tuple[int, ...], dtype: Any = "float32", generator: Generator | None = None
 ) -> Any:
     """Numbers of mean 0 and variance 1, normally distributed; arguments as for `uniform`."""
-    return _draw(NORMAL, shape, dtype, generator)
-
-
-def dropout(
-    x: Any, p: float = 0.5, training: bool = True, generator: Generator | None = None
-) -> Any:
-    """Each element 0 with probability `p`, else divided by 1 - p (inverted dropout).
-
-    Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting" (2014).
-
-    Args:
-        x: any shape.
-        p: in [0, 1].
-        training: if False, `x` is returned as it is.
-        generator: default is the one that `manual_seed` seeds.
-
-    Raises:
-        DataError: `p` is outside [0, 1].
-    """
-    p = finite("dropout", "p", p)
-    if not 0.0 <= p <= 1.0:
-        raise DataError(f"dropout: p must be in [0, 1], got {p}.")
-    (x,) = promote(x, floating=True)
-    if not truth("dropout", "training", training) or p == 0.0:
-        return x
-    kept = greater_equal(_draw(UNIFORM, x.shape, x.dtype, generator, x), p)
-    scale = 1.0 if p == 1.0 else 1.0 / (1.0 - p)
-    return where(kept, x * scale, 0.0)
+    return draw(NORMAL, shape, dtype, generator)

@@ -1,8 +1,7 @@
 """Views: the same memory read through another shape. Their references are NumPy views.
 
-Attributes are normalised by the public functions: no -1 in shapes, no negative axes; `slice` has
-one (start, stop, step) an axis as `slice.indices` gives them, so a stop of -1 with a negative step
-means "through element 0".
+Attributes are normalised by the public functions: no -1 in shapes, no negative axes. Slices are in
+`slicing`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,53 @@ _Cotangents = tuple[Array | None, ...]
 
 
 _Layout = Callable[..., Strided | None]
+_Turned = Callable[..., dict[str, Any] | None]
 
 
-def _view(
-    name: str, infer: Any, reference: Any, vjp: Callable[..., _Cotangents], layout: _Layout
+def view(
+    name: str,
+    infer: Any,
+    reference: Any,
+    vjp: Callable[..., _Cotangents],
+    layout: _Layout,
+    turned: _Turned | None = None,
+    batched: Callable[..., Any] | None = None,
 ) -> OpSpec:
-    return register(OpSpec(name, Kind.VIEW, infer, reference, vjp, flops=0.0, view=layout))
+    """Register an op whose result is read where its argument lies."""
+    return register(
+        OpSpec(
+            name,
+            Kind.VIEW,
+            infer,
+            reference,
+            vjp,
+            flops=0.0,
+            view=layout,
+            turned=turned,
+            batched=batched,
+        )
+    )
+
+
+def _into_shape(spec: OpSpec, samples: int, given: Any, inputs: Any, attrs: Any) -> dict[str, Any]:
+    """See `OpSpec.batched`."""
+    return {"shape": (samples, *attrs["shape"])}
+
+
+def _axes_after(spec: OpSpec, samples: int, given: Any, inputs: Any, attrs: Any) -> dict[str, Any]:
+    return {"axes": (0, *[a + 1 for a in attrs["axes"]])}
+
+
+def _repeated(spec: OpSpec, samples: int, given: Any, inputs: Any, attrs: Any) -> Any:
+    (x,), shape = inputs, attrs["shape"]
+    ones = (1,) * (len(shape) - len(x.shape) + 1)
+    return broadcast_to(reshape(x, (samples, *ones, *x.shape[1:])), (samples, *shape))
+
+
+def by_axes(order: Shape, /, **attrs: Shape) -> dict[str, Any]:
+    """Attributes with one entry an axis, for axes in another order; see `OpSpec.turned`."""
+    back = [order.index(i) for i in range(len(order))]
+    return {name: tuple(values[i] for i in back) for name, values in attrs.items()}
 
 
 def as_shape(shape: Any, name: str) -> Shape:
@@ -56,13 +97,23 @@ def _reshape_infer(x: Typed, *, shape: Shape) -> ArrayType:
 def _reshape_layout(source: Strided, shape: Shape, /, **_: Any) -> Strided | None:
     if source.contiguous or math.prod(shape) == 0:
         return Strided(source.offset, shape, c_strides(shape))
+    strides: list[int] = []
+    wanted = [n for n in shape if n != 1]
     dims = [(n, s) for n, s in zip(source.shape, source.strides) if n != 1]
-    if all(s == 0 for _, s in dims):
-        return Strided(source.offset, shape, (0,) * len(shape))
-    if tuple(n for n, _ in dims) == tuple(n for n in shape if n != 1):
-        rest = iter(s for _, s in dims)
-        return Strided(source.offset, shape, tuple(0 if n == 1 else next(rest) for n in shape))
-    return None
+    while dims:
+        # The fewest axes of either side that have as many elements.
+        taken, parted = [dims.pop(0)], [wanted.pop(0)]
+        while (size := math.prod(n for n, _ in taken)) != math.prod(parted):
+            if size < math.prod(parted):
+                taken.append(dims.pop(0))
+            else:
+                parted.append(wanted.pop(0))
+        if any(outer != n * inner for (_, outer), (n, inner) in pairwise(taken)):
+            return None
+        inner = taken[-1][1]
+        strides += [inner * s for s in c_strides(tuple(parted))]
+    rest = iter(strides)
+    return Strided(source.offset, shape, tuple(0 if n == 1 else next(rest) for n in shape))
 
 
 def _transpose_infer(x: Typed, *, axes: tuple[int, ...]) -> ArrayType:
@@ -80,7 +131,7 @@ def _transpose_layout(source: Strided, shape: Shape, /, *, axes: tuple[int, ...]
 
 
 def _broadcast_infer(x: Typed, *, shape: Shape) -> ArrayType:
-    if broadcast_shape(x, ArrayType(shape, x.dtype)) != shape:
+    if broadcast_shape(x, ArrayType(shape, x.dtype)) != shape or any(n < 0 for n in shape):
         raise ShapeError(f"broadcast_to: {describe(x)} does not broadcast to {shape}.")
     return ArrayType(shape, x.dtype)
 
@@ -93,95 +144,42 @@ def _broadcast_layout(source: Strided, shape: Shape, /, **_: Any) -> Strided:
     return Strided(source.offset, shape, (0,) * extra + strides)
 
 
-def _slices(starts: Shape, stops: Shape, steps: Shape) -> tuple[slice, ...]:
-    return tuple(
-        slice(start, None if stop < 0 else stop, step)
-        for start, stop, step in zip(starts, stops, steps, strict=True)
-    )
-
-
-def _slice_infer(x: Typed, *, starts: Shape, stops: Shape, steps: Shape) -> ArrayType:
-    if not len(starts) == len(stops) == len(steps) == len(x.shape) or 0 in steps:
-        raise ShapeError(f"slice: {starts}, {stops}, {steps} do not describe {describe(x)}.")
-    shape = tuple(len(range(*part)) for part in zip(starts, stops, steps, strict=True))
-    for n, size, start, step in zip(shape, x.shape, starts, steps, strict=True):
-        if n and not (0 <= start < size and 0 <= start + (n - 1) * step < size):
-            raise ShapeError(f"slice: {starts}, {stops}, {steps} leave {describe(x)}.")
-    return ArrayType(shape, x.dtype)
-
-
-def _slice_reference(x: Any, *, starts: Shape, stops: Shape, steps: Shape) -> Any:
-    return x[_slices(starts, stops, steps)]
-
-
-def _slice_layout(
-    source: Strided, shape: Shape, /, *, starts: Shape, stops: Shape, steps: Shape
-) -> Strided:
-    offset = source.offset + sum(a * s for a, s in zip(starts, source.strides))
-    return Strided(offset, shape, tuple(a * s for a, s in zip(steps, source.strides)))
-
-
-def _slice_vjp(
-    g: Array, y: Array, x: Array, *, starts: Shape, stops: Shape, steps: Shape
-) -> _Cotangents:
-    return (bind(UNSLICE, g, shape=x.shape, starts=starts, steps=steps),)
-
-
-def _stops(lengths: Shape, starts: Shape, steps: Shape) -> Shape:
-    """The stops that give slices of these lengths."""
-    return tuple(max(a + n * s, -1) for n, a, s in zip(lengths, starts, steps, strict=True))
-
-
-def _unslice_infer(g: Typed, *, shape: Shape, starts: Shape, steps: Shape) -> ArrayType:
-    whole = ArrayType(shape, g.dtype)
-    part = _slice_infer(whole, starts=starts, stops=_stops(g.shape, starts, steps), steps=steps)
-    if part.shape != g.shape:
-        raise ShapeError(f"unslice: {describe(g)} does not fit into {shape} at {starts}.")
-    return whole
-
-
-def _unslice_reference(g: Any, *, shape: Shape, starts: Shape, steps: Shape) -> Any:
-    out = np.zeros(shape, g.dtype)
-    out[_slices(starts, _stops(g.shape, starts, steps), steps)] = g
-    return out
-
-
-def _unslice_vjp(
-    g: Array, y: Array, x: Array, *, shape: Shape, starts: Shape, steps: Shape
-) -> _Cotangents:
-    stops = _stops(x.shape, starts, steps)
-    return (bind(SLICE, g, starts=starts, stops=stops, steps=steps),)
-
-
 def _same_infer(x: Typed) -> ArrayType:
     return ArrayType(x.shape, x.dtype)
 
 
-RESHAPE = _view(
+RESHAPE = view(
     "reshape",
     _reshape_infer,
     lambda x, shape: x.reshape(shape),
     lambda g, y, x, shape: (reshape(g, x.shape),),
     _reshape_layout,
+    batched=_into_shape,
 )
-TRANSPOSE = _view("transpose", _transpose_infer, np.transpose, _transpose_vjp, _transpose_layout)
-BROADCAST_TO = _view(
+TRANSPOSE = view(
+    "transpose",
+    _transpose_infer,
+    np.transpose,
+    _transpose_vjp,
+    _transpose_layout,
+    batched=_axes_after,
+)
+BROADCAST_TO = view(
     "broadcast_to",
     _broadcast_infer,
     np.broadcast_to,
     lambda g, y, x, shape: (unbroadcast(g, x),),
     _broadcast_layout,
+    by_axes,
+    _repeated,
 )
-SLICE = _view("slice", _slice_infer, _slice_reference, _slice_vjp, _slice_layout)
-STOP_GRADIENT = _view(
+STOP_GRADIENT = view(
     "stop_gradient",
     _same_infer,
     lambda x: x,
     lambda g, y, x: (None,),
     lambda source, shape: source,
-)
-UNSLICE = register(
-    OpSpec("unslice", Kind.MOVE, _unslice_infer, _unslice_reference, _unslice_vjp, flops=0.0)
+    lambda order: {},
 )
 
 
@@ -226,19 +224,6 @@ def broadcast_to(x: Any, shape: int | Sequence[int]) -> Any:
     (x,) = promote(x)
     wanted = as_shape(shape, "broadcast_to")
     return x if wanted == x.shape else bind(BROADCAST_TO, x, shape=wanted)
-
-
-def strided_slice(x: Any, slices: Sequence[slice]) -> Any:
-    """`x[slices]` with one slice for each axis, of any steps."""
-    (x,) = promote(x)
-    parts = []
-    for part, n in zip(slices, x.shape, strict=True):
-        start, stop, step = part.indices(n)
-        parts.append((start, stop, step) if len(range(start, stop, step)) else (0, 0, 1))
-    if all(p == (0, n, 1) for p, n in zip(parts, x.shape, strict=True)):
-        return x
-    starts, stops, steps = zip(*parts, strict=True)
-    return bind(SLICE, x, starts=starts, stops=stops, steps=steps)
 
 
 def stop_gradient(x: Any) -> Any:

@@ -6,6 +6,7 @@ users call), which promotes dtypes, normalises attributes and calls `bind`.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from gpubp.core import (
     checked_dtype,
     concrete,
     describe,
+    dtype_name,
 )
 from gpubp.core.formula import Formula, Variants
 from gpubp.core.interop import on_device
@@ -41,6 +43,24 @@ INT64 = np.dtype(np.int64)
 BOOL = np.dtype(np.bool_)
 _NUMBERS = (bool, int, float)
 _ORDER = {np.dtype(n): i for i, n in enumerate(("bool", "int32", "int64", "float32", "float64"))}
+
+
+# Of an array, in bytes: what 64-bit processors can address.
+LARGEST = 2**47
+
+
+def require_possible(op: str, shape: Sequence[int], dtype: Any = np.uint8) -> None:
+    """Before tables and results are made for sizes that users give.
+
+    Raises:
+        ShapeError: no machine has the memory for such an array, of some rows if it has none.
+    """
+    dtype = np.dtype(dtype)
+    if math.prod(max(n, 1) for n in shape) * dtype.itemsize > LARGEST:
+        raise ShapeError(
+            f"{op}: an array {describe(ArrayType(tuple(shape), dtype))} is larger than any memory. "
+            "Use smaller sizes."
+        )
 
 
 def register(spec: OpSpec) -> OpSpec:
@@ -114,7 +134,7 @@ def operand(value: Any) -> Any:
         return value
     graph = active_graph()
     if graph is None and on_device(value):
-        return at_once.native(value)
+        return at_once.to_user_array(value)
     if graph is not None and isinstance(value, np.ndarray):
         graph.facts.array(value)
     return concrete(value)
@@ -140,13 +160,17 @@ def cast_to(value: Any, dtype: np.dtype[Any]) -> Any:
         return settled(value, dtype)
     if value.dtype == dtype:
         return value
-    return bind(SPECS["cast"], value, dtype=str(dtype))
+    return bind(SPECS["cast"], value, dtype=dtype_name(dtype))
 
 
 def broadcast_shape(*types: Typed) -> Shape:
     """NumPy's broadcasting, with an error that names both types."""
+    shapes = {t.shape for t in types}
+    shapes.discard(())
+    if len(shapes) < 2:
+        return shapes.pop() if shapes else ()
     try:
-        return np.broadcast_shapes(*[t.shape for t in types])
+        return np.broadcast_shapes(*shapes)
     except ValueError:
         given = " and ".join(describe(t) for t in types)
         raise ShapeError(
@@ -156,15 +180,17 @@ def broadcast_shape(*types: Typed) -> Shape:
 
 def require_float(name: str, *types: Typed) -> None:
     """Raise unless all are of one float dtype."""
+    dtype = types[0].dtype
     for t in types:
-        if t.dtype.kind != "f" or t.dtype != types[0].dtype:
+        if t.dtype != dtype or dtype.kind != "f":
             given = ", ".join(describe(t) for t in types)
             raise DTypeError(f"{name}: expected float arrays of one dtype, got {given}.")
 
 
 def require_same_dtype(name: str, *types: Typed) -> None:
     """Raise unless all dtypes are equal."""
-    if any(t.dtype != types[0].dtype for t in types):
+    dtype = types[0].dtype
+    if any(t.dtype != dtype for t in types[1:]):
         given = ", ".join(describe(t) for t in types)
         raise DTypeError(f"{name}: expected one dtype, got {given}.")
 

@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.arguments import checked, reading
-from gpubp.core import Array, assume
+from gpubp.core import Array, Shape, assume
 from gpubp.core.store import Slot
 from gpubp.errors import DataError, unknown_name
 from gpubp.nn.parameter import Parameter
 from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params, plain
 from gpubp.optim.options import check_numbers, only_options
 from gpubp.optim.rules import adjusted
-from gpubp.optim.state import Arrays, Cohort, Cohorts, Edits, Past, as_state
+from gpubp.optim.state import Arrays, Cohort, Cohorts, Edits, Past, Start, as_state
 
 Update = list[tuple[Slot, Array]]
 
@@ -77,6 +77,10 @@ class Optimizer(ABC):
         """The names of the state arrays that this group's options need; default: all."""
         return self.state_names
 
+    def state_shape(self, name: str, param: Parameter) -> Shape | None:
+        """The shape of a state array: the parameter's; None where the parameter has none."""
+        return param.shape
+
     def counts_steps(self) -> bool:
         """Whether steps are counted: the update needs it, or torch saves it. Default: yes."""
         return True
@@ -105,8 +109,8 @@ class Optimizer(ABC):
     @property
     def step_count(self) -> Slot:
         """int64 scalar slot: steps taken by the parameters that have taken the most, if counted."""
-        found: Slot = max(self._cohorts, key=lambda cohort: int(cohort.count.value)).count
-        return found
+        most: Cohort = max(self._cohorts, key=lambda cohort: int(cohort.count.value))
+        return most.count
 
     @checked
     def add_param_group(self, group: Mapping[str, Any]) -> None:
@@ -146,14 +150,14 @@ class Optimizer(ABC):
     def prepare(self) -> None:
         """Create the state arrays, once the parameters have their banks. May be called again."""
         self._cohorts.split()
-        wanted: dict[str, list[tuple[Parameter, float]]] = {}
+        wanted: dict[str, list[tuple[Parameter, Start]]] = {}
         for group in self.param_groups:
             for name in self.used_state(group):
                 fill = self.initial(name, group)
-                found = [(p, fill) for p in group.params if p.requires_grad]
-                wanted.setdefault(name, []).extend(found)
-        for name, params in wanted.items():
-            self._arrays.make(name, [p for p, _ in params], [fill for _, fill in params])
+                found = [(p, self.state_shape(name, p)) for p in group.params if p.requires_grad]
+                given = [(p, (shape, fill)) for p, shape in found if shape is not None]
+                wanted.setdefault(name, []).extend(given)
+        self._arrays.make(wanted)
 
     def emit(self, grads: Mapping[int, Array]) -> Update:
         """Append the update to the trace.
@@ -209,14 +213,14 @@ class Optimizer(ABC):
             return {}
         found: dict[str, NDArray[Any]] = {}
         for name in self.used_state(group):
-            value = self._arrays.value(name, param)
-            if value is None and self.saves_initial:
-                value = np.full(param.shape, self.initial(name, group), param.dtype)
+            value, shape = self._arrays.value(name, param), self.state_shape(name, param)
+            if value is None and self.saves_initial and shape is not None:
+                value = np.full(shape, self.initial(name, group), param.dtype)
             if value is not None:
                 found[name] = value
         if found and self.saves_step:
-            numbers = {name: np.array(value) for name, value in scalars}
-            found = {"step": np.array(steps, np.float32), **numbers, **found}
+            numbers = {"step": np.array(steps, np.float32), **dict(scalars)}
+            found = {**{name: np.asarray(n) for name, n in numbers.items()}, **found}
         return found
 
     @reading("the state of an optimizer")
@@ -232,15 +236,14 @@ class Optimizer(ABC):
 
         Raises:
             DataError: other groups, or an option of torch's that is on and not supported here.
-            ShapeError: an array's shape is not its parameter's.
+            ShapeError: an array of another shape.
             UnknownNameError: a state that this optimiser does not have.
         """
         for key in ("state", "param_groups"):
             if key not in state_dict:
                 raise DataError(f"not the state of an optimizer: it has no {key!r}.")
         groups = state_dict["param_groups"]
-        mine = [len(g.params) for g in self.param_groups]
-        given = [len(g["params"]) for g in groups]
+        mine, given = [len(g.params) for g in self.param_groups], [len(g["params"]) for g in groups]
         if mine != given:
             raise DataError(
                 f"the state has parameter groups of sizes {given}, this optimizer has {mine}."

@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.arguments import is_iterable, shown
+from gpubp.arguments import shown
 from gpubp.core.interop import host_array
 from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError, DataError, unknown_name
+from gpubp.kinds import is_iterable
 from gpubp.nn.parameter import Parameter
 
 Params = Iterable[Parameter] | Iterable[Mapping[str, Any]]
 
 # What learning-rate schedules keep in a group, under torch's names; no update reads them.
-NOTES = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")
+NOTES = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr")
 
 
 class ParamGroup(MutableMapping[str, Any]):
@@ -43,6 +44,7 @@ class ParamGroup(MutableMapping[str, Any]):
         self._options = {key: value for key, value in options.items() if key != "lr"}
         self._notes: dict[str, float] = {}
         self._moving: Slot | None = None
+        self._decay: Slot | None = None
         self._check = check
         self._changed = changed
 
@@ -70,6 +72,43 @@ class ParamGroup(MutableMapping[str, Any]):
         return self._moving
 
     @property
+    def decay(self) -> Any:
+        """The weight decay: a number, 0 where there is none; or a slot, see `in_slot`."""
+        return self._options.get("weight_decay", 0.0) if self._decay is None else self._decay
+
+    def in_slot(self, name: str) -> Slot:
+        """Keep an option in a slot from now on, which programs read at every step.
+
+        Args:
+            name: "lr", "momentum" (or the first of the betas), or "weight_decay".
+
+        Raises:
+            DataError: the optimiser has no such option, or it is baked into programs.
+        """
+        if name == "lr":
+            return self.lr
+        if name == "momentum" and ("betas" in self._options or "momentum" in self._options):
+            return self.move_momentum()
+        if name != "weight_decay" or "weight_decay" not in self._options:
+            known = [k for k in ("lr", "momentum", "weight_decay") if k in self._options]
+            has = ["lr", *(["momentum"] if "betas" in self._options else []), *known]
+            raise DataError(
+                f"{name} is no option that may differ from step to step here; those are "
+                f"{', '.join(has)}. Others are part of the program."
+            )
+        if self._decay is None:
+            self._decay = Slot("weight_decay", float(self._options["weight_decay"]), np.float64)
+            self._changed()
+        return self._decay
+
+    def check_option(self, name: str, value: float) -> None:
+        """Raise DataError unless this option, of those of `in_slot`, may have this value."""
+        if name == "momentum" and "betas" in self._options:
+            self._check({**self, "betas": (value, *self._options["betas"][1:])})
+        else:
+            self._check({**self, name: value})
+
+    @property
     def has_momentum(self) -> bool:
         """The momentum is not 0, or a schedule moves it."""
         return self._moving is not None or bool(self.momentum)
@@ -82,6 +121,8 @@ class ParamGroup(MutableMapping[str, Any]):
         if key in self._notes:
             return self._notes[key]
         value = self._options[key]
+        if key == "weight_decay" and self._decay is not None:
+            return float(self._decay.value)
         if self._moving is None or key not in ("momentum", "betas"):
             return value
         moved = float(self._moving.value)
@@ -102,6 +143,8 @@ class ParamGroup(MutableMapping[str, Any]):
             self._notes[key] = float(value)
         elif key == "lr":
             self.lr.value = np.float64(value)
+        elif key == "weight_decay" and self._decay is not None:
+            self._decay.value = np.float64(value)
         elif self._moving is not None and key in ("momentum", "betas"):
             self._moving.value = np.float64(value[0] if key == "betas" else value)
             if key == "betas":
@@ -120,6 +163,15 @@ class ParamGroup(MutableMapping[str, Any]):
         self._check({**self, **options})
         for key, value in options.items():
             self._set(key, value)
+
+    @property
+    def notes(self) -> dict[str, float]:
+        """What schedules keep here, by torch's names (a copy); may be set as a whole."""
+        return dict(self._notes)
+
+    @notes.setter
+    def notes(self, notes: Mapping[str, float]) -> None:
+        self._notes = {key: float(value) for key, value in notes.items() if key in NOTES}
 
     def __delitem__(self, key: str) -> None:
         raise ArgumentError("options of a parameter group cannot be deleted.")

@@ -14,29 +14,29 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import numpy as np
 
 from gpubp.errors import DataError
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(NamedTuple):
     """What an option may be.
 
     Args:
         expected: in words, as they end an error message.
         holds: whether a value is in the range.
         verb: between the option's name and its value.
+        words: it may be a text or None.
     """
 
     expected: str
     holds: Callable[[Any], bool]
     verb: str = "is"
+    words: bool = False
 
     def check(self, owner: str, name: str, value: Any) -> None:
         """Raise DataError unless the value is in the range."""
@@ -54,6 +54,7 @@ def _are_betas(betas: Any) -> bool:
 
 NotNegative = Annotated[float, Range("at least 0", lambda value: value >= 0.0)]
 Share = Annotated[float, Range("a number in [0, 1]", lambda value: 0.0 <= value <= 1.0)]
+Counted = Annotated[int, Range("an integer of at least 1", lambda n: n >= 1 and n == int(n))]
 Betas = Annotated[tuple[float, float], Range("two numbers in [0, 1)", _are_betas, "are")]
 
 
@@ -64,13 +65,16 @@ def only_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_numbers(kind: type, options: Mapping[str, Any]) -> None:
     """Raise DataError unless options of this class are finite numbers, and in their ranges."""
+    ranges = ranges_of(kind)
     for name, value in options.items():
+        if name in ranges and ranges[name].words:
+            continue
         array = hasattr(value, "ndim") and not isinstance(value, np.generic)
         if isinstance(value, (str, bytes)) or value is None or array:
             raise DataError(f"{kind.__name__}: {name} is {value!r}, expected a number.")
         if isinstance(value, float) and not math.isfinite(value):
             raise DataError(f"{kind.__name__}: {name} is {value}, expected a finite one.")
-    for name, found in ranges_of(kind).items():
+    for name, found in ranges.items():
         if name in options:
             found.check(kind.__name__, name, options[name])
 

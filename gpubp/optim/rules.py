@@ -24,9 +24,11 @@ def factor(value: Any, like: Parameter) -> Any:
 
 def adjusted(group: ParamGroup, param: Parameter, grad: Array, decoupled: bool) -> Any:
     """The gradient to descend: sign first, then L2 weight decay g + wd w, in torch's order."""
-    signed = ops.negative(grad) if group["maximize"] else grad
-    decay = 0.0 if decoupled else group.get("weight_decay", 0.0)
-    return ops.add(signed, ops.multiply(param, decay)) if decay else signed
+    signed = ops.negative(grad) if group.get("maximize", False) else grad
+    decay = 0.0 if decoupled else group.decay
+    if not isinstance(decay, Slot) and not decay:
+        return signed
+    return ops.add(signed, ops.multiply(param, factor(decay, param)))
 
 
 def decayed(group: ParamGroup, param: Parameter, decoupled: bool = True) -> Any:
@@ -34,9 +36,10 @@ def decayed(group: ParamGroup, param: Parameter, decoupled: bool = True) -> Any:
 
     It shrinks the weights themselves, beside the gradient step and by the learning rate alone.
     """
-    if not group["weight_decay"] or not decoupled:
+    decay = group.decay
+    if not decoupled or (not isinstance(decay, Slot) and not decay):
         return param
-    kept = ops.subtract(1.0, ops.multiply(group.lr, group["weight_decay"]))
+    kept = ops.subtract(1.0, ops.multiply(group.lr, decay))
     return ops.multiply(param, scalar(kept, param))
 
 

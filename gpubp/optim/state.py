@@ -18,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp import ops
+from gpubp.core import Shape
 from gpubp.core.announce import announce
 from gpubp.core.interop import host_array
-from gpubp.core.store import Slot, siblings
+from gpubp.core.store import Slot, pack, siblings
 from gpubp.errors import ShapeError, UnknownNameError
 from gpubp.nn.parameter import Parameter
 
+# The shape of a state array, and what it is filled with.
+Start = tuple[Shape, float]
 # Steps taken, and scalar state by name.
 Past = tuple[int, tuple[tuple[str, float], ...]]
 
@@ -135,7 +138,7 @@ class Cohorts:
 
 
 class Arrays:
-    """State arrays: `of(name, param)` has the parameter's shape, and its offset in its bank."""
+    """State arrays; one of the parameter's shape has the parameter's offset in its bank."""
 
     def __init__(self) -> None:
         self._slots: dict[str, dict[Parameter, Slot]] = {}
@@ -159,12 +162,22 @@ class Arrays:
         found = self._waiting.get(name, {}).get(param) if slot is None else slot.value
         return None if found is None else found.copy()
 
-    def make(self, name: str, params: Sequence[Parameter], fills: Sequence[float]) -> None:
-        """Create the arrays of those parameters that have none, once they have their banks."""
+    def make(self, wanted: Mapping[str, Sequence[tuple[Parameter, Start]]]) -> None:
+        """Create the arrays, by name, of those parameters that have none, once they have banks."""
+        for name, starts in wanted.items():
+            self._make(name, starts)
+
+    def _make(self, name: str, wanted: Sequence[tuple[Parameter, Start]]) -> None:
         known = self._slots.setdefault(name, {})
-        new = [(p, fill) for p, fill in zip(params, fills, strict=True) if p not in known]
-        made = siblings(name, [p for p, _ in new])
-        for (param, fill), slot in zip(new, made, strict=True):
+        new = [(p, start) for p, start in wanted if p not in known]
+        beside = [p for p, (shape, _) in new if shape == p.shape]
+        made = dict(zip(beside, siblings(name, beside), strict=True))
+        for param, (shape, _) in new:
+            if param not in made:
+                made[param] = Slot(f"{param.name}.{name}", np.zeros(shape, param.dtype))
+        pack(name, made.values())
+        for param, (_, fill) in new:
+            slot = made[param]
             saved = self._waiting.get(name, {}).pop(param, None)
             slot.value = np.full(slot.shape, fill, slot.dtype) if saved is None else saved
             known[param] = slot
@@ -192,8 +205,10 @@ def as_state(owner: Any, name: str, param: Parameter, value: Any) -> NDArray[Any
     if name not in owner.state_names:
         raise UnknownNameError(f"{type(owner).__name__} has no state named {name!r}.")
     array = np.array(host_array(value, f"{param.name}: state {name}"), dtype=param.dtype)
-    if array.shape != param.shape:
+    shape = owner.state_shape(name, param)
+    if array.shape != shape:
+        expected = "none" if shape is None else f"{shape}"
         raise ShapeError(
-            f"{param.name}: state {name} has shape {array.shape}, expected {param.shape}."
+            f"{param.name}: state {name} has shape {array.shape}, expected {expected}."
         )
     return array

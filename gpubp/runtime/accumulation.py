@@ -19,12 +19,14 @@ class Sums:
 
     Attributes:
         count: slot: what has counted since the last update.
+        counted: there is a count; else the term is a sum by itself.
         of: by a parameter's id, the slot of its gradients' sum.
     """
 
     def __init__(self, number: int) -> None:
         self._suffix = f"_{number}" if number else ""
         self.count = Slot(f"count{self._suffix}", 0.0, np.float64)
+        self.counted = False
         self.of: dict[int, Slot] = {}
 
     def beside(self, params: Sequence[Slot]) -> list[Slot]:
@@ -37,13 +39,17 @@ class Sums:
         params: Sequence[Slot],
         grads: Sequence[Array | None],
         count: Array | None,
-        is_first: Array,
+        is_first: Array | None,
         final: bool,
     ) -> list[Array | None]:
-        """Add a batch's gradients and count; the sums divided by what counts, None for none."""
+        """Add a batch's gradients and count; the sums divided by what counts, None for none.
+
+        `is_first`: nothing is there to add to; None where that always holds.
+        """
+        self.counted = count is not None
         reached = [(p, g) for p, g in zip(params, grads, strict=True) if g is not None]
         self.beside([p for p, _ in reached])
-        sums = {id(p): ops.where(is_first, g, ops.add(self.of[id(p)], g)) for p, g in reached}
+        sums = {id(p): _added(is_first, self.of[id(p)], g) for p, g in reached}
         if not final:
             graph.writes += [(self.of[id(p)], sums[id(p)].node) for p, _ in reached]
         if count is not None:
@@ -51,14 +57,29 @@ class Sums:
             sums = {key: ops.divide(s, divisor.astype(s.dtype)) for key, s in sums.items()}
         return [sums.get(id(p)) for p in params]
 
-    def _divisor(self, graph: Graph, count: Array, is_first: Array, final: bool) -> Array:
+    def means_of_sums(self, params: Sequence[Slot]) -> list[Array | None]:
+        """What the slots hold, divided by what counts; of parameters that have a sum."""
+        found = [self.of.get(id(p)) for p in params]
+        if not self.counted:
+            return [None if slot is None else ops.multiply(slot, 1.0) for slot in found]
+        divisor = ops.where(ops.equal(self.count, 0.0), 1.0, self.count)
+        return [None if s is None else ops.divide(s, divisor.astype(s.dtype)) for s in found]
+
+    def _divisor(self, graph: Graph, count: Array, is_first: Array | None, final: bool) -> Array:
         """All that counts since the last update; 1 where nothing does (the sums are 0 then)."""
         counted = ops.astype(count, "float64")
-        total = ops.where(is_first, counted, ops.add(self.count, counted))
+        total = _added(is_first, self.count, counted)
         rest = ops.multiply(total, 0.0) if final else total
         graph.writes.append((self.count, rest.node))
         known: Array = ops.where(ops.equal(total, 0.0), 1.0, total)
         return total if count.node.spec is CONST else known
+
+
+def _added(is_first: Array | None, total: Slot, new: Array) -> Array:
+    if is_first is None:
+        return new
+    found: Array = ops.where(is_first, new, ops.add(total, new))
+    return found
 
 
 def beside(label: str, params: Sequence[Slot], known: dict[int, Slot]) -> list[Slot]:

@@ -7,7 +7,7 @@ batch to batch without Python, and takes data that its device cannot hold in chu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ import numpy as np
 from gpubp.backends.base import Backend, Feed
 from gpubp.backends.device_array import DeviceArray
 from gpubp.compiler.trace import trace
-from gpubp.core import ArrayType, Graph, tree
+from gpubp.core import Graph, Shape, tree
 from gpubp.errors import ShapeError
+from gpubp.runtime.arguments import Arguments, Types, built
 from gpubp.runtime.nesting import running, turn
 from gpubp.runtime.outputs import Results
 from gpubp.runtime.pauses import Pauses
@@ -27,73 +28,88 @@ class Batched:
     """Runs a function of a batch over any number of samples.
 
     Args:
-        fn: traceable; takes one array and returns one, both with a row for each sample.
+        fn: traceable; returns an array with a row for each sample, or tuples, lists and dicts of
+            such.
         backend: to run it.
     """
 
     def __init__(self, fn: Callable[..., Any], backend: Backend) -> None:
-        def trace_batch(types: tuple[ArrayType, ...]) -> tuple[Graph, Any]:
-            return trace(fn, list(types))
+        def trace_batch(types: Types, structure: Any) -> tuple[Graph, Any]:
+            return trace(fn, built(structure, types))
 
         self.backend = backend
         self._runner = Runner(trace_batch, backend, None, True, None)
 
-    def __call__(self, data: Any, batch_size: int) -> Any:
+    def __call__(self, data: Arguments, batch_size: int) -> Any:
         """The outputs of all samples.
 
         Args:
-            data: checked; a NumPy array, or a DeviceArray.
+            data: checked; NumPy arrays, or DeviceArrays.
             batch_size: samples at a time.
 
         Raises:
             ShapeError: the function does not return a row for each sample.
         """
-        size = min(batch_size, len(data))
-        whole = len(data) - len(data) % size
+        samples = data.samples
+        size = min(batch_size, samples)
+        whole = samples - samples % size
         with turn(self._runner), Pauses() as pauses:
             ready = self._get(data, size)
-            shape, dtype = ready.program.output_types[0]
-            device = isinstance(data, DeviceArray)
-            result = Results(self.backend, len(data), shape[1:], dtype, device)
-            self._run(ready, data, 0, whole, size, result, pauses)
-            if whole < len(data):
-                rest = len(data) - whole
-                self._run(self._get(data, rest), data, whole, len(data), rest, result, pauses)
-        return result.value
+            device = any(isinstance(a, DeviceArray) for a in data.arrays)
+            results = [
+                Results(self.backend, samples, shape[1:], dtype, device)
+                for shape, dtype in ready.program.output_types
+            ]
+            self._run(ready, data, 0, whole, size, results, pauses)
+            if whole < samples:
+                rest = samples - whole
+                self._run(self._get(data, rest), data, whole, samples, rest, results, pauses)
+        return tree.unflatten(ready.structure, [result.value for result in results])
 
-    def _get(self, data: Any, size: int) -> Ready:
-        ready = self._runner.get((ArrayType((size, *data.shape[1:]), data.dtype),))
-        types = ready.program.output_types
-        if ready.structure is not tree.LEAF or types[0][0][:1] != (size,):
-            raise ShapeError(
-                f"the model returned {[shape for shape, _ in types]} for {size} samples; expected "
-                "one array with a row for each. Use gp.compile for other functions."
-            )
+    def _get(self, data: Arguments, size: int) -> Ready:
+        ready = self._runner.get(data.types(size), data.structure)
+        check_rows([shape for shape, _ in ready.program.output_types], size)
         return ready
 
     def _run(
         self,
         ready: Ready,
-        data: Any,
+        data: Arguments,
         start: int,
         stop: int,
         size: int,
-        result: Results,
+        results: Sequence[Results],
         pauses: Pauses,
     ) -> None:
         steps = (stop - start) // size
-        rows = result.rows(start, stop)
-        shape = (steps, size, *rows.shape[1:])
-        room = rows.as_shape(shape) if isinstance(rows, DeviceArray) else rows.reshape(shape)
+        rooms = []
+        for rows in [result.rows(start, stop) for result in results]:
+            shape = (steps, size, *rows.shape[1:])
+            on_device = isinstance(rows, DeviceArray)
+            rooms.append(rows.as_shape(shape) if on_device else rows.reshape(shape))
         schedule = np.zeros((steps, 2), np.int64)
         schedule[:, 1] = np.arange(steps) * size
         program = ready.program
         feed = Feed(
-            [data],
+            data.arrays,
             np.arange(start, stop),
-            [[room]],
-            None if start else lambda: check_indices(program, [data]),
+            [rooms],
+            None if start else lambda: check_indices(program, data.arrays, data.names),
             look=lambda done: pauses.look(),
         )
         with running(self._runner, [ready.graph]):
             self.backend.run([ready.loaded], schedule, feed)
+
+
+def check_rows(shapes: Sequence[Shape], size: int) -> None:
+    """Raise ShapeError unless each output of a model has a row for each sample.
+
+    Args:
+        shapes: of the outputs.
+        size: samples.
+    """
+    if not shapes or any(shape[:1] != (size,) for shape in shapes):
+        raise ShapeError(
+            f"the model returned {[tuple(shape) for shape in shapes]} for {size} samples; expected "
+            "arrays with a row for each. Use gp.compile for other functions."
+        )

@@ -1,26 +1,24 @@
-"""What a run does, step by step: which samples, in which order, and after which batches to update.
+"""What a run does, step by step: which batches, and after which of them to update.
 
-Comes in: the data and the arguments of `Step.run`. Goes out: an order of samples and a `Batches`.
-Data and arguments are checked here, before any work.
+Comes in: the data and the arguments of `Step.run`. Goes out: a `Batches`. The data's values are
+checked here, before any work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from gpubp.backends.base import Backend
 from gpubp.backends.device_array import DeviceArray
 from gpubp.compiler.program import Program
-from gpubp.core import ConcreteArray, describe
-from gpubp.core.interop import host_array
-from gpubp.errors import DataError, ShapeError
-from gpubp.runtime.program_cache import as_input, check_indices
-from gpubp.runtime.settings import require_count
+from gpubp.core import ConcreteArray
+from gpubp.errors import DataError
+from gpubp.runtime.arguments import Arguments
+from gpubp.runtime.program_cache import check_indices
 
 PART = 1 << 24  # elements that are looked at together
 
@@ -44,6 +42,7 @@ class Batches:
         """A single batch."""
         return cls(np.zeros(1, np.int64), np.full(1, size), np.full(1, final))
 
+    @cached_property
     def kinds(self) -> tuple[list[tuple[int, bool]], NDArray[np.int64]]:
         """The distinct (size, final), updates first, and which of them each step is."""
         sizes = list(dict.fromkeys((int(self.sizes[0]), int(self.sizes[-1]))))
@@ -111,70 +110,20 @@ def updates_after(
     return np.concatenate([first, np.tile(rest, epochs - 1)])
 
 
-def checked_data(
-    data: Sequence[ArrayLike], floating: np.dtype[Any], backend: Backend
-) -> list[ConcreteArray]:
-    """The arrays of a run, as `backend` reads them: of supported dtypes and equal, positive length.
-
-    Raises:
-        DataError: there are none, or one is empty.
-        ShapeError: they differ in length.
-    """
-    if not data:
-        raise DataError("no data: pass the arrays that the step's function takes.")
-    arrays = [as_input(a, f"argument {i}", floating, backend) for i, a in enumerate(data)]
-    for i, array in enumerate(arrays):
-        if array.ndim == 0 or len(array) == 0:
-            raise DataError(f"argument {i} is empty: {describe(array)}.")
-        if len(array) != len(arrays[0]):
-            raise ShapeError(
-                f"argument {i} has {len(array)} samples, argument 0 has {len(arrays[0])}."
-            )
-    return arrays
-
-
-def orders(
-    samples: int,
-    epochs: int,
-    shuffle: bool,
-    rng: np.random.Generator,
-    order: ArrayLike | None,
-) -> list[NDArray[np.int64]]:
-    """The order of samples in each epoch.
-
-    Raises:
-        DataError: `order` is not a list of indices of samples.
-    """
-    require_count("epochs", epochs)
-    if order is not None:
-        indices = host_array(order, "order")
-        if indices.ndim not in (1, 2) or indices.size == 0 or indices.dtype.kind not in "iu":
-            raise DataError(
-                "order must be a non-empty integer array: of one epoch, or a row for each."
-            )
-        if indices.min() < 0 or indices.max() >= samples:
-            raise DataError(
-                f"order holds indices from {indices.min()} to {indices.max()}; expected 0 to "
-                f"{samples - 1}."
-            )
-        if indices.ndim == 2:
-            return list(indices.astype(np.int64, copy=False))
-        return [indices.astype(np.int64)] * epochs
-    if not shuffle:
-        return [np.arange(samples)] * epochs
-    return [rng.permutation(samples) for _ in range(epochs)]
-
-
-def check_values(program: Program, data: Sequence[ConcreteArray], finite: bool) -> None:
+def check_values(program: Program, data: Arguments, finite: bool) -> None:
     """Raise if the data of a run are not what they must be; says which, where and why."""
-    check_indices(program, data)
+    check_indices(program, data.arrays, data.names)
     if finite:
-        for i, array in enumerate(data):
-            _check_finite(array, i)
+        for array, name in zip(data.arrays, data.names):
+            _check_finite(array, name)
 
 
-def _check_finite(array: ConcreteArray, position: int) -> None:
+def _check_finite(array: ConcreteArray, name: str) -> None:
     if isinstance(array, DeviceArray) or array.dtype.kind != "f":
+        return
+    if array.ndim == 0:
+        if not np.isfinite(array):
+            raise DataError(f"{name} is {array}.")
         return
     rows = max(1, PART // max(1, array[:1].size))
     for start in range(0, len(array), rows):  # the array may be mapped, and larger than memory
@@ -182,4 +131,4 @@ def _check_finite(array: ConcreteArray, position: int) -> None:
         if not np.isfinite(part).all():
             first, *rest = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
             where = (first + start, *rest)
-            raise DataError(f"argument {position} holds {array[where]} at index {where}.")
+            raise DataError(f"{name} holds {array[where]} at index {where}.")

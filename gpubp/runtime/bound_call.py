@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gpubp.backends.base import Backend, Feed
 from gpubp.core.forks import anew_in_child
+from gpubp.runtime.outputs import Returned
 from gpubp.runtime.program_cache import Ready, check_indices
 
 # Larger arguments are not copied: looking up their addresses costs less.
@@ -41,10 +42,16 @@ class Single:
         ready: the program.
         backend: that has loaded it.
         like: arguments; their types are the program's.
+
+    Attributes:
+        ready: the program.
+        alone: it is of a step whose function returned the loss and nothing else.
     """
 
     def __init__(self, ready: Ready, backend: Backend, like: Sequence[NDArray[Any]]) -> None:
         self.ready = ready
+        made = ready.structure
+        self.alone = isinstance(made, Returned) and made.structure is None
         self._own = [np.zeros(a.shape, a.dtype) for a in like]
         self._inputs = list(self._own)
         self._small = [i for i, a in enumerate(like) if a.nbytes <= COPIED_BYTES]
@@ -102,7 +109,8 @@ class Singles:
     ) -> None:
         """Bind a program that has just run with these arguments, if that is worth it."""
         types = [(a.shape, a.dtype) for a in arrays]
-        exact = key is not None and list(zip(key[::2], key[1::2])) == types
+        given = [] if key is None else key[: 2 * len(types)]
+        exact = key is not None and list(zip(given[::2], given[1::2])) == types
         program = ready.program
         kept = sum(math.prod(shape) * dtype.itemsize for shape, dtype in program.output_types)
         if exact and kept <= MAX_OUTPUT_BYTES:

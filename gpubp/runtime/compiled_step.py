@@ -14,22 +14,31 @@ from gpubp.backends.base import Backend
 from gpubp.compiler.pipeline import Options
 from gpubp.compiler.program import Program
 from gpubp.core.store import Slot
-from gpubp.errors import CopyError, DataError, GradientError
-from gpubp.ops.random import checked_seed
-from gpubp.runtime.batches import Batches, checked_data, orders
-from gpubp.runtime.bound_call import Singles, key_of
+from gpubp.errors import CopyError, GradientError
+from gpubp.runtime.arguments import Arguments, checked_arguments
+from gpubp.runtime.batches import Batches
+from gpubp.runtime.bound_call import Single, Singles, key_of
 from gpubp.runtime.epochs import Epochs
 from gpubp.runtime.loss_scale import LossScale
 from gpubp.runtime.nesting import nesting, require_not_running, turn
-from gpubp.runtime.outputs import Room
+from gpubp.runtime.orders import OrderStream
 from gpubp.runtime.pauses import Pauses
+from gpubp.runtime.ran import Ran
 from gpubp.runtime.report import report
-from gpubp.runtime.settings import Settings, StepOptimizer
+from gpubp.runtime.search import SearchPrograms
+from gpubp.runtime.settings import Settings, StepOptimizer, searches
 from gpubp.runtime.step_programs import StepPrograms
-from gpubp.runtime.update import Updater
+from gpubp.runtime.update import UpdateBuilder
 
 
-class Step:
+def _of_ranks(settings: Settings) -> type[StepPrograms]:
+    """The programs of a step that ranks share; imported by those who have ranks alone."""
+    from gpubp.runtime import rank_averages, rank_programs
+
+    return rank_programs.RankPrograms if settings.reduced else rank_averages.AveragingPrograms
+
+
+class Step(Ran):
     """A compiled training step; made by `gp.compile_step`.
 
     The parameters, the optimiser's state and the random-number counter live outside of it: several
@@ -48,16 +57,20 @@ class Step:
     ) -> None:
         self._settings = settings or Settings()
         self._settings.check(optimizer)
+        kind: type[StepPrograms] = StepPrograms
+        if searches(optimizer):
+            kind, self._settings = SearchPrograms, replace(self._settings, keep_grads=True)
+        elif self._settings.parallel is not None:
+            kind = _of_ranks(self._settings)
         self._fn, self._options = fn, options
-        self._updater = Updater(optimizer, self._settings)
-        self._rng = np.random.default_rng(checked_seed(seed))
-        self._programs = StepPrograms(fn, self._updater, backend, device, options)
+        self._update_builder = UpdateBuilder(optimizer, self._settings)
+        self._orders = OrderStream(seed)
+        self._programs = kind(fn, self._update_builder, backend, device, options)
         self._runner = self._programs.updating
-        self._ran: Room | None = None
         self._singles, self._adding_singles = Singles(), Singles()
         if not optimizer.parameters():
             raise GradientError("the optimizer has no parameters to train.")
-        self._floating = optimizer.parameters()[0].dtype
+        super().__init__(optimizer.parameters()[0].dtype)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise CopyError(
@@ -93,53 +106,36 @@ class Step:
         """
         settings = replace(self._settings, scheduler=None)
         return Step(
-            self._fn, self._updater.optimizer, self.backend, None, settings, 0, self._options
+            self._fn, self._update_builder.optimizer, self.backend, None, settings, 0, self._options
         )
 
     @property
     def grads(self) -> list[NDArray[Any]]:
         """With keep_grads: the last update's gradients, one a parameter (before clipping)."""
-        return self._updater.grads
-
-    @property
-    def losses(self) -> Any:
-        """The loss of every batch of the last `run`, as far as it came: what an exception kept it
-        from returning. While it goes on, as far as is known."""
-        return np.zeros(0, self._floating) if self._ran is None else self._ran.losses_so_far
-
-    def forget_losses(self) -> None:
-        """Let go of the losses of the last run."""
-        self._ran = None
+        return self._update_builder.grads
 
     @property
     def pending(self) -> int:
         """With accumulate: batches whose gradients wait for the next update."""
-        return self._updater.pending
+        return self._update_builder.pending
 
     @property
-    def totals(self) -> NDArray[np.float64]:
-        """(batches, terms, 2): the sums and counts that the losses of the last `run` are made of.
+    def apart(self) -> int:
+        """With several ranks: batches until all of them have the same state, at the latest; 0 if
+        they have, and what rank 0 saves is that of all."""
+        return self._programs.apart
 
-        A loss that is a mean over samples is one term, whose count is the batch's size; a sum
-        counts NaN. `gpubp.runtime.totals.together` makes one loss of them.
-
-        Raises:
-            DataError: `run` has not been called.
-        """
-        if self._ran is None:
-            raise DataError("there are no totals before the first run: call step.run(...).")
-        return self._ran.totals()[: self._ran.done]
-
-    def __call__(self, *batch: ArrayLike) -> Any:
+    def __call__(self, *batch: Any) -> Any:
         """Run one step on one batch; with accumulate, every so many calls update.
 
         Args:
-            *batch: arrays of equal first size, in the order of fn's arguments. Float arrays are
-                converted to the parameters' dtype.
+            *batch: arrays of equal first size, and tuples and dicts of such, in the order of fn's
+                arguments; what has no samples is marked by `gp.whole`. Float arrays are converted
+                to the parameters' dtype.
 
         Returns:
-            The loss before the update: a NumPy scalar, or an array of shape () on the device if
-            part of the batch is there.
+            What fn returns, from before the update: the loss, a NumPy scalar; or a tuple that
+            begins with it. Arrays are on the device if part of the batch is there.
         """
         key = key_of(batch)
         with turn(self._runner) if nesting.possible else self._runner.lock:
@@ -149,34 +145,44 @@ class Step:
             if single is None:
                 return self._first_call(batch, key, final)
             self._runner.last = single.ready
-            if self._settings.plain and not nesting.possible:
+            if self._settings.plain and not nesting.possible and single.alone:
                 return single(batch)[0][0]
-            programs = self._programs
-            programs.require_own_weights()
-            with programs.running([single.ready]), programs.scheduled(np.full(1, final)):
-                return single(batch)[0][0]
+            return self._call(single, batch, final)
 
-    def _first_call(
-        self, batch: Sequence[ArrayLike], key: tuple[Any, ...] | None, final: bool
-    ) -> Any:
-        data = checked_data(batch, self._floating, self.backend)
-        size = len(data[0])
+    def _call(self, single: Single, batch: Sequence[Any], final: bool) -> Any:
+        programs, ready = self._programs, single.ready
+        programs.require_own_weights()
+        with programs.running([ready]), programs.scheduled(np.full(1, final)):
+            found = single(batch)
+        if single.alone:
+            return found[0][0]
+        return ready.structure.of([rows[0].copy() for rows in found])
+
+    def _first_call(self, batch: Sequence[Any], key: tuple[Any, ...] | None, final: bool) -> Any:
+        data = checked_arguments(batch, self._floating, self.backend)
+        singles = self._singles if final else self._adding_singles
+        if key is None:
+            key = data.key
+            single = singles.find(key)
+            if single is not None:
+                self._runner.last = single.ready
+                return self._call(single, data.arrays, final)
+        size = data.samples
         one = Batches.one(size, final)
-        room = self._programs.room(data, one, single=True)
-        self._programs.execute(data, np.arange(size), one, room, finite=False)
-        if self._runner.last is not None:
-            singles = self._singles if final else self._adding_singles
-            singles.add(key, self._runner.last, self.backend, data)
-        return room.losses
+        buffers = self._programs.output_buffers(data, one, single=True)
+        self._programs.execute(data, np.arange(size), one, buffers, finite=False)
+        if self._runner.last is not None and self._programs.binds:
+            singles.add(key, self._runner.last, self.backend, data.arrays)
+        return buffers.value
 
     def _next_is_final(self) -> bool:
         accumulate = self._settings.accumulate
-        return accumulate == 1 or self._updater.pending + 1 >= accumulate
+        return accumulate == 1 or self._update_builder.pending + 1 >= accumulate
 
     @checked
     def run(
         self,
-        *data: ArrayLike,
+        *data: Any,
         batch_size: int = 32,
         epochs: int = 1,
         shuffle: bool = True,
@@ -190,8 +196,10 @@ class Step:
         """Run whole epochs on resident data, without Python between steps.
 
         Args:
-            *data: arrays of equal first size, in the order of fn's arguments. Host arrays that
-                exceed the memory of a device go there in chunks, with the same results.
+            *data: arrays of equal first size, and tuples and dicts of such, in the order of fn's
+                arguments; what has no samples, and each step reads as a whole, is marked by
+                `gp.whole`. Host arrays that exceed the memory of a device go there in chunks, with
+                the same results.
             batch_size: samples a step; the last batch of an epoch is shorter unless `drop_last`.
             epochs: passes over the data.
             shuffle: a new random order each epoch.
@@ -205,7 +213,9 @@ class Step:
 
         Returns:
             The loss of every batch, in order; on the device if part of the data is there. NaN for
-            a batch in which nothing counts (all labels ignored), whose gradient is 0.
+            a batch in which nothing counts (all labels ignored), whose gradient is 0. If fn
+            returns a tuple that begins with the loss, such a tuple, each array in it with one more
+            axis in front: that of the steps.
 
         Ctrl-C ends a run in the main thread within about 0.1 s (or at the end of the step, if that
         takes longer) with KeyboardInterrupt. Whole steps are done then: parameters, optimiser,
@@ -219,29 +229,18 @@ class Step:
         """
         if nesting.possible:
             require_not_running(self._runner)
-        arrays = checked_data(data, self._floating, self.backend)
+        arrays: Arguments = checked_arguments(data, self._floating, self.backend)
         self.forget_losses()
         with Pauses() as pauses:
-            many = epochs != 1 and shuffle and seed is None and order is None
-            before = self._rng.bit_generator.state if many else None
-            rng = self._rng if seed is None else np.random.default_rng(checked_seed(seed))
-            indices = orders(len(arrays[0]), epochs, shuffle, rng, order)
+            drawn = self._orders.draw(arrays.samples, epochs, shuffle, seed, order)
             try:
-                run = Epochs(self._programs, arrays, indices, batch_size, drop_last, flush)
-                room = self._ran = run.room()
-                run.run(room, checked, progress, pauses)
+                run = Epochs(self._programs, arrays, drawn.orders, batch_size, drop_last, flush)
+                buffers = self._ran = run.output_buffers()
+                run.run(buffers, checked, progress, pauses)
             except BaseException:
-                if before is not None:
-                    self._draw_again(before, len(arrays[0]), len(indices))
+                drawn.keep(1 if self._ran is None else self._ran.begun_of(len(drawn.orders)))
                 raise
-        return room.losses
-
-    def _draw_again(self, before: Mapping[str, Any], samples: int, epochs: int) -> None:
-        """Let the stream of orders stand behind the epochs of a run that were begun."""
-        self._rng.bit_generator.state = before
-        ran = self._ran
-        begun = 1 if ran is None else max(1, -(-ran.done // (ran.steps // epochs)))
-        orders(samples, begun, True, self._rng, None)
+        return buffers.value
 
     def report(self, profile: bool = False) -> str:
         """Instructions, fusion, arithmetic, bytes moved fused and unfused, arena size.
@@ -256,7 +255,7 @@ class Step:
         """Trace and compile for a batch of these types without running; returns the program.
 
         Args:
-            *batch: arrays, or anything with `shape` and `dtype`.
+            *batch: as of a call; or of anything with `shape` and `dtype` in the place of arrays.
         """
         return self._programs.prepare(batch)
 
@@ -264,7 +263,7 @@ class Step:
         """What one pass of the compiler makes of this step, as text; nothing is run or kept.
 
         Args:
-            *batch: arrays, or anything with `shape` and `dtype`.
+            *batch: as of a call; or of anything with `shape` and `dtype` in the place of arrays.
             after: "trace", "views", "fuse", "lower", "row_padding", "schedule", "memory_plan" (the
                 program), or "encode" (what the backend makes of it).
 
@@ -283,7 +282,7 @@ class Step:
         "accumulated" is what waits for the next update, "rng" the state of the stream that orders
         are drawn from. Parameters, optimiser, schedule and averages have states of their own.
         """
-        return {"accumulated": self._updater.state_dict(), "rng": self._rng.bit_generator.state}
+        return {"accumulated": self._update_builder.state_dict(), "rng": self._orders.state}
 
     @reading("the state of a step")
     @checked
@@ -293,7 +292,6 @@ class Step:
         Raises:
             DataError, ShapeError: gradients that are not those of this step's parameters.
         """
-        rng = np.random.default_rng()
-        rng.bit_generator.state = state_dict["rng"]
-        self._updater.load_state_dict(state_dict["accumulated"])
-        self._rng = rng
+        orders = OrderStream.standing_at(state_dict["rng"])
+        self._update_builder.load_state_dict(state_dict["accumulated"])
+        self._orders = orders

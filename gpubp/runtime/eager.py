@@ -46,7 +46,7 @@ def backend_of(array: Any) -> Backend:
     return get_backend("cupy", f"cuda:{device_number(array) or 0}")
 
 
-def native(array: Any) -> Any:
+def to_user_array(array: Any) -> Any:
     """An array on a GPU as one of the library that results come in, over the same memory.
 
     Raises:
@@ -55,7 +55,7 @@ def native(array: Any) -> Any:
     backend = backend_of(array)
     require_signed(array, "an argument")
     try:
-        return backend.native(array)
+        return backend.to_user_array(array)
     except GpubpError:
         raise
     except (BufferError, RuntimeError, TypeError, ValueError) as err:
@@ -64,7 +64,7 @@ def native(array: Any) -> Any:
 
 def put(array: Any, like: Any) -> Any:
     """A host array on the device that `like` is on."""
-    return backend_of(like).native(array)
+    return backend_of(like).to_user_array(array)
 
 
 def apply(spec: OpSpec, args: Sequence[Any], attrs: dict[str, Any], like: Any = None) -> Any:
@@ -142,5 +142,5 @@ def assign(slot: Slot, value: Any) -> None:
     _program((id(backend), "assign", id(slot)), lambda: write, backend).on_device(value)
 
 
-at_once.apply, at_once.native, at_once.put = apply, native, put
+at_once.apply, at_once.to_user_array, at_once.put = apply, to_user_array, put
 at_once.assign, at_once.call = assign, call

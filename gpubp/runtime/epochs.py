@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.core import ConcreteArray
 from gpubp.errors import DataError
+from gpubp.runtime.arguments import Arguments
 from gpubp.runtime.batches import Batches, epoch_batches
-from gpubp.runtime.outputs import Room
+from gpubp.runtime.outputs import OutputBuffers
 from gpubp.runtime.pauses import Pauses
 from gpubp.runtime.settings import require_count
 from gpubp.runtime.step_programs import StepPrograms
@@ -32,7 +32,7 @@ class Epochs:
     def __init__(
         self,
         programs: StepPrograms,
-        arrays: list[ConcreteArray],
+        arrays: Arguments,
         orders: Sequence[NDArray[np.int64]],
         batch_size: int,
         drop_last: bool,
@@ -46,13 +46,13 @@ class Epochs:
             raise DataError(f"batch_size is {batch_size}, but there are only {self._size} samples.")
         self._whole = self._batches(len(orders))
 
-    def room(self) -> Room:
+    def output_buffers(self) -> OutputBuffers:
         """Room for what all of them return."""
-        return self._programs.room(self._arrays, self._whole)
+        return self._programs.output_buffers(self._arrays, self._whole)
 
     def run(
         self,
-        room: Room,
+        buffers: OutputBuffers,
         checked: bool,
         progress: Callable[[int, int], None] | None,
         pauses: Pauses,
@@ -61,13 +61,13 @@ class Epochs:
         if progress is None:
             order = np.concatenate(self._orders)
             self._programs.execute(
-                self._arrays, order, self._whole, room, checked=checked, pauses=pauses
+                self._arrays, order, self._whole, buffers, checked=checked, pauses=pauses
             )
             return
         for i, order in enumerate(self._orders):
-            first, known = room.done, checked or i > 0
+            first, known = buffers.done, checked or i > 0
             self._programs.execute(
-                self._arrays, order, self._batches(1), room, first, checked=known, pauses=pauses
+                self._arrays, order, self._batches(1), buffers, first, checked=known, pauses=pauses
             )
             with pauses.open():
                 progress(i + 1, len(self._orders))

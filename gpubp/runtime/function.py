@@ -20,6 +20,7 @@ from gpubp.runtime.nesting import nesting, running, turn
 from gpubp.runtime.outputs import Results
 from gpubp.runtime.program_cache import Runner, as_input, check_indices
 from gpubp.runtime.report import report
+from gpubp.runtime.static import NOTHING_STATIC, Static
 
 _ONE_STEP = np.zeros((1, 2), np.int64)
 _NO_ORDER = np.zeros(0, np.int64)
@@ -37,10 +38,13 @@ class CompiledFunction:
         backend: str | Backend | None = None,
         device: str | None = None,
         options: Options | None = None,
+        static: Static = NOTHING_STATIC,
     ) -> None:
         self._fn = fn
-        self._made = backend, device, options
-        self._structure: Any = None
+        self._made = backend, device, options, static
+        self._static = static
+        self._latest: CompiledFunction | None = None
+        self._others: dict[Any, CompiledFunction] = {}
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)
         self._runner = Runner(self._trace, backend, device, False, options, self.__name__)
         self._singles = Singles()
@@ -54,21 +58,25 @@ class CompiledFunction:
             return _named, (module, name)
         return CompiledFunction, (self._fn, *self._made)
 
-    def _trace(self, types: tuple[ArrayType, ...]) -> tuple[Graph, Any]:
-        return trace(self._fn, tree.unflatten(self._structure, list(types)))
+    def _trace(self, types: tuple[Any, ...], structure: Any) -> tuple[Graph, Any]:
+        return trace(self._fn, tree.unflatten(structure, list(types)))
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run on concrete arrays; inside a trace, the plain function is traced along.
 
         Args:
-            *args: arrays, or nested tuples, lists and dicts of them.
+            *args: arrays, or nested tuples, lists and dicts of them; static ones as they are.
+            **kwargs: the same.
 
         Returns:
             What the function returns, with NumPy arrays; with arrays on the device if one of the
             arguments is there.
         """
         if active_graph() is not None:
-            return self._fn(*args)
+            return self._fn(*args, **kwargs)
+        if kwargs or self._static.any:
+            other, given = self._other(args, kwargs)
+            return other(*given)
         key = key_of(args)
         with turn(self._runner) if nesting.possible else self._runner.lock:
             single = self._singles.find(key)
@@ -82,15 +90,31 @@ class CompiledFunction:
                 outputs = single(args)
             return tree.unflatten(single.ready.structure, [o[0].copy() for o in outputs])
 
-    def on_device(self, *args: Any) -> Any:
+    def _other(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[CompiledFunction, tuple[Any, ...]]:
+        """The function of arrays alone for these static values, and its arguments."""
+        split = self._static.split(self.__name__, args, kwargs)
+        other = self._others.get(split.key)
+        if other is None:
+            fixed = split.applied(self._fn)
+            other = self._others[split.key] = CompiledFunction(fixed, *self._made[:3])
+            other.__name__ = self.__name__
+        self._latest = other
+        return other, split.arrays
+
+    def on_device(self, *args: Any, **kwargs: Any) -> Any:
         """Run, with results on the device even if no argument is there."""
+        if kwargs or self._static.any:
+            other, given = self._other(args, kwargs)
+            return other.on_device(*given)
         with turn(self._runner):
             return self._run(args, None, True)
 
     def _run(self, args: tuple[Any, ...], key: tuple[Any, ...] | None, device: bool = False) -> Any:
-        arrays, types = self._inputs(args)
+        arrays, types, structure = self._inputs(args)
         backend = self._runner.backend
-        ready = self._runner.get(types, repr(self._structure))
+        ready = self._runner.get(types, structure)
         program = ready.program
         device = device or any(isinstance(a, DeviceArray) for a in arrays)
         found = [Results(backend, 1, *kind, device, single=True) for kind in program.output_types]
@@ -101,27 +125,30 @@ class CompiledFunction:
         self._singles.add(key, ready, backend, arrays)
         return tree.unflatten(ready.structure, [result.value for result in found])
 
-    def _inputs(self, args: tuple[Any, ...]) -> tuple[list[Any], tuple[Any, ...]]:
-        """The arrays among the arguments and their types; their structure is kept."""
-        leaves, self._structure = tree.flatten(list(args))
+    def _inputs(self, args: tuple[Any, ...]) -> tuple[list[Any], tuple[Any, ...], Any]:
+        """The arrays among the arguments, their types, and the arguments' structure."""
+        leaves, structure = tree.flatten(list(args))
         backend = self._runner.backend
         arrays = [as_input(x, f"argument {i}", None, backend) for i, x in enumerate(leaves)]
         types = tuple(
             NumberType() if type(x) is float else ArrayType(a.shape, a.dtype)
             for a, x in zip(arrays, leaves)
         )
-        return arrays, types
+        return arrays, types, structure
 
-    def explain(self, *args: Any, after: str = "memory_plan") -> str:
+    def explain(self, *args: Any, after: str = "memory_plan", **kwargs: Any) -> str:
         """What one pass of the compiler makes of the function for arguments like these, as text;
         see `Step.explain` for the passes.
 
         Raises:
             UnknownNameError: no such pass.
         """
+        if kwargs or self._static.any:
+            other, given = self._other(args, kwargs)
+            return other.explain(*given, after=after)
         with turn(self._runner):
-            _, types = self._inputs(args)
-            return self._runner.explain(types, after)
+            _, types, structure = self._inputs(args)
+            return self._runner.explain(types, structure, after)
 
     def report(self, profile: bool = False) -> str:
         """Instructions, fusion, arithmetic and bytes of the last program used.
@@ -130,7 +157,8 @@ class CompiledFunction:
             profile: also run each part alone, on zeros, and show its time beside its roofline
                 bound; slots stay as they are. For backends that can.
         """
-        return report(self._runner, profile)
+        latest = self._latest
+        return report(self._runner, profile) if latest is None else latest.report(profile)
 
 
 def _named(module: str, name: str) -> Any:
@@ -148,6 +176,8 @@ def compile_function(
     backend: str | Backend | None = None,
     device: str | None = None,
     options: Options | None = None,
+    static_argnums: int | tuple[int, ...] = (),
+    static_argnames: str | tuple[str, ...] = (),
 ) -> CompiledFunction:
     """Compile a traceable function of arrays (exported as `gp.compile`).
 
@@ -156,8 +186,18 @@ def compile_function(
         backend: "numba", "numpy" or an instance; default from GPUBP_BACKEND, else the best.
         device: "cpu", "cuda" or "cuda:N"; default from GPUBP_DEVICE, else the CPU.
         options: for tests: switch fusion or memory reuse off.
+        static_argnums: positions of arguments that are no arrays but values that the trace may
+            look at (numbers that decide, names, functions): there is a program for each value.
+        static_argnames: the same for names of arguments. An argument that is static by its position
+            is so by its name too, and the other way round, where the function has a signature.
 
     Returns:
-        A function of the same arguments.
+        A function of the same arguments, positional and by name.
+
+    Raises:
+        ArgumentError: positions or names that the function does not have; at a call: a static value
+            that is not hashable.
     """
-    return CompiledFunction(fn, backend, device, options)
+    return CompiledFunction(
+        fn, backend, device, options, Static.of(fn, static_argnums, static_argnames)
+    )

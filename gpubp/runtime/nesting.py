@@ -12,8 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gpubp.core import Graph
 from gpubp.core.forks import anew_in_child
@@ -30,8 +29,7 @@ class Programs(Protocol):
     lock: Any
 
 
-@dataclass(frozen=True)
-class _Frame:
+class _Frame(NamedTuple):
     """A run of programs with custom ops, in one thread."""
 
     programs: Programs

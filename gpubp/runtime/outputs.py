@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.base import Backend
 from gpubp.backends.device_array import DeviceArray, as_device_array
-from gpubp.core import Shape
+from gpubp.core import Shape, tree
 from gpubp.runtime.totals import NO_COUNT
 
 
@@ -42,16 +42,16 @@ class Results:
         self._pick_row = single and not device
         if device:
             self._array = backend.empty(shape if single else (steps, *shape), dtype)
-            room = as_device_array(self._array, "the result")
-            self._room: Any = room.as_shape((steps, *shape))
+            rows = as_device_array(self._array, "the result")
+            self._rows: Any = rows.as_shape((steps, *shape))
         else:
-            self._array = self._room = np.empty((steps, *shape), dtype)
+            self._array = self._rows = np.empty((steps, *shape), dtype)
 
     def rows(self, start: int, stop: int) -> Any:
         """Where some of the steps put their rows, as a `Feed` takes it."""
-        if isinstance(self._room, DeviceArray):
-            return self._room.rows(start, stop)
-        return self._room[start:stop]
+        if isinstance(self._rows, DeviceArray):
+            return self._rows.rows(start, stop)
+        return self._rows[start:stop]
 
     @property
     def value(self) -> Any:
@@ -60,20 +60,41 @@ class Results:
         return self._array[0] if self._pick_row else self._array
 
 
-@dataclass
-class Room:
-    """What a run returns: the loss of each batch, and the sums and counts of its terms.
+class Returned(NamedTuple):
+    """What the program of a step returns, in order: what its function does, then the loss's terms.
 
     Attributes:
-        results: the program's outputs: losses; for each term its sum, and its count if it has one.
+        structure: of what the function returned, for `tree.unflatten`; None for the loss alone.
+        leaves: how many arrays that is; the first is the loss.
+        counts: for each term of the loss, whether it has a count; each has a sum.
+    """
+
+    structure: Any
+    leaves: int
+    counts: tuple[bool, ...]
+
+    def of(self, leaves: Sequence[Any]) -> Any:
+        """The loss, or the structure with these leaves in it."""
+        if self.structure is None:
+            return leaves[0]
+        return tree.unflatten(self.structure, list(leaves[: self.leaves]))
+
+
+@dataclass
+class OutputBuffers:
+    """What a run returns: the loss of each batch, what else its function returned, and the sums and
+    counts of the loss's terms.
+
+    Attributes:
+        results: the program's outputs, as `returned` says.
         sizes: of the batches.
-        counts: for each term, whether it has a count.
+        returned: what they are.
         done: how many batches have returned theirs, as far as is known.
     """
 
     results: Sequence[Results]
     sizes: NDArray[np.int64]
-    counts: Sequence[bool]
+    returned: Returned
     done: int = 0
 
     def rows(self, start: int, stop: int) -> list[Any]:
@@ -85,25 +106,46 @@ class Room:
         """How many batches it has room for."""
         return len(self.sizes)
 
+    def begun_of(self, epochs: int) -> int:
+        """How many of a run's epochs were begun: one, at least."""
+        return max(1, -(-self.done // (self.steps // epochs)))
+
     @property
     def losses(self) -> Any:
         """One number a batch, as the user gets them."""
         return self.results[0].value
+
+    def loss_of(self, batch: int) -> float:
+        """The loss of one batch that has returned it."""
+        held = self.losses
+        found: Any = held if isinstance(held, (np.ndarray, np.generic)) else held.get()
+        return float(found if found.ndim == 0 else found[batch])
 
     @property
     def losses_so_far(self) -> Any:
         """One number for each batch that is done."""
         return self.losses if self.done == self.steps else self.losses[: self.done]
 
+    @property
+    def value(self) -> Any:
+        """What the function returned in each step; the losses, if nothing else."""
+        return self.returned.of([result.value for result in self.results])
+
+    @property
+    def value_so_far(self) -> Any:
+        """That of the batches that are done."""
+        return self.returned.of([result.value[: self.done] for result in self.results])
+
     def totals(self) -> NDArray[np.float64]:
         """Sums and counts of all batches; see `Step.totals`."""
-        columns = [_on_host(result.value) for result in self.results]
-        if not self.counts:
+        terms = [self.results[0], *self.results[self.returned.leaves :]]
+        columns, counts = [_on_host(result.value) for result in terms], self.returned.counts
+        if not counts:
             sizes = self.sizes.astype(np.float64)
             return np.stack([columns[0] * sizes, sizes], axis=-1)[:, np.newaxis]
-        found = np.full((len(self.sizes), len(self.counts), 2), NO_COUNT)
+        found = np.full((len(self.sizes), len(counts), 2), NO_COUNT)
         rest = iter(columns[1:])
-        for i, has_count in enumerate(self.counts):
+        for i, has_count in enumerate(counts):
             found[:, i, 0] = next(rest)
             if has_count:
                 found[:, i, 1] = next(rest)

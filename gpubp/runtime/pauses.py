@@ -52,6 +52,18 @@ class Pauses:
             heard, self._heard = self._heard, None
             self._before(*heard)
 
+    @property
+    def heard(self) -> bool:
+        """Ctrl-C was pressed, and waits for `look`."""
+        return self._heard is not None
+
+    def heard_elsewhere(self) -> None:
+        """Do what Ctrl-C does: it was pressed for another rank of this run."""
+        if self._before is None:
+            raise KeyboardInterrupt
+        self._heard = self._heard or (signal.SIGINT, None)
+        self.look()
+
     @contextmanager
     def open(self) -> Iterator[None]:
         """A context in which nothing waits: for functions of the user's."""

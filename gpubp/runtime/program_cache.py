@@ -16,13 +16,23 @@ from gpubp.backends.device_array import DeviceArray
 from gpubp.compiler.listing import PASSES, Watch, unwatched
 from gpubp.compiler.pipeline import Options, compile_graph
 from gpubp.compiler.program import Program
-from gpubp.core import Array, ArrayType, ConcreteArray, Graph, NumberType, concrete
+from gpubp.core import (
+    Array,
+    ArrayType,
+    ConcreteArray,
+    Graph,
+    NumberType,
+    Whole,
+    WholeType,
+    concrete,
+)
 from gpubp.core.forks import anew_in_child
 from gpubp.core.interop import on_device
 from gpubp.core.store import pack
-from gpubp.errors import DataError, IndexRangeError, TraceError, unknown_name
+from gpubp.errors import ArgumentError, DataError, IndexRangeError, TraceError, unknown_name
 from gpubp.runtime.nesting import nesting
 
+InputType = ArrayType | NumberType | WholeType
 LISTED = "encode"  # after the passes: what the backend makes of the program
 
 
@@ -40,9 +50,10 @@ class Runner:
     """Keeps the programs of one function.
 
     Args:
-        trace: called with a tuple of input types; returns (graph, structure of the outputs).
+        trace: called with a tuple of input types and the structure of the arguments; returns
+            (graph, structure of the outputs).
         backend, device: see `gpubp.backends.get_backend`.
-        batched: the programs gather their inputs by an index order.
+        batched: the programs gather their inputs, but whole ones, by an index order.
         options: for the pipeline.
         name: for errors.
 
@@ -52,7 +63,7 @@ class Runner:
 
     def __init__(
         self,
-        trace: Callable[[tuple[Any, ...]], tuple[Graph, Any]],
+        trace: Callable[[tuple[Any, ...], Any], tuple[Graph, Any]],
         backend: str | Backend | None,
         device: str | None,
         batched: bool,
@@ -73,12 +84,13 @@ class Runner:
         """In a forked child."""
         self.lock = threading.RLock()
 
-    def get(self, types: tuple[ArrayType | NumberType, ...], key: Any = None) -> Ready:
-        """The program for these input types (and this static structure of the arguments)."""
+    def get(self, types: tuple[InputType, ...], structure: Any = None) -> Ready:
+        """The program for these input types, and arguments of this structure."""
+        key = None if structure is None else repr(structure)
         ready = self._known.get((types, key))
         if ready is None or not ready.graph.still_valid():
-            graph, structure = self._trace(types)
-            program = self._compiled(graph)
+            graph, structure = self._trace(types, structure)
+            program = self._compiled(graph, types)
             loaded = self.backend.load(program)
             if self._options.verifying:
                 self.backend.check_writes(loaded)
@@ -88,15 +100,21 @@ class Runner:
         self.last = ready
         return ready
 
-    def _compiled(self, graph: Graph, watch: Watch = unwatched) -> Program:
+    def _compiled(
+        self, graph: Graph, types: tuple[InputType, ...], watch: Watch = unwatched
+    ) -> Program:
         pack("slots", graph.slots())
         pack("slots", [slot for slot, _ in graph.writes])
         backend = self.backend
         splits, wide = backend.splits_columns, backend.wide_rows
-        return compile_graph(graph, self._batched, self._options, splits, wide, watch)
+        batched: list[int] = []
+        if self._batched:
+            batched = [i for i, t in enumerate(types) if not isinstance(t, WholeType)]
+        return compile_graph(graph, batched, self._options, splits, wide, watch, backend.runs_loops)
 
-    def explain(self, types: tuple[ArrayType | NumberType, ...], after: str) -> str:
-        """What a pass makes for these input types; nothing is run or kept.
+    def explain(self, types: tuple[InputType, ...], structure: Any, after: str) -> str:
+        """What a pass makes for these input types and arguments of this structure; nothing is run
+        or kept.
 
         Raises:
             UnknownNameError: no such pass.
@@ -109,8 +127,8 @@ class Runner:
             if name == after:
                 found[name] = text()
 
-        graph, _ = self._trace(types)
-        program = self._compiled(graph, watch)
+        graph, _ = self._trace(types, structure)
+        program = self._compiled(graph, types, watch)
         return found[after] if after in found else self.backend.listing(program)
 
     def readies(self) -> list[Ready]:
@@ -118,8 +136,15 @@ class Runner:
         return [ready for ready in self._known.values() if ready.graph.still_valid()]
 
 
-def check_indices(program: Program, arrays: Sequence[ConcreteArray]) -> None:
+def check_indices(
+    program: Program, arrays: Sequence[ConcreteArray], names: Sequence[str] = ()
+) -> None:
     """Refuse labels and indices out of range before any work is done.
+
+    Args:
+        program: that is about to run.
+        arrays: its inputs.
+        names: of these, for errors.
 
     Raises:
         IndexRangeError: says which argument holds what, where, and the allowed range.
@@ -128,10 +153,11 @@ def check_indices(program: Program, arrays: Sequence[ConcreteArray]) -> None:
         array = arrays[limit.input]
         if isinstance(array, DeviceArray):
             continue  # the kernel looks at each
-        where = limit.bad(array, program.batched)
+        where = limit.bad(array)
         if where is not None:
+            name = names[limit.input] if names else f"argument {limit.input}"
             raise IndexRangeError(
-                f"argument {limit.input} holds {array[where]} at index {where}; as a class label "
+                f"{name} holds {array[where]} at index {where}; as a class label "
                 f"or index it must be 0 to {limit.limit - 1}."
             )
 
@@ -161,13 +187,18 @@ def as_input(
         raise TraceError(f"{name} is a traced array: call compiled functions outside of traces.")
     if isinstance(value, DeviceArray):
         return value
+    if isinstance(value, Whole):
+        raise ArgumentError(
+            f"{name} is marked by gp.whole, which is for arguments of steps and of Trainer: pass "
+            "the array itself here."
+        )
     if on_device(value):
         if backend is None:
             raise DataError(
                 f"{name} is on a GPU, but it is read from the host's memory here. Copy it with "
                 ".get()."
             )
-        return backend.adopt(value, name, floating)
+        return backend.import_array(value, name, floating)
     array: NDArray[Any] = np.asarray(value) if type(value) is float else concrete(value, name)
     target = floating if array.dtype.kind == "f" and floating is not None else array.dtype
     return np.asarray(array, dtype=target, order="C")

@@ -1,32 +1,32 @@
 """What a program does, as a table: instructions, fusion, arithmetic, bytes, memory.
 
 With a profile, each part's measured time stands beside its roofline bound: the time that its
-arithmetic or its bytes, whichever is longer, take at the best rates of the backend (`Roof`).
+arithmetic or its bytes, whichever is longer, take at the best rates of the backend (`Peak`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from gpubp.backends.base import Roof, feed_of_zeros
-from gpubp.compiler.program import Part, Program
+from gpubp.backends.base import Peak, feed_of_zeros
+from gpubp.compiler.parts import Part
+from gpubp.compiler.program import Program
 from gpubp.errors import BackendError, GpubpError
 from gpubp.runtime.program_cache import Ready, Runner
 
 # Widths of the column of names: a profile needs the room.
 _PLAIN, _PROFILED = 58, 50
-_MEASURES = f"{'us':>9}{'GFLOP/s':>9}{'GB/s':>7}{'bound':>9}{'of roof':>9}"
+_MEASURES = f"{'us':>9}{'GFLOP/s':>9}{'GB/s':>7}{'bound':>9}{'of peak':>9}"
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """One part, alone on one worker.
 
     Attributes:
         seconds: measured; 0 if it had nothing to do.
-        bound: seconds at the roof; 0 if that is not known.
+        bound: seconds at the peak; 0 if that is not known.
     """
 
     seconds: float
@@ -34,7 +34,7 @@ class Timing:
 
     @property
     def share(self) -> str:
-        """How near to its roof it is; nothing where there was no work."""
+        """How near to its peak it is; nothing where there was no work."""
         if self.seconds <= 0 or self.bound <= 0:
             return "-"
         return f"{self.bound / self.seconds:.0%}"
@@ -59,20 +59,20 @@ def report(runner: Runner, profile: bool = False) -> str:
         return "\n".join(_table(program, runner.backend.name) + _summary(program))
     with runner.lock:
         times = _measure(runner, ready)
-        roof = _roof(runner)
+        peak = _peak(runner)
     bounds = [
-        roof.bound(p.flops, p.bytes_moved) if roof and time else 0.0
+        peak.bound(p.flops, p.bytes_moved) if peak and time else 0.0
         for p, time in zip(program.parts, times)
     ]
     timings = [Timing(*pair) for pair in zip(times, bounds)]
     lines = _table(program, runner.backend.name, timings) + _summary(program)
-    return "\n".join(lines + _roofline(timings, roof))
+    return "\n".join(lines + _roofline(timings, peak))
 
 
-def _roof(runner: Runner) -> Roof | None:
-    """The backend's roof; None if it measures parts but not that."""
+def _peak(runner: Runner) -> Peak | None:
+    """The backend's peak; None if it measures parts but not that."""
     try:
-        return runner.backend.roof()
+        return runner.backend.peak()
     except BackendError:
         return None
 
@@ -112,14 +112,14 @@ def _summary(program: Program) -> list[str]:
     ]
 
 
-def _roofline(timings: Sequence[Timing], roof: Roof | None) -> list[str]:
+def _roofline(timings: Sequence[Timing], peak: Peak | None) -> list[str]:
     total = Timing(sum(t.seconds for t in timings), sum(t.bound for t in timings))
-    if roof is None:
+    if peak is None:
         return [f"measured {total.seconds * 1e6:.1f} us a step, each part alone"]
     return [
         f"measured {total.seconds * 1e6:.1f} us a step, each part alone on one worker; "
         f"bound {total.bound * 1e6:.1f} us, share {total.share}",
-        f"roof {roof.flops / 1e9:.1f} GFLOP/s and {roof.bytes / 1e9:.1f} GB/s (each operand once), "
+        f"peak {peak.flops / 1e9:.1f} GFLOP/s and {peak.bytes / 1e9:.1f} GB/s (each operand once), "
         "one worker in cache",
     ]
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpubp.arguments import shown
 from gpubp.core import Array
 from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError, DataError
 from gpubp.runtime.loss_scale import LossScale
+
+if TYPE_CHECKING:
+    from gpubp.distributed.parallel import DataParallel
 
 Writes = list[tuple[Slot, Array]]
 
@@ -26,6 +30,17 @@ class StepOptimizer(Protocol):
     def prepare(self) -> None: ...
 
     def emit(self, grads: dict[int, Array]) -> Writes: ...
+
+
+class SearchOptimizer(StepOptimizer, Protocol):
+    """An optimiser that finds loss and gradient several times a step; `gpubp.optim.LBFGS` does."""
+
+    def search(self, evaluate: Callable[[], tuple[float, Sequence[NDArray[Any]]]]) -> None: ...
+
+
+def searches(optimizer: StepOptimizer) -> TypeGuard[SearchOptimizer]:
+    """It is a `SearchOptimizer`."""
+    return callable(getattr(optimizer, "search", None))
 
 
 class StepTable(Protocol):
@@ -74,6 +89,17 @@ class Settings:
     scheduler: StepScheduler | None = None
     ema: StepAverage | None = None
     loss_scale: LossScale | None = None
+    parallel: DataParallel | None = None
+
+    @property
+    def summed(self) -> bool:
+        """Gradients are added up in slots before an update reads them."""
+        return self.accumulate > 1 or self.reduced
+
+    @property
+    def reduced(self) -> bool:
+        """What an update reads is the sum of all ranks' gradients."""
+        return self.parallel is not None and self.parallel.average_every is None
 
     @property
     def plain(self) -> bool:
@@ -87,6 +113,8 @@ class Settings:
             if value is not None and not value > 0:
                 raise DataError(f"{name} is {value}, expected a number above 0.")
         require_count("accumulate", self.accumulate)
+        if searches(optimizer):
+            self._check_search(type(optimizer).__name__)
         if self.loss_scale is not None and self.accumulate > 1:
             raise DataError(
                 "loss_scale and accumulate cannot be used together yet: leave one of them out."
@@ -100,8 +128,19 @@ class Settings:
                 f"{type(self.scheduler).__name__} cannot run inside the program: its step() needs "
                 "a metric. Call it between runs."
             )
-        if getattr(self.scheduler, "optimizer", None) is not optimizer:
+        owners = getattr(optimizer, "members", [optimizer])
+        if not any(getattr(self.scheduler, "optimizer", None) is owner for owner in owners):
             raise DataError("the scheduler was made for another optimizer than the step's.")
+
+    def _check_search(self, name: str) -> None:
+        alone = Settings(keep_grads=self.keep_grads)
+        given = [k for k, v in vars(self).items() if v != getattr(alone, k)]
+        if given:
+            raise DataError(
+                f"{name} finds the gradient several times a step, outside of the program: "
+                f"{given[0]} cannot be used with it. Leave it out (a schedule or an average can be "
+                "moved between runs)."
+            )
 
 
 def require_count(name: str, value: object) -> None:

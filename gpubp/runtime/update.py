@@ -12,6 +12,7 @@ anything while it runs. What is added is the gradient of sums, one for each term
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from gpubp.runtime.settings import Settings, StepOptimizer
 from gpubp.runtime.totals import Term, mean_of_samples
 
 
-class Updater:
+class UpdateBuilder:
     """Appends updates to traces, and keeps what accumulates between them.
 
     Args:
@@ -61,6 +62,11 @@ class Updater:
         One count and one sum of each parameter's gradients for each term of the loss; None for a
         parameter that the term does not depend on.
         """
+        if self.pending and self.settings.reduced:
+            raise DataError(
+                f"{self.pending} batches wait for an update, and their gradients are on several "
+                "ranks: take the step's state after an update."
+            )
         params = self.optimizer.parameters()
         terms = self._terms if self.pending else []
         slots = [term.of.get(id(p)) for term in terms for p in params]
@@ -133,7 +139,9 @@ class Updater:
         if scale is not None:
             pack("loss_scale", [scale.scale, scale.good, scale.skipped])
             loss = graph.lift(scale.scaled(Array(graph, loss)))
-        if self.settings.accumulate > 1:
+        if self.settings.summed:
+            if scale is not None:
+                terms = [replace(t, total=scale.scaled(t.total)) for t in terms]
             terms = terms or [mean_of_samples(graph, loss, samples)]
             grads = self._accumulated(graph, params, terms, final)
         else:
@@ -141,8 +149,28 @@ class Updater:
         if final:
             self._update(graph, params, grads)
 
+    def append_update_of_sums(self, graph: Graph) -> None:
+        """Append the update with the gradients that have been summed in slots, of all batches since
+        the last one; programs that only add must have been traced before."""
+        params = list(self.optimizer.parameters())
+        grads = _together(params, [term.means_of_sums(params) for term in self._terms])
+        if self.settings.accumulate > 1:
+            graph.writes.append((self._batches, ops.multiply(self._batches, 0).node))
+        lifted = [None if g is None else Array(graph, graph.lift(g)) for g in grads]
+        self._update(graph, params, self._reached(params, lifted))
+
+    @property
+    def sums(self) -> list[Sums]:
+        """What is summed between updates, a term of the loss each."""
+        return self._terms
+
+    @property
+    def waiting(self) -> Slot:
+        """int64 scalar: how many batches wait for an update, with accumulation."""
+        return self._batches
+
     def _gradients(self, graph: Graph, loss: Node, params: Sequence[Slot]) -> list[Array | None]:
-        found = gradients(graph, loss, [graph.slot(p) for p in params])
+        found = gradients(graph, loss, [graph.leaf(p) for p in params])
         return [None if g is None else Array(graph, g) for g in found]
 
     def _reached(self, params: Sequence[Slot], grads: Sequence[Array | None]) -> list[Array]:
@@ -164,15 +192,16 @@ class Updater:
         self, graph: Graph, params: Sequence[Slot], terms: Sequence[Term], final: bool
     ) -> list[Array]:
         """The gradient of all batches since the last update, as of one; the sums are written."""
-        is_first = ops.equal(self._batches, 0)
-        grads: list[Array | None] = [None] * len(params)
+        alone = self.settings.accumulate == 1
+        is_first = None if alone else ops.equal(self._batches, 0)
+        means = []
         for i, term in enumerate(terms):
             found = self._gradients(graph, graph.lift(term.total), params)
-            means = self._term(i).means(graph, params, found, term.count, is_first, final)
-            grads = [a if b is None else b if a is None else a + b for a, b in zip(grads, means)]
-        batches = ops.multiply(self._batches, 0) if final else ops.add(self._batches, 1)
-        graph.writes.append((self._batches, batches.node))
-        return self._reached(params, grads)
+            means.append(self._term(i).means(graph, params, found, term.count, is_first, final))
+        if not alone:
+            batches = ops.multiply(self._batches, 0) if final else ops.add(self._batches, 1)
+            graph.writes.append((self._batches, batches.node))
+        return self._reached(params, _together(params, means))
 
     def _update(self, graph: Graph, params: Sequence[Slot], grads: list[Array]) -> None:
         settings, finite = self.settings, None
@@ -194,7 +223,19 @@ class Updater:
         if settings.loss_scale is not None and finite is not None:
             writes = [(slot, ops.where(finite, value, slot)) for slot, value in writes]
             writes += settings.loss_scale.emit(finite)
-        graph.writes += [(slot, graph.lift(cast_to(value, slot.dtype))) for slot, value in writes]
+        made = [(slot, graph.lift(cast_to(value, slot.dtype))) for slot, value in writes]
+        known = {id(slot) for slot, _ in made}  # a look-up may have shortened rows before
+        graph.writes = [(s, n) for s, n in graph.writes if id(s) not in known] + made
+
+
+def _together(params: Sequence[Slot], terms: Sequence[Sequence[Any]]) -> list[Any]:
+    """For each parameter, the sum of what there is of the terms; None for none."""
+    grads: list[Any] = [None] * len(params)
+    for found in terms:
+        grads = [
+            a if b is None else b if a is None else ops.add(a, b) for a, b in zip(grads, found)
+        ]
+    return grads
 
 
 def clip_by_value(grads: Sequence[Array], limit: float) -> list[Array]:

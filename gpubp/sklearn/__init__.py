@@ -6,6 +6,7 @@ imported before a class is asked for, so that switching the replacement on costs
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +20,33 @@ from gpubp.sklearn.patching import enabled, load_estimators, patch_sklearn, unpa
 
 if TYPE_CHECKING:
     from gpubp.sklearn.estimators import MLPClassifier, MLPRegressor
+    from gpubp.sklearn.searching import (
+        BaggingMLPClassifier,
+        BaggingMLPRegressor,
+        GridSearchCV,
+        cross_validate,
+    )
+
+_SEARCHING = ("BaggingMLPClassifier", "BaggingMLPRegressor", "GridSearchCV", "cross_validate")
 
 
 def __getattr__(name: str) -> Any:
     """Load the estimators, and with them scikit-learn, on first use."""
     if name in ("MLPClassifier", "MLPRegressor"):
         return getattr(load_estimators(), name)
+    if name in _SEARCHING:
+        load_estimators()
+        return getattr(importlib.import_module("gpubp.sklearn.searching"), name)
     raise AttributeError(f"module 'gpubp.sklearn' has no attribute {name!r}")
 
 
 __all__ = [
+    "BaggingMLPClassifier",
+    "BaggingMLPRegressor",
+    "GridSearchCV",
     "MLPClassifier",
     "MLPRegressor",
+    "cross_validate",
     "enabled",
     "patch_sklearn",
     "report",

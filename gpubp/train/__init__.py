@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from gpubp.train.callbacks import Callback, LRMonitor, TerminateOnNaN
-from gpubp.train.history import History
-from gpubp.train.metrics import metric
-from gpubp.train.monitors import EarlyStopping, ModelCheckpoint
-from gpubp.train.trainer import Trainer
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gpubp.train.callbacks import Callback, LRMonitor, TerminateOnNaN
+    from gpubp.train.ctc_decoding import ctc_beam, ctc_greedy
+    from gpubp.train.decoding import Beams, beam_search
+    from gpubp.train.detection import mean_average_precision
+    from gpubp.train.edits import edit_distance, error_rate
+    from gpubp.train.history import History
     from gpubp.train.loggers import CSVLogger, TensorBoard, WandbLogger
     from gpubp.train.lr_finder import LRFinder
+    from gpubp.train.metrics import metric
     from gpubp.train.modelfile import load_model, load_weights, save_model
+    from gpubp.train.monitors import EarlyStopping, ModelCheckpoint
+    from gpubp.train.populations import load_population, save_population
+    from gpubp.train.trainer import Trainer
+else:
+    from gpubp import lazy
 
-_LAZY = {
-    "CSVLogger": "loggers",
-    "LRFinder": "lr_finder",
-    "TensorBoard": "loggers",
-    "WandbLogger": "loggers",
-    "load_model": "modelfile",
-    "load_weights": "modelfile",
-    "save_model": "modelfile",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load on first use what few runs need, to keep starting quick."""
-    import importlib
-
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"gpubp.train.{_LAZY[name]}"), name)
-    raise AttributeError(f"module 'gpubp.train' has no attribute {name!r}")
-
+    # The same names, by the submodule that has them.
+    _LAZY = lazy.by_home(
+        {
+            "callbacks": "Callback LRMonitor TerminateOnNaN",
+            "ctc_decoding": "ctc_beam ctc_greedy",
+            "decoding": "Beams beam_search",
+            "detection": "mean_average_precision",
+            "edits": "edit_distance error_rate",
+            "history": "History",
+            "loggers": "CSVLogger TensorBoard WandbLogger",
+            "lr_finder": "LRFinder",
+            "metrics": "metric",
+            "modelfile": "load_model load_weights save_model",
+            "monitors": "EarlyStopping ModelCheckpoint",
+            "populations": "load_population save_population",
+            "trainer": "Trainer",
+        }
+    )
+    __getattr__, __dir__ = lazy.names("gpubp.train", _LAZY)
 
 __all__ = [
+    "Beams",
     "CSVLogger",
     "Callback",
     "EarlyStopping",
@@ -47,8 +54,16 @@ __all__ = [
     "TerminateOnNaN",
     "Trainer",
     "WandbLogger",
+    "beam_search",
+    "ctc_beam",
+    "ctc_greedy",
+    "edit_distance",
+    "error_rate",
     "load_model",
+    "load_population",
     "load_weights",
+    "mean_average_precision",
     "metric",
     "save_model",
+    "save_population",
 ]

@@ -51,29 +51,58 @@ def _described(module: Module) -> dict[str, Any]:
         )
     if isinstance(module, nn.Sequential):
         return {"type": name, _CHILDREN: [_described(child) for child in module]}
+    found = {"type": name, "args": _arguments(module)}
     if list(module.children()):
-        raise CheckpointError(f"{name} holds other modules; a file describes Sequential alone.")
-    return {"type": name, "args": _arguments(module)}
+        _check_built_again(module, found)
+    return found
+
+
+def _check_built_again(module: Module, description: dict[str, Any]) -> None:
+    """Its constructor makes the modules that it holds; raise if they were changed afterwards."""
+    name = type(module).__name__
+    if not hasattr(module, "constructor_arguments"):
+        raise CheckpointError(
+            f"{name} holds other modules, which a file describes in a Sequential alone."
+        )
+    again = build(description)
+    if repr(again) != repr(module) or _shapes(again) != _shapes(module):
+        raise CheckpointError(
+            f"{name} was changed after it was made, and a file describes what the constructor "
+            "makes. Save the weights alone, and load them into a model that your own code builds."
+        )
+
+
+def _shapes(module: Module) -> list[tuple[str, tuple[int, ...]]]:
+    return [(name, slot.shape) for name, slot in module._slots_by_name().items()]
 
 
 def _arguments(module: Module) -> dict[str, Any]:
-    """Constructor arguments, found as the attributes of the same names."""
+    """Constructor arguments: those a module tells, or its attributes of the same names."""
     found: dict[str, Any] = {}
+    if hasattr(module, "constructor_arguments"):
+        for name, value in module.constructor_arguments().items():
+            found[name] = _described(value) if isinstance(value, Module) else value
+            _check_plain(module, name, found[name], isinstance(value, Module))
+        return found
     for name in inspect.signature(type(module).__init__).parameters:
         if name == "dtype":
             dtypes = [str(p.dtype) for p in module.parameters()]
             found.update({name: dtypes[0]} if dtypes else {})
         elif name != "self" and hasattr(module, name):
             value = getattr(module, name)
-            if name in (*module._parameters, *module._buffers):
+            if name in module._parameters:
                 value = value is not None
-            if not _is_plain(value):
-                raise CheckpointError(
-                    f"{type(module).__name__}: its {name} is a {type(value).__name__}, which a "
-                    "file cannot describe."
-                )
+            _check_plain(module, name, value)
             found[name] = list(value) if isinstance(value, tuple) else value
     return found
+
+
+def _check_plain(module: Module, name: str, value: Any, described: bool = False) -> None:
+    if not (described or _is_plain(value)):
+        raise CheckpointError(
+            f"{type(module).__name__}: its {name} is a {type(value).__name__}, which a file cannot "
+            "describe."
+        )
 
 
 def _is_plain(value: Any) -> bool:
@@ -90,11 +119,20 @@ def build(description: Mapping[str, Any]) -> Module:
     """
     before = default_generator.state.value.copy()
     try:
-        module = _build(description)
-        _tie(module, description.get(_TIED, []))
-        return module
+        return drawn(description)
     finally:
         default_generator.state.value = before
+
+
+def drawn(description: Mapping[str, Any]) -> Module:
+    """The same, with weights that the default random generator draws, and stands behind.
+
+    Raises:
+        CheckpointError: as `build`.
+    """
+    module = _build(description)
+    _tie(module, description.get(_TIED, []))
+    return module
 
 
 def _tie(module: Module, groups: Any) -> None:
@@ -115,6 +153,12 @@ def _tie(module: Module, groups: Any) -> None:
         raise CheckpointError(f"the weights cannot be tied as described: {error}.") from error
 
 
+def _argument(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _build(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _build(description: Mapping[str, Any]) -> Module:
     try:
         name = str(description["type"])
@@ -126,7 +170,7 @@ def _build(description: Mapping[str, Any]) -> Module:
         if _CHILDREN in description:
             return cls(*[_build(child) for child in description[_CHILDREN]])
         arguments = dict(description["args"])
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+        return cls(**{k: _argument(v) for k, v in arguments.items()})
     except (GpubpError, TypeError, KeyError, ValueError, AttributeError) as error:
         if isinstance(error, CheckpointError):
             raise

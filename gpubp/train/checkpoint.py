@@ -167,14 +167,11 @@ def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str
         missing = [n for n in (*TrainState.saved(), *_PARTS) if n not in found]
         if missing:
             raise LookupError(f"it has no {missing[0]}")
-        losses = found["losses"]
-        if (
-            losses.ndim != 3
-            or losses.shape[2] != 2
-            or losses.dtype != np.float64
-            or len(found["generator"]) != 2
-        ):
-            raise LookupError(f"its losses are {losses.dtype} of shape {losses.shape}")
+        for sums in (found["losses"], *found["numbers_so_far"].values()):
+            if sums.ndim != 3 or sums.shape[2] != 2 or sums.dtype != np.float64:
+                raise LookupError(f"its losses are {sums.dtype} of shape {sums.shape}")
+        if len(found["generator"]) != 2:
+            raise LookupError(f"its generator has {len(found['generator'])} numbers")
     except (LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is incomplete: {error}.") from error
     return found

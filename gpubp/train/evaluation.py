@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,16 @@ from numpy.typing import NDArray
 from gpubp.backends import Backend, get_backend
 from gpubp.backends.device_array import DeviceArray
 from gpubp.compiler.trace import trace
-from gpubp.core import ArrayType, active_graph
+from gpubp.core import active_graph, tree
 from gpubp.nn.module import Module
 from gpubp.runtime import totals
-from gpubp.runtime.batched import Batched
+from gpubp.runtime.arguments import Arguments, built
+from gpubp.runtime.batched import Batched, check_rows
 from gpubp.runtime.function import compile_function
 from gpubp.runtime.program_cache import as_input
+from gpubp.train.calling import outputs_of
 from gpubp.train.metrics import Metric, accuracy_by_itself, find
+from gpubp.train.numbers import rows_of_terms, with_terms
 from gpubp.train.reading import Reading
 
 BATCH = 1024
@@ -58,7 +62,8 @@ class Evaluator:
 
     Args:
         model: the model.
-        loss: takes (outputs, y) or (outputs, y, weights).
+        loss: takes (outputs, y) or (outputs, y, weights); returns the loss and a dict of other
+            numbers.
         backend, device: see `gp.compile`.
     """
 
@@ -73,39 +78,59 @@ class Evaluator:
         self._loss = loss
         self._reading = Reading()
         self.backend = get_backend(backend, device)
-        self._forward = compile_function(model, backend=self.backend)
-        self._batched = Batched(model, self.backend)
-        self._both = compile_function(self._outputs_and_loss, backend=self.backend)
+        self._forward = compile_function(self._outputs, backend=self.backend)
+        self._batched = Batched(self._outputs, self.backend)
+        self._both: dict[int, Callable[..., Any]] = {}
 
-    def _outputs_and_loss(self, x: Any, *rest: Any) -> tuple[Any, ...]:
-        """Outputs, loss, and the sums and counts of its terms; called once, on traced arrays."""
-        outputs = self._model(x)
-        loss = self._loss(outputs, *rest)
+    def _outputs(self, X: Any) -> Any:
+        return outputs_of(self._model, X)
+
+    def _measured_by(self, first: int) -> Callable[..., Any]:
+        """The compiled function behind `measure`, where samples are those of this array."""
+        if first not in self._both:
+
+            def measured(*arguments: Any) -> tuple[Any, ...]:
+                samples = tree.flatten(arguments)[0][first].shape[0]
+                return self._outputs_and_loss(samples, *arguments)
+
+            self._both[first] = compile_function(measured, backend=self.backend)
+        return self._both[first]
+
+    def _outputs_and_loss(self, samples: int, X: Any, *rest: Any) -> tuple[Any, ...]:
+        """Outputs, the loss with the sums and counts of its terms, and other numbers by name, each
+        with its own; called once, on traced arrays.
+        """
+        outputs = outputs_of(self._model, X)
+        loss, numbers = self._loss(outputs, *rest)
         graph = active_graph()
         assert graph is not None
         notes = graph.notes
         self._reading = Reading(
             notes.get("from_logits"), notes.get("ignore_index"), "one_hot" in notes
         )
-        terms = totals.terms_of(graph, graph.lift(loss), x.shape[0])
-        return outputs, loss, [t.total for t in terms], [t.count for t in terms]
+        terms = with_terms(graph, loss, samples)
+        return outputs, terms, {k: with_terms(graph, v, samples) for k, v in numbers.items()}
 
-    def predict(self, X: Any, floating: np.dtype[Any], batch_size: int) -> Any:
+    def predict(self, X: Arguments, floating: np.dtype[Any], batch_size: int) -> Any:
         """The outputs of all samples; where they are, on a device or on the host."""
+        known = (floating, *_INTEGERS)
         with mode(self._model, training=False):
             # Where batches must be converted one by one, they go to the device one by one.
-            if isinstance(X, DeviceArray):
+            if any(isinstance(a, DeviceArray) for a in X.arrays):
                 return self._batched(X, batch_size)
-            if self.backend.reads_device_arrays and X.dtype in (floating, *_INTEGERS):
-                return self._batched(np.asarray(X, order="C"), batch_size)
-            parts = [
-                self._forward(as_input(X[i : i + batch_size], "X", floating))
-                for i in range(0, len(X), batch_size)
-            ]
-        return np.concatenate(parts)
+            if self.backend.reads_device_arrays and all(a.dtype in known for a in X.arrays):
+                return self._batched(X.converted(lambda a, _: np.asarray(a, order="C")), batch_size)
+            parts, sizes = [], []
+            for batch in _batches(X, batch_size, floating):
+                parts.append(self._forward(*batch.parts()))
+                sizes.append(batch.samples)
+        return _joined(parts, sizes)
 
-    def foreseen(self, arrays: Sequence[Any], total: int, floating: np.dtype[Any]) -> NDArray[Any]:
-        """Zeros in the place of the outputs of all samples, from traces: nothing is computed.
+    def foreseen(
+        self, arrays: Arguments, total: int, floating: np.dtype[Any]
+    ) -> tuple[Any, list[str]]:
+        """Zeros in the place of the outputs of all samples, and the names of the numbers that the
+        loss gives, from traces: nothing is computed.
 
         What makes `measure` impossible (a batch that the model or the loss does not take) raises
         here as it would there.
@@ -115,50 +140,67 @@ class Evaluator:
             total: how many of their samples will be measured.
             floating: the model's dtype.
         """
-        like = [as_input(a[:1], "data", floating) for a in arrays]
+        one = arrays.rows(slice(1)).converted(lambda a, name: as_input(a, name, floating))
         with mode(self._model, training=False):
             for size in {min(BATCH, total), total % BATCH or min(BATCH, total)}:
-                types = [ArrayType((size, *a.shape[1:]), a.dtype) for a in like]
-                graph, _ = trace(self._outputs_and_loss, types)
-        outputs = graph.outputs[0]
-        return np.broadcast_to(np.zeros((), outputs.dtype), (total, *outputs.shape[1:]))
+                types = built(one.structure, one.types(size))
+                graph, made = trace(partial(self._outputs_and_loss, size), types)
+        zeros = []
+        for node in graph.outputs:
+            shape = (total, *node.shape[1:]) if node.shape[:1] == (size,) else node.shape
+            zeros.append(np.broadcast_to(np.zeros((), node.dtype), shape))
+        outputs, _, numbers = tree.unflatten(made, zeros)
+        return outputs, list(numbers)
 
-    def check(self, metrics: Sequence[Metric], y: Any, outputs: NDArray[Any]) -> None:
+    def check(self, metrics: Sequence[Metric], y: Any, outputs: Any) -> None:
         """Raise what the named metrics will raise for these targets; functions are not called."""
         for metric in metrics:
             if metric.named:
-                metric.of(np.asarray(y), outputs, self._reading)
+                metric.of(y, outputs, self._reading)
 
     def measure(
-        self, arrays: Sequence[Any], floating: np.dtype[Any], metrics: Sequence[Metric] = ()
+        self, arrays: Arguments, floating: np.dtype[Any], metrics: Sequence[Metric] = ()
     ) -> dict[str, float]:
-        """The mean loss and metrics of X, y and perhaps weights.
+        """The mean loss and metrics of (X, y) and perhaps weights.
 
         Args:
-            arrays: of equal length; floats may be of any dtype.
+            arrays: floats may be of any dtype.
             floating: the model's dtype.
             metrics: to compute; accuracy comes by itself if targets are class labels.
 
         Returns:
-            "loss" first: as of one batch of all samples.
+            "loss" first: as of one batch of all samples; so are other numbers that the loss gives.
         """
-        rows, parts = [], []
+        rows: dict[str, list[NDArray[np.float64]]] = {}
+        parts, sizes = [], []
         with mode(self._model, training=False):
-            for i in range(0, len(arrays[0]), BATCH):
-                batch = [as_input(a[i : i + BATCH], "data", floating) for a in arrays]
-                outputs, *loss = self._both(*batch)
-                rows.append(_row(len(batch[0]), *loss))
+            both = self._measured_by(arrays.first)
+            for batch in _batches(arrays, BATCH, floating):
+                outputs, loss, numbers = both(*batch.parts())
+                for name, terms in {"loss": loss, **numbers}.items():
+                    rows.setdefault(name, []).append(rows_of_terms(batch.samples, *terms))
                 parts.append(outputs)
-        outputs, y = np.concatenate(parts), np.asarray(arrays[1])
-        found = {"loss": totals.together(np.stack(rows))}
+                sizes.append(batch.samples)
+        # A loss may be of outputs that have no row for each sample; a metric may not.
+        plain = isinstance(parts[0], np.ndarray) and parts[0].shape[:1] == (sizes[0],)
+        outputs = _joined(parts, sizes) if plain or metrics else None
+        _, y, *weights = arrays.parts()
+        found = {name: totals.together(np.stack(batches)) for name, batches in rows.items()}
         wanted = [*find(accuracy_by_itself(metrics, y, outputs)), *metrics]
-        how = replace(self._reading, weights=np.asarray(arrays[2]) if len(arrays) > 2 else None)
+        how = replace(self._reading, weights=np.asarray(weights[0]) if weights else None)
         return {**found, **{metric.name: metric.of(y, outputs, how) for metric in wanted}}
 
 
-def _row(size: int, loss: Any, sums: Sequence[Any], counts: Sequence[Any]) -> NDArray[np.float64]:
-    """Sums and counts of a batch, (terms, 2); of a mean over samples if it has no terms."""
-    if not sums:
-        return np.array([[float(loss) * size, size]])
-    found = [(s, totals.NO_COUNT if c is None else c) for s, c in zip(sums, counts, strict=True)]
-    return np.array(found, np.float64)
+def _batches(arrays: Arguments, batch_size: int, floating: np.dtype[Any]) -> Iterator[Arguments]:
+    for i in range(0, arrays.samples, batch_size):
+        batch = arrays.rows(slice(i, i + batch_size))
+        yield batch.converted(lambda a, name: as_input(a, name, floating))
+
+
+def _joined(parts: Sequence[Any], sizes: Sequence[int]) -> Any:
+    """The outputs of batches of these sizes as those of all samples, structured as the model's."""
+    leaves = [tree.flatten(part)[0] for part in parts]
+    for found, size in zip(leaves, sizes, strict=True):
+        check_rows([np.shape(a) for a in found], size)
+    structure = tree.flatten(parts[0])[1]
+    return tree.unflatten(structure, [np.concatenate(c) for c in zip(*leaves, strict=True)])

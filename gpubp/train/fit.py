@@ -10,17 +10,18 @@ checkpoint can be written there; where the chunks end has no influence on any re
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.data.sources import Block, Blocks
+from gpubp.data.sources import Block, marked
 from gpubp.errors import DataError
 from gpubp.runtime.totals import spoiled
 from gpubp.train import foresight, resumption
+from gpubp.train.alone import alone
 from gpubp.train.evaluation import training_mode
 from gpubp.train.history import History
 from gpubp.train.hooks import Hooks
@@ -54,8 +55,9 @@ class Fit:
         self.state = trainer.state
         self.plan = plan
         self.data = data
-        self.state.callbacks = callbacks
+        self._callbacks = callbacks
         self._rate = 0.0
+        self._due = False  # a checkpoint is, as soon as the state can be saved
         self._seen: Any = None
         self._deadline = time.monotonic() + (plan.max_time or float("inf"))
         self._interrupt = Interrupt()
@@ -64,9 +66,14 @@ class Fit:
         self._stream_samples: int | None = None  # of a stream's epoch, once one has ended
 
     def run(self) -> History:
-        """Train to the end of the plan, or to what comes first."""
+        """Train to the end of the plan, or to what comes first.
+
+        Raises:
+            NestingError: the trainer is in a fit already.
+        """
         trainer = self.trainer
-        with training_mode(trainer.model):
+        with alone(trainer), training_mode(trainer.model):
+            self.state.callbacks = self._callbacks
             self._start()
             foresight.check(trainer, self.plan, self.data)
             with self._interrupt:
@@ -90,7 +97,8 @@ class Fit:
 
     def _epochs(self) -> None:
         trainer = self.trainer
-        if self.state.stop_reason is None and self.state.resuming and self._budget_is_used_up():
+        over = self.state.resuming and self.plan.is_used_up(self.state)
+        if over and self.state.stop_reason is None:
             trainer.stop("max_steps")
             if self.state.position:
                 self.state.history.add(part_of_epoch(trainer, self.plan, self.data, None))
@@ -151,7 +159,7 @@ class Fit:
         whole = False
         with EpochProgress(number, self._last_epoch, samples, verbose) as progress:
             if self._train(self._order(), progress):
-                record = {"epoch": number, "loss": self.state.mean_loss}
+                record = {"epoch": number, **self.state.means}
                 whole = self._measure(record)
             if whole:
                 self._end_epoch(record)
@@ -169,11 +177,12 @@ class Fit:
         measured has ended with its last batch.
         """
         nothing = not self.data.metrics and self.data.held_out is None
+        left = True
         with self._interrupt.leaving():
             if nothing or not self._interrupt.asked:
                 record.update(measured(self.trainer, self.data))
-                return True
-        return False
+                left = False
+        return not any(self.trainer.ranks.any(left))
 
     def _end_epoch(self, record: dict[str, float]) -> None:
         """Count the epoch as done, then let the schedule, callbacks and checkpoint follow."""
@@ -204,7 +213,7 @@ class Fit:
         progress.skip(self.state.position)
         blocks = self.data.source.blocks(order, plan.batch_size, self.state.position)
         with closing(blocks):
-            for block, last in self._marked(blocks):
+            for block, last in marked(blocks, self.data.samples, self.state.position):
                 start = 0
                 while start < len(block.order):
                     size = self._chunk(progress) * block.batch_size
@@ -214,21 +223,6 @@ class Fit:
                     if self._must_stop() and not ends:
                         return False
         return True
-
-    def _marked(self, blocks: Blocks) -> Iterator[tuple[Block, bool]]:
-        """Each block, and whether it is the epoch's last: a stream must look ahead for that."""
-        samples, done = self.data.samples, self.state.position
-        held: Block | None = None
-        for block in blocks:
-            if samples is not None:
-                done += len(block.order)
-                yield block, done >= samples
-                continue
-            if held is not None:
-                yield held, False
-            held = block
-        if held is not None:
-            yield held, True
 
     def _run(
         self, block: Block, chunk: NDArray[np.int64], ends: bool, progress: EpochProgress
@@ -243,7 +237,7 @@ class Fit:
         trainer.step.forget_losses()
         with self._interrupt.leaving():
             trainer.step.run(
-                *block.arrays,
+                *block.arrays.given(),
                 batch_size=size,
                 order=chunk,
                 shuffle=False,
@@ -257,7 +251,8 @@ class Fit:
         seconds = max(time.perf_counter() - begin, 1e-9)
         self._rate, self._seen = len(losses) / seconds, block.arrays
         rows = trainer.step.totals
-        self.state.losses.append(rows)
+        numbers = trainer.step.outputs[1] if trainer.numbers_of_loss else {}
+        self.state.add(rows, numbers, size, len(chunk))
         self.state.position += len(chunk)
         self.state.steps += len(losses)
         for callback in self.state.callbacks:
@@ -265,7 +260,9 @@ class Fit:
         shown = losses[~np.isnan(losses) | spoiled(rows)]  # without batches where nothing counts
         progress.advance(len(chunk), seconds, float(shown[-1]) if len(shown) else float("nan"))
         every = self.plan.save_every_steps
-        if every and self.state.steps % every == 0:
+        self._due = self._due or bool(every and self.state.steps % every == 0)
+        if self._due and not trainer.step.apart:
+            self._due = False
             self._saver.save(self.state.is_spoiled)
 
     def _chunk(self, progress: EpochProgress) -> int:
@@ -278,19 +275,21 @@ class Fit:
             steps = min(steps, self.state.fit_steps + plan.max_steps - self.state.steps)
         if plan.save_every_steps is not None:
             steps = min(steps, plan.save_every_steps - self.state.steps % plan.save_every_steps)
-        return max(1, steps)
+        if self._due:
+            steps = min(steps, self.trainer.step.apart or steps)
+        return self.trainer.ranks.of_first(max(1, steps))
 
     def _must_stop(self) -> bool:
         """Whether there is a reason to stop; the trainer then knows it."""
-        trainer = self.trainer
-        if self._interrupt.asked:
+        trainer, late = self.trainer, time.monotonic() >= self._deadline
+        stopped = self.state.stop_reason is not None
+        asked, late, stopped = trainer.ranks.any(self._interrupt.asked, late, stopped)
+        if asked:
             trainer.stop("interrupted")
-        if self._budget_is_used_up():
+        if self.plan.is_used_up(self.state):
             trainer.stop("max_steps")
-        if time.monotonic() >= self._deadline:
+        if late:
             trainer.stop("max_time")
+        if stopped:
+            trainer.stop("another rank stopped")  # of a rank that has a reason, that one stays
         return self.state.stop_reason is not None
-
-    def _budget_is_used_up(self) -> bool:
-        most = self.plan.max_steps
-        return most is not None and self.state.steps - self.state.fit_steps >= most

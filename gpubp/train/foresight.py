@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.errors import CheckpointError, ShapeError
-from gpubp.train.inputs import Arrays, Data
+from gpubp.runtime.arguments import Arguments
+from gpubp.train.inputs import Data
 from gpubp.train.metrics import accuracy_by_itself
 from gpubp.train.plan import Plan
 from gpubp.train.run import Run
-from gpubp.train.scheduling import check_length, updates_left, watched
+from gpubp.train.scheduling import check_length, check_owner, updates_left, watched
 
 
 def check(run: Run, plan: Plan, data: Data) -> None:
@@ -31,6 +32,7 @@ def check(run: Run, plan: Plan, data: Data) -> None:
     """
     _check_folder(plan)
     run.state.numbers = _numbers(run, data)
+    check_owner(run.scheduler, run.optimizer)
     run.state.watched = watched(run.scheduler, run.monitor, run.state.numbers)
     _check_last_batch(run, plan, data)
     _check_schedule(run, plan, data)
@@ -49,7 +51,7 @@ def _check_folder(plan: Plan) -> None:
 
 def _numbers(run: Run, data: Data) -> list[str]:
     """The names in each record, in order; metrics that cannot be computed raise."""
-    names = ["epoch", "loss"]
+    names = ["epoch", "loss", *run.numbers_of_loss]
     wanted = [metric.name for metric in data.metrics]
     if data.metrics and data.train is not None:
         _measured(run, data, data.train, data.rows)
@@ -61,13 +63,14 @@ def _numbers(run: Run, data: Data) -> list[str]:
 
 
 def _measured(
-    run: Run, data: Data, arrays: Arrays, rows: NDArray[np.int64] | None
+    run: Run, data: Data, arrays: Arguments, rows: NDArray[np.int64] | None
 ) -> Sequence[str]:
-    """Check that metrics can be computed; the names of those that come by themselves."""
-    y = arrays[1] if rows is None else arrays[1][rows]
-    outputs = run.evaluator.foreseen(arrays, len(y), run.floating)
+    """Check that metrics can be computed; the names of the numbers that come by themselves."""
+    total = arrays.samples if rows is None else len(rows)
+    outputs, numbers = run.evaluator.foreseen(arrays, total, run.floating)
+    y = (arrays if rows is None else arrays.rows(rows)).parts()[1]
     run.evaluator.check(data.metrics, y, outputs)
-    return accuracy_by_itself(data.metrics, y, outputs)
+    return [*numbers, *accuracy_by_itself(data.metrics, y, outputs)]
 
 
 def _check_last_batch(run: Run, plan: Plan, data: Data) -> None:
@@ -81,7 +84,8 @@ def _check_last_batch(run: Run, plan: Plan, data: Data) -> None:
     try:
         run.step.prepare(*types)
     except ShapeError as error:
-        short = types[0].shape[0]
+        taken = Arguments.taken(types)
+        short = taken.arrays[taken.first].shape[0]
         advice = "pass drop_last=True to fit to leave it out" if samples else "leave it out"
         raise ShapeError(
             f"the shortest batch of an epoch has {short} sample{'s' if short > 1 else ''}; "

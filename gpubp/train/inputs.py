@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpubp import nn
 from gpubp.compiler.trace import trace
-from gpubp.core import ArrayType
 from gpubp.core.interop import check_dtype
-from gpubp.data.checks import check_equal_lengths, check_finite, check_labels, check_not_empty
+from gpubp.data.checks import check_finite, check_labels, check_samples
 from gpubp.data.sources import ArraySource, BatchSource, MappedSource, Source, is_mapped
 from gpubp.errors import DataError
+from gpubp.runtime.arguments import Arguments, built
 from gpubp.runtime.program_cache import as_input
 from gpubp.train import metrics as metrics_module
+from gpubp.train.calling import outputs_of
 from gpubp.train.evaluation import mode
 from gpubp.train.metrics import Metric, UserMetric
 from gpubp.train.run import Run
 from gpubp.train.weights import ClassWeight, sample_weights
-
-Arrays = tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,16 @@ class Data:
         source: to train on.
         rows: the rows of it to train on; None for all, or where their number is not known.
         dropped: how many of them each epoch leaves out, because they do not fill a batch.
-        train: X, y and perhaps sample weights, for metrics on the training data; None for streams.
-        held_out: X, y and perhaps sample weights, or None.
+        train: (X, y) and perhaps sample weights, for metrics on the training data; None for
+            streams.
+        held_out: the same held out, or None.
         metrics: to measure on both.
     """
 
     source: Source
     rows: NDArray[np.int64] | None
-    train: Arrays | None
-    held_out: Arrays | None
+    train: Arguments | None
+    held_out: Arguments | None
     metrics: list[Metric]
     dropped: int = 0
 
@@ -65,8 +65,8 @@ class Data:
 def prepare(
     run: Run,
     X: Any,
-    y: ArrayLike | None,
-    validation_data: Sequence[ArrayLike] | None,
+    y: Any,
+    validation_data: Sequence[Any] | None,
     validation_split: float,
     sample_weight: ArrayLike | None,
     class_weight: ClassWeight | None,
@@ -93,15 +93,15 @@ def prepare(
     arrays = checked(run, given, ("X", "y", "sample_weight"))
     rows = None
     if validation_split:
-        rows, held = _split(len(arrays[0]), validation_split, run.seed)
-        held_out = tuple(a[held] for a in arrays)
+        rows, held = _split(arrays.samples, validation_split, run.seed)
+        held_out = arrays.rows(held)
     trained = arrays
     if class_weight is not None:
         trained = _class_weighted(run, arrays, class_weight, rows)
     source: Source = ArraySource(trained)
-    if any(map(is_mapped, trained)):
+    if any(map(is_mapped, trained.arrays)):
         source = MappedSource(trained, run.floating)
-    count = len(arrays[0]) if rows is None else len(rows)
+    count = arrays.samples if rows is None else len(rows)
     if drop_last and count < batch_size:
         raise DataError(
             f"drop_last=True leaves nothing of {count} samples in batches of {batch_size}: choose "
@@ -112,7 +112,7 @@ def prepare(
 
 
 def _of_stream(
-    run: Run, X: Any, held_out: Arrays | None, metrics: list[Metric], drop_last: bool
+    run: Run, X: Any, held_out: Arguments | None, metrics: list[Metric], drop_last: bool
 ) -> Data:
     if metrics and held_out is None:
         raise DataError(
@@ -126,19 +126,27 @@ def _of_stream(
 
 def _class_weighted(
     run: Run,
-    arrays: Arrays,
+    arrays: Arguments,
     class_weight: ClassWeight,
     rows: NDArray[np.int64] | None,
-) -> Arrays:
-    """X, y and the samples' weights times those of the classes, counted over `rows`."""
-    X, y, *given = arrays
-    classes = _classes(run, X) if _takes_classes(run, y) else None
+) -> Arguments:
+    """(X, y) and the samples' weights times those of the classes, counted over `rows`."""
+    _, y, *given = arrays.parts()
+    if not isinstance(y, np.ndarray):
+        raise DataError(
+            f"class_weight needs one integer label a sample; y is a {type(y).__name__} of arrays."
+        )
+    classes = _classes(run, arrays) if _takes_classes(run, y) else None
     ignored = _ignored(run.loss_fn)
     weights = sample_weights(
         y, given[0] if given else None, class_weight, run.floating, "sample_weight",
         rows, classes, ignored,
     )  # fmt: skip
-    return (X, y) if weights is None else (X, y, weights)
+    if weights is None:
+        return arrays
+    if given:
+        return replace(arrays, arrays=[*arrays.arrays[:-1], weights])
+    return arrays.beside(weights, "sample_weight")
 
 
 def _stream(batches: Any, floating: np.dtype[Any]) -> BatchSource:
@@ -158,26 +166,27 @@ def _split(samples: int, share: float, seed: int) -> tuple[NDArray[np.int64], ND
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def checked(run: Run, given: Sequence[ArrayLike], names: Sequence[str]) -> Arrays:
-    """X, y and perhaps weights: converted, of equal length, not empty, finite, labels in range.
+def checked(run: Run, given: Sequence[Any], names: Sequence[str]) -> Arguments:
+    """(X, y) and perhaps weights: converted, of equal length, not empty, finite, labels in range.
 
     Large memory-mapped arrays stay on disk as they are.
     """
     if len(given) not in (2, 3):
         raise DataError(f"got {len(given)} arrays; expected (X, y) or (X, y, weights).")
     floating = run.floating
-    arrays = [_converted(a, n, floating) for a, n in zip(given[:2], names)]
-    for array, name in zip(arrays, names):
-        check_not_empty(array, name)
-    check_equal_lengths(arrays[0], arrays[1])
-    for array, name in zip(arrays, names):
+    taken = Arguments.taken(given[:2], names)
+    arrays = taken.converted(lambda a, name: _converted(a, name, floating))
+    check_samples(arrays)
+    for array, name in zip(arrays.arrays, arrays.names):
         check_finite(array, name)
-    _check_classes(run, arrays[0], arrays[1], names[1])
+    y = arrays.parts()[1]
+    _check_classes(run, arrays, y, names[1])
     if len(given) == 3:
-        weights = sample_weights(arrays[1], given[2], None, floating, names[2])
+        like = y if isinstance(y, np.ndarray) else np.zeros(arrays.samples)
+        weights = sample_weights(like, given[2], None, floating, names[2])
         assert weights is not None
-        arrays.append(weights)
-    return tuple(arrays)
+        arrays = arrays.beside(weights, names[2])
+    return arrays
 
 
 def _converted(value: Any, name: str, floating: np.dtype[Any]) -> NDArray[Any]:
@@ -189,13 +198,13 @@ def _converted(value: Any, name: str, floating: np.dtype[Any]) -> NDArray[Any]:
     return converted
 
 
-def _check_classes(run: Run, X: NDArray[Any], y: NDArray[Any], name: str) -> None:
+def _check_classes(run: Run, arrays: Arguments, y: Any, name: str) -> None:
     """Labels in range, for losses that take class indices."""
     if not _takes_classes(run, y):
         return
     ignored = _ignored(run.loss_fn)
     labels = y if ignored is None else np.where(y == ignored, 0, y)
-    check_labels(labels, _classes(run, X), name)
+    check_labels(labels, _classes(run, arrays), name)
 
 
 def _ignored(loss_fn: Any) -> int | None:
@@ -205,15 +214,16 @@ def _ignored(loss_fn: Any) -> int | None:
     return next((index for index in found if index is not None), None)
 
 
-def _takes_classes(run: Run, y: NDArray[Any]) -> bool:
+def _takes_classes(run: Run, y: Any) -> bool:
     by_index = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
-    return isinstance(run.loss_fn, by_index) and y.dtype.kind == "i"
+    of_labels = isinstance(y, np.ndarray) and y.dtype.kind == "i"
+    return isinstance(run.loss_fn, by_index) and of_labels
 
 
-def _classes(run: Run, X: NDArray[Any]) -> int:
+def _classes(run: Run, arrays: Arguments) -> int:
     """How many classes the model tells apart."""
-    like = ArrayType((1, *X.shape[1:]), as_input(X[:1], "X", run.floating).dtype)
+    one = arrays.rows(slice(1)).converted(lambda a, name: as_input(a, name, run.floating))
     with mode(run.model, training=False):
-        graph, _ = trace(run.model, [like])
+        graph, _ = trace(lambda X, *_: outputs_of(run.model, X), built(one.structure, one.types(1)))
     shape = graph.outputs[0].shape
     return shape[1] if len(shape) > 1 else shape[-1]

@@ -48,6 +48,8 @@ class CSVLogger(Callback):
         Raises:
             DataError: it cannot be written.
         """
+        if not trainer.ranks.leads:
+            return
         try:
             trainer.history.to_csv(self.path)
         except OSError as error:
@@ -61,7 +63,8 @@ class CSVLogger(Callback):
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: dict[str, float]) -> None:
         """Append a line; a new column makes the file be written again."""
-        assert self._file is not None
+        if self._file is None:
+            return
         self._lines += 1
         if set(record) - set(self._columns):
             self._file.close()
@@ -106,11 +109,15 @@ class TensorBoard(Callback):
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Open the log; of a resumed run, what lies after the checkpoint is purged."""
+        if not trainer.ranks.leads:
+            return
         purge = {"purge_step": trainer.epoch + 1} if trainer.resuming else {}
         self._writer = self._make(**self._arguments, **purge)
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: dict[str, float]) -> None:
         """Write the numbers."""
+        if self._writer is None:
+            return
         for name, value in record.items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, epoch)
@@ -148,6 +155,8 @@ class WandbLogger(Callback):
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Start a run, or go on with the one of the checkpoint."""
+        if not trainer.ranks.leads:
+            return
         again = {"id": self._id, "resume": "allow"} if self._id and trainer.resuming else {}
         wandb: Any = importlib.import_module("wandb")
         self._run = wandb.init(**{**self._options, **again})
@@ -155,7 +164,8 @@ class WandbLogger(Callback):
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: dict[str, float]) -> None:
         """Log the numbers."""
-        self._run.log(dict(record), step=epoch)
+        if self._run is not None:
+            self._run.log(dict(record), step=epoch)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Finish the run."""

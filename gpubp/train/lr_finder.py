@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from gpubp.arguments import checked
 from gpubp.atomic import replacing
 from gpubp.errors import DataError, missing_extra
+from gpubp.runtime.arguments import Arguments
 from gpubp.runtime.step import Step
 from gpubp.runtime.totals import spoiled
 from gpubp.train import inputs
@@ -53,8 +54,8 @@ class LRFinder:
     @checked
     def find(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: Any,
         batch_size: int = 32,
         min_lr: float = 1e-6,
         max_lr: float = 10.0,
@@ -63,8 +64,7 @@ class LRFinder:
         """Run the test.
 
         Args:
-            X: samples along the first axis.
-            y: one target a sample.
+            X, y: as of `Trainer.fit`.
             batch_size: samples a step.
             min_lr, max_lr: between which rates grow by a constant factor.
             steps: how many, at least 10; fewer are taken if the loss diverges.
@@ -81,12 +81,12 @@ class LRFinder:
                 "expected 0 < min_lr < max_lr, at least 10 steps and 1 sample."
             )
         arrays = inputs.checked(self.trainer, (X, y), ("X", "y"))
-        size = min(batch_size, len(arrays[0]))
+        size = min(batch_size, arrays.samples)
         rates = np.geomspace(min_lr, max_lr, steps)
         # A schedule in the step would move the rates, and might end before the test does.
         step = self.trainer.step.unscheduled()
         with training_mode(self.trainer.model):
-            step.prepare(*[a[:size] for a in arrays])
+            step.prepare(*arrays.rows(slice(size)).given())
             with self._undone(step):
                 found = self._losses(step, arrays, size, rates)
         self.rates, self.losses = np.array([r for r, _ in found]), np.array([v for _, v in found])
@@ -107,7 +107,7 @@ class LRFinder:
                 group["lr"] = rate
 
     def _losses(
-        self, step: Step, arrays: tuple[NDArray[Any], ...], size: int, rates: NDArray[np.float64]
+        self, step: Step, arrays: Arguments, size: int, rates: NDArray[np.float64]
     ) -> list[tuple[float, float]]:
         rng = np.random.default_rng(self.trainer.seed)
         smooth, best = 0.0, math.inf
@@ -115,9 +115,9 @@ class LRFinder:
         for rate in rates.tolist():
             for group in self.trainer.optimizer.param_groups:
                 group["lr"] = rate
-            rows = rng.choice(len(arrays[0]), size, replace=False)
-            batch = [a[rows] for a in arrays]
-            loss = float(step.run(*batch, batch_size=size, shuffle=False, flush=False)[0])
+            batch = arrays.rows(rng.choice(arrays.samples, size, replace=False)).given()
+            step.run(*batch, batch_size=size, shuffle=False, flush=False)
+            loss = float(step.losses[0])
             if not math.isfinite(loss) and not spoiled(step.totals)[0]:
                 continue  # nothing counted in this batch
             smooth = SMOOTHING * smooth + (1 - SMOOTHING) * loss

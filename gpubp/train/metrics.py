@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from gpubp.arguments import shown
 from gpubp.errors import ArgumentError, DataError, unknown_name, warn
 from gpubp.train.classification import accuracy, auc, precision_recall_f1, top_k_accuracy
+from gpubp.train.numbers import TAKEN
 from gpubp.train.reading import AS_GIVEN, Reading, is_labelled
 from gpubp.train.regression import mae, mse, r2, rmse
 
@@ -41,8 +42,6 @@ __all__ = [
     "top_k_accuracy",
 ]
 
-# What the history and `LRMonitor` write.
-_TAKEN = re.compile(r"epoch|loss|lr(_\d+)?|val_.*")
 UserMetric = Callable[[NDArray[Any], NDArray[Any]], float]
 
 
@@ -77,14 +76,27 @@ class Metric:
     weighted: bool = False
     named: bool = True
 
-    def of(self, y: NDArray[Any], outputs: NDArray[Any], how: Reading = AS_GIVEN) -> float:
+    def of(self, y: Any, outputs: Any, how: Reading = AS_GIVEN) -> float:
         """Its value.
 
         Args:
             y: targets.
             outputs: of the model, for all samples.
             how: to read them.
+
+        Raises:
+            DataError: a metric by name, and several arrays of targets or of outputs.
         """
+        if self.named and isinstance(y, (tuple, list, dict)):
+            raise DataError(
+                f"{self.name} needs one array of targets, and there is a {type(y).__name__} of "
+                "them. Pass a function of (targets, outputs)."
+            )
+        if self.named and not isinstance(outputs, np.ndarray):
+            raise DataError(
+                f"{self.name} is of one array of outputs, and the model gives "
+                f"{shown(outputs)} of several. Pass a function of (targets, outputs)."
+            )
         threshold = how.threshold if self.threshold is None else self.threshold
         how = how if self.weighted else replace(how, weights=None)
         return self.compute(y, outputs, threshold, how)
@@ -134,7 +146,7 @@ def find(metrics: Iterable[str | UserMetric | Metric]) -> list[Metric]:
     ]
     known = [metric.name for metric in found if metric.named]
     for name in known:
-        if known.count(name) > 1 or _TAKEN.fullmatch(name):
+        if known.count(name) > 1 or TAKEN.fullmatch(name):
             why = "stands twice" if known.count(name) > 1 else "has a name that the history keeps"
             raise DataError(f"the metric {name!r} {why}; give it another label.")
     return [m if m.named else replace(m, name=_free_name(m.name, known)) for m in found]
@@ -142,7 +154,7 @@ def find(metrics: Iterable[str | UserMetric | Metric]) -> list[Metric]:
 
 def _free_name(name: str, known: list[str]) -> str:
     """A name that the history has a place for; `known` grows by it."""
-    free = f"metric_{name}" if _TAKEN.fullmatch(name) else name
+    free = f"metric_{name}" if TAKEN.fullmatch(name) else name
     count = 1
     while free in known:
         count += 1
@@ -199,10 +211,10 @@ def _named(name: str) -> Metric:
     raise unknown_name("metric", name, names())
 
 
-def accuracy_by_itself(
-    metrics: Iterable[Metric], y: NDArray[Any], outputs: NDArray[Any]
-) -> list[str]:
+def accuracy_by_itself(metrics: Iterable[Metric], y: Any, outputs: Any) -> list[str]:
     """["accuracy"] where it is measured without being asked for: targets are class labels."""
+    if not (isinstance(y, np.ndarray) and isinstance(outputs, np.ndarray)):
+        return []
     asked = any(metric.name == "accuracy" for metric in metrics)
     return ["accuracy"] if is_labelled(y, outputs) and not asked else []
 

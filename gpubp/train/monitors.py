@@ -195,6 +195,8 @@ class ModelCheckpoint(Monitor):
             return
         if self.save_best_only and not self.improved(epoch, record):
             return
+        if not trainer.ranks.leads:
+            return
         save_model(self._filled({**record, "epoch": epoch}), trainer.model, self.extra)
 
     def on_train_begin(self, trainer: Trainer) -> None:

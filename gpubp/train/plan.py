@@ -10,6 +10,7 @@ from gpubp.errors import DataError
 
 if TYPE_CHECKING:
     from gpubp.train.tensorfile import Path_
+    from gpubp.train.train_state import TrainState
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,7 @@ class Plan:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise DataError(f"{name}={value}: expected a number above 0.")
+
+    def is_used_up(self, state: TrainState) -> bool:
+        """The steps of this fit are all that `max_steps` admits."""
+        return self.max_steps is not None and state.steps - state.fit_steps >= self.max_steps

@@ -16,7 +16,7 @@ def measured(run: Run, data: Data) -> dict[str, float]:
     measure, floating = run.evaluator.measure, run.floating
     if data.metrics and data.train is not None:
         rows = data.rows
-        arrays = data.train if rows is None else tuple(a[rows] for a in data.train)
+        arrays = data.train if rows is None else data.train.rows(rows)
         values = measure(arrays, floating, data.metrics)
         found = {metric.name: values[metric.name] for metric in data.metrics}
     if data.held_out is not None:
@@ -34,7 +34,7 @@ def part_of_epoch(run: Run, plan: Plan, data: Data, samples: int | None) -> dict
         samples: of a stream's epoch, if one has ended before.
     """
     record = {"epoch": run.state.epoch + _share(run.state, plan, data, samples)}
-    record["loss"] = run.state.mean_loss
+    record.update(run.state.means)
     if run.state.stop_reason != "interrupted":
         record.update(measured(run, data))
     return record

@@ -10,16 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends import Backend
-from gpubp.core import note
+from gpubp.core import active_graph, note
 from gpubp.core.noted import Noted
 from gpubp.errors import DataError
 from gpubp.nn.module import Module
 from gpubp.optim.averaging import EMA
 from gpubp.optim.base import Optimizer
 from gpubp.runtime.step import Step, compile_step
+from gpubp.train.calling import outputs_of
 from gpubp.train.evaluation import Evaluator
 from gpubp.train.history import History
 from gpubp.train.hooks import Hooks
+from gpubp.train.numbers import loss_and_numbers, with_terms
+from gpubp.train.ranks import Ranks
 from gpubp.train.tensorfile import Path_
 from gpubp.train.train_state import TrainState
 from gpubp.train.weights import weighted_loss
@@ -70,6 +73,8 @@ class Run(ABC):
     Attributes:
         state: where training stands; what users read of it is found on the run as well.
         step: the compiled step.
+        ranks: that train together, if there are several.
+        numbers_of_loss: names of what the loss function gives beside the loss, once compiled.
     """
 
     model: Any = Noted()
@@ -106,6 +111,7 @@ class Run(ABC):
         self.scheduler_every = scheduler_every
         self.monitor = monitor
         self._made = (*where, step_options)
+        self.numbers_of_loss: list[str] = []
         self._compile()
         self.seed = seed
         self.state = TrainState(np.random.Generator(np.random.PCG64(seed)))
@@ -113,13 +119,14 @@ class Run(ABC):
     def _compile(self) -> None:
         backend, device, options = self._made
         self.step: Step = compile_step(
-            lambda x, *rest: self._loss(self.model(x), *rest),
+            self._step,
             self.optimizer,
             backend=backend,
             device=device,
             **options,
         )
         self._evaluator: tuple[Module, Any, Evaluator] | None = None
+        self.ranks = Ranks(self.step.settings.parallel)
 
     @property
     def evaluator(self) -> Evaluator:
@@ -135,7 +142,7 @@ class Run(ABC):
         """A copy is whole: model, optimiser, schedule and callbacks of its own, and a step that is
         compiled for them.
         """
-        state = {k: v for k, v in self.__dict__.items() if k not in ("step", "_evaluator")}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("step", "_evaluator", "ranks")}
         *where, options = self._made
         state["_made"] = (*where, {**options, "loss_scale": self.step.loss_scale})
         return {"trainer": state, "step": self.step.state_dict()}
@@ -174,9 +181,20 @@ class Run(ABC):
         found: np.dtype[Any] = self.optimizer.parameters()[0].dtype
         return found
 
-    def _loss(self, outputs: Any, y: Any, weights: Any = None) -> Any:
+    def _step(self, X: Any, *rest: Any) -> Any:
+        """What is compiled: the loss, and the terms of other numbers if it gives some."""
+        loss, numbers = self._loss(outputs_of(self.model, X), *rest)
+        self.numbers_of_loss = list(numbers)
+        if not numbers:
+            return loss
+        graph = active_graph()
+        assert graph is not None
+        return loss, {k: with_terms(graph, v, graph.samples) for k, v in numbers.items()}
+
+    def _loss(self, outputs: Any, y: Any, weights: Any = None) -> tuple[Any, dict[str, Any]]:
+        """The loss, and other numbers that its function gives."""
         if getattr(self.loss_fn, "from_logits", None):
             note("from_logits", True)
         if weights is None:
-            return self.loss_fn(outputs, y)
-        return weighted_loss(self.loss_fn, outputs, y, weights)
+            return loss_and_numbers(self.loss_fn(outputs, y))
+        return loss_and_numbers(weighted_loss(self.loss_fn, outputs, y, weights))

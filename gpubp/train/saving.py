@@ -28,7 +28,7 @@ class Saver:
     def __init__(self, run: Run, plan: Plan) -> None:
         self._run = run
         self._plan = plan
-        self._path = plan.checkpoint
+        self._path = plan.checkpoint if run.ranks.leads else None
         self._last: dict[str, NDArray[Any]] = {}
         self._written_at: int | None = None
         self._warned = False
@@ -70,6 +70,8 @@ class Saver:
             return f"the run diverged ({run.state.stop_reason})"
         if not run.weights_are_finite():
             return "weights are not finite"
+        if run.step.apart:
+            return "its state is on several ranks, until they have met again"
         # Updates with gradients that are not finite are skipped where the loss is scaled.
         if spoiled and run.step.settings.loss_scale is None:
             return "a loss of the epoch is not finite"

@@ -17,6 +17,16 @@ def takes_metric(scheduler: Any) -> bool:
     return bool(parameters) and parameters[0].default is inspect.Parameter.empty
 
 
+def check_owner(scheduler: Any, optimizer: Any) -> None:
+    """Raise DataError if a schedule moves the rates of another optimiser than this one."""
+    own = getattr(scheduler, "optimizer", optimizer)
+    if own is not optimizer:
+        raise DataError(
+            f"{type(scheduler).__name__} was made for another optimizer than the trainer's, whose "
+            "learning rate it would never move. Make it with the optimizer that Trainer gets."
+        )
+
+
 def check_monitor(scheduler: Any, monitor: str | None) -> None:
     """Raise DataError unless the schedule can be stepped, and can watch `monitor` if it is given.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gpubp.runtime.totals import spoiled, together
 from gpubp.train.history import History
 from gpubp.train.hooks import Hooks
+from gpubp.train.numbers import rows_of_terms
 
 # Reasons to stop that a resumed run does not inherit.
 PASSING = ("interrupted", "max_steps", "max_time")
@@ -46,6 +47,8 @@ class TrainState:
         steps: batches trained on so far.
         position: samples trained on in the epoch that was left unfinished; else 0.
         losses: of the unfinished epoch, for each chunk of steps; see `Step.totals`.
+        numbers_so_far: the same, for each chunk, of what the loss function gives beside the loss,
+            by name.
         history: the records of all epochs.
         fit_start, fit_steps: `epoch` and `steps` when the call of fit began that this run is of.
         fit_facts: what must be as it was, to go on within an epoch.
@@ -65,6 +68,9 @@ class TrainState:
     steps: int = field(default=0, metadata=SAVED)
     position: int = field(default=0, metadata=SAVED)
     losses: list[NDArray[np.float64]] = field(default_factory=list, metadata=SAVED)
+    numbers_so_far: dict[str, list[NDArray[np.float64]]] = field(
+        default_factory=dict, metadata=SAVED
+    )
     history: History = field(default_factory=History, metadata=SAVED)
     fit_start: int = field(default=0, metadata=SAVED)
     fit_steps: int = field(default=0, metadata=SAVED)
@@ -95,13 +101,32 @@ class TrainState:
     def begin(self, made: dict[str, Any]) -> None:
         """A run that goes on from no checkpoint begins at the start of an epoch."""
         self.resuming = False
-        self.position, self.losses = 0, []
+        self._forget()
         self.made = made
 
     def end_epoch(self) -> None:
         """The epoch in progress is done."""
         self.epoch += 1
-        self.position, self.losses = 0, []
+        self._forget()
+
+    def _forget(self) -> None:
+        self.position, self.losses, self.numbers_so_far = 0, [], {}
+
+    def add(
+        self, rows: NDArray[np.float64], numbers: Mapping[str, Any], size: int, samples: int
+    ) -> None:
+        """Add what the loss function gave in a chunk of steps.
+
+        Args:
+            rows: of the loss; see `Step.totals`.
+            numbers: beside it, by name, as from `numbers.with_terms`, a row for each step.
+            size: samples of a batch; the last one may have fewer.
+            samples: of all of them.
+        """
+        self.losses.append(rows)
+        sizes = np.minimum(size, samples - size * np.arange(len(rows)))
+        for name, terms in numbers.items():
+            self.numbers_so_far.setdefault(name, []).append(rows_of_terms(sizes, *terms))
 
     def start_order(self) -> None:
         """Let `rng` stand where the order of this epoch is drawn from, begun or not."""
@@ -113,6 +138,12 @@ class TrainState:
     def mean_loss(self) -> float:
         """The loss of the epoch's samples so far: one sum, wherever chunks end."""
         return together(np.concatenate(self.losses))
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The loss of the epoch's samples so far, and what else its function gives, by name."""
+        numbers = {k: together(np.concatenate(v)) for k, v in self.numbers_so_far.items()}
+        return {"loss": self.mean_loss, **numbers}
 
     @property
     def is_spoiled(self) -> bool:
@@ -130,6 +161,7 @@ class TrainState:
         return {
             **{name: getattr(self, name) for name in self.saved()},
             "losses": np.concatenate(self.losses) if self.losses else np.zeros((0, 1, 2)),
+            "numbers_so_far": {k: np.concatenate(v) for k, v in self.numbers_so_far.items()},
             "history": self._whole_epochs(),
             "rng": dict(self.epoch_rng if self.position else order),
             "stop_reason": None if reason in PASSING else reason,
@@ -144,9 +176,10 @@ class TrainState:
         self.rng.bit_generator.state = self.epoch_rng = state["rng"]
         self.history.records[:] = state["history"]
         for name in self.saved():
-            if name not in ("rng", "history", "losses"):
+            if name not in ("rng", "history", "losses", "numbers_so_far"):
                 setattr(self, name, state[name])
         self.losses = [state["losses"]] if self.position else []
+        self.numbers_so_far = {k: [v] for k, v in state["numbers_so_far"].items()}
         self.diverged = False
 
     def _whole_epochs(self) -> list[dict[str, float]]:

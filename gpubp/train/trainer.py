@@ -19,14 +19,15 @@ from gpubp.arguments import checked
 from gpubp.backends import Backend
 from gpubp.backends.device_array import DeviceArray
 from gpubp.core.interop import check_dtype
-from gpubp.data.checks import check_finite, check_not_empty
+from gpubp.data.checks import check_finite, check_samples
 from gpubp.errors import DataError, unknown_name
 from gpubp.nn.module import Module
 from gpubp.ops.random import checked_seed
 from gpubp.optim.base import Optimizer
+from gpubp.runtime.arguments import Arguments
 from gpubp.runtime.program_cache import as_input
 from gpubp.runtime.step import compile_step
-from gpubp.train import inputs
+from gpubp.train import inputs, members
 from gpubp.train import metrics as metrics_module
 from gpubp.train.evaluation import BATCH
 from gpubp.train.fit import Fit
@@ -34,8 +35,9 @@ from gpubp.train.history import History
 from gpubp.train.hooks import Hooks, check_callbacks
 from gpubp.train.metrics import Metric, UserMetric
 from gpubp.train.plan import Plan
+from gpubp.train.ranks import share
 from gpubp.train.run import Run
-from gpubp.train.scheduling import check_monitor
+from gpubp.train.scheduling import check_monitor, check_owner
 from gpubp.train.weights import ClassWeight
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ class Trainer(Run):
         monitor: the number of the record that a schedule is fed which takes one
             (ReduceLROnPlateau). Default is val_loss (else loss), for a schedule of mode "max"
             val_accuracy (else accuracy).
+        population: train so many models side by side, or {"n": 16, "lr": [...], ...}, arguments of
+            `gp.compile_population`; `fit` then leaves the best one's weights in the model.
         **step_options: passed on to `gp.compile_step`: max_grad_norm and the rest.
 
     Attributes:
@@ -69,6 +73,8 @@ class Trainer(Run):
         epoch: whole epochs trained so far.
         steps: batches trained on so far.
         position: samples trained on in the epoch that was left unfinished; else 0.
+        population, histories, best: of a population: itself, one history for each member, and the
+            member whose last validation loss (else loss, or what `EarlyStopping` watches) is best.
         model, loss_fn: may be set; what runs from then on is the new one. (optimizer may not, nor
             scheduler where it moves with each step: the step is compiled for them.)
         stop_reason: why the last `fit` ended before its last epoch, else None: "interrupted",
@@ -76,7 +82,8 @@ class Trainer(Run):
         diverged: that reason was a loss that is not finite (`TerminateOnNaN`).
 
     Raises:
-        DataError: a monitor that the schedule does not watch, or that improves the other way.
+        DataError: a monitor that the schedule does not watch, or that improves the other way; a
+            schedule of another optimiser.
         UnknownNameError: an option that there is not.
     """
 
@@ -92,30 +99,36 @@ class Trainer(Run):
         scheduler: Any = None,
         scheduler_every: str = "epoch",
         monitor: str | None = None,
+        population: Any = None,
         **step_options: Any,
     ) -> None:
-        known = inspect.signature(compile_step).parameters
         if scheduler_every not in ("epoch", "step"):
             raise unknown_name("scheduler_every", scheduler_every, ("epoch", "step"))
         check_monitor(scheduler, monitor)
+        check_owner(scheduler, optimizer)
         if scheduler is not None and scheduler_every == "step":
             step_options["scheduler"] = scheduler
+        known = inspect.signature(compile_step).parameters
         for name in step_options:
             if name not in known:
                 raise unknown_name("option of Trainer and compile_step", name, known)
+        share(step_options, population is not None)
         super().__init__(
             model, loss_fn, optimizer, scheduler, scheduler_every, monitor, checked_seed(seed),
             (backend, device), step_options,
         )  # fmt: skip
+        self.population: Any = None
+        self.best, self.histories = 0, list[History]()
+        members.prepare(self, population, scheduler, backend, device, step_options)
 
     @checked
     def fit(
         self,
         X: Any,
-        y: ArrayLike | None = None,
+        y: Any = None,
         epochs: int = 1,
         batch_size: int = 32,
-        validation_data: Sequence[ArrayLike] | None = None,
+        validation_data: Sequence[Any] | None = None,
         shuffle: bool = True,
         verbose: bool = True,
         metrics: Sequence[str | UserMetric | Metric] = (),
@@ -139,10 +152,13 @@ class Trainer(Run):
         `stop_reason` says "interrupted". A second Ctrl-C raises KeyboardInterrupt at once.
 
         Args:
-            X: samples along the first axis; floats are converted to the parameters' dtype. An array
-                that is memory-mapped is read in blocks. With y left out, an iterable of batches
-                (x, y) or (x, y, weights), or a function that returns one, taken in a thread.
-            y: one target a sample.
+            X: samples along the first axis; floats are converted to the parameters' dtype. A tuple
+                of arrays goes to `forward` as positional arguments, where it takes so many, a dict
+                as keyword arguments, where it has these names; else as one argument. Arrays without
+                samples are marked by `gp.whole`. An array that is memory-mapped is read in blocks.
+                With y left out, an iterable of batches (x, y) or (x, y, weights), or a function
+                that returns one, taken in a thread.
+            y: one target a sample; tuples and dicts of such go to the loss as they are.
             epochs: passes over the data, at least 1.
             batch_size: samples a step; the last batch of an epoch may be shorter. Iterables bring
                 their own.
@@ -172,8 +188,9 @@ class Trainer(Run):
                 says which were taken and which stay as in the file.
 
         Returns:
-            The trainer's history, whose "loss" is that of the epoch's samples as of one batch (a
-            batch in which nothing counts is left out; a sum is a sum). An epoch that
+            The trainer's history: "loss" is that of the epoch's samples as of one batch (a batch in
+            which nothing counts is left out; a sum is a sum); numbers that the loss function gives,
+            as (loss, {name: number}), are beside it. An epoch that
             was not finished is the last record, numbered by its share (2.5: half of the third).
 
         Raises:
@@ -181,8 +198,10 @@ class Trainer(Run):
             UnknownNameError: an unknown metric.
             CheckpointError: a file that is damaged or does not fit.
         """
+        if self.population is not None:
+            return members.fit_members(self, {k: v for k, v in locals().items() if k != "self"})
         plan = Plan(
-            epochs, batch_size, shuffle, verbose, max_steps, max_time,
+            epochs, batch_size, shuffle, verbose and self.ranks.leads, max_steps, max_time,
             checkpoint, save_every, save_every_steps, resume, extra, drop_last,
         )  # fmt: skip
         plan.check()
@@ -196,16 +215,15 @@ class Trainer(Run):
     @checked
     def evaluate(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: Any,
         metrics: Sequence[str | UserMetric | Metric] = (),
         sample_weight: ArrayLike | None = None,
     ) -> dict[str, float]:
         """The loss as of one batch of all samples, accuracy for class labels, and metrics.
 
         Args:
-            X: samples along the first axis.
-            y: one target a sample.
+            X, y: as for `fit`.
             metrics: as for `fit`.
             sample_weight: as for `fit`; for the loss, and for metrics that are `weighted`.
 
@@ -219,26 +237,30 @@ class Trainer(Run):
         return self.evaluator.measure(arrays, self.floating, found)
 
     @checked
-    def predict(self, X: ArrayLike, batch_size: int = BATCH) -> Any:
+    def predict(self, X: Any, batch_size: int = BATCH) -> Any:
         """The model's outputs in eval mode, for all samples; on the device if X is there.
 
         Args:
-            X: samples along the first axis.
+            X: as for `fit`.
             batch_size: samples at a time.
 
         Raises:
             DataError: X is empty or not finite.
         """
-        backend = self.evaluator.backend
-        if isinstance(X, np.memmap):
-            check_dtype(X.dtype, "X")
-        data = X if isinstance(X, np.memmap) else as_input(X, "X", self.floating, backend)
-        check_not_empty(data, "X")
-        if not isinstance(data, DeviceArray):
-            check_finite(data, "X")
+        data = Arguments.taken((X,), ("X",)).converted(self._read)
+        check_samples(data)
+        for array, name in zip(data.arrays, data.names):
+            if not isinstance(array, DeviceArray):
+                check_finite(array, name)
         if batch_size < 1:
             raise DataError(f"batch_size={batch_size}: expected at least 1.")
         return self.evaluator.predict(data, self.floating, batch_size)
+
+    def _read(self, value: Any, name: str) -> Any:
+        if isinstance(value, np.memmap):
+            check_dtype(value.dtype, name)
+            return value
+        return as_input(value, name, self.floating, self.evaluator.backend)
 
     @checked
     def save(self, path: Path_, extra: Mapping[str, Any] | None = None) -> None:

@@ -15,7 +15,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-from shim_array import ShimArray, native
+from shim_array import ShimArray, to_user_array
 from shim_driver import ShimDriver, ShimKernel
 
 from gpubp.backends.cuda.drivers.base import DeviceMemoryError
@@ -248,8 +248,8 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
         "__version__": "0 (fake)",
         "ndarray": ShimArray,
         "empty": empty,
-        "asarray": lambda value: native(device, np.asarray(value)),
-        "from_dlpack": lambda value: native(device, value),
+        "asarray": lambda value: to_user_array(device, np.asarray(value)),
+        "from_dlpack": lambda value: to_user_array(device, value),
         "get_default_memory_pool": lambda: SimpleNamespace(free_bytes=lambda: 0),
         "cuda": SimpleNamespace(
             alloc=alloc,

@@ -107,8 +107,8 @@ class Capsule:
         return 1, 0
 
 
-def native(driver: ShimDriver, value: Any) -> ShimArray:
-    """See `Driver.native`."""
+def to_user_array(driver: ShimDriver, value: Any) -> ShimArray:
+    """See `Driver.to_user_array`."""
     if isinstance(value, ShimArray):
         return value
     if not on_device(value):

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from shim_array import ShimArray, native
+from shim_array import ShimArray, to_user_array
 from shim_build import built, runtime
 from shim_streams import Copy, Mark, Streams
 
@@ -147,7 +147,7 @@ class ShimDriver:
 
     Attributes:
         stream: the user's current one.
-        log: what was said about other streams: ("wait_for", stream), ("hold_back", stream),
+        log: what was said about other streams: ("wait_for", stream), ("make_wait", stream),
             ("dlpack", stream that the producer was told), ("launch", 0), ("synchronize", 0).
         launched: how often each kernel was launched, replays included.
         late_errors: damage that was found when memory was freed; raised by what comes next.
@@ -256,16 +256,16 @@ class ShimDriver:
         """Noted: nothing is ever left to wait for here."""
         self.log.append(("wait_for", stream))
 
-    def hold_back(self, stream: int) -> None:
+    def make_wait(self, stream: int) -> None:
         """Noted."""
-        self.log.append(("hold_back", stream))
+        self.log.append(("make_wait", stream))
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> ShimArray:
         memory = self.allocate(max(math.prod(shape) * np.dtype(dtype).itemsize, 1))
         return ShimArray(self, memory.address, shape, dtype, memory)
 
-    def native(self, value: Any) -> ShimArray:
-        return native(self, value)
+    def to_user_array(self, value: Any) -> ShimArray:
+        return to_user_array(self, value)
 
     def borrowed(self, array: Any) -> bool:
         return isinstance(array, ShimArray) and array.borrowed

@@ -1,7 +1,8 @@
 """The CUDA sources that the backend generates for a selection of programs, with a name for each.
 
 The selection has every kernel header, every op, every tile and layout of a product, every plan of a
-reduction, and whole training steps. A device that only collects stands in for the GPU.
+reduction, convolutions of every tile, and whole training steps. A device that only collects stands
+in for the GPU.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 from classifier import OPTIMIZERS, classifier_step, digits, mlp
+from conv_rows import OPS, geometry
 from numpy.typing import NDArray
 from products import FORWARD, Weights, operands
 from specs import ROWS, Case, cases
@@ -23,6 +25,7 @@ from gpubp.backends.cuda import PRECISIONS, CupyBackend, tuning_record
 from gpubp.backends.cuda.drivers.base import Dim
 from gpubp.backends.cuda.products import Addresses, Plan, Problem, Products
 from gpubp.core import bind
+from gpubp.ops.spec import SPECS
 
 OPTIONS = gp.Options(verify=False)
 LOW = tuple(p for p in PRECISIONS if p != "float32")  # on tensor cores, from sm_80 on
@@ -165,6 +168,18 @@ def _training(optimizer: str, activation: Any = nn.ReLU, precision: str = "float
     return work
 
 
+def _attention(dtype: str, mask: str) -> Work:
+    """The result and all gradients of heads in groups, which share their passes."""
+    q, k = np.zeros((1, 4, 9, 8), dtype), np.zeros((1, 2, 9, 8), dtype)
+    seen = np.zeros((9, 9), "bool" if mask == "booleans" else dtype) if mask else None
+
+    def both(*x: Any) -> Any:
+        attend = partial(ops.scaled_dot_product_attention, attn_mask=seen, enable_gqa=True)
+        return attend(*x), gp.grad(lambda *x: ops.sum(attend(*x)), argnums=(0, 1, 2))(*x)
+
+    return lambda backend: gp.compile(both, backend=backend, options=OPTIONS)(q, k, k)
+
+
 def _programs() -> dict[str, Work]:
     found = {f"training {name}": _training(name) for name in OPTIMIZERS}
     for activation in (nn.Tanh, nn.GELU):
@@ -184,6 +199,49 @@ def _programs() -> dict[str, Work]:
                 found[f"tensor {precision} {layout} {size}"] = work
         found[f"tensor {precision} training"] = _training("adam", precision=precision)
     found |= {f"epilogue {name}": _epilogue(name, 300) for name in FORWARD}
+    for mask in ("", "booleans", "floats"):
+        for dtype in ("float32", "float64"):
+            found[f"attention {mask or 'whole'} {dtype}"] = _attention(dtype, mask)
+    return found
+
+
+_SIDES = {1: 1089, 2: 33, 3: 11}  # so that eight images have a largest tile a processor
+
+
+def _convolution(
+    op: str, axes: int, channels: int, groups: int = 1, dtype: str = "float32", **options: Any
+) -> Work:
+    """Many channels of large images, or few of small ones; then an activation, where it may be."""
+    images, side = (8, _SIDES[axes]) if channels > 64 else (2, 5)
+    kernel = options.pop("kernel", 3)
+    shape = geometry(
+        *((images, *(side,) * axes, channels), (channels, channels // groups, *(kernel,) * axes)),
+        *(1 + (op == "conv_input" and kernel > 1), kernel // 2),
+        groups=groups,
+    )
+    shapes, attrs = shape.arguments(op)
+
+    def work(backend: CupyBackend) -> None:
+        backend.precision = options.get("precision", "float32")
+        given = [np.zeros(shape, dtype) for shape in shapes]
+        fn = partial(bind, SPECS[op], **attrs)
+        gp.compile(lambda *a: ops.tanh(fn(*a)), backend=backend, options=OPTIONS)(*given)
+
+    return work
+
+
+def _convolutions() -> dict[str, Work]:
+    """The largest and the smallest tile, every type, and channels one by one."""
+    found = {}
+    for op in OPS:
+        for axes in (1, 2, 3):
+            found[f"{op} {axes}"] = _convolution(op, axes, 256)
+            found[f"{op} small {axes}"] = _convolution(op, axes, 16)
+            found[f"{op} depthwise {axes}"] = _convolution(op, axes, 64, 64)
+        found[f"{op} pointwise"] = _convolution(op, 2, 256, kernel=1)
+        found[f"{op} float64"] = _convolution(op, 2, 256, dtype="float64")
+        for precision in LOW:
+            found[f"tensor {precision} {op}"] = _convolution(op, 3, 256, precision=precision)
     return found
 
 
@@ -212,7 +270,7 @@ def all_sources() -> dict[str, str]:
     named: dict[str, str] = {}
     seen: set[str] = set()
     with np.errstate(all="ignore"):
-        for name, work in (_programs() | _ops() | _library()).items():
+        for name, work in (_programs() | _convolutions() | _ops() | _library()).items():
             by_library = name.startswith("library")
             driver = CollectingDriver(products=WinningProducts() if by_library else None)
             with patch.multiple(tuning_record, read=lambda key: None, write=lambda key, plan: None):

@@ -258,3 +258,39 @@ def test_sizes_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUBP_RESIDENT_BYTES", "1GB")
     with pytest.raises(DataError, match="'1GB', expected a number of bytes"):
         chunks.resident_bytes(None)
+
+
+def of_several(backend: Any) -> dict[str, Any]:
+    """A step of two inputs, indices into a table without samples, and another output."""
+    rng = np.random.default_rng(3)
+    a, b = (rng.normal(size=(70, n)).astype(np.float32) for n in (5, 3))
+    table, index = rng.normal(size=(9, 5)).astype(np.float32), rng.integers(0, 9, 70)
+    y = rng.normal(size=(70, 2)).astype(np.float32)
+    gp.manual_seed(0)
+    model = nn.Linear(8, 2)
+
+    def fn(x: Any, y: Any) -> Any:
+        rows = x["a"] + gp.ops.gather(x["table"], x["index"], 0) * x["beta"]
+        z = model(gp.ops.concat([rows, x["b"]], 1))
+        return gp.ops.mean(gp.ops.square(z - y)), gp.ops.mean(z, 0)
+
+    x = {"a": a, "table": gp.whole(table), "b": b, "index": index, "beta": gp.whole(0.5)}
+    step = gp.compile_step(fn, optim.SGD(model.parameters(), lr=0.1), backend=backend)
+    losses, means = step.run(x, y, batch_size=16, epochs=2, seed=1)
+    x["index"] = np.where(index == 3, 9, index)
+    with pytest.raises(IndexRangeError, match=r"'index'.*holds 9"):
+        step.run(x, y, batch_size=16)
+    return {"losses": losses, "means": means, **model.state_dict()}
+
+
+@shim
+def test_whole_arrays_stay_where_they_are_beside_chunks() -> None:
+    expected = of_several("numpy")
+    resident = of_several(CupyBackend(driver=ShimDriver()))
+    for key, value in expected.items():
+        np.testing.assert_allclose(resident[key], value, rtol=1e-4, atol=1e-6)
+    driver = Counting()
+    found = of_several(in_chunks(0, driver))
+    assert driver.uploads >= 4
+    for key, value in resident.items():
+        assert_same(found[key], value, key)

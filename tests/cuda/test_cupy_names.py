@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gpubp.backends.cuda.drivers import cupy as device
-from gpubp.backends.cuda.drivers import nvrtc
+from gpubp.backends.cuda.drivers import cupy_probe, nvrtc
 from gpubp.backends.cuda.sources import begin_step, expand
 from gpubp.errors import BackendError
 
@@ -105,7 +105,7 @@ def names_in(path: str | None) -> set[str]:
 
 
 def test_every_name_is_there(cupy: Any) -> None:
-    names = names_in(device.__file__) | names_in(nvrtc.__file__)
+    names = set().union(*(names_in(m.__file__) for m in (device, cupy_probe, nvrtc)))
     assert {"cuda.alloc", "cuda.runtime.memcpyAsync", "cuda.nvrtc.getCUBIN"} <= names
     for kind in ("HostToDevice", "DeviceToHost"):
         names.add(f"cuda.runtime.memcpy{kind}")

@@ -49,7 +49,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> CupyBackend:
 
 
 def put(backend: CupyBackend, *arrays: NDArray[Any]) -> list[Any]:
-    return [backend.native(a) for a in arrays]
+    return [backend.to_user_array(a) for a in arrays]
 
 
 def test_functions_give_what_they_are_given(gpu: CupyBackend) -> None:
@@ -204,6 +204,33 @@ def test_predictions_of_device_arrays_are_those_of_the_host(gpu: CupyBackend) ->
     assert_close(trainer.predict(there).get(), gp.compile(model, backend="numpy")(x))
 
 
+def test_predictions_of_several_outputs(gpu: CupyBackend) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = mlp()
+
+        def forward(self, x: Any) -> Any:
+            y = self.body(x)
+            return {"scores": y, "rest": (y.sum(1), x * 2.0)}
+
+    x, _ = digits(samples=70)
+    model = Both()
+    trainer = gp.Trainer(model, nn.CrossEntropyLoss(), OPTIMIZERS["sgd"](model.parameters()),
+                         device="cuda")  # fmt: skip
+    expected = gp.compile(model, backend="numpy")(x)
+    (there,) = put(gpu, x)
+    for found, get in ((trainer.predict(x, 32), np.asarray), (trainer.predict(there, 7), _got)):
+        assert_close(get(found["scores"]), expected["scores"])
+        for a, b in zip(found["rest"], expected["rest"], strict=True):
+            assert_close(get(a), b)
+
+
+def _got(array: Any) -> Any:
+    assert isinstance(array, ShimArray)
+    return array.get()
+
+
 def test_parameters_and_state_follow(gpu: CupyBackend) -> None:
     """Read, set and saved between runs on the device as between runs on the host."""
     x, y = digits(samples=64)
@@ -245,8 +272,8 @@ def test_the_users_stream_comes_before_and_after(gpu: CupyBackend) -> None:
         driver.log.clear()
         double(there)
         kinds = [entry for entry in driver.log if entry[0] != "launch"]
-        assert kinds == [("wait_for", stream), ("hold_back", stream)]
-        assert driver.log[0] == ("wait_for", stream) and driver.log[-1] == ("hold_back", stream)
+        assert kinds == [("wait_for", stream), ("make_wait", stream)]
+        assert driver.log[0] == ("wait_for", stream) and driver.log[-1] == ("make_wait", stream)
 
 
 def test_bad_labels_are_an_error_of_the_run_that_met_them(gpu: CupyBackend) -> None:

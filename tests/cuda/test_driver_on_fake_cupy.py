@@ -59,7 +59,7 @@ def test_results_are_cupy_arrays_in_the_order_of_its_stream(
     backend = CupyBackend()
     driver = backend.driver
     x, _ = digits()
-    there = driver.native(x)
+    there = driver.to_user_array(x)
     double = gp.compile(lambda a: a * 2.0, backend=backend)
     assert_same(double(there).get(), 2 * x)
     (own,) = [s for s in cupy.streams if s >= 100 and cupy.streams[s].waited]
@@ -70,7 +70,7 @@ def test_results_are_cupy_arrays_in_the_order_of_its_stream(
         double(there)
         assert mine.ptr in cupy.streams[own].waited and mine.waited == [own]
     assert driver.current_stream() == 1
-    assert driver.device_of(there.address) == 0 and driver.native(there) is there
+    assert driver.device_of(there.address) == 0 and driver.to_user_array(there) is there
 
 
 @shim

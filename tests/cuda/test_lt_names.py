@@ -24,7 +24,7 @@ import shim_build
 
 from gpubp import cli
 from gpubp.backends.cuda import nvmath_descriptors, nvmath_products
-from gpubp.backends.cuda.drivers import cupy as device
+from gpubp.backends.cuda.drivers import cupy_probe
 from gpubp.backends.cuda.nvmath_descriptors import bindings
 from gpubp.backends.cuda.products import EPILOGUES, PIP, SIZES, opened, setting
 from gpubp.errors import BackendError, UnknownNameError
@@ -288,4 +288,4 @@ def _with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = types.ModuleType("cupy")
     fake.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
     monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setattr(device, "probe", lambda: (True, "for this test", {}))
+    monkeypatch.setattr(cupy_probe, "probe", lambda: (True, "for this test", {}))

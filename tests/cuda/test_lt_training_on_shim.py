@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, optim
-from gpubp.backends.cuda import PRECISIONS, STEPS_A_GRAPH, CupyBackend
+from gpubp.backends.cuda import PRECISIONS, stepping
+from gpubp.backends.cuda.stepping import STEPS_A_GRAPH
 from gpubp.optim import lr_scheduler
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
@@ -51,11 +51,12 @@ OTHERS = [name for name in optimizers.ROWS if name not in ("SGD", "Adam")]
 @pytest.mark.parametrize("name", OTHERS)
 def test_ten_steps_of_the_other_optimizers(name: str) -> None:
     def make(parameters: Any) -> Any:
-        return getattr(optim, name)(parameters)
+        return getattr(optim, name)(optimizers.taken(name, parameters))
 
     target = library_backend()
     agree(trained(make, target, "float64"), trained(make, "numpy", "float64"), "float64")
-    assert len(launches_of(target)) == 16
+    products = len(launches_of(target))
+    assert products > 16 if name in optimizers.OF_MATRICES else products == 16
 
 
 @pytest.mark.parametrize("precision", [p for p in PRECISIONS if p != "float32"])
@@ -119,7 +120,7 @@ def test_replays_are_launches_bit_for_bit(
         return step.run(x, y, batch_size=8, epochs=2)
 
     replayed = losses()
-    monkeypatch.setattr(sys.modules[CupyBackend.__module__], "RECORD_FROM", 10**9)
+    monkeypatch.setattr(stepping, "RECORD_FROM", 10**9)
     assert_same(losses(), replayed)
 
 

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import shim_build
+from array_calls import ARRAY_CALLS, MAKERS
+from image_calls import IMAGE_CALLS, image_operands
 from numpy.typing import NDArray
+from place_calls import COUNT_CALLS, HOST_ONLY, PLACE_CALLS, place_operands
 from shim_array import ShimArray
 from shim_backend import as_cuda
 from shim_driver import ShimDriver
@@ -40,6 +43,8 @@ def _operands() -> dict[str, NDArray[Any]]:
         "labels": rng.integers(0, 6, 4).astype(np.int32),
         "m": rng.uniform(size=(4, 6)) > 0.5,
         "n": rng.uniform(size=(4, 6)) > 0.5,
+        **image_operands(),
+        **{f"place {k}": v for k, v in place_operands().items()},
     }
 
 
@@ -51,7 +56,17 @@ def _of_xy(*names: str) -> dict[str, Call]:
     return {name: lambda a, name=name: getattr(ops, name)(a["x"], a["y"]) for name in names}
 
 
+def _on_places(call: Call) -> Call:
+    return lambda a: call({k[6:]: v for k, v in a.items() if k.startswith("place ")})
+
+
+def _turned(x: Any, angles: Any) -> Any:
+    return ops.rotary_embedding(x, ops.cos(angles), ops.sin(angles), rotary_embedding_dim=4)
+
+
 CALLS: dict[str, Call] = {
+    **IMAGE_CALLS,
+    **{k: _on_places(c) for k, c in {**PLACE_CALLS, **COUNT_CALLS}.items()},
     **_of_x("abs", "argmax", "argmin", "celu", "copy", "cos", "elu", "erf", "exp", "expm1"),
     **_of_x("flatten", "floor", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish"),
     **_of_x("hardtanh", "isfinite", "leaky_relu", "log_softmax", "logsigmoid", "max", "mean"),
@@ -61,6 +76,7 @@ CALLS: dict[str, Call] = {
     **_of_xy("add", "divide", "equal", "greater", "greater_equal", "less", "less_equal"),
     **_of_xy("maximum", "minimum", "multiply", "not_equal", "subtract"),
     **{f"{op} p": lambda a, op=op: getattr(ops, op)(a["p"]) for op in ("log", "log1p", "sqrt")},
+    **ARRAY_CALLS,
     "power": lambda a: ops.power(a["p"], a["x"]),
     "power known": lambda a: ops.power(a["x"], 2),
     "power one": lambda a: ops.power(a["x"], 1.0),
@@ -94,9 +110,12 @@ CALLS: dict[str, Call] = {
     "mean_over nothing": lambda a: ops.mean_over(ops.sum(a["x"]), ops.sum(a["p"] * 0.0)),
     "mixed dtypes": lambda a: ops.add(a["x"], a["d"]) + ops.sum(a["labels"]),
     "numbers": lambda a: 2 * a["x"] + 1 - ops.maximum(a["x"], np.float32(0.25)),
+    "scaled_dot_product_attention": lambda a: ops.scaled_dot_product_attention(*[a["x2"]] * 3),
+    "rotary_embedding": lambda a: _turned(a["x2"], ops.transpose(a["columns"][0, :2])),
     "update": lambda a: ops.update.sgd(a["x"], a["y"], 0.1),
 }
-NOT_OF_ARRAYS = {"Generator", "assign", "custom_op", "manual_seed", "normal", "uniform"}
+NOT_OF_ARRAYS = MAKERS | {"Generator", "assign", "custom_op", "manual_seed", "normal", "uniform"}
+NOT_OF_ARRAYS |= {"gumbel_softmax", "tril_indices", "triu_indices"}
 
 
 @pytest.fixture
@@ -105,12 +124,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> CupyBackend:
 
 
 def test_every_op_is_tried() -> None:
-    assert {name.split()[0] for name in CALLS} | NOT_OF_ARRAYS >= set(ops.__all__)
+    assert {name.split()[0] for name in CALLS} | NOT_OF_ARRAYS | {*HOST_ONLY} >= set(ops.__all__)
 
 
 def test_each_op_on_device_arrays_is_as_on_the_host(gpu: CupyBackend) -> None:
     host = _operands()
-    there = {k: gpu.native(v) for k, v in host.items()}
+    there = {k: gpu.to_user_array(v) for k, v in host.items()}
     for name, call in CALLS.items():
         gp.manual_seed(3)
         expected = np.asarray(call(host))
@@ -124,7 +143,7 @@ def test_each_op_on_device_arrays_is_as_on_the_host(gpu: CupyBackend) -> None:
 
 
 def test_a_kept_program_serves_again(gpu: CupyBackend) -> None:
-    (x,) = (gpu.native(v) for v in [_operands()["x"]])
+    (x,) = (gpu.to_user_array(v) for v in [_operands()["x"]])
     ops.exp(x * 2.0)
     before = len(eager._kept)
     compiled: list[str] = []
@@ -137,7 +156,7 @@ def test_a_kept_program_serves_again(gpu: CupyBackend) -> None:
 def test_few_programs_are_kept(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eager, "MAX_KEPT", 3)
     eager._kept.clear()
-    x = gpu.native(np.ones((2, 3), np.float32))
+    x = gpu.to_user_array(np.ones((2, 3), np.float32))
     for op in (ops.exp, ops.sin, ops.cos, ops.tanh, ops.exp):
         op(x)
     assert len(eager._kept) == 3
@@ -145,18 +164,18 @@ def test_few_programs_are_kept(gpu: CupyBackend, monkeypatch: pytest.MonkeyPatch
 
 def test_host_and_device_do_not_mix(gpu: CupyBackend) -> None:
     host = _operands()
-    x = gpu.native(host["x"])
+    x = gpu.to_user_array(host["x"])
     for call in (
         lambda: ops.add(x, host["y"]),
-        lambda: ops.where(gpu.native(host["m"]), host["x"], host["y"]),
+        lambda: ops.where(gpu.to_user_array(host["m"]), host["x"], host["y"]),
         lambda: ops.concat([x, host["y"]]),
-        lambda: ops.gather(host["x"], gpu.native(host["i"])),
+        lambda: ops.gather(host["x"], gpu.to_user_array(host["i"])),
         lambda: x[host["i"]],
     ):
         with pytest.raises(DataError, match="do not mix"):
             call()
     with pytest.raises(DTypeError, match="float16"):
-        ops.exp(gpu.native(host["x"].astype(np.float16)))
+        ops.exp(gpu.to_user_array(host["x"].astype(np.float16)))
     with pytest.raises(DataError, match="constant of a traced function"):
         gp.compile(lambda a: a + ops.exp(x), backend="numpy")(host["y"])
     with pytest.raises(DataError, match="constant of a traced function"):
@@ -165,7 +184,7 @@ def test_host_and_device_do_not_mix(gpu: CupyBackend) -> None:
 
 def test_a_gpu_that_cannot_be_used_is_said_so() -> None:
     driver = ShimDriver(number=7)
-    x = driver.native(np.ones(3, np.float32))
+    x = driver.to_user_array(np.ones(3, np.float32))
     with pytest.raises(gp.errors.BackendError, match=r"cuda:7|CuPy"):
         ops.exp(x)
 
@@ -173,7 +192,7 @@ def test_a_gpu_that_cannot_be_used_is_said_so() -> None:
 def test_modules_and_their_state(gpu: CupyBackend) -> None:
     """Parameters are read, and running statistics written, where programs keep them."""
     host = _operands()
-    x = gpu.native(host["x"])
+    x = gpu.to_user_array(host["x"])
     results = []
     for value in (host["x"], x):
         nn.init.manual_seed(1)
@@ -187,7 +206,7 @@ def test_modules_and_their_state(gpu: CupyBackend) -> None:
     for key, value in state.items():
         assert_close(np.asarray(device_state[key]), np.asarray(value), key)
     loss_fn = nn.CrossEntropyLoss()
-    loss = loss_fn(found[0], gpu.native(host["labels"] % 2))
+    loss = loss_fn(found[0], gpu.to_user_array(host["labels"] % 2))
     assert_close(loss.get(), np.asarray(loss_fn(expected[0], host["labels"] % 2)))
     with pytest.raises(DataError, match=r"CrossEntropyLoss: .* do not mix"):
         loss_fn(found[0], host["labels"] % 2)
@@ -195,7 +214,7 @@ def test_modules_and_their_state(gpu: CupyBackend) -> None:
 
 def test_changes_of_modules_are_seen_at_once(gpu: CupyBackend) -> None:
     host = _operands()
-    x, labels = gpu.native(host["x"]), gpu.native(host["labels"])
+    x, labels = gpu.to_user_array(host["x"]), gpu.to_user_array(host["labels"])
     model = nn.Sequential(nn.LayerNorm(6), nn.LeakyReLU(), nn.Dropout(0.0))
     loss = nn.CrossEntropyLoss()
     changes: list[Callable[[], Any]] = [
@@ -217,14 +236,14 @@ def test_attributes_that_are_equal_but_not_alike(gpu: CupyBackend) -> None:
     def forward(x: Any, *, by: Any) -> Any:
         return np.full(x.shape, float(len(repr(by))), np.float32)
 
-    op, x = gp.custom_op("kind_on_device", forward), gpu.native(np.ones(3, np.float32))
+    op, x = gp.custom_op("kind_on_device", forward), gpu.to_user_array(np.ones(3, np.float32))
     for by in (1, True, 1.0, (1,), (True,), 1, True):
         assert op(x, by=by).get()[0] == len(repr(by)), by
 
 
 def test_parameters_as_arguments(gpu: CupyBackend) -> None:
     host = _operands()
-    x = gpu.native(host["x"])
+    x = gpu.to_user_array(host["x"])
     w, slope = nn.Parameter(host["w"]), nn.Parameter(host["slope"])
     assert_close(ops.linear(x, w).get(), ops.linear(host["x"], w))
     assert_close(ops.prelu(x, slope).get(), ops.prelu(host["x"], slope))
@@ -240,6 +259,6 @@ def test_parameters_as_arguments(gpu: CupyBackend) -> None:
 def test_custom_ops_take_device_arrays(gpu: CupyBackend) -> None:
     twice = gp.custom_op("twice_at_once", lambda x: x * 2, vjp=lambda g, y, x: g * 2.0)
     x = _operands()["x"]
-    found = twice(gpu.native(x))
+    found = twice(gpu.to_user_array(x))
     assert isinstance(found, ShimArray)
     assert_same(found.get(), 2 * x)

@@ -159,3 +159,21 @@ def test_sums_and_scalars_of_every_dtype(dtype: str, shape: Any) -> None:
     for found in in_every_order(all_of_them, (x,)):
         for i, (a, b) in enumerate(zip(found, expected, strict=True)):
             assert_same(a, b, f"form {i}")
+
+
+def test_what_follows_pools_and_their_gradients() -> None:
+    """One program with a pool that is kept and used, and gradients of two kinds."""
+    x = np.random.default_rng(3).normal(size=(2, 3, 7, 6))
+
+    def all_of_them(x: Any) -> Any:
+        def loss(x: Any) -> Any:
+            y = ops.relu(x)
+            return ops.sum(ops.max_pool2d(y, 3, 2, 1) ** 2) + ops.sum(ops.avg_pool2d(y, 2) ** 2)
+
+        top = ops.max_pool2d(x, 2, 1)
+        return [top, ops.relu(top) * 2.0, gp.grad(loss)(x)]
+
+    expected = gp.compile(all_of_them, backend="numpy")(x)
+    for found in in_every_order(all_of_them, (x,)):
+        for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+            np.testing.assert_allclose(a, b, 1e-12, 1e-13, err_msg=f"result {i}")

@@ -15,8 +15,7 @@ from tolerances import assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.backends import cuda as cupy_backend
-from gpubp.backends.cuda import CupyBackend
+from gpubp.backends.cuda import CupyBackend, stepping
 from gpubp.backends.cuda.loaded import Loaded
 from gpubp.errors import BackendError, NestingError
 from gpubp.runtime.pauses import Pauses
@@ -47,7 +46,7 @@ def test_a_run_ends_with_whole_steps(
     """Where the looks are depends on what a step takes; the bits do not."""
     seconds = property(lambda self: known, lambda self, new: None)
     monkeypatch.setattr(Loaded, "seconds", seconds, raising=False)
-    monkeypatch.setattr(cupy_backend, "LOOK_SECONDS", 6e-4)
+    monkeypatch.setattr(stepping, "LOOK_SECONDS", 6e-4)
     backend = CupyBackend(driver=ShimDriver(), resident_bytes=500 if chunks else None)
     whole, cut = _made(backend), _made(backend)
     options = {"batch_size": 8, "epochs": 6, "shuffle": False}

@@ -15,7 +15,7 @@ from tolerances import assert_close, assert_product
 import gpubp as gp
 from gpubp import ops
 from gpubp.backends.cuda import CupyBackend
-from gpubp.backends.cuda.codegen.encode_matmul import plan
+from gpubp.backends.cuda.codegen.tiles import plan
 from gpubp.optim import SGD, Adam
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from tolerances import ORACLE
 
 import gpubp as gp
 from gpubp import nn, optim
-from gpubp.backends.cuda import RECORD_FROM, STEPS_A_GRAPH, CupyBackend
+from gpubp.backends.cuda import CupyBackend, stepping
+from gpubp.backends.cuda.stepping import RECORD_FROM, STEPS_A_GRAPH
 from gpubp.errors import DataError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
@@ -113,7 +113,7 @@ def test_replays_are_launches_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> No
         return step.run(x, y, batch_size=8, epochs=2)
 
     replayed = losses()
-    monkeypatch.setattr(sys.modules[CupyBackend.__module__], "RECORD_FROM", 10**9)
+    monkeypatch.setattr(stepping, "RECORD_FROM", 10**9)
     np.testing.assert_array_equal(losses(), replayed)
 
 
@@ -162,3 +162,25 @@ def test_every_launch_is_counted() -> None:
     assert batched["begin_step"] == STEPS
     assert batched["kernel"] % STEPS == 0
     assert batched["kernel"] > one["kernel"], "and batches are gathered"
+
+
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_a_search_around_programs_of_the_device(search: str | None) -> None:
+    """L-BFGS fetches losses and gradients; the data are the host's, or the device's own."""
+
+    def found(target: Any, there: Any) -> dict[str, Any]:
+        def make(parameters: Any) -> Any:
+            return optim.LBFGS(parameters, max_iter=3, line_search_fn=search)
+
+        step = classifier_step(make, model := mlp(dtype="float64"), backend=target)
+        data = [there(a) for a in digits("float64", 64)]
+        losses = step.run(*data, batch_size=32, epochs=2, seed=1)
+        losses = losses if isinstance(losses, np.ndarray) else losses.get()
+        single = np.array(step(*digits("float64", 20)))
+        return {"losses": losses, "single": single, **model.state_dict()}
+
+    target = backend()
+    expected = found("numpy", lambda a: a)
+    for there in (lambda a: a, target.to_user_array):
+        for name, value in found(target, there).items():
+            np.testing.assert_allclose(value, expected[name], 1e-7, 1e-9, err_msg=name)

@@ -7,17 +7,23 @@ checks are small forms of those in the other files here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import shim_build
+from attention_rows import attention_rows, attention_shapes
 from classifier import OPTIMIZERS, classifier_step, digits
+from conv_rows import OPS, conv_row, geometry
 from launching import kernel, launch
 from products import operands
 from shim_backend import shim_backend
 from shim_build import KERNELS
 from shim_driver import ORDERS, ShimDriver, ShimKernels
+from specs import cases
+from test_conformance import compare
 from test_precision_on_shim import rounded
 from test_programs_on_shim import _scheduled, agree, trained
 from tolerances import assert_close, assert_product, assert_same
@@ -27,6 +33,7 @@ from gpubp import ops
 from gpubp.backends.cuda import CupyBackend
 from gpubp.backends.cuda.memory import BankCopy
 from gpubp.backends.cuda.sources import expand
+from gpubp.core import bind
 from gpubp.errors import BackendError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
@@ -117,6 +124,31 @@ def _training(backend: CupyBackend) -> None:
     agree(trained(OPTIMIZERS["adam"], backend), expected, "float32")
 
 
+def _convolutions(backend: CupyBackend) -> None:
+    """With stride, padding that differs, an uneven last chunk; and in groups of one channel."""
+    shapes = (
+        geometry((3, 7, 6, 5), (6, 5, 3, 2), (2, 3), ((2, 1), (0, 1)), chunk=2),
+        geometry((2, 10000, 3), (3, 1, 3), 2, ((2, 1),), groups=3),
+    )
+    for op in OPS:
+        for case in cases(conv_row(op, shapes)):
+            args = case.args()
+            op_of = partial(bind, case.row.spec, **case.attrs)
+            found = gp.compile(op_of, backend=backend, options=gp.Options(verify=False))(*args)
+            compare(case, args, found, str(case))
+
+
+def _attention(backend: CupyBackend) -> None:
+    """Several tiles of queries, keys and features, heads in groups: the result and gradients."""
+    shapes = attention_shapes((1, 40, 2, 35), 70, 1, 33, mask=(1, 1, 40, 70))
+    for row in attention_rows():
+        for case in cases(replace(row, shapes=(shapes,), dtypes=("float64",))):
+            args = case.args()
+            op_of = partial(bind, row.spec, **case.attrs)
+            found = gp.compile(op_of, backend=backend, options=gp.Options(verify=False))(*args)
+            compare(case, args, found, str(case))
+
+
 # What is changed, into what, what must notice, and how many processors the device claims.
 FAULTS: dict[str, tuple[str, str, Check, int]] = {
     "product without its barrier": (
@@ -170,6 +202,46 @@ FAULTS: dict[str, tuple[str, str, Check, int]] = {
     "bias correction of Adam left out": (
         *("(m_sqrt(c) + (p * e))", "(m_sqrt(c) + p)", _training, 1),
     ),
+    "convolution that reads beyond an image": (
+        *("p.at[a] + t.at[a] < size[a]", "p.at[a] + t.at[a] <= size[a]"),
+        *(_convolutions, 1),
+    ),
+    "convolution whose padding is forgotten": (
+        *("static_cast<I>(-g.before[a])", "static_cast<I>(0)"),
+        *(_convolutions, 1),
+    ),
+    "digit that keeps what it hands on": (
+        *("at[d] -= more * sizes[d];", ""),
+        *(_convolutions, 1),
+    ),
+    "transposed convolution that takes every tap": (
+        *("made.every[a] = stride / static_cast<I>(g.common[a]);", "made.every[a] = 1;"),
+        *(_convolutions, 1),
+    ),
+    "weight gradient of a chunk that is always full": (
+        *("gp::least(p.each, p.images - image)", "p.each"),
+        *(_convolutions, 1),
+    ),
+    "weight gradient of one channel whose pieces start together": (
+        *("const i64 first = blockIdx.y * piece + threadIdx.x / X;",),
+        *("const i64 first = threadIdx.x / X;", _convolutions, 132),
+    ),
+    "attention that sees one key too many": (
+        *("s.causal && j > i)", "s.causal && j > i + 1)"),
+        *(_attention, 1),
+    ),
+    "attention whose sums begin anew at each tile": (
+        *("T total = tiles.total[threadIdx.x] * factor;", "T total = T(0);"),
+        *(_attention, 1),
+    ),
+    "attention whose result so far keeps the largest score of then": (
+        *("(factor == nullptr ? T(1) : factor[at]) + sum", "T(1) + sum"),
+        *(_attention, 1),
+    ),
+    "gradient by keys of the first of several heads": (
+        *("h < (group + 1) * s.each; ++h", "h < group * s.each + 1; ++h"),
+        *(_attention, 1),
+    ),
     "batch that takes its rows in the order of the data": (
         *("data[order[i / width] * width", "data[i / width * width", _training, 1),
     ),
@@ -188,6 +260,8 @@ def test_a_fault_in_a_kernel_is_caught(name: str) -> None:
 def test_every_barrier_is_needed() -> None:
     """One barrier after another is taken out of the headers; some order must show each."""
     checks: dict[str, tuple[tuple[Check, int], ...]] = {
+        "attention.cuh": ((_attention, 1),),
+        "conv.cuh": ((_convolutions, 1),),
         "gemm.cuh": ((_product, 1), (_long_product, 132)),
         "reduce.cuh": ((_sum, 1), (_long_sum, 132)),
         "tensor.cuh": ((_rounded_product, 1),),
@@ -225,12 +299,12 @@ def test_a_frozen_learning_rate_is_caught(monkeypatch: pytest.MonkeyPatch) -> No
     expected = _scheduled("numpy")
     agree(_scheduled(shim_backend()), expected, "float64")
 
-    def touch(self: BankCopy) -> None:
+    def sync_host(self: BankCopy) -> None:
         if self.newer:
             self._driver.download(self.memory.address, self._host)
             self.newer = False
 
-    monkeypatch.setattr(BankCopy, "touch", touch)
+    monkeypatch.setattr(BankCopy, "sync_host", sync_host)
     with pytest.raises(AssertionError, match="losses"):
         agree(_scheduled(shim_backend()), expected, "float64")
 

@@ -52,7 +52,7 @@ def test_accumulated_batches_are_one_batch(name: str) -> None:
 def test_data_on_the_device_and_in_chunks(name: str) -> None:
     expected = _trained(name, "numpy", 5, 5)
     resident = CupyBackend(driver=ShimDriver())
-    there = [resident.native(a) for a in (X, ALL[name][1])]
+    there = [resident.to_user_array(a) for a in (X, ALL[name][1])]
     chunked = CupyBackend(driver=ShimDriver(), resident_bytes=0)
     for backend, data in ((resident, there), (chunked, None)):
         found = _trained(name, backend, 5, 5, data)

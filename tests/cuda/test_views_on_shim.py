@@ -13,7 +13,7 @@ from tolerances import assert_close, assert_product
 from view_chains import READERS, program
 
 import gpubp as gp
-from gpubp.backends.cuda.codegen import encode_matmul
+from gpubp.backends.cuda.codegen import tiles
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
 
@@ -30,7 +30,7 @@ def test_every_view_is_read(reader: int) -> None:
 @pytest.mark.parametrize("shape", [(3, 5, 700), (40, 3, 97), (1, 9, 1000)])
 def test_more_columns_than_a_grid_can_number(shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks walk on; the limit is lowered here, as few machines hold 2^21 columns in a test."""
-    monkeypatch.setattr(encode_matmul, "MAX_GRID", 2)
+    monkeypatch.setattr(tiles, "MAX_GRID", 2)
     m, k, n = shape
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(m, k)), rng.normal(size=(k, n))

@@ -386,13 +386,14 @@ def cast(x: Any, *, to: int, saturate: int = 1, round_mode: Any = None) -> Any:
 
 
 def mod(a: Any, b: Any, *, fmod: int = 0) -> Any:
-    if not whole(a, b):
-        refuse("remainders")
-    return np.asarray(np.fmod(a, b) if fmod else np.mod(a, b))
+    if whole(a, b):
+        return np.asarray(np.fmod(a, b) if fmod else np.mod(a, b))
+    return ops.fmod(a, b) if fmod else ops.remainder(a, b)
 
 
 def ranged(start: Any, limit: Any, delta: Any) -> Any:
-    return np.arange(start, limit, delta, np.asarray(start).dtype)
+    first, end, by = (np.asarray(v).item() for v in (start, limit, delta))
+    return np.arange(first, end, by, np.asarray(start).dtype)
 
 
 def ceil(x: Any) -> Any:

@@ -12,7 +12,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+import gpubp as gp
 from gpubp import nn, ops
+from gpubp.nn import functional
 
 
 class RefusedError(Exception):
@@ -104,15 +106,8 @@ def expanded(x: Any, *shape: Any) -> Any:
 
 def item(x: Any, key: Any) -> Any:
     parts = key if isinstance(key, tuple) else (key,)
-    arrays = [p for p in parts if hasattr(p, "dtype") or isinstance(p, list)]
-    if any(np.asarray(a).dtype.kind == "b" for a in arrays if not hasattr(a, "node")):
-        refuse("boolean masks as keys: shapes are static")
     if any(isinstance(p, bool) for p in parts):
         refuse("booleans as keys")
-    if arrays and (isinstance(key, tuple) or np.ndim(arrays[0]) == 0):
-        refuse("arrays among other keys")
-    if any((np.asarray(a) < 0).any() for a in arrays):
-        refuse("negative indices in arrays")
     return ops.getitem(x, key)
 
 
@@ -142,20 +137,6 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     """Empty 1-D arrays fit everything there."""
     kept = [t for t in tensors if t.shape != (0,)] or list(tensors[:1])
     return ops.concat(kept, dim)
-
-
-def index_select(x: Any, dim: int, index: Any) -> Any:
-    if not x.ndim:
-        refuse("indices of a scalar")
-    return ops.gather(x, ops.reshape(index, (-1,)), dim % x.ndim)
-
-
-def index_add(x: Any, dim: int, index: Any, source: Any, *, alpha: Any = 1) -> Any:
-    if not x.ndim:
-        refuse("indices of a scalar")
-    axis = dim % x.ndim
-    index = ops.reshape(index, (-1,))
-    return ops.add(x, scaled(ops.scatter_add(source, index, x.shape[axis], axis), alpha))
 
 
 def narrow(x: Any, dim: int, start: Any, length: int) -> Any:
@@ -260,6 +241,28 @@ def option(fn: Callable[..., Any], *names: str) -> Callable[..., Any]:
     return adapted
 
 
+_AXES = ("1d", "2d", "3d")
+MAX_POOLS = [f"{kind}_pool{n}" for kind in ("max", "adaptive_max") for n in _AXES]
+AVERAGES = [f"{kind}_pool{n}" for kind in ("avg", "adaptive_avg") for n in _AXES]
+FRACTIONAL = [f"fractional_max_pool{n}" for n in _AXES[1:]]
+UNPOOLS = [f"max_unpool{n}{variant}" for n in _AXES for variant in ("", "/grad")]
+OF_WHOLE = "averages of whole numbers are of floats"
+
+
+def fractional(fn: Callable[..., Any]) -> Callable[..., Any]:
+    def adapted(x: Any, *args: Any, _random_samples: Any = None, **kwargs: Any) -> Any:
+        if _random_samples is None:
+            refuse("other random numbers")
+        return fn(x, *args, _random_samples=_random_samples, **kwargs)
+
+    return adapted
+
+
+def max_pool_backward(x: Any, *, return_indices: bool = False, **window: Any) -> Any:
+    """The gradient by x of the sum of all results."""
+    return gp.grad(lambda x: ops.sum(ops.max_pool2d(x, **window)))(x)
+
+
 def soft(fn: Callable[..., Any]) -> Callable[..., Any]:
     def adapted(x: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
         x = x if dtype is None else ops.astype(x, dtype_name(dtype))
@@ -272,30 +275,11 @@ def soft(fn: Callable[..., Any]) -> Callable[..., Any]:
     return adapted
 
 
-def attention(
-    query: Any,
-    key: Any,
-    value: Any,
-    attn_mask: Any = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Any:
-    """softmax(Q K^T scale + mask) V, in ops."""
-    if dropout_p:
+def attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+    """Without dropout, which draws other numbers."""
+    if kwargs.get("dropout_p") or args[1:2] > (0.0,):
         refuse("dropout draws other numbers")
-    if enable_gqa:
-        refuse("grouped heads")
-    scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = ops.multiply(ops.matmul(query, ops.swapaxes(key, -1, -2)), scale)
-    if is_causal:
-        attn_mask = np.tril(np.ones(scores.shape[-2:], bool))
-    if attn_mask is not None:
-        kind = np.dtype(attn_mask.dtype).kind
-        hidden = ops.add if kind == "f" else lambda s, m: ops.where(m, s, -np.inf)
-        scores = hidden(scores, attn_mask)
-    return ops.matmul(ops.softmax(scores, -1), value)
+    return ops.scaled_dot_product_attention(query, key, value, *args, **kwargs)
 
 
 def loss(name: str, inputs: int = 2, **renamed: str) -> Callable[..., Any]:
@@ -329,17 +313,18 @@ def labels(name: str) -> Callable[..., Any]:
     return adapted
 
 
-def layer_norm(
-    x: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
-) -> Any:
-    y = nn.LayerNorm(list(normalized_shape), eps, elementwise_affine=False)(x)
-    y = y if weight is None else ops.multiply(y, weight)
-    return y if bias is None else ops.add(y, bias)
+CONVOLUTIONS = [f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)]
 
 
-def rms_norm(x: Any, normalized_shape: Any, weight: Any = None, eps: Any = None) -> Any:
-    y = nn.RMSNorm(list(normalized_shape), eps, elementwise_affine=False)(x)
-    return y if weight is None else ops.multiply(y, weight)
+def normalized(name: str) -> Any:
+    """`batch_norm` or `instance_norm`, with running statistics in buffers of their own."""
+
+    def fn(x: Any, running_mean: Any = None, running_var: Any = None, *rest: Any, **kw: Any) -> Any:
+        given = (running_mean, running_var)
+        kept = [None if value is None else nn.Buffer(value) for value in given]
+        return getattr(functional, name)(x, *kept, *rest, **kw)
+
+    return fn
 
 
 def bilinear(a: Any, b: Any, weight: Any, bias: Any = None) -> Any:
@@ -399,6 +384,20 @@ def unflatten(x: Any, dim: int, sizes: Any) -> Any:
 def reflected(traced: Callable[..., Any], at_once: Callable[..., Any]) -> Callable[..., Any]:
     """b o a: by the operator where one is traced; NumPy arrays would do it themselves."""
     return lambda a, b: traced(b, a) if hasattr(a, "node") else at_once(b, a)
+
+
+def antialiased(
+    x: Any, output_size: Any, align_corners: bool, scale_factors: Any = None, **scales: Any
+) -> Any:
+    """Bilinear, by sizes or by factors."""
+    no("factors of one axis beside sizes", *scales.values())
+    size = None if output_size is None else tuple(output_size)
+    return ops.interpolate(x, size, scale_factors, "bilinear", align_corners, antialias=True)
+
+
+def grid_sampler(x: Any, grid: Any, mode: int, padding: int, align_corners: bool) -> Any:
+    names = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
+    return ops.grid_sample(x, grid, names[0][mode], names[1][padding], align_corners)
 
 
 def same(x: Any, memory_format: Any = None) -> Any:

@@ -11,8 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import op_adapters as adapt
+import op_places
+from op_arrays import ARRAYS
 
 from gpubp import ops
+from gpubp.nn import functional
 
 RefusedError, refuse = adapt.RefusedError, adapt.refuse
 F = "nn.functional."
@@ -22,6 +25,8 @@ CHECKED = {
     F + "hardshrink": ("must not be negative", "a shrink by less than nothing"),
     F + "layer_norm": ("eps must be", "a negative eps"),
     F + "rms_norm": ("eps must be", "a negative eps"),
+    F + "group_norm": ("eps must be", "a negative eps"),
+    F + "batch_norm": ("expected x (N, C", "a batch without channels"),
     F + "gaussian_nll_loss": ("equal shapes", "targets that broadcast"),
     F + "multi_margin_loss": ("expected shapes", "scores without classes"),
     F + "hinge_embedding_loss": ("target holds", "targets out of their range"),
@@ -42,6 +47,7 @@ CHECKED = {
 # Whose gradients in float64 have the digits of float32 in PyTorch: one sixth is a float there.
 FEW_DIGITS = (F + "hardsigmoid",)
 TABLE: dict[str, Callable[..., Any]] = {
+    **ARRAYS,
     **{n: getattr(ops, n) for n in ("abs", "cos", "erf", "exp", "expm1", "floor", "isfinite")},
     **{n: getattr(ops, n) for n in ("log", "log1p", "sigmoid", "sign", "sin", "sqrt", "square")},
     **{n: getattr(ops, n) for n in ("tanh", "maximum", "minimum", "matmul", "logical_not")},
@@ -121,8 +127,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "fliplr": lambda x: adapt.flip(x, (1,)),
     "flipud": lambda x: adapt.flip(x, (0,)),
     "__getitem__": adapt.item,
-    "index_select": adapt.index_select,
-    "index_add": adapt.index_add,
+    **op_places.TABLE,
     "mm": ops.matmul,
     "bmm": ops.matmul,
     "mv": ops.matmul,
@@ -152,8 +157,9 @@ TABLE: dict[str, Callable[..., Any]] = {
     F + "one_hot": adapt.one_hot,
     F + "embedding": adapt.embedding,
     F + "dropout": adapt.dropout,
-    F + "layer_norm": adapt.layer_norm,
-    F + "rms_norm": adapt.rms_norm,
+    **{F + n: getattr(functional, n) for n in ("layer_norm", "rms_norm", "group_norm")},
+    **{F + n: getattr(functional, n) for n in adapt.CONVOLUTIONS},
+    **{F + n: adapt.normalized(n) for n in ("batch_norm", "instance_norm")},
     F + "scaled_dot_product_attention": adapt.attention,
     **{F + n: adapt.option(getattr(ops, n)) for n in ("relu", "relu6", "silu", "mish", "selu")},
     **{F + n: adapt.option(getattr(ops, n)) for n in ("hardsigmoid", "hardswish", "softsign")},
@@ -171,6 +177,26 @@ TABLE: dict[str, Callable[..., Any]] = {
     F + "softplus": adapt.softplus,
     F + "threshold": adapt.threshold,
     F + "prelu": ops.prelu,
+    **{F + n: getattr(ops, n) for n in adapt.MAX_POOLS},
+    **{F + n: adapt.floating(getattr(ops, n), adapt.OF_WHOLE) for n in adapt.AVERAGES},
+    **{F + n: adapt.fractional(getattr(ops, n)) for n in adapt.FRACTIONAL},
+    **{F + n: getattr(ops, n.partition("/")[0]) for n in adapt.UNPOOLS},
+    "max_pool2d_with_indices_backward": adapt.max_pool_backward,
+    "constant_pad_nd": lambda x, pad, value=0: ops.pad(x, pad, "constant", value),
+    **{F + "pad/" + n: ops.pad for n in ("constant", "reflect", "replicate", "circular")},
+    F + "pad/replicate_negative": ops.pad,
+    **{F + "interpolate/" + n: ops.interpolate for n in ("nearest", "nearest-exact", "linear")},
+    **{F + "interpolate/" + n: ops.interpolate for n in ("bilinear", "bicubic", "trilinear")},
+    F + "interpolate/area": ops.interpolate,
+    F + "upsample_bilinear": ops.upsample_bilinear,
+    F + "upsample_nearest": ops.upsample_nearest,
+    "_upsample_bilinear2d_aa": adapt.antialiased,
+    **{F + n: getattr(ops, n) for n in ("pixel_shuffle", "pixel_unshuffle", "channel_shuffle")},
+    F + "unfold": ops.unfold,
+    F + "local_response_norm": ops.local_response_norm,
+    F + "grid_sample": ops.grid_sample,
+    "grid_sampler_2d": adapt.grid_sampler,
+    "grid_sampler_3d": adapt.grid_sampler,
     F + "cross_entropy": adapt.labels("CrossEntropyLoss"),
     F + "nll_loss": adapt.labels("NLLLoss"),
     F + "mse_loss": adapt.loss("MSELoss"),

@@ -11,12 +11,14 @@ import collections
 import inspect
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 import gpubp as gp
+from gpubp.core import tracing
 
 INSTALL = "needs onnx: pip install 'gpubp[oracle]'"
 onnx = pytest.importorskip("onnx", reason=INSTALL)
@@ -27,6 +29,11 @@ pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 
 # ONNX's outputs are NumPy's, in the dtype of the inputs; its own tolerance is 1e-3.
 RTOL, ATOL = 2e-5, 2e-6
+# Outputs that ONNX's authors typed with four decimals: half a unit of the last one.
+TYPED = {"GridSample": 5.1e-5}
+
+# Whose inputs and outputs were both rounded to four digits after the one was made of the other.
+ROUNDED = ("test_averagepool_2d_ceil_last_window_starts_on_pad",)
 
 
 class Counts:
@@ -71,32 +78,50 @@ def models(counts: Counts) -> dict[str, list[Any]]:
     return found
 
 
-def _attributes(node: Any) -> dict[str, Any]:
+def _attributes(node: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Graphs among them as functions, which see the values around them."""
     found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     for name, value in found.items():
         if isinstance(value, onnx.TensorProto):
             found[name] = onnx.numpy_helper.to_array(value)
+        elif isinstance(value, onnx.GraphProto):
+            found[name] = partial(_called, value, values)
         elif isinstance(value, bytes):
             found[name] = value.decode()
     return found
 
 
+def _called(graph: Any, around: dict[str, Any], *given: Any) -> tuple[Any, ...]:
+    """The outputs of a graph inside of a node."""
+    names = [v.name for v in graph.input]
+    inside = {**around, **dict(zip(names, given, strict=True))}
+    return tuple(_evaluate(graph, inside, inner=True))
+
+
 def _run(case: Any, inputs: dict[str, Any]) -> list[Any]:
     """Node by node, on NumPy arrays or traced ones."""
-    graph = case.model.graph
-    values = {**inputs, "": None}
+    return _evaluate(case.model.graph, {**inputs, "": None})
+
+
+def _evaluate(graph: Any, values: dict[str, Any], inner: bool = False) -> list[Any]:
     for tensor in graph.initializer:
         values[tensor.name] = onnx.numpy_helper.to_array(tensor)
     for node in graph.node:
+        if node.op_type not in onnx_ops.TABLE:
+            onnx_ops.refuse(f"no such op in gpubp: {node.op_type}")
         fn = onnx_ops.TABLE[node.op_type]
-        options = _attributes(node)
+        options = _attributes(node, values)
         if "outputs" in inspect.signature(fn).parameters:
             options["outputs"] = len(node.output)
         given = [_supported(values[name]) for name in node.input]
-        result = fn(*given, **options)
+        # Counters of loops are known, and so is what bodies make of them.
+        known = inner and all(isinstance(v, (np.ndarray, np.generic)) for v in given)
+        with tracing(None) if known else nullcontext():
+            result = fn(*given, **options)
         results = result if isinstance(result, tuple) else (result,)
         for name, value in zip(node.output, results, strict=False):
-            values[name] = value
+            if name:
+                values[name] = value
     return [values[v.name] for v in graph.output]
 
 
@@ -127,20 +152,22 @@ def _traceable(case: Any, names: list[str]) -> list[str]:
     return [n for n in names if n not in fixed]
 
 
-def _assert_close(found: list[Any], expected: list[Any], what: str) -> None:
+def _assert_close(found: list[Any], expected: list[Any], what: str, atol: float) -> None:
     for a, b in zip(found, expected, strict=True):
         a = np.asarray(a)
         assert a.shape == b.shape, what
         assert a.dtype == b.dtype, what
-        np.testing.assert_allclose(a, b, RTOL, ATOL, err_msg=what)
+        np.testing.assert_allclose(a, b, RTOL, atol, err_msg=what)
 
 
 def _check(case: Any) -> None:
     names = [v.name for v in case.model.graph.input]
+    typed = TYPED.get(case.model.graph.node[0].op_type, ATOL)
+    atol = 1e-4 if case.name in ROUNDED else typed
     for raw in case.data_sets:
         given, expected = ([_array(v) for v in values] for values in raw)
         inputs = {n: _supported(v) for n, v in zip(names, given, strict=True)}
-        _assert_close(_run(case, inputs), expected, f"{case.name}: at once")
+        _assert_close(_run(case, inputs), expected, f"{case.name}: at once", atol)
         traced = _traceable(case, names)
 
         def program(*arrays: Any, traced: Any = traced, inputs: Any = inputs) -> Any:
@@ -149,7 +176,7 @@ def _check(case: Any) -> None:
         if traced:
             run = gp.compile(program, backend="numba")
             found = run(*[inputs[n] for n in traced])
-            _assert_close(list(found), expected, f"{case.name}: compiled")
+            _assert_close(list(found), expected, f"{case.name}: compiled", atol)
 
 
 def _judge(case: Any, counts: Counts) -> None:

@@ -1,4 +1,5 @@
-"""Multi-head attention written in ops trains as torch's own module does, on every backend."""
+"""Attention against torch: of every mask and size, once and twice differentiated, on every backend;
+and multi-head attention written in ops trains as torch's own module does."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import gpubp as gp
 from gpubp import nn, ops, optim
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'gpubp[oracle]'")
+cases = pytest.importorskip("functional_cases")
 torch.set_num_threads(1)
 
 pytestmark = pytest.mark.oracle
@@ -94,3 +96,80 @@ def test_attention_trains_as_torchs(backend: str, dtype: str, size: Any) -> None
     mine = gp.compile(model, backend=_backend(backend))(x)
     expected = other(tx, tx, tx, attn_mask=later)[0].detach().numpy()
     np.testing.assert_allclose(mine, expected, rtol=0, atol=ORACLE[dtype] * np.abs(expected).max())
+
+
+CASES = cases.attention()
+
+
+def _floats(args: Any) -> list[int]:
+    return [i for i, a in enumerate(args) if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+
+
+def _weights(shape: Any) -> Any:
+    return np.cos(np.arange(np.prod(shape))).reshape(shape)
+
+
+def _theirs(at: int, dtype: str) -> list[Any]:
+    """The result, its gradients by all floats, and those of the sum of their sines."""
+    name, args, options = CASES[at]
+    floats = _floats(args)
+    given = [
+        torch.from_numpy(a.astype(dtype) if i in floats else a) if isinstance(a, np.ndarray) else a
+        for i, a in enumerate(args)
+    ]
+    leaves = [given[i].requires_grad_() for i in floats]
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):  # others: once only
+        out = getattr(torch.nn.functional, name)(*given, **options)
+    loss = (out * torch.from_numpy(_weights(tuple(out.shape)).astype(dtype))).sum()
+    first = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
+    first = [torch.zeros_like(x) if g is None else g for g, x in zip(first, leaves, strict=True)]
+    return [out, *first, *_second(first, leaves)]
+
+
+def _second(first: list[Any], leaves: list[Any]) -> list[Any]:
+    # Of hidden scores torch has NaN: 0 by its rules of -inf, which the sine of 0 keeps away from.
+    total = sum(torch.where(torch.isfinite(g), g, 0.0).sin().sum() for g in first)
+    if not total.requires_grad:
+        return [torch.zeros_like(x) for x in leaves]
+    found = torch.autograd.grad(total, leaves, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
+
+
+def _mine(at: int, dtype: str, backend: Any) -> list[Any]:
+    name, args, options = CASES[at]
+    floats = _floats(args)
+
+    def attend(*xs: Any) -> Any:
+        given = list(args)
+        for i, x in zip(floats, xs, strict=True):
+            given[i] = x
+        return getattr(ops, name)(*given, **options)
+
+    def loss(*xs: Any) -> Any:
+        out = attend(*xs)
+        return ops.sum(ops.multiply(out, _weights(out.shape).astype(dtype)))
+
+    every = tuple(range(len(floats)))
+
+    def total(*xs: Any) -> Any:
+        return sum(ops.sum(ops.sin(g)) for g in gp.grad(loss, argnums=every)(*xs))
+
+    def run(*xs: Any) -> Any:
+        first = gp.grad(loss, argnums=every)(*xs)
+        return [attend(*xs), *first, *gp.grad(total, argnums=every)(*xs)]
+
+    return gp.compile(run, backend=backend)(*[args[i].astype(dtype) for i in floats])
+
+
+@pytest.mark.parametrize("at", range(len(CASES)))
+@pytest.mark.parametrize("dtype", ORACLE)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_attention_and_its_gradients_equal_torchs(backend: str, dtype: str, at: int) -> None:
+    found = _mine(at, dtype, _backend(backend))
+    expected = [x.detach().numpy() for x in _theirs(at, dtype)]
+    # A mask that is the same for all keys of a query has no gradient: so the largest of all.
+    size = max(np.abs(x[np.isfinite(x)]).max(initial=0.0) for x in expected)
+    for mine, theirs in zip(found, expected, strict=True):
+        known = np.isfinite(theirs)
+        assert np.isfinite(mine).all()
+        np.testing.assert_allclose(mine[known], theirs[known], rtol=0, atol=ORACLE[dtype] * size)

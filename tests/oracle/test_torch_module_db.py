@@ -27,7 +27,9 @@ torch.set_num_threads(1)
 pytestmark = pytest.mark.oracle
 
 # (module, description, training): what is refused here on purpose.
-REFUSED = {("BatchNorm1d", "zero_batch", True): "an empty batch has no statistics"}
+REFUSED = {
+    (f"BatchNorm{n}d", "zero_batch", True): "an empty batch has no statistics" for n in (1, 2, 3)
+}
 
 Counts = dict[str, dict[str, int]]
 
@@ -60,41 +62,53 @@ def _assert_close(actual: Any, expected: Any, dtype: str, what: str) -> None:
     actual = np.asarray(actual)
     assert actual.shape == expected.shape, what
     assert actual.dtype == expected.dtype, what
+    if expected.dtype.kind != "f":
+        np.testing.assert_array_equal(actual, expected, err_msg=what)
+        return
     finite = np.isfinite(expected)
     np.testing.assert_array_equal(actual[~finite], expected[~finite], err_msg=what)
     error = np.abs(actual[finite] - expected[finite]).max(initial=0.0)
     assert error <= ORACLE[dtype] * np.abs(expected[finite]).max(initial=0.0), what
 
 
-def _expected(sample: Any) -> tuple[Any, list[Any], Any]:
-    """Torch's output, the gradients of inputs and parameters, and the cotangent."""
-    leaves = [
-        a.detach().clone().requires_grad_() if _floating(a) else a.detach() for a in sample.args
-    ]
-    out = sample.theirs(*leaves)
+def _several(out: Any) -> list[Any]:
+    """All outputs, also those in tuples among them; the first one is differentiated."""
+    if not isinstance(out, tuple):
+        return [out]
+    return [o for part in out if part is not None for o in _several(part)]
+
+
+def _expected(sample: Any) -> tuple[list[Any], list[Any], Any]:
+    """Torch's outputs, the gradients of inputs and parameters, and the cotangent."""
+    given = database.tensors_of(sample.args)
+    leaves = [a.detach().clone().requires_grad_() if _floating(a) else a for a in given]
+    outputs = _several(sample.theirs(*database.with_arrays(sample.args, leaves)))
+    out = outputs[0]
     rng = np.random.default_rng(1)
     cotangent = rng.standard_normal(tuple(out.shape)).astype(sample.dtype)
-    wrt = [leaf for leaf in leaves if leaf.requires_grad] + list(sample.theirs.parameters())
+    wrt = [leaf for leaf in leaves if _floating(leaf)] + list(sample.theirs.parameters())
     found = torch.autograd.grad(out, wrt, torch.from_numpy(np.array(cotangent)), allow_unused=True)
     zeros = [torch.zeros_like(w) if g is None else g for g, w in zip(found, wrt, strict=True)]
-    return database.as_array(out), [database.as_array(g) for g in zeros], cotangent
+    return [database.as_array(o) for o in outputs], [database.as_array(g) for g in zeros], cotangent
 
 
 def _floating(value: Any) -> bool:
-    return bool(value.dtype.is_floating_point and value.requires_grad)
+    tensor = isinstance(value, torch.Tensor)
+    return bool(tensor and value.dtype.is_floating_point and value.requires_grad)
 
 
 def _gradients(sample: Any, cotangent: Any) -> list[Any]:
     """Of the float inputs and the parameters, from one step of a compiled program."""
-    arrays = [database.as_array(a) for a in sample.args]
+    arrays, given = database.arrays_of(sample.args), database.tensors_of(sample.args)
     inputs = [
-        nn.Parameter(a, name=f"input{i}") if _floating(given) else a
-        for i, (a, given) in enumerate(zip(arrays, sample.args, strict=True))
+        nn.Parameter(a, name=f"input{i}") if _floating(tensor) else a
+        for i, (a, tensor) in enumerate(zip(arrays, given, strict=True))
     ]
+    args = database.with_arrays(sample.args, inputs)
     wrt = [p for p in inputs if isinstance(p, nn.Parameter)] + list(sample.mine.parameters())
 
     def loss(unused: Any) -> Any:
-        total = ops.sum(ops.multiply(sample.mine(*inputs), cotangent))
+        total = ops.sum(ops.multiply(_several(sample.mine(*args))[0], cotangent))
         return total + 0.0 * ops.sum(unused)
 
     step = gp.compile_step(loss, optim.SGD(wrt, lr=0.0), backend="numba", keep_grads=True)
@@ -105,25 +119,44 @@ def _gradients(sample: Any, cotangent: Any) -> list[Any]:
 def _check(sample: Any) -> None:
     mine, dtype, label = sample.mine, sample.dtype, sample.label
     assert sample.state_names[0] == sample.state_names[1], label
-    assert repr(mine) == repr(sample.theirs), label
+    assert repr(mine) == database.looks(sample.theirs), label
     before = mine.state_dict()
-    output, gradients, cotangent = _expected(sample)
+    outputs, gradients, cotangent = _expected(sample)
     after = database.numbers(sample.theirs)
-    arrays = [database.as_array(a) for a in sample.args]
+    arrays = database.arrays_of(sample.args)
+
+    def called(*given: Any) -> Any:
+        return tuple(_several(mine(*database.with_arrays(sample.args, given))))
+
     runs = {
-        "eager": lambda: mine(*arrays),
-        "compiled": lambda: gp.compile(mine, backend="numba")(*arrays),
+        "eager": lambda: called(*arrays),
+        "compiled": lambda: gp.compile(called, backend="numba")(*arrays),
     }
     for how, run in runs.items():
         mine.load_state_dict(before)
-        _assert_close(run(), output, dtype, f"{label}: {how}")
+        for actual, expected in zip(_several(run()), outputs, strict=True):
+            _assert_close(actual, expected, dtype, f"{label}: {how}")
         for name, value in mine.state_dict().items():
             _assert_close(value, after[name], dtype, f"{label}: state {name} after {how}")
     mine.load_state_dict(before)
     found = _gradients(sample, cotangent)
     assert len(found) == len(gradients), label
+    exact: list[Any] = []
     for i, (actual, expected) in enumerate(zip(found, gradients, strict=True)):
-        _assert_close(actual, expected, dtype, f"{label}: gradient {i}")
+        try:
+            _assert_close(actual, expected, dtype, f"{label}: gradient {i}")
+        except AssertionError:
+            if dtype == "float64":
+                raise
+            exact = exact or _expected(database.doubled(sample))[1]
+            _assert_as_near(actual, expected, exact[i])
+
+
+def _assert_as_near(actual: Any, expected: Any, exact: Any) -> None:
+    """Where torch's float32 gradients are differences of larger numbers: within a few times the
+    distance of its own ones from those in float64."""
+    theirs = np.abs(expected - exact).max()
+    assert np.abs(actual - exact).max() <= 4.0 * theirs
 
 
 @pytest.mark.parametrize("dtype", list(ORACLE))
@@ -138,7 +171,7 @@ def test_module_equals_torch(info: Any, dtype: str, counts: Counts) -> None:
             if any(k[2] == training for k in refused):
                 row["skipped"] += 1
                 with pytest.raises(ShapeError):
-                    sample.mine(*[database.as_array(a) for a in sample.args])
+                    sample.mine(*database.arrays_of(sample.args))
                 continue
             row["applicable"] += 1
             with np.errstate(all="ignore"):  # the database takes logarithms of negative numbers
@@ -150,6 +183,20 @@ def test_module_equals_torch(info: Any, dtype: str, counts: Counts) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_options_that_the_database_leaves_out(dtype: str) -> None:
     for sample in database.extra(dtype):
+        _check(sample)
+
+
+@pytest.mark.parametrize("dtype", list(ORACLE))
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_options_of_images_that_the_database_leaves_out(dtype: str) -> None:
+    for sample in database.extra_images(dtype):
+        _check(sample)
+
+
+@pytest.mark.parametrize("dtype", list(ORACLE))
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_options_of_attention_that_the_database_leaves_out(dtype: str) -> None:
+    for sample in database.extra_attention(dtype):
         _check(sample)
 
 

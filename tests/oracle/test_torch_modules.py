@@ -197,3 +197,52 @@ def test_initial_weights_have_torch_range() -> None:
         assert np.abs(a).max() <= 0.1
         # Both are uniform in +-0.1: 400 numbers or more, so their spreads agree within 10 %.
         assert abs(a.std() / reference.std() - 1.0) < 0.1
+
+
+STATISTICS: dict[str, dict[str, Any]] = {
+    "not tracked": {"track_running_stats": False},
+    "none": {"running_mean": None, "running_var": None},
+    "no count": {"num_batches_tracked": None},
+    "no count, a plain average": {"num_batches_tracked": None, "momentum": None},
+}
+
+
+@pytest.mark.parametrize("backend", [None, *BACKENDS])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("what", STATISTICS)
+def test_statistics_that_are_taken_from_a_batch_norm(what, training, backend):
+    x = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+    mine, theirs = nn.BatchNorm1d(4), torch.nn.BatchNorm1d(4)
+    call = mine if backend is None else compile_function(mine, backend=backend)
+    for _ in range(2):
+        np.testing.assert_allclose(call(x + 1), theirs(torch.tensor(x + 1)).detach(), 1e-5, 1e-5)
+        for module in (mine, theirs):
+            module.train(training)
+            for name, value in STATISTICS[what].items():
+                setattr(module, name, value)
+    np.testing.assert_allclose(call(x), theirs(torch.tensor(x)).detach(), 1e-5, 1e-5)
+    if mine.running_mean is not None:
+        np.testing.assert_allclose(mine.running_mean.value, theirs.running_mean, 1e-5, 1e-6)
+        np.testing.assert_allclose(mine.running_var.value, theirs.running_var, 1e-5)
+
+
+@pytest.mark.parametrize("backend", [None, *BACKENDS])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("exponent", [0.5, 1.5, -1.5, 2.0, 3.0, 0.0, -1.0])
+def test_powers_of_what_has_none(exponent, dtype, backend):
+    """Constant exponents, and arrays of them: a root gives NaN at -inf, where pow gives inf."""
+    x = np.array([-np.inf, np.inf, -0.0, 0.0, -4.0, 4.0, np.nan, 2.0], dtype)
+    many, one = np.full(8, exponent, dtype), np.array(exponent, dtype)
+
+    def mine(fn, *args):
+        with np.errstate(all="ignore"):
+            return (fn if backend is None else compile_function(fn, backend=backend))(*args)
+
+    given = torch.tensor(x)
+    for found, expected in (
+        (mine(lambda a: ops.power(a, exponent), x), given**exponent),
+        (mine(ops.power, x, many), torch.pow(given, torch.tensor(many))),
+        (mine(ops.power, x, one), torch.pow(given, torch.tensor(one))),
+    ):
+        np.testing.assert_allclose(found, expected, 1e-6)
+        np.testing.assert_array_equal(np.signbit(found[2:4]), torch.signbit(expected[2:4]))

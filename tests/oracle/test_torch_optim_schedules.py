@@ -21,7 +21,23 @@ RTOL, ATOL = 1e-10, 1e-16
 
 Make = Callable[[Any, Any], Any]
 
+
+def _swa(schedules: Any) -> Any:
+    """The module that has SWALR."""
+    return optim.swa_utils if schedules is mine_module else torch.optim.swa_utils
+
+
+def _two(optimizer: Any) -> list[float]:
+    return [0.03, 0.01][: len(optimizer.param_groups)]
+
+
 SCHEDULES: dict[str, Make] = {
+    "SWALR": lambda s, o: _swa(s).SWALR(o, 0.02),
+    "SWALR-linear": lambda s, o: _swa(s).SWALR(o, _two(o), 50, anneal_strategy="linear"),
+    "SWALR-quick": lambda s, o: _swa(s).SWALR(o, 0.03, 1),
+    "ChainedScheduler-swa": lambda s, o: s.ChainedScheduler(
+        [s.ExponentialLR(o, gamma=0.99), _swa(s).SWALR(o, 0.3, 20, "linear")]
+    ),
     "StepLR": lambda s, o: s.StepLR(o, 30, gamma=0.5),
     "StepLR-every": lambda s, o: s.StepLR(o, step_size=1, gamma=0.99),
     "MultiStepLR": lambda s, o: s.MultiStepLR(o, [120, 20, 50, 50], gamma=0.3),
@@ -150,7 +166,10 @@ def test_rates_equal_torch(name: str, optimizer: str) -> None:
     assert len(seen) > 1
 
 
-@pytest.mark.parametrize("name", ["StepLR", "CosineAnnealingLR", "LinearLR", "PolynomialLR"])
+BY_HAND = ["StepLR", "CosineAnnealingLR", "LinearLR", "PolynomialLR", "SWALR-linear"]
+
+
+@pytest.mark.parametrize("name", BY_HAND)
 def test_a_rate_that_was_changed_by_hand_goes_on_as_torchs(name: str) -> None:
     mine, theirs, ours, reference = _pair(name, SCHEDULES[name])
     for epoch in range(STEPS):

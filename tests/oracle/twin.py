@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optimizers import taken
 from tolerances import ORACLE
 
 from gpubp import nn, ops, optim
@@ -41,8 +42,8 @@ class Twin:
         self.done = 0
 
     def optimizers(self, name: str, options: dict[str, Any]) -> tuple[optim.Optimizer, Any]:
-        mine = getattr(optim, name)(self.model.parameters(), **options)
-        return mine, getattr(torch.optim, name)(self.other.parameters(), **options)
+        mine = getattr(optim, name)(taken(name, self.model.parameters()), **options)
+        return mine, getattr(torch.optim, name)(taken(name, self.other.parameters()), **options)
 
     def stepper(self, optimizer: optim.Optimizer, **settings: Any) -> Any:
         loss_fn = nn.CrossEntropyLoss()
@@ -68,6 +69,9 @@ class Twin:
         for rows in order.reshape(steps, BATCH):
             theirs.zero_grad()
             self.expected.append(self.backward(rows))
+            if isinstance(theirs, torch.optim.SparseAdam):  # which refuses others
+                for param in self.other.parameters():
+                    param.grad = param.grad.to_sparse()
             before()
             theirs.step()
             after()

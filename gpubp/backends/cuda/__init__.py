@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.base import (
-    LOOK_SECONDS,
     PROBLEMS,
     Backend,
     Feed,
@@ -31,13 +30,14 @@ from gpubp.backends.base import (
 from gpubp.backends.cuda import chunks
 from gpubp.backends.cuda.autotune import Autotuner
 from gpubp.backends.cuda.chunks import Chunks
-from gpubp.backends.cuda.drivers.base import Driver, Event
-from gpubp.backends.cuda.exchange import adopt, begin, end, require_aligned
+from gpubp.backends.cuda.drivers.base import Driver
+from gpubp.backends.cuda.exchange import begin, end, import_array, require_aligned
 from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.loaded import RUN_WORDS, STATUS_WORD, Loaded
 from gpubp.backends.cuda.memory import Staging
 from gpubp.backends.cuda.nvmath_products import describe
 from gpubp.backends.cuda.products import PIP
+from gpubp.backends.cuda.stepping import Stepping
 from gpubp.backends.cuda.trial import Trial
 from gpubp.backends.device_array import DeviceArray
 from gpubp.backends.poison import check_writes
@@ -45,8 +45,6 @@ from gpubp.compiler.program import Program
 from gpubp.core.forks import anew_in_child
 from gpubp.errors import BackendError, DataError, unknown_name
 
-STEPS_A_GRAPH = 16  # recorded together, for long runs
-RECORD_FROM = 8  # steps in a run that are worth a recording
 PRECISIONS = {"float32": 0, "tf32": 80, "bf16": 80, "float16": 80}  # and the least architecture
 
 
@@ -70,7 +68,7 @@ class CupyBackend(Backend):
 
     name = "cupy"
     reads_device_arrays = True
-    nests = False
+    nests = runs_loops = False
 
     def __init__(
         self,
@@ -85,6 +83,7 @@ class CupyBackend(Backend):
         self.precision = _checked_precision(precision, driver)
         waits = os.environ.get("GPUBP_CUDA_SYNC", "") not in ("", "0")
         self._chooser = Autotuner(Executor(driver, waits))
+        self._stepping = Stepping(driver, self._chooser.executor)
         self._run = driver.allocate(8 * RUN_WORDS)
         self._staging = Staging(driver)
         self._results = Staging(driver)
@@ -117,7 +116,7 @@ class CupyBackend(Backend):
     def probe(cls) -> Probe:
         if importlib.util.find_spec("cupy") is None:
             return Probe(cls.name, False, f"CuPy is not installed: {PIP}")
-        from gpubp.backends.cuda.drivers.cupy import probe
+        from gpubp.backends.cuda.drivers.cupy_probe import probe
 
         available, reason, details = probe()
         return Probe(cls.name, available, reason, details, lambda: {"cublaslt": describe()})
@@ -164,16 +163,18 @@ class CupyBackend(Backend):
             found.append((time.perf_counter() - start) / repeats)
         return min(found)
 
-    def adopt(self, value: Any, name: str, floating: np.dtype[Any] | None = None) -> DeviceArray:
+    def import_array(
+        self, value: Any, name: str, floating: np.dtype[Any] | None = None
+    ) -> DeviceArray:
         self._require_own_process()
         with self._lock:
-            return adopt(self.driver, value, name, floating)
+            return import_array(self.driver, value, name, floating)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         return self.driver.empty(shape, dtype)
 
-    def native(self, value: Any) -> Any:
-        return self.driver.native(value)
+    def to_user_array(self, value: Any) -> Any:
+        return self.driver.to_user_array(value)
 
     def run(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed) -> None:
         self._require_own_process()
@@ -194,19 +195,20 @@ class CupyBackend(Backend):
 
             def steps(first: int, stop: int) -> None:
                 listen = None if feed.look is None else look
-                self._launch(loaded, which, first, stop, listen)
+                self._stepping.run(loaded, which, first, stop, listen)
                 if listen is not None and cut is not None:
                     listen(stop)
 
             if cut is None:
                 outputs = self._prepare(loaded, schedule, feed)
             else:
-                order = np.arange(cut.most)
-                outputs = self._prepare(loaded, cut.schedule, replace(feed, order=order, inputs=()))
+                apart, order = loaded[0].program.batched, np.arange(cut.most)
+                outputs = self._prepare(loaded, cut.schedule, replace(feed, order=order), apart)
             if cut is None:
                 steps(0, len(which))
             else:
-                self._chunks.run(cut, feed, loaded, steps)
+                resident = replace(feed, inputs=[feed.inputs[i] for i in apart])
+                self._chunks.run(cut, resident, loaded, steps)
             self._collect(outputs, feed, reports)
 
     def _plan(
@@ -214,64 +216,40 @@ class CupyBackend(Backend):
     ) -> chunks.Plan | None:
         """How to cut a run whose data go to the device in chunks; None if they go as a whole."""
         programs = [target.program for target in loaded]
-        if not feed.inputs or not all(p.batched for p in programs):
+        arrays = [feed.inputs[i] for i in programs[0].batched]
+        if not arrays or any(p.batched != programs[0].batched for p in programs):
             return None
-        if any(isinstance(a, DeviceArray) for a in feed.inputs):
+        if any(isinstance(a, DeviceArray) for a in arrays):
             return None
         limit = self._resident_bytes
         if limit is None:
-            if sum(a.nbytes for a in feed.inputs) <= chunks.SMALL_BYTES:
+            if sum(a.nbytes for a in arrays) <= chunks.SMALL_BYTES:
                 return None
             free = self.driver.free_bytes() + self._staging.nbytes
             limit = int(chunks.RESIDENT_SHARE * free)
         sizes = [p.batch_size for p in programs]
-        return chunks.plan_if_needed(feed.inputs, schedule, sizes, limit)
-
-    def _launch(
-        self,
-        loaded: Sequence[Loaded],
-        which: NDArray[np.int64],
-        first: int,
-        end: int,
-        look: Callable[[int], None] | None,
-    ) -> None:
-        """Run these steps, one after the other; long runs in pieces, with a look after each.
-
-        The device is one piece behind, so that it never waits for the host.
-        """
-        behind: Event | None = None
-        before, start = 0, first
-        while start < end:
-            size = end if look is None else _piece(loaded[which[start]].seconds, start - first)
-            piece = min(end, start + size)
-            begin, at = time.perf_counter(), start
-            while at < piece:
-                stop = at + 1
-                while stop < piece and which[stop] == which[at]:
-                    stop += 1
-                self._steps(loaded[which[at]], stop - at)
-                at = stop
-            if look is not None and (behind is not None or piece < end):
-                reached = self.driver.mark()
-                if behind is not None:
-                    behind.wait()
-                    loaded[which[start]].seconds = (time.perf_counter() - begin) / before
-                behind, before = reached, piece - start
-                look(piece)
-            start = piece
+        return chunks.plan_if_needed(arrays, schedule, sizes, limit)
 
     def _prepare(
-        self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed
+        self,
+        loaded: Sequence[Loaded],
+        schedule: NDArray[np.int64],
+        feed: Feed,
+        apart: Sequence[int] = (),
     ) -> list[tuple[int, NDArray[Any]]]:
-        """Upload what the run reads; returns where its outputs for the host will be."""
+        """Upload what the run reads, but for the inputs `apart`, which come in chunks; returns
+        where its outputs for the host will be."""
         if any(target.program.batched for target in loaded):
             require_aligned(feed)
         begin(self.driver, feed)
         steps = np.ascontiguousarray(schedule, np.int64)
-        host = [a for a in feed.inputs if not isinstance(a, DeviceArray)]
+        given = [a for i, a in enumerate(feed.inputs) if i not in apart]
+        host = [a for a in given if not isinstance(a, DeviceArray)]
         *uploaded, order, listed = self._staging.upload([*host, feed.order, steps])
         at = iter(uploaded)
-        inputs = [a.address if isinstance(a, DeviceArray) else next(at) for a in feed.inputs]
+        inputs = [a.address if isinstance(a, DeviceArray) else next(at) for a in given]
+        for i in sorted(apart):
+            inputs.insert(i, 0)
         self.driver.upload(self._run.address, np.array([0, listed, order, 0], np.int64))
         flat = [a for outputs in feed.outputs for a in outputs if not isinstance(a, DeviceArray)]
         distinct = list({id(a): a for a in flat}.values())
@@ -283,31 +261,6 @@ class CupyBackend(Backend):
                 [a.address if isinstance(a, DeviceArray) else place_of[id(a)] for a in outputs],
             )
         return list(zip(places, distinct, strict=True))
-
-    def _steps(self, loaded: Loaded, count: int) -> None:
-        """Run `count` steps of one program."""
-        if count < RECORD_FROM or not loaded.recordable or self._chooser.executor.waits:
-            for _ in range(count):
-                loaded.step()
-            return
-        loaded.step()  # first as it is: kernels are loaded outside of a recording
-        count -= 1
-        while count >= STEPS_A_GRAPH:
-            self._replay(loaded, STEPS_A_GRAPH)
-            count -= STEPS_A_GRAPH
-        for _ in range(count):
-            self._replay(loaded, 1)
-
-    def _replay(self, loaded: Loaded, steps: int) -> None:
-        replay = loaded.replay.get(steps)
-        if replay is None:
-
-            def work() -> None:
-                for _ in range(steps):
-                    loaded.step()
-
-            replay = loaded.replay[steps] = self.driver.record(work)
-        replay()
 
     def _collect(self, outputs: list[tuple[int, NDArray[Any]]], feed: Feed, reports: bool) -> None:
         """Fetch the outputs for the host and what kernels reported; else order the user's streams
@@ -326,18 +279,6 @@ class CupyBackend(Backend):
         self.driver.download(self._run.address, words)
         if words[STATUS_WORD]:
             raise DataError(PROBLEMS[int(words[STATUS_WORD])])
-
-
-def _piece(seconds: float, done: int) -> int:
-    """Steps to launch together: as many as take half of `LOOK_SECONDS`; few, while not known.
-
-    Args:
-        seconds: that a step takes; 0: not known yet.
-        done: steps before them in this run.
-    """
-    if seconds:
-        return max(1, int(LOOK_SECONDS / 2 / seconds))
-    return STEPS_A_GRAPH if done else 1
 
 
 def _on_gpu(device: int) -> Driver:

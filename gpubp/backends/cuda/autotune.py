@@ -31,7 +31,7 @@ from gpubp.backends.cuda.launch import (
 )
 from gpubp.backends.cuda.products import Plan, Problem, Products
 from gpubp.backends.cuda.tuning_sandbox import Sandbox
-from gpubp.compiler.program import Part
+from gpubp.compiler.parts import Part
 from gpubp.errors import BackendError
 
 MOST_PLANS = 5

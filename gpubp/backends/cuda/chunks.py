@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from gpubp.backends.base import Feed
 from gpubp.backends.cuda.drivers.base import Driver, Event
 from gpubp.backends.cuda.loaded import Loaded
-from gpubp.backends.cuda.memory import Room
+from gpubp.backends.cuda.memory import GrowableBuffer
 from gpubp.errors import DataError
 
 RESIDENT_SHARE = 0.7  # of the free memory: larger data are uploaded in chunks
@@ -120,7 +120,7 @@ class Chunks:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._rooms = [Room(driver), Room(driver)]
+        self._buffers = [GrowableBuffer(driver), GrowableBuffer(driver)]
         self._pinned: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)] * 2
         self._copied: list[Event | None] = [None, None]  # also of a run that was interrupted
 
@@ -135,7 +135,7 @@ class Chunks:
 
         Args:
             chunks: the plan.
-            feed: with host arrays.
+            feed: whose inputs are the resident arrays alone, on the host.
             loaded: the run's programs; `prepare` has been called for each.
             steps: launches steps first to stop of the plan's schedule.
         """
@@ -167,7 +167,7 @@ class Chunks:
                 before.wait()
             self._pinned[slot] = np.empty(0, np.uint8)  # freed before the larger one is asked for
             self._pinned[slot] = self._driver.pinned(nbytes)
-        return self._rooms[slot].at_least(nbytes)
+        return self._buffers[slot].at_least(nbytes)
 
 
 def _offsets(arrays: Sequence[Any], rows: int) -> tuple[list[int], int]:

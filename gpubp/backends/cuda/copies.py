@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from gpubp.backends.cuda.drivers.base import Driver, Memory
 from gpubp.backends.cuda.products import ALIGNED
-from gpubp.compiler.program import Operand, Part
+from gpubp.compiler.parts import Operand, Part
 
 SHORT = ("bfloat16", "float16")  # forms of 2 bytes an element; the others are as the source
 
@@ -37,7 +37,7 @@ def reach_bytes(operand: Operand) -> tuple[int, int]:
 
 
 @dataclass
-class _Room:
+class _Extent:
     """Bytes `low` to `high` of the copies of one buffer; `start`: where byte 0 would be."""
 
     low: int
@@ -49,7 +49,7 @@ class Copies:
     """The copies of one program."""
 
     def __init__(self) -> None:
-        self._rooms: dict[tuple[int, str, int], _Room] = {}
+        self._extents: dict[tuple[int, str, int], _Extent] = {}
         self._current: set[tuple[int, str, int, int]] = set()  # buffer, form, bytes of the source
 
     def begin(self) -> None:
@@ -58,8 +58,8 @@ class Copies:
 
     def address(self, operand: Operand, form: str) -> int:
         """Where the copy of an operand's first element is, as known now."""
-        room = self._rooms.get((operand.buffer, form, operand.dtype.itemsize))
-        return (room.start if room else 0) + operand.offset * size_of(operand, form)
+        extent = self._extents.get((operand.buffer, form, operand.dtype.itemsize))
+        return (extent.start if extent else 0) + operand.offset * size_of(operand, form)
 
     def need(self, operand: Operand, form: str) -> bool:
         """Ask for a copy; whether it has to be made now."""
@@ -67,8 +67,8 @@ class Copies:
         first, last = (i * size for i in reach(operand))
         low, high = first // ALIGNED * ALIGNED, -(-last // ALIGNED) * ALIGNED
         key = operand.buffer, form, operand.dtype.itemsize
-        room = self._rooms.setdefault(key, _Room(low, high))
-        room.low, room.high = min(room.low, low), max(room.high, high)
+        extent = self._extents.setdefault(key, _Extent(low, high))
+        extent.low, extent.high = min(extent.low, low), max(extent.high, high)
         start, stop = reach_bytes(operand)
         for buffer, known, a, b in self._current:
             if (buffer, known) == (operand.buffer, form) and a <= start and stop <= b:
@@ -89,7 +89,7 @@ class Copies:
     @property
     def nbytes(self) -> int:
         """Of all that was asked for."""
-        return sum(room.high - room.low for room in self._rooms.values())
+        return sum(extent.high - extent.low for extent in self._extents.values())
 
     def allocate(self, driver: Driver) -> list[Memory]:
         """Memory for all that was asked for; addresses are right from now on.
@@ -98,8 +98,8 @@ class Copies:
             DeviceMemoryError: there is not enough.
         """
         kept = []
-        for room in self._rooms.values():
-            memory = driver.allocate(room.high - room.low)
-            room.start = memory.address - room.low
+        for extent in self._extents.values():
+            memory = driver.allocate(extent.high - extent.low)
+            extent.start = memory.address - extent.low
             kept.append(memory)
         return kept

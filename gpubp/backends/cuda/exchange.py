@@ -25,7 +25,7 @@ from gpubp.errors import DataError
 ALIGNED = 16
 
 
-def adopt(
+def import_array(
     driver: Driver, value: Any, name: str, floating: np.dtype[Any] | None = None
 ) -> DeviceArray:
     """An array on a GPU, as an input of a run.
@@ -45,7 +45,7 @@ def adopt(
     found = getattr(value, "__cuda_array_interface__", {}) if _says_stream(value) else {}
     if found.get("stream") is None and hasattr(value, "__dlpack__"):
         try:
-            value = driver.native(value)
+            value = driver.to_user_array(value)
         except (BufferError, RuntimeError, TypeError, ValueError) as err:
             raise DataError(f"{name} cannot be read through DLPack: {err}") from err
         return _unknown_stream(as_device_array(value, name, floating))
@@ -102,7 +102,7 @@ def end(driver: Driver, feed: Feed) -> bool:
     if not arrays or any(a.stream is None for a in feed.inputs if isinstance(a, DeviceArray)):
         return False
     for stream in _streams(driver, arrays):
-        driver.hold_back(stream)
+        driver.make_wait(stream)
     return True
 
 

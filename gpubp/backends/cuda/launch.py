@@ -11,7 +11,7 @@ from gpubp.backends.cuda.codegen.writer import Locate, Params, Writer
 from gpubp.backends.cuda.copies import Copies
 from gpubp.backends.cuda.drivers.base import Dim
 from gpubp.backends.cuda.products import Addresses, Plan, Problem, Products
-from gpubp.compiler.program import Part
+from gpubp.compiler.parts import Part
 from gpubp.errors import VerificationError
 
 THREADS = 256
@@ -129,9 +129,15 @@ def blocks_for(threads: int, per_block: int = THREADS) -> int:
 
 
 def source(
-    headers: Sequence[str], params: Params, kernels: Sequence[tuple[str, int, list[str]]]
+    headers: Sequence[str],
+    params: Params,
+    kernels: Sequence[tuple[str, int, list[str]]],
+    blocks: int = 0,
 ) -> str:
     """A whole source: includes, the parameters, kernels of (name, threads a block, body).
+
+    `blocks`: so many at least fit a multiprocessor; with 1, the compiler keeps in registers what it
+    would else put aside for the sake of more blocks.
 
     Raises:
         VerificationError: a kernel declares where a result goes, and then does not write there.
@@ -139,8 +145,9 @@ def source(
     lines = [f'#include "{name}.cuh"' for name in headers]
     lines += ["", params.text(), ""]
     for name, threads, body in kernels:
+        bounds = f"{threads}, {blocks}" if blocks else threads
         lines.append(
-            f'extern "C" __global__ void __launch_bounds__({threads}) {name}(const Params p) {{'
+            f'extern "C" __global__ void __launch_bounds__({bounds}) {name}(const Params p) {{'
         )
         _require_used(body)
         lines += [f"  {line}" for line in body]
@@ -160,3 +167,9 @@ def simple(writer: Writer, part: Part, header: str, body: list[str], threads: in
     text = source([header], writer.params, [("kernel", THREADS, [*writer.pointers, *body])])
     grid = (blocks_for(threads), 1, 1)
     return Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)
+
+
+def status(writer: Writer, context: Context) -> str:
+    """The word that kernels set when they meet a bad label or index."""
+    context.reports = True
+    return f"gp::fixed<int>({writer.params.add('status', context.status, 'gp::u64')})"

@@ -23,7 +23,8 @@ from gpubp.backends.cuda.memory import copy_of
 from gpubp.backends.cuda.products import Work
 from gpubp.backends.cuda.sources import begin_step
 from gpubp.backends.cuda.tuning_sandbox import size_workspace
-from gpubp.compiler.program import Operand, Part, Program
+from gpubp.compiler.parts import Operand, Part
+from gpubp.compiler.program import Program
 from gpubp.core import evaluate
 from gpubp.core.store import Bank
 from gpubp.errors import BackendError
@@ -58,6 +59,7 @@ class Loaded:
         self._residents = len(program.input_types) if program.batched else 0
         self._order = len(program.buffers) + self._residents
         self._rows = [i for i, b in enumerate(program.buffers) if b.kind == "output"]
+        self._inputs: list[int] = [0] * len(program.input_types)
         self._tables = driver.allocate(8 * (self._order + 1 + 3 * len(self._rows)))
         self._run, self._chooser, self._executor = run, chooser, chooser.executor
         self.recordable = not any(_on_host(p) for p in program.parts)
@@ -156,12 +158,13 @@ class Loaded:
         return out
 
     def prepare(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """Before a run: addresses of inputs (none, if `move_inputs` tells them later) and of the
-        first step's outputs; banks up to date.
+        """Before a run: addresses of inputs (0, if `move_inputs` tells one later) and of the first
+        step's outputs; banks up to date.
         """
+        self._inputs = list(inputs)
         buffers = self.program.buffers
         rows = [(i, outputs[buffers[i].position], buffers[i].nbytes) for i in self._rows]
-        words = np.concatenate([self._table(inputs), np.array(rows, np.int64).reshape(-1)])
+        words = np.concatenate([self._table(), np.array(rows, np.int64).reshape(-1)])
         self._driver.upload(self._tables.address, words)
         for i, bank in self._banks:
             copy = copy_of(bank, self._driver)
@@ -169,16 +172,16 @@ class Loaded:
                 raise BackendError("a program's parameters were moved to another device.")
             copy.prepare(i in self._written)
 
-    def move_inputs(self, inputs: Sequence[int]) -> None:
-        """Within a run: other addresses of inputs, for the steps that follow."""
-        self._driver.upload(self._tables.address, self._table(inputs))
+    def move_inputs(self, batched: Sequence[int]) -> None:
+        """Within a run: other addresses of the resident arrays, for the steps that follow."""
+        for position, address in zip(self.program.batched, batched, strict=True):
+            self._inputs[position] = address
+        self._driver.upload(self._tables.address, self._table())
 
-    def _table(self, inputs: Sequence[int]) -> NDArray[np.int64]:
+    def _table(self) -> NDArray[np.int64]:
         """The table's first words; those of outputs and order are each step's own doing."""
-        buffers = self.program.buffers
+        inputs, buffers = self._inputs, self.program.buffers
         table = np.zeros(self._order + 1, np.int64)
-        if not inputs:
-            return table
         for i, buffer in enumerate(buffers):
             if buffer.kind == "input":
                 table[i] = inputs[buffer.position]

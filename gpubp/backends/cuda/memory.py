@@ -1,7 +1,8 @@
-"""Device memory: copies of banks, and room that grows."""
+"""Device memory: copies of banks, and buffers that grow."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,18 @@ class BankCopy:
         self._host = bank.attach(self)
         self.stale, self.newer = True, False
 
-    def touch(self) -> None:
-        """See `store.Mirror`."""
+    def sync_host(self) -> None:
+        """See `store.DeviceCopy`."""
         if self.newer:
             self._driver.download(self.memory.address, self._host)
             self.newer = False
         self.stale = True
+
+    def change(self, work: Callable[[int], None]) -> None:
+        """See `store.DeviceCopy`."""
+        self.prepare(written=True)
+        self._driver.synchronize()
+        work(self.memory.address)
 
     def prepare(self, written: bool) -> None:
         """Bring the device's copy up to date before a run, which writes it if `written`."""
@@ -40,13 +47,13 @@ class BankCopy:
 
 def copy_of(bank: Bank, driver: Driver) -> BankCopy:
     """The bank's copy on this device; made, or fetched from another device, if need be."""
-    mirror = bank.mirror
-    if not isinstance(mirror, BankCopy) or mirror._driver is not driver:
-        mirror = BankCopy(bank, driver)
-    return mirror
+    device_copy = bank.device_copy
+    if not isinstance(device_copy, BankCopy) or device_copy._driver is not driver:
+        device_copy = BankCopy(bank, driver)
+    return device_copy
 
 
-class Room:
+class GrowableBuffer:
     """One piece of device memory that is replaced by a larger one when it is too small."""
 
     def __init__(self, driver: Driver) -> None:
@@ -66,21 +73,21 @@ class Room:
 
 
 class Staging:
-    """Arrays of one run, side by side in one room."""
+    """Arrays of one run, side by side in one buffer."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._room = Room(driver)
+        self._buffer = GrowableBuffer(driver)
 
     @property
     def nbytes(self) -> int:
-        """What the room holds already."""
-        return self._room.nbytes
+        """What the buffer holds already."""
+        return self._buffer.nbytes
 
     def place(self, sizes: list[int]) -> list[int]:
         """Addresses for pieces of so many bytes, each a multiple of 256."""
         ends = np.cumsum([0] + [-(-max(n, 1) // 256) * 256 for n in sizes])
-        start = self._room.at_least(int(ends[-1]))
+        start = self._buffer.at_least(int(ends[-1]))
         return [start + int(end) for end in ends[:-1]]
 
     def upload(self, arrays: list[NDArray[Any]]) -> list[int]:

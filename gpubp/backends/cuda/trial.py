@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gpubp.backends.cuda.drivers.base import Driver
 from gpubp.backends.cuda.loaded import Loaded
-from gpubp.compiler.program import Operand
+from gpubp.compiler.parts import Operand
 
 
 class Trial:

@@ -12,7 +12,7 @@ from gpubp.backends.cuda.copies import Copies, reach_bytes
 from gpubp.backends.cuda.drivers.base import Driver, Memory
 from gpubp.backends.cuda.launch import AnyLaunch, Context, Encode, Workspace
 from gpubp.backends.cuda.products import ALIGNED
-from gpubp.compiler.program import Part
+from gpubp.compiler.parts import Part
 
 
 class Sandbox:

@@ -12,20 +12,32 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.base import LOOK_SECONDS, PROBLEMS, Backend, Feed, Probe, Roof, banks_kept
+from gpubp.backends.apart import runs_apart
+from gpubp.backends.base import (
+    LOOK_SECONDS,
+    PROBLEMS,
+    Backend,
+    Feed,
+    MemberRun,
+    Peak,
+    Probe,
+    banks_kept,
+)
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.bound import Bound, Step, either_step, one_step
 from gpubp.backends.numba_cpu.custom import RAISED
 from gpubp.backends.numba_cpu.encode_matmul import splits_columns
 from gpubp.backends.numba_cpu.job import Job, Loaded, checks_of
+from gpubp.backends.numba_cpu.members import run_flops, run_on_threads
 from gpubp.backends.numba_cpu.pace import Pace
+from gpubp.backends.numba_cpu.peak import measure_peak
 from gpubp.backends.numba_cpu.pool import (
     MAX_MEASURED_FLOPS,
     MIN_FLOPS_PER_RUN,
@@ -34,11 +46,11 @@ from gpubp.backends.numba_cpu.pool import (
     max_workers,
     native,
 )
-from gpubp.backends.numba_cpu.roof import measure_roof
 from gpubp.backends.numba_cpu.trial import Trial
 from gpubp.backends.numba_cpu.wide import wide_rows
 from gpubp.backends.poison import check_writes
-from gpubp.compiler.program import Operand, Part, Program
+from gpubp.compiler.parts import Operand, Part
+from gpubp.compiler.program import Program
 from gpubp.errors import DataError
 
 PROFILE_SECONDS = 0.05  # at most about so long for each of five runs of a part
@@ -58,8 +70,8 @@ class NumbaBackend(Backend):
     """
 
     name = "numba"
-    _roof: ClassVar[Roof | None] = None  # one for the process: it belongs to the machine
-    _roof_lock: ClassVar[threading.Lock] = threading.Lock()  # see the end of this file
+    _peak: ClassVar[Peak | None] = None  # one for the process: it belongs to the machine
+    _peak_lock: ClassVar[threading.Lock] = threading.Lock()  # see the end of this file
 
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
@@ -94,7 +106,22 @@ class NumbaBackend(Backend):
         return Loaded(program)
 
     def run(self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed) -> None:
-        workers = self._most_workers(loaded, len(schedule))
+        self._run(loaded, schedule, feed, self._most_workers(loaded, len(schedule)))
+
+    def run_members(
+        self, loaded: Sequence[Loaded], members: Sequence[MemberRun], look: Callable[[], None]
+    ) -> None:
+        count = max_workers() if self._workers is None else self._workers
+        if any(target.customs for target in loaded):
+            count = 1  # Python runs inside, one thread at a time, and may look who runs what
+        work = sum(run_flops(loaded, member) for member in members)
+        if self._workers is None and work < MIN_FLOPS_PER_RUN:
+            count = 1
+        run_on_threads(self._run, loaded, members, look, min(count, len(members)))
+
+    def _run(
+        self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed, workers: int
+    ) -> None:
         job = self._job(loaded, np.ascontiguousarray(schedule), feed, workers)
         largest = max(loaded, key=lambda target: target.pace.flops)
         pace = largest.pace
@@ -146,6 +173,8 @@ class NumbaBackend(Backend):
 
     def _most_workers(self, loaded: Sequence[Loaded], steps: int) -> int:
         """How many may be worth it; `run` finds out whether they are."""
+        if runs_apart():
+            return 1
         if self._workers is not None:
             return self._workers
         flops = max(target.pace.flops for target in loaded)
@@ -196,7 +225,7 @@ class NumbaBackend(Backend):
         with banks_kept(loaded.program):
             check_writes(loaded.program, Trial(loaded))
 
-    def roof(self) -> Roof:
+    def peak(self) -> Peak:
         """The rates that one worker's kernels reach in cache, in float32; measured once a process.
 
         `flops` is that of a product of two 192 x 192 matrices, `bytes` that of a sum of two arrays
@@ -204,12 +233,12 @@ class NumbaBackend(Backend):
         about half of `flops`; a part that keeps its data in registers may pass `bytes`, and one
         measured while the machine is quicker passes both.
         """
-        with self._roof_lock:
-            if NumbaBackend._roof is None:
-                NumbaBackend._roof = measure_roof(
+        with self._peak_lock:
+            if NumbaBackend._peak is None:
+                NumbaBackend._peak = measure_peak(
                     lambda program, feed, repeats: self.profile(self.load(program), feed, repeats)
                 )
-            return NumbaBackend._roof
+            return NumbaBackend._peak
 
     def _timed(self, job: Job) -> float:
         start = time.perf_counter()
@@ -233,7 +262,7 @@ def _finish(job: Job, loaded: Sequence[Loaded], feed: Feed) -> None:
 
 def _unlock() -> None:
     """In a forked child; nobody measures there yet."""
-    NumbaBackend._roof_lock = threading.Lock()
+    NumbaBackend._peak_lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

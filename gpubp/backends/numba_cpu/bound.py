@@ -55,8 +55,8 @@ class Bound:
 
     def run(self) -> bool:
         """Run the step; False, having done nothing, if another run is using the workers."""
-        if Bank.mirrored:
-            self._loaded.touch()
+        if Bank.has_device_copies:
+            self._loaded.sync_host()
         if self._shared[STATUS]:
             self._job.clear()  # of a call that was interrupted before it could say so
         if self._pool is None:

@@ -29,6 +29,8 @@ _SECONDS = {
     "chain_": 0.4,
     "tiles_adam": 0.5,
     "tiles_": 0.3,
+    "windows_": 0.3,
+    "conv_": 0.4,
     "loop": 0.3,
     "scalar": 0.2,
 }

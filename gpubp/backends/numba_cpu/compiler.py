@@ -21,7 +21,7 @@ def compile_kernel(name: str, symbol: str) -> bytes:
         symbol: of the function, or of the table of register tiles.
     """
     module, machine = registry.module(name, symbol), target_machine(jit=False)
-    if name.startswith("tiles_"):  # which are written as they shall be
+    if name.startswith(("tiles_", "windows_")):  # which are written as they shall be
         return bytes(machine.emit_object(parsed(module)))
     return bytes(machine.emit_object(optimised(module, machine)))
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from gpubp.compiler.program import Operand, Part
+from gpubp.compiler.parts import Operand, Part
 from gpubp.core import evaluate
 
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)

@@ -11,13 +11,16 @@ import struct
 from collections.abc import Sequence
 
 from gpubp.backends.numba_cpu import words
-from gpubp.backends.numba_cpu.encode import EncodedPart, encoded_parts
+from gpubp.backends.numba_cpu.encode import encoded_parts
+from gpubp.backends.numba_cpu.encoded import EncodedPart
 from gpubp.backends.numba_cpu.opcodes import DTYPE_CODES, OPCODES, RANDOM_NORMAL, RANDOM_UNIFORM
 from gpubp.backends.numba_cpu.words import Layout
 from gpubp.compiler.program import Program
 
 _LAYOUTS = {
     "matmul": words.MM,
+    "conv": words.CONV,
+    "attention": words.ATTENTION,
     "reduce": words.RED,
     "softmax": words.SOFTMAX,
     "cross_entropy": words.CROSS_ENTROPY,
@@ -27,6 +30,10 @@ _LAYOUTS = {
     "concat": words.CONCAT,
     "unslice": words.UNSLICE,
     "custom": words.CUSTOM,
+    "max_pool": words.POOL,
+    "sum_pool": words.POOL,
+    "unpool": words.UNPOOL,
+    "rounds": words.LOOP,
     "scalar": words.SCALAR,
 }
 _MODES = ("direct", "tile", "raw", "scalar", "strided", "periodic")
@@ -43,6 +50,9 @@ def listing(program: Program) -> str:
     for i, (part, encoded) in enumerate(zip(program.parts, encoded_parts(program), strict=True)):
         lines.append(f"{i:3d} {part.name}")
         lines += _Reader(encoded, [*names, "order"]).lines() if encoded else ["    nothing to do"]
+        if part.body_program is not None:
+            inside = listing(part.body_program.program).splitlines()
+            lines += [f"        {line}" for line in inside]
     return "\n".join(lines)
 
 

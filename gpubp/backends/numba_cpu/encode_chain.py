@@ -15,18 +15,20 @@ from gpubp.backends.numba_cpu.opcodes import (
     RANDOM_NORMAL,
     RANDOM_UNIFORM,
 )
-from gpubp.compiler.program import Compute, Operand, Part
+from gpubp.compiler.parts import Compute, Operand, Part
 from gpubp.compiler.views import collapse
-from gpubp.core import Kind, Shape
+from gpubp.core import Kind, Shape, dtype_name
 from gpubp.core.store import round_up
 from gpubp.errors import BackendError
+
+_FLOAT64 = struct.Struct("<d")
 
 
 @dataclass
 class Encoded:
     """Words of a chain (the first is the elements a row), and the scratch it needs in bytes.
 
-    `needs`: (word, kernel) as in `encode.EncodedPart`.
+    `needs`: (word, kernel) as in `encoded.EncodedPart`.
     """
 
     words: list[int]
@@ -40,8 +42,7 @@ class Encoded:
 
 def float_bits(value: float) -> int:
     """The int64 with the bits of a float64."""
-    found: int = struct.unpack("<q", struct.pack("<d", value))[0]
-    return found
+    return int.from_bytes(_FLOAT64.pack(value), "little", signed=True)
 
 
 def place(operand: Operand) -> list[int]:
@@ -72,9 +73,8 @@ def op_words(compute: Compute, dtype: str, dst: int, args: Sequence[int]) -> lis
         code = RANDOM_UNIFORM if compute.spec.name == "uniform" else RANDOM_NORMAL
         return [code, dst, *padded, 0, 0, compute.attrs["stream"]]
     name = functor_name(compute, dtype)
-    attrs = [*FUNCTORS[name].attrs(compute.attrs), 0.0, 0.0][:2]
-    bits = [float_bits(float(a)) for a in attrs]
-    return [OPCODES[name], dst, *padded, *bits, DTYPE_CODES[compute.dtype.name]]
+    bits = [*[float_bits(float(a)) for a in FUNCTORS[name].attrs(compute.attrs)], 0, 0][:2]
+    return [OPCODES[name], dst, *padded, *bits, DTYPE_CODES[dtype_name(compute.dtype)]]
 
 
 @dataclass
@@ -107,6 +107,8 @@ class ChainEncoder:
         self.base = len(self.part.inputs)
         self.last_use = self._last_uses()
         self.reg: dict[int, int] = {}
+        of_ops = [self.part.body[i] for i in self.ops]
+        self.raw = {c.args[0] for c in of_ops if c.spec.kind is Kind.RANDOM}  # states of generators
         inputs = self._inputs()
         outputs, direct = self._outputs()
         ops = self._ops(direct)
@@ -139,7 +141,7 @@ class ChainEncoder:
         inside = {self.base + i for i in self.ops}
         needed = sorted({v for v in self.last_use if v not in inside})
         strided = [v for v in needed if v != self.tile_in]
-        axes = {v: self._strides(self.part.inputs[v]) for v in strided}
+        axes = {v: self._strides(v) for v in strided}
         self.dims, walked = collapse(self.shape, *[axes[v] for v in strided])
         strip = words.STRIP_BYTES // (4 if self.dtype == "float32" else 8)
         self.step = strip
@@ -159,10 +161,11 @@ class ChainEncoder:
         """A value that the calling kernel has made or wants."""
         return [self._new_reg(value, False), words.MODE_TILE, 0, 0, 0, 0, *[0] * len(self.dims)]
 
-    def _strides(self, operand: Operand) -> tuple[int, ...]:
-        """The operand's strides over the iteration space, 0 where it is broadcast."""
+    def _strides(self, value: int) -> tuple[int, ...]:
+        """An operand's strides over the iteration space, 0 where it is broadcast."""
+        operand = self.part.inputs[value]
         extra = len(self.shape) - len(operand.shape)
-        if extra < 0 or self._is_raw(operand):
+        if extra < 0 or value in self.raw:
             return (0,) * len(self.shape)
         kept = [s if n != 1 else 0 for n, s in zip(operand.shape, operand.strides)]
         return (*[0] * extra, *kept)
@@ -170,17 +173,10 @@ class ChainEncoder:
     def _repeats_each_row(self, strides: tuple[int, ...]) -> bool:
         return self.whole_rows and self.step % self.dims[-1] == 0 and not any(strides[:-1])
 
-    def _is_raw(self, operand: Operand) -> bool:
-        return any(
-            self.part.body[i].spec.kind is Kind.RANDOM
-            and self.part.inputs[self.part.body[i].args[0]] is operand
-            for i in self.ops
-        )
-
     def _input(self, value: int, strides: tuple[int, ...]) -> list[int]:
         operand = self.part.inputs[value]
-        dtype, size = operand.dtype.name, operand.dtype.itemsize
-        if self._is_raw(operand):
+        dtype, size = dtype_name(operand.dtype), operand.dtype.itemsize
+        if value in self.raw:
             mode = words.MODE_RAW
         elif math.prod(operand.shape) == 1 and math.prod(self.shape) != 1:
             mode = words.MODE_SCALAR
@@ -202,15 +198,15 @@ class ChainEncoder:
         for value, operand in self.part.outputs:
             if value not in mine:
                 continue
-            code, offset = DTYPE_CODES[operand.dtype.name], operand.offset * operand.dtype.itemsize
+            dtype, offset = dtype_name(operand.dtype), operand.offset * operand.dtype.itemsize
             in_place = (
-                operand.dtype.name == self.dtype
+                dtype == self.dtype
                 and value != self.tile_out
                 and not self._read_later(value, operand)
             )
             if in_place:
                 direct.add(value)
-            rows.append([value, code, operand.buffer, offset, int(in_place)])
+            rows.append([value, DTYPE_CODES[dtype], operand.buffer, offset, int(in_place)])
         return rows, direct
 
     def _read_later(self, value: int, target: Operand) -> bool:
@@ -231,7 +227,8 @@ class ChainEncoder:
             if value not in self.reg:
                 self._new_reg(value, value not in direct)
             rows.append(op_words(compute, self.dtype, self.reg[value], args))
-            if compute.dtype.name == "int32" and (value in self.last_use or value == self.tile_out):
+            read = value in self.last_use or value == self.tile_out
+            if read and dtype_name(compute.dtype) == "int32":
                 rows.append(_wrapped(self.reg[value]))
             for arg in set(compute.args):
                 home = self.homes[self.reg[arg]]

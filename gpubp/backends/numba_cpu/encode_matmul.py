@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from gpubp.backends.epilogues import Epilogue, find_epilogue
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.encode_chain import ChainEncoder, Encoded, float_bits, place
-from gpubp.backends.numba_cpu.gathered import Gathered
+from gpubp.backends.numba_cpu.encoded import EncodedPart
+from gpubp.backends.numba_cpu.indexed_operands import IndexedOperand
 from gpubp.backends.numba_cpu.target import lanes, tile_rows
-from gpubp.compiler.program import Operand, Part
+from gpubp.compiler.parts import Operand, Part
 from gpubp.compiler.views import matrix_batch_stride
+from gpubp.core import dtype_name
 from gpubp.core.store import round_up
 
 # Sizes of what should stay in a cache, and measured crossovers; see docs/design/cpu.md.
@@ -22,8 +24,10 @@ FAR_BLOCK_BYTES = 3 << 16  # a block of C that a chain follows, where B does not
 A_BYTES, FAR_A_BYTES = 1 << 17, 1 << 22  # a copied block of A; the same, where B does not fit
 PACK_ROWS = 32  # copy B where so many rows of C use the copy ...
 PACK_ROW_BYTES = 128  # ... and its rows are longer than this
-PACK_COLUMNS, FAR_COLUMNS = 64, 256  # copy A strip by strip for so many columns of C, where a
-L1_LINES, L1_SETS, LINE_BYTES = 512, 64, 64  # strip read in place does not stay in this cache
+# Copy A strip by strip for more than one panel of columns of C, where a strip read in place does
+# not stay in the first-level cache; for so many columns, where it only just does.
+FAR_COLUMNS = 256
+L1_LINES, L1_SETS, LINE_BYTES = 512, 64, 64
 FEW_ROWS = 16  # share an update of so few rows by columns
 SPLIT_BYTES = 1 << 15  # share by columns where B is at least so large ...
 SPLIT_ROWS = 4  # ... and C has at most so many times more rows than columns
@@ -45,14 +49,14 @@ class _Shape:
 
 
 def encode_matmul(
-    part: Part, gathered: Mapping[int, Gathered]
-) -> tuple[list[int], int, list[tuple[int, str]]]:
-    """(words, scratch bytes, needs) of a part built around a matrix product."""
+    part: Part, indexed: Mapping[int, IndexedOperand]
+) -> tuple[str, list[int], int, list[tuple[int, str]]]:
+    """(kernel, words, scratch bytes, needs) of a part built around a matrix product."""
     assert part.anchor is not None
     compute = part.body[part.anchor]
     a, b = (part.inputs[i] for i in compute.args)
     *batch, m, n = compute.shape
-    shape = _Shape(m, n, a.shape[-1], compute.dtype.itemsize, compute.dtype.name)
+    shape = _Shape(m, n, a.shape[-1], compute.dtype.itemsize, dtype_name(compute.dtype))
     made = len(part.inputs) + part.anchor
     epilogue = find_epilogue(part, words.epilogues(shape.dtype))
     chain = _chain(part, made) if epilogue is None and len(part.body) > 1 else None
@@ -65,7 +69,7 @@ def encode_matmul(
     orders = words.MM_A_ORDER, words.MM_B_ORDER
     for at, order, operand in zip((words.MM_A, words.MM_B), orders, (a, b)):
         code[at : at + 5] = _matrix(operand, tuple(batch), shape.size)
-        source = gathered.get(operand.value)
+        source = indexed.get(operand.value)
         code[order] = -1 if source is None else source.order
         if source is not None:
             code[at : at + 2] = source.place(operand)
@@ -76,7 +80,7 @@ def encode_matmul(
     code[words.MM_C_SCRATCH] = int(stored is None)
     scratch = _plan(code, shape, a, b, chain is not None)
     code[words.MM_BY_COLUMNS] = int(part.shared == "columns")
-    _describe(code, epilogue)
+    describe_epilogue(code, epilogue)
     follows = words.EPILOGUES[code[words.MM_EPILOGUE]]
     needs = [(words.MM_TILES, f"tiles_{follows}_{shape.dtype}")]
     if chain is not None:
@@ -84,7 +88,22 @@ def encode_matmul(
         needs += [(words.MM_CHAIN_KERNEL, f"chain_{shape.dtype}"), *chain.needs_at(len(code))]
         code += chain.words
         scratch += chain.scratch
-    return code, scratch, needs
+    return "matmul", code, scratch, needs
+
+
+def keep_b(part: Part, encoded: EncodedPart) -> bool:
+    """Let a product copy all of B into panels, to be used by calls to come; False if it cannot."""
+    assert part.anchor is not None
+    compute, code = part.body[part.anchor], encoded.words
+    if len(compute.shape) != 2 or part.shared != "rows" or code[words.MM_B_ORDER] >= 0:
+        return False
+    size = compute.dtype.itemsize
+    panel = 2 * lanes(dtype_name(compute.dtype))
+    code[words.MM_PACK] = 2
+    code[words.MM_SCRATCH_B] = round_up(encoded.scratch, words.ALIGN)
+    copied = code[words.MM_K] * round_up(code[words.MM_N], panel) * size
+    encoded.scratch = code[words.MM_SCRATCH_B] + copied
+    return True
 
 
 def splits_columns(part: Part, why: str) -> bool:
@@ -105,9 +124,8 @@ def splits_columns(part: Part, why: str) -> bool:
     }
     if not worth[why]:
         return False
-    return (
-        len(part.body) == 1 or find_epilogue(part, words.epilogues(compute.dtype.name)) is not None
-    )
+    known = words.epilogues(dtype_name(compute.dtype))
+    return len(part.body) == 1 or find_epilogue(part, known) is not None
 
 
 def _matrix(operand: Operand, batch: tuple[int, ...], size: int) -> list[int]:
@@ -121,7 +139,7 @@ def _matrix(operand: Operand, batch: tuple[int, ...], size: int) -> list[int]:
 def _chain(part: Part, made: int) -> Encoded:
     positions = [i for i in range(len(part.body)) if i != part.anchor]
     compute = part.body[made - len(part.inputs)]
-    dtype = compute.dtype.name
+    dtype = dtype_name(compute.dtype)
     return ChainEncoder(part, positions, compute.shape, dtype, made, whole_rows=True).encode(1)
 
 
@@ -132,20 +150,20 @@ def _plan(code: list[int], shape: _Shape, a: Operand, b: Operand, chained: bool)
     turned = b.strides[-1] != 1 and n > 1
     pack = turned or code[words.MM_B_ORDER] >= 0 or (m >= PACK_ROWS and n * size > PACK_ROW_BYTES)
     pack_a = _overfills(a.strides[-1] * size, k) > (1 if n >= FAR_COLUMNS else 2)
-    pack_a = pack_a and n >= PACK_COLUMNS
-    rows = max(m, 1)
+    pack_a = pack_a and n > panel
+    rows, strip = max(m, 1), tile_rows()
     if chained:
-        rows = _fitting(L1_BYTES if columns >= n else FAR_BLOCK_BYTES, n * size)
+        rows = _fitting(L1_BYTES if columns >= n else FAR_BLOCK_BYTES, n * size, strip)
     if pack_a:
-        rows = min(rows, _fitting(A_BYTES if columns >= n else FAR_A_BYTES, k * size))
-    strips = -(-min(rows, m) // tile_rows())
+        rows = min(rows, _fitting(A_BYTES if columns >= n else FAR_A_BYTES, k * size, strip))
+    strips = -(-min(rows, m) // strip)
     whole = pack and rows < m and (chained or columns >= n)
     copied = round_up(n, panel) if whole else min(round_up(n, panel), columns)
     sizes = (
         8 * words.TILE_PARAMS,
         min(rows, m) * n * size if code[words.MM_C_SCRATCH] else 0,
         k * copied * size if pack else 0,
-        strips * k * tile_rows() * size if pack_a else 0,
+        strips * k * strip * size if pack_a else 0,
     )
     ends = [0]
     for part in sizes:
@@ -157,10 +175,9 @@ def _plan(code: list[int], shape: _Shape, a: Operand, b: Operand, chained: bool)
     return ends[-1]
 
 
-def _fitting(room: int, row: int) -> int:
+def _fitting(room: int, row: int, strip: int) -> int:
     """Rows of `row` bytes that fit, in whole strips."""
-    most = tile_rows()
-    return max(most, room // max(row, 1) // most * most)
+    return max(strip, room // max(row, 1) // strip * strip)
 
 
 def _overfills(stride: int, count: int) -> float:
@@ -171,7 +188,7 @@ def _overfills(stride: int, count: int) -> float:
     return count / (L1_LINES * LINE_BYTES / step)
 
 
-def _describe(code: list[int], epilogue: Epilogue | None) -> None:
+def describe_epilogue(code: list[int], epilogue: Epilogue | None) -> None:
     """Write down the operands of the epilogue."""
     code[words.MM_BIAS] = -1
     for i in range(2):

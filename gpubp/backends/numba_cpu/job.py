@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from gpubp.backends.base import Feed
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.custom import CustomCall
-from gpubp.backends.numba_cpu.encode import EncodedPart, encoded_parts
-from gpubp.backends.numba_cpu.objects import addresses
+from gpubp.backends.numba_cpu.encode import encoded_parts
+from gpubp.backends.numba_cpu.encoded import EncodedPart
+from gpubp.backends.numba_cpu.object_code import addresses
 from gpubp.backends.numba_cpu.pace import Pace
-from gpubp.compiler.program import Part, Program, equal_bounds
+from gpubp.compiler.parts import Part
+from gpubp.compiler.program import Program
+from gpubp.compiler.shares import equal_bounds
 from gpubp.compiler.views import collapse
 from gpubp.core.store import Bank, address_of, aligned_zeros, round_up
 
@@ -30,44 +33,52 @@ class Loaded:
         self.residents = len(program.input_types) if program.batched else 0
         self.row = len(program.buffers) + self.residents + 1
         self.customs: list[CustomCall] = []
+        self.lanes: list[Loaded] = []  # the same program again, for threads that run members
+        self._keep: list[Any] = []
         self.record_of_part: list[int] = []
-        parts: list[tuple[EncodedPart, Part, bool]] = []
+        parts: list[tuple[EncodedPart, Part, bool, float]] = []
+        flops = 0.0
         encoded_in_order = iter(encoded_parts(program))
         sync = False
         for instruction in program.instructions:
             sync = sync or instruction.sync  # kept if the instruction turns out to be empty
             for part in instruction.parts:
-                encoded = next(encoded_in_order)
+                encoded, operations = next(encoded_in_order), part.flops
+                flops += operations
                 self.record_of_part.append(-1 if encoded is None else len(parts))
                 if encoded is None:
                     continue
-                if encoded.kernel == "custom":
-                    self.customs.append(CustomCall(part))
-                    encoded.words[0] = self.customs[-1].address
-                parts.append((encoded, part, sync))
+                for word, custom in encoded.customs:
+                    self.customs.append(CustomCall(custom))
+                    encoded.words[word] = self.customs[-1].address
+                self._keep += encoded.keep
+                parts.append((encoded, part, sync, operations))
                 sync = False
-        self.pace = Pace(program.flops, bool(self.customs))
-        self.scratch_bytes = round_up(max([p.scratch for p, _, _ in parts], default=0) + 64, 64)
+        self.pace = Pace(flops, bool(self.customs))
+        self.scratch_bytes = round_up(max([p[0].scratch for p in parts], default=0) + 64, 64)
         self._link(parts)
         self._allocate()
 
-    def _link(self, parts: list[tuple[EncodedPart, Part, bool]]) -> None:
+    def _link(self, parts: list[tuple[EncodedPart, Part, bool, float]]) -> None:
         """Put all code into one array and make the records of the run loop."""
-        names = {p.kernel for p, _, _ in parts}
-        names |= {name for p, _, _ in parts for _, name in p.needs}
-        found = addresses(names | {"loop", "lead", "serve"})
-        starts = np.cumsum([0] + [len(p.words) for p, _, _ in parts])
-        for encoded, _, _ in parts:
+        names = {"loop", "lead", "serve"}
+        for encoded, *_ in parts:
+            names.update([encoded.kernel, *[name for _, name in encoded.needs]])
+        found = addresses(names)
+        code: list[int] = []
+        records: list[tuple[int, ...]] = []
+        self.cost = 0  # of a step, in the unit of the records
+        for encoded, part, sync, operations in parts:
             for word, name in encoded.needs:
                 encoded.words[word] = found[name]
-        self.code = np.array([w for p, _, _ in parts for w in p.words], np.int64)
-        self.cost = 0  # of a step, in the unit of the records
-        self.records = np.zeros((len(parts), words.RECORD_WORDS), np.int64)
-        for i, (encoded, part, sync) in enumerate(parts):
-            address = address_of(self.code) + 8 * int(starts[i])
-            cost = int((part.flops + BYTE_COST * part.bytes_moved) / max(part.rows, 1)) + 1
-            self.records[i] = found[encoded.kernel], address, part.rows, sync, cost, part.grain
+            cost = int((operations + BYTE_COST * part.bytes_moved) / max(part.rows, 1)) + 1
+            place = found[encoded.kernel], 8 * len(code)
+            records.append((*place, part.rows, sync, cost, part.grain))
+            code += encoded.words
             self.cost += max(part.rows, 1) * cost
+        self.code = np.array(code, np.int64)
+        self.records = np.array(records, np.int64).reshape(-1, words.RECORD_WORDS)
+        self.records[:, words.RECORD_CODE] += address_of(self.code)
 
     def _allocate(self) -> None:
         self.memory: list[NDArray[Any] | None] = []
@@ -86,18 +97,34 @@ class Loaded:
         self._addresses = np.zeros(self.row, np.int64)
         for i, memory in enumerate(self.memory):
             self._addresses[i] = 0 if memory is None else address_of(memory)
-        written = {o.buffer for part in self.program.parts for _, o in part.outputs}
-        payloads = [self.program.buffers[i].payload for i in written]
-        banks = [p.data for p in payloads if isinstance(p, Bank)]
-        self._written = [(address_of(b), address_of(b) + b.nbytes) for b in banks]
+        written = sorted({o.buffer for part in self.program.parts for _, o in part.outputs})
+        self._banks = [
+            (i, b.payload)
+            for i, b in enumerate(self.program.buffers)
+            if isinstance(b.payload, Bank)
+        ]
+        self._written_banks = [i for i, _ in self._banks if i in written]
+        self._note_written()
         self._fixed = address_of(self.records), len(self.records), self.row
         self.scratch = aligned_zeros(0, np.uint8)
 
-    def touch(self) -> None:
+    def _note_written(self) -> None:
+        """What the program writes of its banks: from where to where."""
+        arrays = [self.memory[i] for i in self._written_banks]
+        self._written = [(address_of(b), address_of(b) + b.nbytes) for b in arrays if b is not None]
+
+    def place(self, banks: Mapping[Bank, NDArray[Any]]) -> None:
+        """Let the next run read and write these arrays in the place of the banks."""
+        for i, bank in self._banks:
+            self.memory[i] = banks[bank]
+            self._addresses[i] = address_of(banks[bank])
+        self._note_written()
+
+    def sync_host(self) -> None:
         """Fetch what a device has computed into the banks."""
-        for buffer in self.program.buffers if Bank.mirrored else ():
+        for buffer in self.program.buffers if Bank.has_device_copies else ():
             if isinstance(buffer.payload, Bank):
-                buffer.payload.touch()
+                buffer.payload.sync_host()
 
     def apart(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array, or a copy of one that lies in memory which the program writes."""
@@ -112,7 +139,7 @@ class Loaded:
         if self.scratch.size < self.scratch_bytes * workers:
             self.scratch = aligned_zeros(self.scratch_bytes * workers, np.uint8)
         buffers = self.program.buffers
-        self.touch()
+        self.sync_host()
         arrays = [self.apart(a) for a in feed.inputs]
         inputs = [address_of(a) for a in arrays]
         bases = np.tile(self._addresses, (workers, 1))
@@ -216,7 +243,7 @@ def checks_of(programs: Sequence[Program], feed: Feed) -> list[tuple[int, ...]]:
     for limit in {limit: None for p in programs for limit in p.index_limits}:
         array = feed.inputs[limit.input]
         what = words.CHECK_INT32 if array.dtype == np.int32 else words.CHECK_INT64
-        shape, strides = limit.layout(array, programs[0].batched)
+        shape, strides = limit.layout(array)
         for first, count, stride in _straight(limit.offset, shape, strides):
             at = first * array.itemsize
             found.append((what, address_of(array), at, count, stride, limit.limit))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.numba_cpu import words
-from gpubp.backends.numba_cpu.objects import addresses
+from gpubp.backends.numba_cpu.object_code import addresses
 from gpubp.core.store import address_of, aligned_zeros
 from gpubp.errors import DataError
 

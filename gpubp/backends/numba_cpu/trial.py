@@ -11,7 +11,7 @@ from gpubp.backends.base import feed_of_zeros
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.job import Job, Loaded
 from gpubp.backends.numba_cpu.pool import native
-from gpubp.compiler.program import Operand
+from gpubp.compiler.parts import Operand
 
 
 class Trial:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from gpubp.backends.epilogues import find_epilogue
 from gpubp.backends.numba_cpu import words
-from gpubp.compiler.program import Operand, Part
+from gpubp.compiler.parts import Operand, Part
+from gpubp.core import dtype_name
 
 
 def wide_rows(part: Part) -> Sequence[Sequence[Operand]]:
@@ -24,7 +25,7 @@ def _of_product(part: Part) -> list[list[Operand]]:
     product = part.body[part.anchor]
     if len(product.shape) != 2:
         return []
-    epilogue = find_epilogue(part, words.epilogues(product.dtype.name))
+    epilogue = find_epilogue(part, words.epilogues(dtype_name(product.dtype)))
     operands = [part.inputs[a] for a in product.args]
     if epilogue is None and len(part.body) > 1:
         beside = _beside(part)

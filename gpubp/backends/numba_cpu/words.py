@@ -8,6 +8,7 @@ read its positions as constants, encoders fill it in by name, and `disassemble` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 STRIP_BYTES = 4096
 ALIGN = 64
@@ -22,6 +23,7 @@ class Layout:
     Attributes:
         fields: (first word, how many) of each name.
         places: which of them are places.
+        at: the first words as attributes, as kernels read them.
     """
 
     def __init__(self, text: str) -> None:
@@ -36,6 +38,7 @@ class Layout:
             self.fields[name] = at, width
             at += width
         self._size = at
+        self.at = SimpleNamespace(**{name: first for name, (first, _) in self.fields.items()})
 
     def __len__(self) -> int:
         return self._size
@@ -107,7 +110,10 @@ TILE_STATE = 6  # two words: distance in bytes from C to arrays laid out as C
 TILE_NUMBERS = 8  # scalars of the tile's own type, a word each
 TILE_MAX_NUMBERS = 8
 TILE_A_ROWS = TILE_NUMBERS + TILE_MAX_NUMBERS  # distance in bytes from A to each row of the tile
-TILE_PARAMS = TILE_A_ROWS + 8
+TILE_STRIP = 8  # no strip has more rows
+TILE_SEGMENTS = TILE_A_ROWS + TILE_STRIP  # of tiles of windows: into how many segments k falls,
+TILE_STARTS = TILE_SEGMENTS + 1  # and the address of their distances in bytes from A
+TILE_PARAMS = TILE_STARTS + 1
 
 
 def epilogues(dtype: str) -> tuple[str, ...]:
@@ -125,11 +131,12 @@ def epilogues(dtype: str) -> tuple[str, ...]:
 # of A are read, -1: in turn; `b_order` the same of B. `by_columns`: 1, workers share columns.
 _MATRICES = " ".join(f"{x}@ {x}_row {x}_column {x}_batch {x}_spare" for x in "abc")
 _NUMBERS = " ".join(f"number{i}@ bits{i}" for i in range(TILE_MAX_NUMBERS))
-MM = Layout(
+_MM = (
     f"m n k batch {_MATRICES} c_scratch chain pack block columns scratch_c scratch_b scratch_a "
     f"scratch_chain chain_kernel pack_a tiles epilogue bias@ state0@ state1@ {_NUMBERS} "
     "a_order b_order by_columns"
 )
+MM = Layout(_MM)
 MM_M, MM_N, MM_K, MM_BATCH = MM["m"], MM["n"], MM["k"], MM["batch"]
 MM_A, MM_B, MM_C = MM["a"], MM["b"], MM["c"]
 MM_C_SCRATCH, MM_CHAIN, MM_PACK = MM["c_scratch"], MM["chain"], MM["pack"]
@@ -141,6 +148,34 @@ MM_BIAS, MM_STATE, MM_NUMBERS = MM["bias"], MM["state0"], MM["number0"]
 MM_A_ORDER, MM_B_ORDER = MM["a_order"], MM["b_order"]
 MM_BY_COLUMNS, MM_WORDS = MM["by_columns"], len(MM)
 A_COPIED = 8  # elements of A that are copied at once; no strip has more rows
+
+# Convolution: a product whose rows of A are windows of images (a), of B the weights (b). Its axes
+# are outer, middle, inner. In bytes: `image`, `plane`, `line`, `pixel` (an element of the inner
+# axis with all channels), `wide_*` the same where images are copied with `before*` zeros around.
+# `planes`: how many of an image one outer position reads. `in*`, `out*`: sizes; `step*`: elements
+# from window to window, `grow*`: results from one to the next. `positions`: along the outer axis,
+# `block` of them at a time. `filters`, `channels`: of a group. `w_*`: elements between weights.
+# Of weight gradients: `chunk`, `images`, and `taps` of the kernel, whose distances in bytes from a
+# window's start follow at `reach`. `passes` records stand at `first_pass`.
+CONV = Layout(
+    f"{_MM} image plane line pixel wide_plane wide_line copied planes before0 before1 before2 "
+    "in0 in1 in2 out0 out1 out2 step0 step1 step2 grow0 grow1 grow2 positions block groups filters "
+    "channels w_group w_filter w_channel chunk images taps reach passes first_pass scratch_wide "
+    "scratch_rows row wide0 wide1"
+)
+# A transpose that is spread has `passes` lines of `taps` taps; `row`: bytes of a cotangent's
+# channels, `wide0`, `wide1`: sizes with zeros around.
+# Results at `start*`, `grow*` apart, `count*` of them, which meet the same `taps` taps: their
+# numbers stand at `order`, they lie in `segments` of `length` elements back to back, whose
+# distances in bytes stand at `starts`. In the scratch: `weights`, its B, and `rows`, the distances
+# of its windows. `by_lines`: 1, only the results of a line lie evenly apart.
+PASS = Layout(
+    "start0 start1 start2 count0 count1 count2 taps order segments length starts weights rows "
+    "by_lines"
+)
+# A line of taps: the number of its `first`, how far in bytes its results are from the window's
+# start, and where its B is in the scratch.
+SPREAD = Layout("first reach weights")
 
 # Reduction over the middle of (outer, red, inner). `mean`: 1, the sum is divided by the number of
 # its terms. `prologue`, `epilogue`: word offsets of chains, `chain_kernel` the address that runs
@@ -159,18 +194,72 @@ RED_CODES = {"sum": 0, "max": 1, "min": 2, "argmax": 3, "argmin": 4}
 RED_BLOCK = 256  # outputs at a time
 
 # Kernels of one op each. After CONCAT stands a JOINED for each input, after UNSLICE a SLICED for
-# each axis; after SCALAR stand inputs (SCALAR_INPUT), ops (OP) and outputs (SCALAR_OUTPUT).
+# each axis but the first and those in a run; after SCALAR stand inputs (SCALAR_INPUT), ops (OP) and
+# outputs (SCALAR_OUTPUT).
 SOFTMAX = Layout("columns per_row logarithm source@ out@")
 CROSS_ENTROPY = Layout(
     "columns per_row what label_bytes cotangent_step block logits@ labels@ cotangent@ loss@ "
     "gradient@"
 )
+
+# Attention: sizes, then operands: a place, and bytes from sequence to sequence, row to row and head
+# to head. `each`: heads of q to one of k. `what`: bits of the results. `mask_kind`: 0 none, 1 of
+# booleans, 2 of floats. `block`: keys a block, `rows` queries, `pitch` bytes of a row of scores.
+# `tiles`, `add`: tables of tiles that store and that add. `scratch_*`: byte offsets; parameters of
+# products stand first.
+HEADS = 5
+_OF_HEADS = " ".join(
+    f"{x}@ {x}_n {x}_row {x}_head"
+    for x in ("q", "k", "v", "g", "out", "sums", "delta", "mask", "dq", "dk", "dv")
+)
+ATTENTION = Layout(
+    f"length keys heads each size value_size causal scale what block rows pitch {_OF_HEADS} "
+    "mask_kind mask_column tiles add scratch_turned scratch_turned_v scratch_p scratch_d "
+    "scratch_tops scratch_totals"
+)
 LOAD_BATCH = Layout("row_bytes order@ source@ out@")
-GATHER = Layout("outer size count inner_bytes index_bytes per_row data@ indices@ out@")
-SCATTER_ADD = Layout("outer size count inner index_bytes spare updates@ indices@ out@")
+GATHER = Layout(
+    "outer size count inner_bytes index_bytes per_row outer_per_row data@ indices@ out@"
+)
+# `outer_per_row` 0: workers share the indexed axis itself. `chain`: word offset of what follows, 0:
+# nothing; it runs over `block` rows at a time. `in_scratch`: 1, the sums live there only. `skips`:
+# 1, what follows changes nothing where there is no update and the `rate` is finite.
+SCATTER_ADD = Layout(
+    "size count inner index_bytes outer_per_row updates@ indices@ out@ chain chain_kernel block "
+    "in_scratch skips rate@ scratch_keys scratch_counts scratch_chain"
+)
 CONCAT, JOINED = Layout("inputs per_row row_bytes out@"), Layout("bytes source@")
-UNSLICE, SLICED = Layout("bytes item ndim source@ out@ first"), Layout("size step")
+UNSLICE = Layout("row_bytes item run ndim source@ out@ first rows start step")
+SLICED = Layout("size step")
 CUSTOM = Layout("address")
+
+# A loop, see `kernels.rounds`. Its lists stand where `buffers` to `after` say: for each buffer of
+# the body an ADDRESS, a ROUND_RECORD for each part, and COPIED rows before and after the rounds.
+# `until`: the body's buffer with a bool, without which no further round begins; -1. `by_rows`: 1,
+# workers share rows, and run all rounds for theirs. `inner`: where the parts' scratch begins.
+LOOP = Layout(
+    "rounds reverse by_rows until inner buffers many_buffers records many_records before "
+    "many_before after many_after"
+)
+# Buffer -1: the offset is an address. In round t the body's buffer is at `place` + t * `step`, or,
+# if there is an `other` place, at either by turns.
+ADDRESS = Layout("place@ step other")
+ROUND_RECORD = Layout("kernel code rows scratch keeps")  # keeps: 1, what it has copied there
+COPIED = Layout("source@ other target@ bytes")  # `other`: the source after an odd number of rounds
+
+# Pools of images (N, *sizes, C), see `kernels.pool`: `image`, `windows`: bytes of one in arrays
+# laid out as images (a, b) and as windows (w); `window`, `hop`: bytes of a window in the latter,
+# and from one window of a line to the next in the former; `tap_*`, `place_*`: bytes and flat
+# indices from tap to tap; `inner` to `outer`: windows of a line that no end cuts; `loose`: the last
+# element, or window, of a line behind whose whole vectors one fits. `clear`: 1, b begins as zeros.
+# `chain`: word offset of what follows, 0: nothing; `in_scratch`: 1, the result lives there only.
+_AXES = "size found kernel stride pad dilation tap place"
+POOL = Layout(
+    "per_row channels image windows window hop inner outer loose clear a@ b@ w@ "
+    "chain chain_kernel scratch_chain in_scratch "
+    + " ".join(f"{name}_{axis}" for name in _AXES.split() for axis in "dhw")
+)
+UNPOOL = Layout("count size per_row index_bytes values@ indices@ out@")
 SCALAR, SCALAR_INPUT = Layout("inputs ops outputs"), Layout("dtype source@")
 SCALAR_OUTPUT = Layout("value dtype out@")
 
@@ -202,7 +291,7 @@ SHARED_STATUS = 16  # of even phases, of odd phases, of the run
 SHARED_REFUSED = 19  # an input is not what it must be
 SHARED_WORKED = 24  # byte offset of a line for each worker: time worked, cost of what it did
 SHARED_BOUNDS = 25  # where shares begin, and the last one's end, in parts of WHOLE
-WHOLE = 1 << 16  # as gpubp.compiler.program.WHOLE
+WHOLE = 1 << 16  # as gpubp.compiler.shares.WHOLE
 
 # What a team of threads shares, see `kernels.team`.
 TEAM_RUN, TEAM_CONTEXT, TEAM_WANTED, TEAM_LOOP, TEAM_BUSY = 0, 1, 2, 3, 4

@@ -192,7 +192,7 @@ class ChainedScheduler(_Composite):
 
 def checked_parts(schedulers: Sequence[Any], optimizer: Optimizer | None) -> None:
     """Raise unless these are schedules of one optimiser."""
-    if not schedulers:
+    if len(schedulers) == 0:
         raise DataError("expected at least one schedule, got none.")
     for i, schedule in enumerate(schedulers):
         if not isinstance(schedule, LRScheduler):

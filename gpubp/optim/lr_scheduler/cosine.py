@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from gpubp.arguments import checked
+from gpubp.arguments import checked, reading
 from gpubp.errors import DataError
 from gpubp.optim.base import Optimizer
 from gpubp.optim.lr_scheduler.base import LRScheduler, require_count
@@ -101,6 +103,14 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def optional_state(self) -> tuple[str, ...]:
         return ("T_cur", "T_i")
+
+    @reading("the state of a schedule")
+    @checked
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As of the base; DataError for periods that never end one."""
+        for name in ("T_0", "T_mult"):
+            require_count(self, name, state_dict.get(name, 1))
+        super().load_state_dict(state_dict)
 
 
 def _cosine(start: float, end: float, done: float) -> float:

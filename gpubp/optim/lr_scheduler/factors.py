@@ -81,9 +81,10 @@ class MultiStepLR(FactorLR):
         gamma: float = 0.1,
         last_epoch: int = -1,
     ) -> None:
-        self.milestones = sorted(milestones)
-        for milestone in self.milestones:
+        found = list(milestones)
+        for milestone in found:
             require_count(self, "a milestone", milestone, least=0)
+        self.milestones = sorted(found)
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 

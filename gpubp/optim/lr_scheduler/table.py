@@ -64,14 +64,26 @@ class Table:
         Raises:
             DataError: the schedule ends before.
         """
-        schedule, columns = self._schedule, self._columns.value
-        numbers = [float(slot.value) for slot in schedule.slots()]
-        epoch = schedule.last_epoch
-        for i in range(updates):
-            numbers = schedule.advance(epoch + 1 + i, numbers)
-            columns[:, i] = numbers
+        self.fill(self._schedule, updates)
         try:
             yield
         finally:
-            schedule.settle(epoch + int(self._cursor.value))
-            self._cursor.value = np.int64(0)
+            self.settle(self._schedule)
+
+    @property
+    def slots(self) -> list[Slot]:
+        """What a program reads and writes of it, beside the slots of the schedule."""
+        return [self._columns, self._cursor]
+
+    def fill(self, schedule: Advancing, updates: int) -> None:
+        """Put in the numbers of a schedule's next updates; it must be one of the same slots."""
+        columns = self._columns.value
+        numbers = [float(slot.value) for slot in schedule.slots()]
+        for i in range(updates):
+            numbers = schedule.advance(schedule.last_epoch + 1 + i, numbers)
+            columns[:, i] = numbers
+
+    def settle(self, schedule: Advancing) -> None:
+        """Let a schedule stand where the program has come to, and the table at its start."""
+        schedule.settle(schedule.last_epoch + int(self._cursor.value))
+        self._cursor.value = np.int64(0)

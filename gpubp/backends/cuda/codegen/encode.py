@@ -10,12 +10,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from gpubp.backends.cuda.codegen.encode_attention import attention, attention_grad
+from gpubp.backends.cuda.codegen.encode_conv import CONVOLUTIONS
 from gpubp.backends.cuda.codegen.encode_elementwise import elementwise, walk
 from gpubp.backends.cuda.codegen.encode_matmul import matmul
+from gpubp.backends.cuda.codegen.encode_pool import pool, unpool
 from gpubp.backends.cuda.codegen.encode_reduce import reduce
-from gpubp.backends.cuda.codegen.writer import Index, Writer, ctype_of
-from gpubp.backends.cuda.launch import THREADS, AnyLaunch, Context, Launch, simple, source
-from gpubp.compiler.program import Operand, Part
+from gpubp.backends.cuda.codegen.encode_scatter import cleared, scatter_add
+from gpubp.backends.cuda.codegen.index import Index
+from gpubp.backends.cuda.codegen.writer import Writer, ctype_of
+from gpubp.backends.cuda.launch import THREADS, AnyLaunch, Context, Launch, simple, source, status
+from gpubp.compiler.parts import Operand, Part
 from gpubp.core.strided import c_strides
 from gpubp.errors import BackendError, VerificationError
 
@@ -97,20 +102,15 @@ def _cross_entropy(part: Part, context: Context) -> list[Launch]:
         writer.params.add(name, value)
         for name, value in (("rows", rows), ("columns", columns), ("dloss_step", step))
     ]
-    status = _status(writer, context)
+    reported = status(writer, context)
     typed = {k: f"static_cast<{'const ' if k == 'dloss' else ''}{dtype}*>({v})"
              for k, v in pointers.items()}  # fmt: skip
     call = (
         f"gp::cross_entropy<{dtype}, {ctype_of(labels.dtype)}, {lanes}>({numbers[0]}, "
         f"{numbers[1]}, {x}, {found}, {typed['dloss']}, {numbers[2]}, {typed['loss']}, "
-        f"{typed['dx']}, {status});"
+        f"{typed['dx']}, {reported});"
     )
     return _row_launch(part, writer, rows, lanes, call)
-
-
-def _status(writer: Writer, context: Context) -> str:
-    context.reports = True
-    return f"gp::fixed<int>({writer.params.add('status', context.status, 'gp::u64')})"
 
 
 def _unit(context: Context, width: int, *operands: Operand) -> int:
@@ -146,46 +146,24 @@ def _load_batch(part: Part, context: Context) -> list[Launch]:
     return [simple(writer, part, "move", [call], out.shape[0] * (nbytes // unit))]
 
 
-def _indexed(part: Part) -> tuple[int, int, int, int]:
-    """Sizes of a gather or scatter_add: outer, the indexed axis, indices, inner."""
-    compute = part.body[0]
-    data, indices = (part.inputs[i] for i in compute.args)
-    axis = compute.attrs["axis"]
-    shape = data.shape if compute.spec.name == "gather" else part.outputs[0][1].shape
-    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
-    return outer, shape[axis], math.prod(indices.shape), inner
-
-
 def _gather(part: Part, context: Context) -> list[Launch]:
     writer = Writer(part, context)
     data, indices = (part.inputs[i] for i in part.body[0].args)
     out = part.outputs[0][1]
-    outer, size, count, inner = _indexed(part)
-    width = inner * out.dtype.itemsize
+    axis = part.body[0].attrs["axis"]
+    outer, count = math.prod(data.shape[:axis]), math.prod(indices.shape)
+    width = math.prod(data.shape[axis + 1 :]) * out.dtype.itemsize
     unit = _unit(context, width, data, out)
     ctype = _UNITS[unit]
-    values = [("outer", outer), ("size", size), ("count", count), ("width", width // unit)]
+    values = [("outer", outer), ("size", data.shape[axis]), ("count", count)]
+    values.append(("width", width // unit))
     numbers = ", ".join(writer.params.add(k, v) for k, v in values)
     call = (
         f"gp::gather<{ctype}>({numbers}, {writer.pointer(data, ctype=ctype)}, "
         f"{writer.pointer(indices)}, {writer.pointer(out, True, ctype)}, "
-        f"{_status(writer, context)});"
+        f"{status(writer, context)});"
     )
     return [simple(writer, part, "move", [call], outer * count * (width // unit))]
-
-
-def _scatter_add(part: Part, context: Context) -> list[Launch]:
-    writer = Writer(part, context)
-    updates, indices = (part.inputs[i] for i in part.body[0].args)
-    out = part.outputs[0][1]
-    outer, size, count, inner = _indexed(part)
-    values = [("outer", outer), ("size", size), ("count", count), ("inner", inner)]
-    numbers = ", ".join(writer.params.add(k, v) for k, v in values)
-    call = (
-        f"gp::scatter_add<{ctype_of(out.dtype)}>({numbers}, {writer.pointer(updates)}, "
-        f"{writer.pointer(indices)}, {writer.pointer(out, True)}, {_status(writer, context)});"
-    )
-    return [simple(writer, part, "move", [call], outer * inner)]
 
 
 def _concat(part: Part, context: Context) -> list[Launch]:
@@ -228,11 +206,7 @@ def _unslice(part: Part, context: Context) -> list[Launch]:
     """Zeros, then the slice's elements where they belong."""
     compute = part.body[0]
     operand, out = part.inputs[compute.args[0]], part.outputs[0][1]
-    clear = Writer(part, context)
-    n = clear.params.add("n", math.prod(out.shape))
-    target = clear.pointer(out, True)
-    body = [walk(n), f"  {target}[i] = {ctype_of(out.dtype)}(0);", "}"]
-    launches = [simple(clear, part, "base", body, math.prod(out.shape))]
+    launches = [cleared(part, out, context)]
     if math.prod(operand.shape) == 0:
         return launches
     strides = c_strides(out.shape)
@@ -270,10 +244,20 @@ _ENCODERS: dict[str, Callable[[Part, Context], Sequence[AnyLaunch]]] = {
     "softmax": _softmax,
     "log_softmax": _softmax,
     "softmax_cross_entropy": _cross_entropy,
+    "attention": attention,
+    "attention_grad": attention_grad,
     "load_batch": _load_batch,
     "gather": _gather,
-    "scatter_add": _scatter_add,
+    "scatter_add": scatter_add,
     "concat": _concat,
     "unslice": _unslice,
     "custom": _custom,
+    "max_pool": pool,
+    "max_pool_grad": pool,
+    "max_pool_indices": pool,
+    "max_pool_pick": pool,
+    "sum_pool": pool,
+    "sum_pool_grad": pool,
+    "unpool": unpool,
+    **CONVOLUTIONS,
 }

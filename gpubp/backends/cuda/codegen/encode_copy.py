@@ -6,7 +6,7 @@ from gpubp.backends.cuda.codegen.encode_elementwise import VECTOR_BYTES
 from gpubp.backends.cuda.codegen.writer import Writer, ctype_of
 from gpubp.backends.cuda.copies import reach, size_of
 from gpubp.backends.cuda.launch import THREADS, Context, Launch, blocks_for, source
-from gpubp.compiler.program import Operand, Part
+from gpubp.compiler.parts import Operand, Part
 
 # Form of a copy -> C type of an element ("": as in the source), the value of x.
 _FORMS = {

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from gpubp.backends.cuda.codegen.writer import Index, VectorIndex, Writer, chain, operands_of
+import numpy as np
+
+from gpubp.backends.cuda.codegen.chain import chain, operands_of
+from gpubp.backends.cuda.codegen.index import Index, VectorIndex
+from gpubp.backends.cuda.codegen.writer import Writer
 from gpubp.backends.cuda.launch import HEADERS, THREADS, Context, Launch, blocks_for, source
-from gpubp.compiler.program import Operand, Part
+from gpubp.compiler.parts import Operand, Part
 from gpubp.core import Shape
 
 VECTOR_BYTES = 16
@@ -33,7 +37,9 @@ def elementwise(part: Part, context: Context, shape: Shape | None = None) -> lis
         body = _by_vectors(writer, positions, index, operands, lanes, n)
     else:
         lines = chain(writer, positions, index, "i", {})
-        body = [walk(n), *[f"  {line}" for line in lines], "}"]
+        # Unrolled four times by the compiler, float64's long formulas (atan on sm_90) spill.
+        once = ["#pragma unroll 1"] if any(o.dtype == np.float64 for o in operands) else []
+        body = [*once, walk(n), *[f"  {line}" for line in lines], "}"]
     text = source(HEADERS, writer.params, [("kernel", THREADS, [*writer.pointers, *body])])
     grid = (blocks_for(-(-math.prod(shape) // lanes)), 1, 1)
     return [Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)]

@@ -19,7 +19,7 @@ from gpubp.backends.cuda.copies import SHORT
 from gpubp.backends.cuda.launch import AnyLaunch, Context, ProductLaunch
 from gpubp.backends.cuda.products import ALIGNED, Addresses, Matrix, Plan, Problem
 from gpubp.backends.epilogues import find_epilogue
-from gpubp.compiler.program import Compute, Operand, Part
+from gpubp.compiler.parts import Compute, Operand, Part
 from gpubp.compiler.views import matrix_batch_stride
 from gpubp.core import Shape
 from gpubp.core.strided import c_strides
@@ -130,14 +130,20 @@ def launches(part: Part, lowered: Lowered, plan: Plan, context: Context) -> list
 def follow(part: Part, rest: Part, context: Context) -> list[AnyLaunch]:
     """The elementwise kernel over the result."""
     assert part.anchor is not None
+    found = elementwise(rest, with_room(part, context), part.body[part.anchor].shape)
+    return [replace(launch, part=part.name) for launch in found]
+
+
+def with_room(part: Part, context: Context) -> Context:
+    """The context in which the buffer `RESULT` is room in the workspace for the anchor's result."""
+    assert part.anchor is not None
     compute = part.body[part.anchor]
     room = context.workspace.need(math.prod(compute.shape) * compute.dtype.itemsize)
 
     def locate(buffer: int) -> tuple[int, int | None]:
         return (room, None) if buffer == RESULT else context.locate(buffer)
 
-    found = elementwise(rest, replace(context, locate=locate), compute.shape)
-    return [replace(launch, part=part.name) for launch in found]
+    return replace(context, locate=locate)
 
 
 @dataclass(frozen=True)
@@ -197,12 +203,12 @@ def _followed(part: Part, context: Context) -> _Ending:
     result = Operand(RESULT, compute.dtype, 0, compute.shape, strides, -1, None)
     if plain is not None:
         result = plain.target
-    rest = _rest(part, result, kept if plain is None else None)
+    rest = rest_of(part, result, kept if plain is None else None)
     return _Ending(result, plain.address if plain else 0, rest=rest)
 
 
-def _rest(part: Part, result: Operand, copied: Operand | None) -> Part:
-    """The part without its product, which has become an input; it may be copied to an output."""
+def rest_of(part: Part, result: Operand, copied: Operand | None) -> Part:
+    """The part without its anchor, which has become an input; it may be copied to an output."""
     assert part.anchor is not None
     base, anchor = len(part.inputs), part.anchor
 
@@ -212,7 +218,7 @@ def _rest(part: Part, result: Operand, copied: Operand | None) -> Part:
         return base if value == base + anchor else value + (value < base + anchor)
 
     body = [
-        replace(c, args=tuple(map(renumbered, c.args)))
+        c._replace(args=tuple(map(renumbered, c.args)))
         for i, c in enumerate(part.body)
         if i != anchor
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from gpubp.backends.cuda.codegen.writer import Index, Writer, chain, ctype_of, operands_of
+from gpubp.backends.cuda.codegen.chain import chain, operands_of
+from gpubp.backends.cuda.codegen.index import Index
+from gpubp.backends.cuda.codegen.writer import Writer, ctype_of
 from gpubp.backends.cuda.launch import HEADERS, THREADS, Context, Launch, source
-from gpubp.compiler.program import Compute, Part
+from gpubp.compiler.parts import Compute, Part
 from gpubp.compiler.views import split_axes
 
 SPLIT_LENGTH = 2048  # of the reduced axis that one block walks at least, where the axis is split
@@ -46,19 +48,13 @@ def reduce(part: Part, context: Context) -> list[Launch]:
     x, y = _threads(red, inner)
     blocks = -(-outputs // x)
     chunks = _chunks(outputs, red, blocks, context.processors)
+    length = max(-(-red // chunks), 1)  # of a chunk
     writer = Writer(part, context)
     functor = _functor(compute, ctype_of(in_dtype))
     value = _value(writer, part, compute, shape)
     finish = _finish(writer, part)
-    sizes = [
-        writer.params.add(name, number)
-        for name, number in (
-            ("outputs", outputs),
-            ("red", red),
-            ("inner", inner),
-            ("chunk", max(-(-red // chunks), 1)),
-        )
-    ]
+    numbers = {"outputs": outputs, "red": red, "inner": inner, "chunk": length}
+    sizes = [writer.params.add(name, number) for name, number in numbers.items()]
     state = f"{functor}::State"
     partials = "nullptr"
     if chunks > 1:
@@ -68,21 +64,17 @@ def reduce(part: Part, context: Context) -> list[Launch]:
         f"gp::reduce<{functor}, {x}, {y}>({', '.join(sizes)}, "
         f"static_cast<{state}*>({partials}), value, finish);"
     )
-    body = [*writer.pointers, *value, *finish, call]
-    kernels = [("kernel", THREADS, body)]
+    used = -(-red // length) if red else 1
+    kernels = [("kernel", THREADS, [*writer.pointers, *value, *finish, call])]
+    grids = [("kernel", (blocks, used, 1))]
     if chunks > 1:
-        count = writer.params.add("chunks", -(-red // max(-(-red // chunks), 1)))
+        count = writer.params.add("chunks", used)
         given = f"{sizes[0]}, {sizes[1]}, {count}, {partials}, finish"
         join = f"gp::finish_partials<{functor}>({given});"
         kernels.append(("kernel_finish", THREADS, [*writer.pointers, *finish, join]))
-    text = source([*HEADERS, "reduce"], writer.params, kernels)
-    params = writer.params.pack()
-    used = -(-red // max(-(-red // chunks), 1)) if red else 1
-    launches = [Launch(text, "kernel", (blocks, used, 1), (THREADS, 1, 1), params, part.name)]
-    if chunks > 1:
-        grid = (-(-outputs // THREADS), 1, 1)
-        launches.append(Launch(text, "kernel_finish", grid, (THREADS, 1, 1), params, part.name))
-    return launches
+        grids.append(("kernel_finish", (-(-outputs // THREADS), 1, 1)))
+    text, params = source([*HEADERS, "reduce"], writer.params, kernels), writer.params.pack()
+    return [Launch(text, name, grid, (THREADS, 1, 1), params, part.name) for name, grid in grids]
 
 
 def _value(writer: Writer, part: Part, compute: Compute, shape: tuple[int, ...]) -> list[str]:

@@ -1,20 +1,18 @@
-"""Text of CUDA sources: parameters, pointers and elementwise chains.
+"""Text of CUDA sources: parameters and pointers.
 
-Comes in: a part of a program. Goes out: lines of CUDA C++ that use the functors of `kernels/`, and
-the numbers for their `Params`. Sizes, strides, addresses and attributes are parameters, so a source
-depends on the structure of a part alone, and one compiled source serves every shape.
+Comes in: a part of a program. Goes out: lines of CUDA C++, and the numbers for their `Params`; what
+uses them is written by `index` (elements of arrays) and `chain` (elementwise ops). Sizes, strides,
+addresses and attributes are parameters, so a source depends on the structure of a part alone, and
+one compiled source serves every shape.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
-from gpubp.compiler.program import Compute, Operand, Part
-from gpubp.compiler.views import collapse
-from gpubp.core import Kind, Shape
-from gpubp.errors import BackendError
+from gpubp.compiler.parts import Operand, Part
 
 CTYPES = {
     "bool": "bool",
@@ -121,198 +119,3 @@ class Writer:
         table = self.params.add(f"table{number}", self._places.table, "gp::u64")
         slot = self.params.add(f"entry{number}", entry)
         return f"gp::moving<{ctype}>({table}, {slot}, {at})"
-
-
-class Index:
-    """Turns a position in an iteration space into the place of an operand's element.
-
-    Args:
-        writer: gets sizes and strides as parameters.
-        prefix: for names; unique in the kernel.
-        shape: of the iteration space.
-        operands: all that are read or written there.
-        whole: the name of the linear position.
-        last: names of the positions along the last axes, where these are known already; `whole`
-            then counts what is before them.
-    """
-
-    def __init__(
-        self,
-        writer: Writer,
-        prefix: str,
-        shape: Shape,
-        operands: Sequence[Operand],
-        whole: str,
-        last: Sequence[str] = (),
-    ) -> None:
-        self._writer = writer
-        self._prefix = prefix
-        known = len(last)
-        split = len(shape) - known
-        spread = [_broadcast(o, shape) for o in operands]
-        dims, strides = collapse(shape[:split], *[s[:split] for s in spread])
-        self._names = [whole] if len(dims) == 1 else [f"{prefix}i{d}" for d in range(len(dims))]
-        self.lines = self._unravel(dims, whole)
-        self._names += list(last)
-        self._strides = {
-            _key(o): (*walked, *s[split:]) for o, walked, s in zip(operands, strides, spread)
-        }
-
-    def _unravel(self, dims: Shape, whole: str) -> list[str]:
-        if len(dims) == 1:
-            return []
-        lines = []
-        rest = whole
-        for d in reversed(range(1, len(dims))):
-            size = self._writer.params.add(f"{self._prefix}size{d}", dims[d])
-            lines.append(f"const gp::i64 {self._prefix}i{d} = {rest} % {size};")
-            rest = f"({rest}) / {size}"
-        return [*lines, f"const gp::i64 {self._prefix}i0 = {rest};"]
-
-    def strides(self, operand: Operand) -> tuple[int, ...]:
-        """The operand's strides along the axes that are walked."""
-        return self._strides[_key(operand)]
-
-    def read(self, operand: Operand) -> str:
-        """The element, as an expression."""
-        return f"{self._writer.pointer(operand)}[{self.place(operand)}]"
-
-    def write(self, operand: Operand, value: str) -> str:
-        """The statement that stores the element."""
-        return f"{self._writer.pointer(operand, True)}[{self.place(operand)}] = {value};"
-
-    def place(self, operand: Operand) -> str:
-        """The element's position, counted from the operand's first."""
-        terms = []
-        number = len(self._writer.params)
-        for d, (name, stride) in enumerate(zip(self._names, self._strides[_key(operand)])):
-            if stride == 1:
-                terms.append(name)
-            elif stride != 0:
-                step = self._writer.params.add(f"{self._prefix}step{number}_{d}", stride)
-                terms.append(f"{name} * {step}")
-        return " + ".join(terms) or "0"
-
-
-class VectorIndex:
-    """Elements `j` of vectors `g` of arrays that are walked straight; see `Index`.
-
-    Attributes:
-        loads, stores: statements before and after the loop over j.
-    """
-
-    lines: Sequence[str] = ()
-
-    def __init__(
-        self, writer: Writer, index: Index, operands: Sequence[Operand], lanes: int
-    ) -> None:
-        self._writer, self._index, self._lanes = writer, index, lanes
-        self.loads: list[str] = []
-        self.stores: list[str] = []
-
-    def read(self, operand: Operand) -> str:
-        """The element; its vector is loaded once."""
-        pointer = self._writer.pointer(operand)
-        if self._index.strides(operand) == (0,):
-            return f"{pointer}[0]"
-        kind = f"gp::Vector<{ctype_of(operand.dtype)}, {self._lanes}>"
-        load = f"const {kind} v_{pointer} = reinterpret_cast<const {kind}*>({pointer})[g];"
-        if load not in self.loads:
-            self.loads.append(load)
-        return f"v_{pointer}.at[j]"
-
-    def write(self, operand: Operand, value: str) -> str:
-        """Keep the element; its vector is stored after the loop."""
-        pointer = self._writer.pointer(operand, True)
-        kind = f"gp::Vector<{ctype_of(operand.dtype)}, {self._lanes}>"
-        self.loads.append(f"{kind} v_{pointer};")
-        self.stores.append(f"reinterpret_cast<{kind}*>({pointer})[g] = v_{pointer};")
-        return f"v_{pointer}.at[j] = {value};"
-
-
-def _key(operand: Operand) -> tuple[object, ...]:
-    return operand.buffer, operand.offset, operand.dtype, operand.shape, operand.strides
-
-
-def _broadcast(operand: Operand, shape: Shape) -> tuple[int, ...]:
-    """The operand's strides along the axes of `shape`; 0 where it is repeated."""
-    extra = len(shape) - len(operand.shape)
-    walked = [s if n != 1 else 0 for n, s in zip(operand.shape, operand.strides)]
-    return (0,) * extra + tuple(walked)
-
-
-def chain(
-    writer: Writer,
-    positions: Sequence[int],
-    index: Index | VectorIndex,
-    whole: str,
-    known: dict[int, str],
-) -> list[str]:
-    """Lines that compute some elementwise ops of the body at one position, and store results.
-
-    Args:
-        writer: of the part.
-        positions: of the ops in the body, in order.
-        index: of the iteration space.
-        whole: the element's number in the iteration space, for random numbers.
-        known: value number -> expression; values computed here are added.
-    """
-    part = writer.part
-    outputs = dict(part.outputs)
-    lines = list(index.lines)
-    for i in positions:
-        compute = part.body[i]
-        made = len(part.inputs) + i
-        args = []
-        for a in compute.args:
-            if a not in known and compute.spec.kind is not Kind.RANDOM:
-                operand = part.inputs[a]
-                known[a] = f"x{a}"
-                lines.append(f"const {ctype_of(operand.dtype)} x{a} = {index.read(operand)};")
-            args.append(known.get(a, ""))
-        call = _call(writer, i, compute, args, whole)
-        lines.append(f"const {ctype_of(compute.dtype)} x{made} = {call};")
-        known[made] = f"x{made}"
-    for i in positions:
-        made = len(part.inputs) + i
-        if made in outputs:
-            lines.append(index.write(outputs[made], f"x{made}"))
-    return lines
-
-
-def operands_of(part: Part, positions: Sequence[int], also: Sequence[int] = ()) -> list[Operand]:
-    """What the ops at `positions` read from memory, and where their results (and `also`'s) go."""
-    count = len(part.inputs)
-    read = {
-        a
-        for i in positions
-        if part.body[i].spec.kind is not Kind.RANDOM
-        for a in part.body[i].args
-        if a < count
-    }
-    written = {count + i for i in (*positions, *also)}
-    found = [part.inputs[a] for a in sorted(read)]
-    return found + [o for v, o in part.outputs if v in written]
-
-
-def _call(writer: Writer, position: int, compute: Compute, args: Sequence[str], whole: str) -> str:
-    name, dtype = compute.spec.name, ctype_of(compute.dtype)
-    if compute.spec.kind is Kind.RANDOM:
-        state = writer.pointer(writer.part.inputs[compute.args[0]])
-        stream = writer.params.add(f"stream{position}", compute.attrs["stream"])
-        return f"gp::{name}<{dtype}>({state}, {whole}, static_cast<gp::u32>({stream}))"
-    if compute.spec.kind is not Kind.ELEMENTWISE:
-        raise BackendError(f"the CUDA backend cannot compute {name} inside another kernel.")
-    if name == "cast":
-        return f"gp::cast<{dtype}>({args[0]})"
-    name = compute.spec.formula_name(compute.attrs)
-    formula = compute.spec.formulas().get(name)
-    if formula is None:
-        raise BackendError(f"the CUDA backend has no formula of the elementwise op {name!r}.")
-    numbers = [
-        writer.params.add(f"{letter}{position}", float(value), "double")
-        for letter, value in zip("pq", formula.attrs(compute.attrs))
-    ]
-    # The type is given: conditions and what is chosen by them may be booleans beside numbers.
-    kind = compute.dtype if not formula.truth else writer.part.type_of(compute.args[0])[1]
-    return f"gp::{name}<{ctype_of(kind)}>({', '.join([*args, *numbers])})"

@@ -123,7 +123,7 @@ class Driver(Protocol):
         """Let what comes next wait for the work on another stream, given by its handle."""
         ...
 
-    def hold_back(self, stream: int) -> None:
+    def make_wait(self, stream: int) -> None:
         """Let what comes next on another stream wait for the work so far on this one."""
         ...
 
@@ -136,7 +136,7 @@ class Driver(Protocol):
         """
         ...
 
-    def native(self, value: Any) -> Any:
+    def to_user_array(self, value: Any) -> Any:
         """An array of the kind that `empty` gives: over the memory of another library's array on
         the device, ordered after its work; or a copy of a host array. In the order of the user's
         current stream.

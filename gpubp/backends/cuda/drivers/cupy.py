@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from gpubp.backends.cuda.drivers import nvrtc
 from gpubp.backends.cuda.drivers.base import DeviceMemoryError, Dim, Event, Kernels, Memory
+from gpubp.backends.cuda.drivers.cupy_probe import gpu_name, import_cupy
 from gpubp.backends.cuda.nvmath_products import NvmathProducts
-from gpubp.backends.cuda.products import PIP, Products, opened, setting
+from gpubp.backends.cuda.products import Products, opened, setting
 from gpubp.core.interop import on_device
 from gpubp.core.store import address_of
 from gpubp.errors import BackendError
@@ -32,53 +33,6 @@ SMALL = 1 << 16  # uploads of fewer bytes do not make the host wait
 _BORROWED = ("UnownedMemory", "DLPackMemory")
 _LEGACY = 1  # the default stream's handle, where 0 is not allowed
 OPTIONS = nvrtc.OPTIONS
-
-
-def probe() -> tuple[bool, str, dict[str, str]]:
-    """(usable, why or why not, details) of the first GPU; never raises."""
-    try:
-        cupy, count = _import_cupy()
-        details = {"cupy": cupy.__version__}
-        if count == 0:
-            return False, "CuPy is installed, but there is no GPU.", details
-        major, minor = nvrtc.version(cupy.cuda.nvrtc)
-        properties = cupy.cuda.runtime.getDeviceProperties(0)
-        details |= {
-            "gpu": _name(properties),
-            "gpus": str(count),
-            "driver": str(cupy.cuda.runtime.driverGetVersion()),
-            "runtime": str(cupy.cuda.runtime.runtimeGetVersion()),
-            "nvrtc": f"{major}.{minor}",
-        }
-    except BackendError as err:
-        return False, str(err), {}
-    except Exception as err:
-        return False, f"CuPy cannot use a GPU here: {type(err).__name__}: {err}", {}
-    return True, "fused CUDA kernels in CUDA graphs", details
-
-
-def _name(properties: dict[str, Any]) -> str:
-    name = properties["name"]
-    return name.decode() if isinstance(name, bytes) else str(name)
-
-
-def _import_cupy() -> tuple[Any, int]:
-    """CuPy, and the number of GPUs.
-
-    Raises:
-        BackendError: a piece is missing; says which, and the pip line.
-    """
-    try:
-        import cupy
-    except ImportError as err:
-        raise BackendError(f"CuPy is not installed: {PIP}") from err
-    try:
-        return cupy, int(cupy.cuda.runtime.getDeviceCount())
-    except Exception as err:
-        raise BackendError(
-            f"CuPy {cupy.__version__} finds no driver that it can use ({err}). Install NVIDIA's "
-            f"driver, or, where there is one, the CuPy that fits it: {PIP}."
-        ) from err
 
 
 class _Block:
@@ -122,7 +76,7 @@ class CupyDriver:
     """
 
     def __init__(self, device: int = 0) -> None:
-        cupy, count = _import_cupy()
+        cupy, count = import_cupy()
         if not 0 <= device < count:
             raise BackendError(f"cuda:{device} was asked for, but there are {count} GPUs.")
         nvrtc.version(cupy.cuda.nvrtc)
@@ -134,7 +88,7 @@ class CupyDriver:
             self._copies = cupy.cuda.Stream(non_blocking=True)
         self._in_flight: deque[tuple[Event, Any]] = deque()  # small uploads' pinned memory
         self.number = device
-        self.name = _name(properties)
+        self.name = gpu_name(properties)
         self.architecture = f"sm_{properties['major']}{properties['minor']}"
         self.processors = int(properties["multiProcessorCount"])
         if setting() == "1":
@@ -249,7 +203,7 @@ class CupyDriver:
             event.record(self._external(stream))
             self._stream.wait_event(event)
 
-    def hold_back(self, stream: int) -> None:
+    def make_wait(self, stream: int) -> None:
         with self._device:
             event = self._cupy.cuda.Event(disable_timing=True)
             event.record(self._stream)
@@ -266,7 +220,7 @@ class CupyDriver:
             except self._cupy.cuda.memory.OutOfMemoryError as err:
                 raise self._out_of_memory(int(np.prod(shape)) * dtype.itemsize) from err
 
-    def native(self, value: Any) -> Any:
+    def to_user_array(self, value: Any) -> Any:
         with self._device:
             if isinstance(value, self._cupy.ndarray):
                 return value

@@ -74,8 +74,13 @@ _INTRINSICS = {
     math.pow: "pow",
     np.floor: "floor",
 }
-_LIBM = {math.erf: "erf", math.erfc: "erfc", math.expm1: "expm1", math.log1p: "log1p"}
-_LIBM |= {math.tanh: "tanh"}
+_LIBM: dict[Any, str] = {
+    math.erf: "erf",
+    math.erfc: "erfc",
+    math.expm1: "expm1",
+    math.log1p: "log1p",
+}
+_LIBM |= {math.tanh: "tanh", math.atan: "atan", math.fmod: "fmod"}
 
 
 @dataclass(slots=True)

@@ -110,6 +110,10 @@ def make_chain(kind: Any) -> Any:
         if dtype == own and stride == 1:
             for i in range(n):
                 strip_store(out, at + i, strip_load(source, i))
+        elif stride == 0:  # one number for a row, such as its mean
+            value = converted(source, dtype, 0)
+            for i in range(n):
+                strip_store(out, at + i, value)
         elif dtype == own:
             for i in range(n):
                 store(out, at + i, load(source, i * stride))

@@ -6,7 +6,7 @@ exp, expm1, tanh, sigmoid 3e-7 relative; erf 4e-7; log and log1p 2e-7. In float6
 rounded as the format rounds them. GELU and its slope in float32 are in `vectormath`.
 
 exp: x = n ln 2 + r with |r| <= ln 2 / 2, degree-6 polynomial (Cephes, expf.c; in float64 the
-Taylor series to r^13 / 13!, whose rest is below 5e-18), times 2^n in two factors, see `_scaled`.
+Taylor series to r^13 / 13!, whose rest is below 5e-18), times 2^n in two factors, see `scaled`.
 tanh, erf: x P(x^2) / Q(x^2), minimax fits made for this file (weighted linear least squares,
 Lawson's iteration), up to where the limit is reached to float32's rounding.
 log: in float64, see `log_wide`.
@@ -21,73 +21,32 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from gpubp.backends.numba_cpu.kernels.coefficients import (
+    DENSITY,
+    ERF,
+    ERF_LIMIT,
+    EXP,
+    HIGHEST,
+    HIGHEST64,
+    LN2_HIGH,
+    LN2_HIGH64,
+    LN2_LOW,
+    LN2_LOW64,
+    LOG2E,
+    LOWEST,
+    LOWEST64,
+    ROOT_HALF,
+    ROUND,
+    ROUND64,
+    TANH,
+    TANH_LIMIT,
+    TAYLOR,
+    F,
+)
 from gpubp.backends.numba_cpu.kernels.language import define, intrinsic, native, types
 from gpubp.backends.numba_cpu.kernels.lowlevel import I32
 
-F = np.float32
-# 1.5 * 2^23 + 254: adding it leaves n + 254 in the low bits, n the nearest integer. See `_scaled`.
-ROUND = F(12583166.0)
-LOG2E = F(1.44269504088896341)
-LN2_HIGH, LN2_LOW = F(0.693359375), F(-2.12194440e-4)
-_ROOT_HALF, _DENSITY = math.sqrt(0.5), 1.0 / math.sqrt(2.0 * math.pi)
-# Here n is -254, and so e^x exactly 0; here it is beyond the largest number.
-LOWEST, HIGHEST = F(-254 * math.log(2.0)), F(89.0)
-EXP = (
-    1.9875691500e-4,
-    1.3981999507e-3,
-    8.3334519073e-3,
-    4.1665795894e-2,
-    1.6666665459e-1,
-    5.0000001201e-1,
-)
 _E0, _E1, _E2, _E3, _E4, _E5 = (F(c) for c in EXP)
-TANH_LIMIT, ERF_LIMIT, SLOPE_LIMIT = 9.02, 3.92, 6.0
-NORMAL_LIMIT = ERF_LIMIT * math.sqrt(2.0)
-TANH = (
-    (1.0, 0.136798903, 0.00386829558, 2.80068034e-05, 3.05834327e-08, -1.22022878e-11),
-    (1.0, 0.470132232, 0.0272457227, 0.000393857423, 1.28732052e-06),
-)
-ERF = (
-    (1.12837911, 0.190396875, 0.0527472757, 0.00376515882, 0.000284864858, 2.05006177e-06),
-    (1.0, 0.502067566, 0.114104986, 0.0149683021, 0.00116241048, 3.80905149e-05),
-)
-# erf(x / sqrt(2)).
-NORMAL = (
-    (0.797884524, 0.0673154593, 0.00932448916, 0.00033279616, 1.25893675e-05, 4.53003963e-08),
-    (1.0, 0.251033783, 0.0285262465, 0.00187103776, 7.26506551e-05, 1.19032859e-06),
-)
-# Beyond this GELU and its slope are made of e^(-x^2 / 2): 1 + erf would lose their digits.
-TAIL, TAIL_END = -2.5, -20.0
-# -GELU / density = S(1 / x^2), from -14.8 to -2.4.
-RATIO = (0.9999991, -0.99973303, 2.9733322, -13.7300825, 69.928345, -292.3234, 780.9241, -944.57043)
-# The derivative of GELU less 1/2.
-SLOPE = (
-    (
-        0.797884524,
-        -0.0223738626,
-        0.0138574354,
-        0.000202684096,
-        3.40917832e-05,
-        9.22398272e-07,
-        1.70451493e-08,
-    ),
-    (
-        1.0,
-        0.305291474,
-        0.0441326201,
-        0.00397137087,
-        0.00024531188,
-        1.0307077e-05,
-        3.38940367e-07,
-        1.31471578e-09,
-    ),
-)
-
-
-ROUND64 = 6755399441057790.0  # 1.5 * 2^52 + 2046
-LN2_HIGH64, LN2_LOW64 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-LOWEST64, HIGHEST64 = -2046 * math.log(2.0), 710.0
-TAYLOR = tuple(1.0 / math.factorial(k) for k in range(14))
 
 
 def scaled(builder: Any, y: Any, shifted: Any, bits: Any, fraction: Any) -> Any:
@@ -280,49 +239,58 @@ def log1p32(x):
     return y if x < F(math.inf) else x
 
 
+_FLOAT32 = SimpleNamespace(
+    exp=exp32,
+    exp_below=exp_below32,
+    expm1=expm132,
+    log=log32,
+    log1p=log1p32,
+    log_of_sum=log_wide,
+    tanh=tanh32,
+    sigmoid=sigmoid32,
+    erf=erf32,
+)
+
+
+@_inline
+def sigmoid64(x):
+    """1 / (1 + e^-x)."""
+    t = exp_below64(-abs(x))
+    return 1.0 / (1.0 + t) if x >= 0.0 else t / (1.0 + t)
+
+
+@_inline
+def gelu64(x):
+    """x times the normal distribution function."""
+    return 0.5 * x * math.erfc(x * -ROOT_HALF)
+
+
+@_inline
+def gelu_slope64(x):
+    """The derivative of GELU."""
+    near = -40.0 if x < -40.0 else (40.0 if x > 40.0 else x)
+    density = exp_below64(-0.5 * near * near) * DENSITY
+    return 0.5 * math.erfc(x * -ROOT_HALF) + near * density
+
+
+_FLOAT64 = SimpleNamespace(
+    exp=exp64,
+    exp_below=exp_below64,
+    expm1=math.expm1,
+    log=math.log,
+    log1p=math.log1p,
+    log_of_sum=math.log,
+    tanh=math.tanh,
+    sigmoid=sigmoid64,
+    erf=math.erf,
+    gelu=gelu64,
+    gelu_slope=gelu_slope64,
+)
+
+
 def fast_functions(kind: Any) -> SimpleNamespace:
     """exp, expm1, log, log1p, tanh, sigmoid, erf for a float type; in float64 GELU and its slope.
 
     `exp_below` takes numbers up to 0, `log_of_sum` a float64 of at least 1 for either type.
     """
-    if kind is types.float32:
-        return SimpleNamespace(
-            exp=exp32,
-            exp_below=exp_below32,
-            expm1=expm132,
-            log=log32,
-            log1p=log1p32,
-            log_of_sum=log_wide,
-            tanh=tanh32,
-            sigmoid=sigmoid32,
-            erf=erf32,
-        )
-
-    @_inline
-    def sigmoid(x):
-        t = exp_below64(-abs(x))
-        return 1.0 / (1.0 + t) if x >= 0.0 else t / (1.0 + t)
-
-    @_inline
-    def gelu(x):
-        return 0.5 * x * math.erfc(x * -_ROOT_HALF)
-
-    @_inline
-    def gelu_slope(x):
-        near = -40.0 if x < -40.0 else (40.0 if x > 40.0 else x)
-        density = exp_below64(-0.5 * near * near) * _DENSITY
-        return 0.5 * math.erfc(x * -_ROOT_HALF) + near * density
-
-    return SimpleNamespace(
-        exp=exp64,
-        exp_below=exp_below64,
-        expm1=math.expm1,
-        log=math.log,
-        log1p=math.log1p,
-        log_of_sum=math.log,
-        tanh=math.tanh,
-        sigmoid=sigmoid,
-        erf=math.erf,
-        gelu=gelu,
-        gelu_slope=gelu_slope,
-    )
+    return _FLOAT32 if kind is types.float32 else _FLOAT64

@@ -16,7 +16,7 @@ import numpy as np
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
 from gpubp.backends.numba_cpu.kernels.language import native
-from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR
+from gpubp.backends.numba_cpu.kernels.strips import make_follow, make_strip, make_strip_rows
 from gpubp.backends.numba_cpu.kernels.transpose import make_copy, make_transpose
 from gpubp.backends.numba_cpu.target import lanes, tile_rows
 
@@ -26,40 +26,13 @@ def make_matmul(kind: Any) -> Any:
     load_i64, store_i64 = low.load_i64, low.store_i64
     load, store = low.make_load(kind), low.make_store(kind)
     size = low.ITEMSIZE[kind]
-    C = CONSTRUCTOR[kind]
     width = lanes(kind)
     panel = 2 * width
     most = tile_rows()
     pitch, copied = tile_rows(), words.A_COPIED
     transpose, copy = make_transpose(kind), make_copy(kind, 2, width)
     copy_strip = make_copy(kind, max(copied // width, 1), min(width, copied))
-    kinds = words.TILE_KINDS
-
-    @native
-    def strip(tiles, params, rows, a, b, b_panel, c, n, offset):
-        """`rows` rows of C: n columns, a panel of B after the other. `offset`: bytes of C's columns
-        before these.
-        """
-        tile = tiles + 8 * kinds * (rows - 1)
-        whole = load_i64(tile, words.TILE_WHOLE)
-        j = 0
-        while n - j >= panel:
-            at = offset + j * size
-            low.call_tile(whole, params, a, b, c + at, at)
-            j += panel
-            b += b_panel
-        if j < n:
-            at = offset + j * size
-            one = n - j <= width
-            store_i64(params, words.TILE_COLUMNS, n - j if one else n - j - width)
-            edge = load_i64(tile, words.TILE_ONE if one else words.TILE_TWO)
-            low.call_tile(edge, params, a, b, c + at, at)
-        return 0
-
-    @native(inline=True)
-    def strip_rows(left):
-        """Rows of the next strip: the last two share what is left evenly."""
-        return (left + 1) // 2 if most < left < 2 * most else min(left, most)
+    strip, strip_rows, follow = make_strip(kind), make_strip_rows(), make_follow(kind)
 
     @native
     def pack_strip(rows, k, a, ar, ac, out):
@@ -157,15 +130,6 @@ def make_matmul(kind: Any) -> Any:
         return 0
 
     @native
-    def number(code, bases, i):
-        """Scalar i of the epilogue."""
-        at = words.MM_NUMBERS + 3 * i
-        buffer = load_i64(code, at)
-        if buffer < 0:
-            return C(low.bits_to_f64(load_i64(code, at + 2)))
-        return load(load_i64(bases, buffer) + load_i64(code, at + 1), 0)
-
-    @native
     def prepare(code, bases, batch, c, params):
         """Fill in what the tiles of one product have in common."""
         store_i64(params, words.TILE_K, load_i64(code, words.MM_K))
@@ -181,19 +145,7 @@ def make_matmul(kind: Any) -> Any:
             store_i64(params, words.TILE_B_ROW, load_i64(code, words.MM_B + 2))
         else:
             store_i64(params, words.TILE_B_ROW, panel * size)
-        if load_i64(code, words.MM_EPILOGUE) == 0:
-            return 0
-        buffer = load_i64(code, words.MM_BIAS)
-        if buffer >= 0:
-            at = load_i64(bases, buffer) + load_i64(code, words.MM_BIAS + 1)
-            store_i64(params, words.TILE_BIAS, at)
-        for s in range(2):
-            buffer = load_i64(code, words.MM_STATE + 2 * s)
-            if buffer >= 0:
-                at = load_i64(bases, buffer) + load_i64(code, words.MM_STATE + 2 * s + 1)
-                store_i64(params, words.TILE_STATE + s, at - c)
-        for i in range(words.TILE_MAX_NUMBERS):
-            store(params + 8 * (words.TILE_NUMBERS + i), 0, number(code, bases, i))
+        follow(code, bases, c, params)
         return 0
 
     @native(inline=True)
@@ -203,7 +155,7 @@ def make_matmul(kind: Any) -> Any:
         return np.int64(0) if buffer < 0 else load_i64(bases, buffer)
 
     @native
-    def product(code, bases, batch, row0, row1, column0, column1, scratch):
+    def product(code, bases, batch, row0, row1, column0, column1, kept, scratch):
         params = scratch
         m, n, k = (
             load_i64(code, words.MM_M),
@@ -245,7 +197,7 @@ def make_matmul(kind: Any) -> Any:
                     packed = scratch + load_i64(code, words.MM_SCRATCH_B)
                     if pack == 2:
                         packed += (j - column0) * k * size
-                    if pack == 1 or r == row0:
+                    if pack == 1 or (r == row0 and kept == 0):
                         pack_b(at, br, bc, b_order, k, some, packed)
                     at = packed
                 m_left = stop - r
@@ -264,16 +216,18 @@ def make_matmul(kind: Any) -> Any:
 
     @native
     def kernel(code, bases, row0, row1, tile, scratch):
-        """Rows are rows of C, or its columns; with batch axes, matrices of the first such axis."""
+        """Rows are rows of C, or its columns; with batch axes, matrices of the first such axis.
+        `tile`: 1, B has been copied to this scratch by a call before.
+        """
         m, n = load_i64(code, words.MM_M), load_i64(code, words.MM_N)
         batches = load_i64(code, words.MM_BATCH)
         if load_i64(code, words.MM_BY_COLUMNS) == 1:
-            product(code, bases, 0, 0, m, row0, row1, scratch)
+            product(code, bases, 0, 0, m, row0, row1, 0, scratch)
         elif batches == 0:
-            product(code, bases, 0, row0, row1, 0, n, scratch)
+            product(code, bases, 0, row0, row1, 0, n, tile, scratch)
         else:
             for batch in range(row0 * batches, row1 * batches):
-                product(code, bases, batch, 0, m, 0, n, scratch)
+                product(code, bases, batch, 0, m, 0, n, 0, scratch)
         return 0
 
     return kernel

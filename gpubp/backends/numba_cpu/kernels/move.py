@@ -1,8 +1,6 @@
-"""Data movement: gathering a batch, indexing, scattering, joining; and the user's own ops."""
+"""Data movement: gathering a batch, indexing, joining; and the user's own ops."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -58,18 +56,21 @@ def gather(code, bases, row0, row1, tile, scratch):
     """out[o, i] = data[o, indices[i]], rows of `nbytes` bytes.
 
     Code: outer, size of the indexed axis, indices, bytes, index bytes, indices a row of work (0:
-    all at once), data, indices, output. Status 2: an index is out of range.
+    all at once), outer ones a row of work (0: all), data, indices, output. Status 2: an index is
+    out of range.
     """
     outer, size, count = load_i64(code, 0), load_i64(code, 1), load_i64(code, 2)
     nbytes, wide, per_row = load_i64(code, 3), load_i64(code, 4) == 8, load_i64(code, 5)
+    each = load_i64(code, 6)
     data, indices, out = (
-        _address(code, bases, 6),
-        _address(code, bases, 8),
-        _address(code, bases, 10),
+        _address(code, bases, 7),
+        _address(code, bases, 9),
+        _address(code, bases, 11),
     )
     first, stop = (row0 * per_row, row1 * per_row) if per_row > 0 else (0, count)
+    from_o, to_o = (row0 * each, row1 * each) if each > 0 else (0, outer)
     status = 0
-    for o in range(outer):
+    for o in range(from_o, to_o):
         for i in range(first, stop):
             index = load_i64(indices, i) if wide else np.int64(load_i32(indices, i))
             if 0 <= index < size:
@@ -100,23 +101,29 @@ def concat(code, bases, row0, row1, tile, scratch):
 
 @native
 def unslice(code, bases, row0, row1, tile, scratch):
-    """Place an array into zeros. Code: bytes of the output, item bytes, dimensions, input, output,
-    first item of the output, then for each dimension its size and step (in items of the output).
+    """Place an array into zeros, by rows of the output. Code: bytes a row, of an item and of a run
+    of items, dimensions between, input, output, first item in a row; rows of the input, where its
+    first one stands, and the step to the next; then for each dimension its size and step in items.
     """
-    total, item, ndim = load_i64(code, 0), load_i64(code, 1), load_i64(code, 2)
-    source, out = _address(code, bases, 3), _address(code, bases, 5)
-    for i in range(total):
+    row_bytes, item, run = load_i64(code, 0), load_i64(code, 1), load_i64(code, 2)
+    ndim, first = load_i64(code, 3), load_i64(code, 8)
+    source, out = _address(code, bases, 4), _address(code, bases, 6)
+    rows, start, step = load_i64(code, 9), load_i64(code, 10), load_i64(code, 11)
+    for i in range(row0 * row_bytes, row1 * row_bytes):
         store_u8(out, i, np.uint8(0))
     count = 1
     for d in range(ndim):
-        count *= load_i64(code, 8 + 2 * d)
-    for i in range(count):
-        rest, at = i, load_i64(code, 7)
-        for d in range(ndim - 1, -1, -1):
-            size = load_i64(code, 8 + 2 * d)
-            at += (rest % size) * load_i64(code, 9 + 2 * d)
-            rest //= size
-        copy_bytes(source + i * item, out + at * item, item)
+        count *= load_i64(code, 12 + 2 * d)
+    for k in range(rows):
+        row = start + k * step
+        if row0 <= row < row1:
+            for i in range(count):
+                rest, at = i, first
+                for d in range(ndim - 1, -1, -1):
+                    size = load_i64(code, 12 + 2 * d)
+                    at += (rest % size) * load_i64(code, 13 + 2 * d)
+                    rest //= size
+                copy_bytes(source + (k * count + i) * run, out + row * row_bytes + at * item, run)
     return 0
 
 
@@ -126,33 +133,3 @@ def custom(code, bases, row0, row1, tile, scratch):
     and gives the status.
     """
     return low.call_python(load_i64(code, 0), bases)
-
-
-def make_scatter_add(kind: Any) -> Any:
-    """out[o, indices[i]] += updates[o, i], in the order of i, into zeros."""
-    load, store = low.make_load(kind), low.make_store(kind)
-    item = low.ITEMSIZE[kind]
-
-    @native
-    def scatter_add(code, bases, row0, row1, tile, scratch):
-        """Code as `gather`'s, with items a row for bytes: updates, indices, output."""
-        outer, size, count = load_i64(code, 0), load_i64(code, 1), load_i64(code, 2)
-        inner, wide = load_i64(code, 3), load_i64(code, 4) == 8
-        updates, indices = _address(code, bases, 6), _address(code, bases, 8)
-        out = _address(code, bases, 10)
-        for i in range(outer * size * inner):
-            store(out, i, 0)
-        status = 0
-        for o in range(outer):
-            for i in range(count):
-                index = load_i64(indices, i) if wide else np.int64(load_i32(indices, i))
-                if 0 <= index < size:
-                    source = updates + (o * count + i) * inner * item
-                    target = out + (o * size + index) * inner * item
-                    for j in range(inner):
-                        store(target, j, load(target, j) + load(source, j))
-                else:
-                    status = 2
-        return status
-
-    return scatter_add

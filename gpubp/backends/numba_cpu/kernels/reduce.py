@@ -15,10 +15,12 @@ import numpy as np
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
+from gpubp.backends.numba_cpu.kernels.lanes import make_add_eights, make_extreme_of_eights
 from gpubp.backends.numba_cpu.kernels.language import native, types
 from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR
 
 _LANES = 8
+SHORT = 8  # rows of which so many fit into a strip are short
 
 
 def make_reduce(kind: Any) -> Any:
@@ -39,6 +41,8 @@ def make_reduce(kind: Any) -> Any:
     size = low.ITEMSIZE[kind]
     strip = words.STRIP_BYTES // size
     own = {types.float32: 3, types.float64: 4, types.int64: 2}[kind]
+    add_eights = make_add_eights(kind)
+    largest, least = (make_extreme_of_eights(kind, top) for top in (True, False))
 
     @native
     def run_chain(code, chain, bases, first, stop, tile, scratch):
@@ -68,12 +72,47 @@ def make_reduce(kind: Any) -> Any:
     def add_row(source, dtype, n, sums):
         """Add n elements to eight running sums, element i to sum i % 8."""
         whole = n - n % _LANES
-        for i in range(0, whole, _LANES):
-            for lane in range(_LANES):
-                store_wide(sums, lane, load_wide(sums, lane) + Wide(item(source, dtype, i + lane)))
+        if dtype == own:
+            add_eights(source, whole // _LANES, sums)
+        else:
+            for i in range(0, whole, _LANES):
+                for lane in range(_LANES):
+                    x = Wide(item(source, dtype, i + lane))
+                    store_wide(sums, lane, load_wide(sums, lane) + x)
         for i in range(whole, n):
             lane = i - whole
             store_wide(sums, lane, load_wide(sums, lane) + Wide(item(source, dtype, i)))
+        return 0
+
+    @native(inline=True)
+    def total_of(sums):
+        """The eight running sums in order."""
+        total = load_wide(sums, 0)
+        for lane in range(1, _LANES):
+            total += load_wide(sums, lane)
+        return total
+
+    @native
+    def sum_of_made(row, n, sums):
+        """The sum of a row that a prologue has written."""
+        for lane in range(_LANES):
+            store_wide(sums, lane, Wide(0))
+        add_row(row, own, n, sums)
+        return total_of(sums)
+
+    @native
+    def short_rows(code, bases, first, count, out, scratch):
+        """Outputs [first, first + count), whose rows a prologue makes many at a time."""
+        red, prologue = load_i64(code, words.RED_RED), load_i64(code, words.RED_PROLOGUE)
+        made, after = scratch + 64, scratch + 64 + words.STRIP_BYTES
+        together = strip // red
+        for j in range(0, count, together):
+            rows = min(together, count - j)
+            at = (first + j) * red
+            run_chain(code, prologue, bases, at, at + rows * red, made - at * size, after)
+            for q in range(rows):
+                total = sum_of_made(made + q * red * size, red, scratch)
+                store(out, j + q, rounded(total, divisor(code)))
         return 0
 
     @native
@@ -93,10 +132,7 @@ def make_reduce(kind: Any) -> Any:
                 add_row(made, own, count, sums)
             else:
                 add_row(source + (start + first) * width, dtype, count, sums)
-        total = load_wide(sums, 0)
-        for lane in range(1, _LANES):
-            total += load_wide(sums, lane)
-        return total
+        return total_of(sums)
 
     @native
     def add_fours(source, step, rows, count, sums):
@@ -126,13 +162,20 @@ def make_reduce(kind: Any) -> Any:
             start = red - red % 4
             top = source + (o * red * step + i0) * size
             add_fours(top, step * size, start, count, sums)
-        for r in range(start, red):
-            at = (o * red + r) * step + i0
+        whole = step * SHORT <= strip  # short rows are made several at a time, all columns
+        together = strip // step if prologue != 0 and whole else 1
+        for r in range(start, red, together):
+            at = (o * red + r) * step + (0 if together > 1 else i0)
             if prologue != 0:
-                tile = made - at * size
-                run_chain(code, prologue, bases, at, at + count, tile, after)
-                for j in range(count):
-                    store_wide(sums, j, load_wide(sums, j) + Wide(load(made, j)))
+                rows = min(together, red - r)
+                stop = at + (rows * step if together > 1 else count)
+                run_chain(code, prologue, bases, at, stop, made - at * size, after)
+                top = made + (i0 * size if together > 1 else 0)
+                for q in range(rows):
+                    row = top + q * step * size
+                    for j in range(count):
+                        total = strip_load_wide(sums, j) + Wide(strip_load(row, j))
+                        strip_store_wide(sums, j, total)
             else:
                 row = source + at * width
                 for j in range(count):
@@ -146,6 +189,8 @@ def make_reduce(kind: Any) -> Any:
     def sum_block(code, bases, source, dtype, first, count, out, scratch):
         """Outputs [first, first + count) of a sum, written to `out`."""
         red, inner = load_i64(code, words.RED_RED), load_i64(code, words.RED_INNER)
+        if inner == 1 and load_i64(code, words.RED_PROLOGUE) != 0 and 0 < red <= strip // SHORT:
+            return short_rows(code, bases, first, count, out, scratch)
         if inner == 1:
             for j in range(count):
                 start = (first + j) * red
@@ -178,11 +223,27 @@ def make_reduce(kind: Any) -> Any:
         return best, where
 
     @native
+    def extreme_row(source, n, op):
+        """The largest (op 1) or least of n >= 8 elements of the kernel's own type."""
+        whole = n // 8
+        best = largest(source, whole) if op == 1 else least(source, whole)
+        for i in range(8 * whole, n):
+            x = load(source, i)
+            better = x > best if op == 1 else x < best
+            best = x if better or x != x else best
+        return best
+
+    @native
     def extreme_block(code, source, dtype, op, first, count, out, narrow):
         """Outputs [first, first + count) of max, min, argmax or argmin.
 
         `narrow`: the dtype code of an output narrower than the arithmetic (bool, int32), else -1.
         """
+        red = load_i64(code, words.RED_RED)
+        if op < 3 and load_i64(code, words.RED_INNER) == 1 and red >= 8 and dtype == own:
+            for j in range(count):
+                store(out, j, extreme_row(source + (first + j) * red * size, red, op))
+            return 0
         for j in range(count):
             best, where = extreme(code, source, dtype, first + j, op)
             if op >= 3:

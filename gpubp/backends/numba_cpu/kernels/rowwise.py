@@ -1,6 +1,7 @@
 """Softmax, log-softmax, and softmax cross-entropy with its gradient in one pass.
 
-Formulas in `gpubp.ops.loss`. Row sums run in float64, in order.
+Formulas in `gpubp.ops.loss`. Row sums run in float64: of softmax in eight lanes, which are then
+added in order; of cross-entropy in order.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
 from gpubp.backends.numba_cpu.kernels.fastmath import fast_functions
+from gpubp.backends.numba_cpu.kernels.lanes import make_add_eights, make_extreme_of_eights
 from gpubp.backends.numba_cpu.kernels.language import native, types
 from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR
 from gpubp.backends.numba_cpu.kernels.transpose import make_transpose
@@ -31,6 +33,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
     wide_load, wide_store = low.make_strip_access(types.float64)
     load_f64 = low.load_f64
     strip_load, strip_store = low.make_strip_access(kind)
+    add_eights, largest = make_add_eights(kind), make_extreme_of_eights(kind, largest=True)
 
     @native(inline=True)
     def address(code, bases, at):
@@ -38,19 +41,25 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
 
     @native(inline=True)
     def row_max(x, n):
-        top = load(x, 0)
-        for j in range(1, n):
+        whole = n // 8
+        top = largest(x, whole) if whole > 0 else load(x, 0)
+        for j in range(8 * whole, n):
             v = load(x, j)
             top = v if v > top or v != v else top
         return top
 
     @native(inline=True)
-    def exponentials(x, n, top, out):
+    def exponentials(x, n, top, out, sums):
         """Write exp(x - top) to out; returns their sum."""
         for j in range(n):
             strip_store(out, j, exp(strip_load(x, j) - top))
+        for lane in range(8):
+            wide_store(sums, lane, 0.0)
+        add_eights(out, n // 8, sums)
         total = 0.0
-        for j in range(n):
+        for lane in range(8):
+            total += load_f64(sums, lane)
+        for j in range(n - n % 8, n):
             total += np.float64(load(out, j))
         return total
 
@@ -62,7 +71,7 @@ def make_rowwise(kind: Any) -> SimpleNamespace:
             x = address(code, bases, 3) + r * n * size
             y = address(code, bases, 5) + r * n * size
             top = row_max(x, n)
-            total = exponentials(x, n, top, y)
+            total = exponentials(x, n, top, y, scratch)
             if logarithm == 1:
                 shift = C(math.log(total))
                 for j in range(n):

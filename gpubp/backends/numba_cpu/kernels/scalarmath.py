@@ -18,6 +18,22 @@ CONSTRUCTOR: dict[Any, Any] = {
 }
 
 
+def _whole(inline: Any) -> dict[str, Any]:
+    """Division of integers: 0 by 0, as NumPy; by -1 apart: the smallest one has no opposite."""
+
+    @inline
+    def floordiv(a, b):
+        return -a if b == -1 else a // (1 if b == -1 else b)
+
+    @inline
+    def fmod(a, b):
+        by = 1 if b == -1 else b
+        rest = a % by
+        return rest - by if rest != 0 and (a < 0) != (by < 0) else rest
+
+    return {"floordiv": floordiv, "fmod": fmod}
+
+
 def make_math(kind: Any) -> SimpleNamespace:
     """The helpers named in `opcodes.FUNCTORS`, in the arithmetic of `kind`."""
     C = CONSTRUCTOR[kind]
@@ -33,7 +49,7 @@ def make_math(kind: Any) -> SimpleNamespace:
         def same(a):
             return a
 
-        return SimpleNamespace(C=C, I32=np.int32, F32=np.float32, truncate=same)
+        return SimpleNamespace(C=C, I32=np.int32, F32=np.float32, truncate=same, **_whole(inline))
 
     @inline
     def power(a, b):
@@ -73,6 +89,17 @@ def make_math(kind: Any) -> SimpleNamespace:
         s = sigmoid(near * (z * k1 + k0))
         return s + s * (C(1) - s) * near * (z * k2 + k0)
 
+    @inline
+    def floordiv(a, b):
+        """As Python and NumPy: from the rest, which is exact, not from a / b."""
+        rest = math.fmod(a, b)
+        whole = (a - rest) / b
+        if (rest < C(0) and b > C(0)) or (rest > C(0) and b < C(0)):
+            whole = whole - C(1)
+        down = C(np.floor(whole))
+        near = down + C(1) if whole - down > C(0.5) else down
+        return a / b if b == C(0) else (a / b * C(0) if whole == C(0) else near)
+
     # Of float32 there is none for a single number: see `vectormath`.
     only64 = {n: getattr(fast, n) for n in ("gelu", "gelu_slope") if hasattr(fast, n)}
     return SimpleNamespace(
@@ -81,6 +108,8 @@ def make_math(kind: Any) -> SimpleNamespace:
         F32=np.float32,
         truncate=truncate,
         power=power,
+        fmod=math.fmod,
+        floordiv=floordiv,
         floor=floor,
         sigmoid=sigmoid,
         silu_slope=silu_slope,
@@ -96,6 +125,7 @@ def make_math(kind: Any) -> SimpleNamespace:
         sqrt=math.sqrt,
         sin=math.sin,
         cos=math.cos,
+        atan=math.atan,
         tanh=fast.tanh,
         erf=fast.erf,
     )

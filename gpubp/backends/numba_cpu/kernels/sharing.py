@@ -7,7 +7,7 @@ a phase, where parts rely on meeting the same worker, shares never change. Resul
 them.
 
 Shared memory, by `words.SHARED_*`: workers that have arrived, generation, work of one worker since
-the shares changed; the bounds of the shares (`gpubp.compiler.program.share_of`); a line for each
+the shares changed; the bounds of the shares (`gpubp.compiler.shares.share_of`); a line for each
 worker: time worked, cost of what it did.
 """
 
@@ -26,7 +26,7 @@ SMALL = 0.05  # changes of less than this part of an equal share are not worth i
 
 @native(inline=True)
 def share(rows, grain, first, stop, workers):
-    """The rows of a worker with these bounds: the rule of `gpubp.compiler.program.share_of`."""
+    """The rows of a worker with these bounds: the rule of `gpubp.compiler.shares.share_of`."""
     if rows == 0:
         return (0, 1) if first == 0 else (0, 0)
     grain = min(grain, 16 if rows >= 32 * workers else 8 if rows >= 16 * workers else 1)

@@ -6,17 +6,16 @@ are within 1e-5 relative (the slope away from its zero at -0.75), 3e-7 absolute.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 
-from gpubp.backends.numba_cpu.kernels import fastmath
+from gpubp.backends.numba_cpu.kernels import coefficients
+from gpubp.backends.numba_cpu.kernels.fastmath import scaled
 from gpubp.backends.numba_cpu.target import has_fma
 
 I32 = ir.IntType(32)
-_DENSITY = 1.0 / math.sqrt(2.0 * math.pi)
 
 
 class VectorMath:
@@ -81,15 +80,15 @@ class VectorMath:
     def exp_below(self, x: Any) -> Any:
         """e^x for x up to 0."""
         builder = self.builder
-        bounded = self._at_least(fastmath.LOWEST, x)
-        magic = self.constant(fastmath.ROUND)
-        shifted = self.fma(bounded, self.constant(fastmath.LOG2E), magic)
+        bounded = self._at_least(coefficients.LOWEST, x)
+        magic = self.constant(coefficients.ROUND)
+        shifted = self.fma(bounded, self.constant(coefficients.LOG2E), magic)
         n = builder.fneg(builder.fsub(shifted, magic))
-        r = self.fma(n, self.constant(fastmath.LN2_HIGH), bounded)
-        r = self.fma(n, self.constant(fastmath.LN2_LOW), r)
-        p = self._polynomial(r, fastmath.EXP[::-1])
+        r = self.fma(n, self.constant(coefficients.LN2_HIGH), bounded)
+        r = self.fma(n, self.constant(coefficients.LN2_LOW), r)
+        p = self._polynomial(r, coefficients.EXP[::-1])
         y = builder.fadd(self.fma(p, builder.fmul(r, r), r), self.constant(1.0))
-        return fastmath.scaled(builder, y, shifted, ir.VectorType(I32, self.vector.count), 23)
+        return scaled(builder, y, shifted, ir.VectorType(I32, self.vector.count), 23)
 
     def sigmoid(self, x: Any) -> Any:
         """1 / (1 + e^-x)."""
@@ -100,17 +99,19 @@ class VectorMath:
 
     def tanh(self, x: Any) -> Any:
         """The hyperbolic tangent."""
-        return self.rational(x, fastmath.TANH, fastmath.TANH_LIMIT)
+        return self.rational(x, coefficients.TANH, coefficients.TANH_LIMIT)
 
     def gelu(self, x: Any) -> Any:
         """x times the normal distribution function."""
         half = self.builder.fmul(x, self.constant(0.5))
-        near = self.fma(half, self.rational(x, fastmath.NORMAL, fastmath.NORMAL_LIMIT), half)
+        near = self.fma(
+            half, self.rational(x, coefficients.NORMAL, coefficients.NORMAL_LIMIT), half
+        )
         return self._with_tail(x, near, self._gelu_tail)
 
     def gelu_slope(self, x: Any) -> Any:
         """The derivative of GELU: the normal distribution function, and x times its density."""
-        y = self.rational(x, fastmath.SLOPE, fastmath.SLOPE_LIMIT, 0.5)
+        y = self.rational(x, coefficients.SLOPE, coefficients.SLOPE_LIMIT, 0.5)
         near = self.builder.fadd(y, self.constant(0.5))
         return self._with_tail(x, near, self._gelu_slope_tail)
 
@@ -118,7 +119,7 @@ class VectorMath:
         """`tail(x)` in lanes below TAIL, `near` in the others; vectors without such lanes are most,
         and go past it."""
         builder = self.builder
-        far = builder.fcmp_ordered("<", x, self.constant(fastmath.TAIL))
+        far = builder.fcmp_ordered("<", x, self.constant(coefficients.TAIL))
         lanes = ir.IntType(self.vector.count)
         some = builder.icmp_unsigned("!=", builder.bitcast(far, lanes), lanes(0))
         before = builder.block
@@ -133,14 +134,14 @@ class VectorMath:
     def _density(self, x: Any) -> tuple[Any, Any, Any, Any]:
         """For x far below 0: x in bounds, the normal density there, 1 / x^2, -GELU / density."""
         builder = self.builder
-        x = self._at_least(fastmath.TAIL_END, x)
+        x = self._at_least(coefficients.TAIL_END, x)
         z = builder.fmul(x, x)
         lost = self.fma(x, x, builder.fneg(z))  # of x^2: as large as the exponent's rounding
         kept = self.fma(lost, self.constant(-0.5), self.constant(1.0))
         density = self.exp_below(builder.fmul(z, self.constant(-0.5)))
-        density = builder.fmul(builder.fmul(kept, self.constant(_DENSITY)), density)
+        density = builder.fmul(builder.fmul(kept, self.constant(coefficients.DENSITY)), density)
         w = builder.fdiv(self.constant(1.0), z)
-        return x, density, w, self._polynomial(w, fastmath.RATIO)
+        return x, density, w, self._polynomial(w, coefficients.RATIO)
 
     def _gelu_tail(self, x: Any) -> Any:
         """x times the distribution function, which is density ratio / |x|; NaN at -infinity."""

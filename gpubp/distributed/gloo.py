@@ -1,0 +1,120 @@
+"""Ranks that talk through gloo, the library in torch that needs nothing but a network.
+
+Torch is asked for its process group alone: no global group of torch's is made or touched, so a
+program may have both.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.distributed.communicator import TIMEOUT, check_carried, check_root, check_summable
+from gpubp.errors import DistributedError, LostPeerError, missing_extra
+
+CLOSE_SECONDS = 5.0
+
+
+class GlooCommunicator:
+    """A rank of a group that meets at an address.
+
+    Args:
+        rank: of this process.
+        size: how many will come.
+        address: "host:port" of rank 0, which listens there.
+        timeout: seconds that a rank waits for another.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        LostPeerError: not all ranks have come within the timeout.
+    """
+
+    name = "gloo"
+
+    def __init__(self, rank: int, size: int, address: str, timeout: float = TIMEOUT) -> None:
+        try:
+            torch: Any = importlib.import_module("torch")
+            torch_distributed: Any = importlib.import_module("torch.distributed")
+        except ImportError as error:
+            raise missing_extra("torch", "gloo", "the gloo backend") from error
+        self.rank, self.size, self._timeout = rank, size, timeout
+        self._torch = torch
+        host, _, port = address.rpartition(":")
+        wait = datetime.timedelta(seconds=timeout)
+        try:
+            self._store = torch_distributed.TCPStore(host, int(port), size, rank == 0, wait)
+            self._group: Any = torch_distributed.ProcessGroupGloo(self._store, rank, size, wait)
+        except (RuntimeError, ValueError) as error:
+            raise LostPeerError(
+                f"rank {rank} of {size} could not meet the others at {address} within "
+                f"{timeout:g} s: {_first_line(error)}."
+            ) from error
+
+    def _do(self, start: Callable[[], Any]) -> None:
+        if self._group is None:
+            raise DistributedError("this communicator is closed.")
+        try:
+            start().wait()
+        except RuntimeError as error:
+            raise LostPeerError(
+                f"rank {self.rank}: another rank is gone, or did not come within "
+                f"{self._timeout:g} s: {_first_line(error)}."
+            ) from error
+
+    def _bytes(self, array: NDArray[Any]) -> Any:
+        return self._torch.from_numpy(array.reshape(-1).view(np.uint8))
+
+    def all_reduce(self, array: NDArray[Any]) -> None:
+        """See `Communicator`."""
+        check_summable(array)
+        if array.size:
+            tensor = self._torch.from_numpy(array.reshape(-1))
+            self._do(lambda: self._group.allreduce([tensor]))
+
+    def broadcast(self, array: NDArray[Any], root: int = 0) -> None:
+        """See `Communicator`."""
+        check_carried(array)
+        check_root(root, self.size)
+        if array.size:
+            tensor = self._bytes(array)
+            self._do(lambda: self._group.broadcast(tensor, root))
+
+    def gather(self, array: NDArray[Any]) -> NDArray[Any]:
+        """See `Communicator`."""
+        check_carried(array)
+        found = np.empty((self.size, *array.shape), array.dtype)
+        if array.size:
+            rows = [self._bytes(row) for row in found.reshape(self.size, -1)]
+            mine = self._bytes(np.array(array, order="C"))
+            self._do(lambda: self._group.allgather([rows], [mine]))
+        return found
+
+    def barrier(self) -> None:
+        """See `Communicator`."""
+        self._do(self._group.barrier)
+
+    def close(self) -> None:
+        """Leave; rank 0, where the others have met, stays until they have gone, but not long."""
+        if self._group is None:
+            return
+        self._group = None
+        try:
+            self._store.add("gone", 1)
+            deadline = time.monotonic() + min(CLOSE_SECONDS, self._timeout)
+            while self.rank == 0 and time.monotonic() < deadline:
+                if self._store.add("gone", 0) >= self.size:
+                    break
+                time.sleep(0.005)
+        except RuntimeError:
+            return  # rank 0 is gone already, and with it what was to be told
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

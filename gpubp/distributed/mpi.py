@@ -1,0 +1,115 @@
+"""Ranks that are started by MPI and talk through it, by mpi4py: MPICH, Open MPI, Intel MPI.
+
+Operations are started and then asked for, because MPI's own waits have no end. MPI ends the whole
+job when a rank dies; an exception that nobody catches does so here too, as otherwise MPI would
+wait for that rank while Python ends.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.distributed.communicator import TIMEOUT, check_carried, check_root, check_summable
+from gpubp.errors import DistributedError, LostPeerError, missing_extra
+
+SPINS = 200  # looks before the processor is offered to others between two
+
+
+class MpiCommunicator:
+    """A rank of MPI.
+
+    Args:
+        comm: an `mpi4py.MPI.Comm`; default is a copy of COMM_WORLD.
+        timeout: seconds that a rank waits for another.
+
+    Raises:
+        MissingExtraError: mpi4py is not installed, or finds no MPI.
+    """
+
+    name = "mpi"
+
+    def __init__(self, comm: Any = None, timeout: float = TIMEOUT) -> None:
+        try:
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as error:
+            raise missing_extra("mpi4py (and an MPI)", "mpi", "the mpi backend") from error
+        self._mpi, self._timeout = MPI, timeout
+        self._owned = comm is None
+        self._comm: Any = MPI.COMM_WORLD.Dup() if comm is None else comm
+        self._comm.Set_errhandler(MPI.ERRORS_RETURN)
+        self.rank, self.size = int(self._comm.rank), int(self._comm.size)
+        if self._owned and self.size > 1:
+            _abort_on_exceptions(MPI)
+
+    def _wait(self, request: Any) -> None:
+        deadline, looks = time.monotonic() + self._timeout, 0
+        while not request.Test():
+            looks += 1
+            if looks > SPINS:
+                time.sleep(0)
+                if time.monotonic() > deadline:
+                    raise LostPeerError(
+                        f"rank {self.rank}: another rank did not come within {self._timeout:g} s."
+                    )
+
+    def _do(self, name: str, *args: Any) -> None:
+        if self._comm is None:
+            raise DistributedError("this communicator is closed.")
+        try:
+            self._wait(getattr(self._comm, name)(*args))
+        except self._mpi.Exception as error:
+            raise LostPeerError(f"rank {self.rank}: MPI says {error}.") from error
+
+    def all_reduce(self, array: NDArray[Any]) -> None:
+        """See `Communicator`."""
+        check_summable(array)
+        if array.size:
+            self._do("Iallreduce", self._mpi.IN_PLACE, array)
+
+    def broadcast(self, array: NDArray[Any], root: int = 0) -> None:
+        """See `Communicator`."""
+        check_carried(array)
+        check_root(root, self.size)
+        if array.size:
+            self._do("Ibcast", array.reshape(-1).view(np.uint8), root)
+
+    def gather(self, array: NDArray[Any]) -> NDArray[Any]:
+        """See `Communicator`."""
+        check_carried(array)
+        found = np.empty((self.size, *array.shape), array.dtype)
+        if array.size:
+            mine = np.array(array, order="C").reshape(-1).view(np.uint8)
+            self._do("Iallgather", mine, found.reshape(-1).view(np.uint8))
+        return found
+
+    def barrier(self) -> None:
+        """See `Communicator`."""
+        self._do("Ibarrier")
+
+    def abort(self, code: int) -> None:
+        """End all ranks at once, with an exit code."""
+        self._mpi.COMM_WORLD.Abort(code)
+
+    def close(self) -> None:
+        """Free what was copied of COMM_WORLD; MPI itself ends with the process."""
+        comm, self._comm = self._comm, None
+        if comm is not None and self._owned and not self._mpi.Is_finalized():
+            comm.Free()
+
+
+def _abort_on_exceptions(mpi: Any) -> None:
+    """An exception that ends Python ends the whole job."""
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        before(kind, error, trace)
+        sys.stderr.flush()
+        mpi.COMM_WORLD.Abort(1)
+
+    sys.excepthook = hook

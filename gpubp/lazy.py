@@ -1,0 +1,39 @@
+"""Names of a package that are imported when they are first used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+
+
+def names(
+    package: str, homes: Mapping[str, str]
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """A package's `__getattr__` and `__dir__` (PEP 562).
+
+    Args:
+        package: its name.
+        homes: public name -> the submodule that has it, as `module` or `module:name there`; "" for
+            a submodule itself.
+    """
+
+    def find(name: str) -> object:
+        """Import what is behind a public name, and keep it: the next use finds it at once."""
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home, _, other = homes[name].partition(":")
+        module = importlib.import_module(f"{package}.{home or name}")
+        value = getattr(module, other or name) if home else module
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def listed() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *homes})
+
+    return find, listed
+
+
+def by_home(homes: Mapping[str, str]) -> dict[str, str]:
+    """Submodule -> its public names, in one text; as `names` takes them: name -> submodule."""
+    return {name: home for home, listed in homes.items() for name in listed.split()}

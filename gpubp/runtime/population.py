@@ -1,0 +1,287 @@
+"""Many models of one architecture, trained side by side: what `gp.compile_population` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpubp.arguments import checked, reading
+from gpubp.backends.base import Backend
+from gpubp.core.interop import host_array
+from gpubp.errors import DataError, GradientError
+from gpubp.runtime.arguments import Arguments, checked_arguments
+from gpubp.runtime.ensemble import as_ensemble
+from gpubp.runtime.hyper import Hyper
+from gpubp.runtime.member_books import Books
+from gpubp.runtime.member_outputs import MemberOutputs
+from gpubp.runtime.member_runs import MemberRuns, Task, require_batch
+from gpubp.runtime.member_schedules import MemberSchedules
+from gpubp.runtime.member_state import MemberState
+from gpubp.runtime.members import Members
+from gpubp.runtime.members_chosen import checked_rows, chosen, one_member
+from gpubp.runtime.pauses import Pauses
+from gpubp.runtime.step_programs import StepPrograms
+
+Callback = Callable[["Population", int], Any]
+
+
+class Population(Members):
+    """Members that share programs; made by `gp.compile_population`.
+
+    Attributes:
+        n: how many members there are.
+        active: those that `run` trains, in order; see `stop`.
+        histories: for each member, the loss of each epoch: of its samples as of one batch.
+        steps: for each member, the batches it has trained on.
+    """
+
+    def __init__(
+        self,
+        programs: StepPrograms,
+        state: MemberState,
+        hyper: Hyper,
+        schedules: MemberSchedules | None,
+        accumulate: int,
+        model: Any,
+    ) -> None:
+        super().__init__(state.memory.members, hyper)
+        self._programs, self._state = programs, state
+        self._schedules, self._accumulate, self._model = schedules, accumulate, model
+        self._outputs: MemberOutputs | None = None
+        self._last: list[Task] = []
+        if not state.parameters:
+            raise GradientError("the optimizer has no parameters to train.")
+
+    @property
+    def backend(self) -> Backend:
+        return self._programs.backend
+
+    @property
+    def programs(self) -> int:
+        """How many were compiled: one for each size of batch, however many members there are."""
+        return len(self._programs.updating.readies()) + len(self._programs.adding.readies())
+
+    @checked
+    def run(
+        self,
+        *data: Any,
+        batch_size: int = 32,
+        epochs: int = 1,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        rows: Sequence[ArrayLike] | None = None,
+        orders: Sequence[ArrayLike] | None = None,
+        callback: Callback | None = None,
+        checked: bool = False,
+    ) -> Any:
+        """Train the active members on resident data, each as `Step.run` would train it alone.
+
+        Args:
+            *data: as of `Step.run`, in the host's memory; read by all members.
+            batch_size, epochs, shuffle, drop_last: as of `Step.run`. Each member draws orders from
+                a stream of its own.
+            rows: for each active member, the indices of the rows that are its data (a fold, a
+                bootstrap sample); it is trained as on these rows alone.
+            orders: for each active member what `order` is to `Step.run`: indices of its rows.
+            callback: called after each epoch with the population and the epochs done in this call;
+                it may stop, copy and change members. Returning True ends the run.
+            checked: the data passed the checks of an earlier run and have not changed.
+
+        Returns:
+            The loss of every batch, (active members, steps); a list of arrays where members make
+            different numbers of steps. A member that diverges has NaN there, and no other has.
+
+        Ctrl-C ends a run as it ends `Step.run`: each member has done whole steps, not all of them
+        as many; `steps` says how many, and `losses` has what was returned.
+
+        Raises:
+            DataError: as of `Step.run`; or another number of `rows` or `orders` than members.
+        """
+        members = self.active
+        if not members:
+            raise DataError("all members were stopped: there is nothing to train.")
+        self._last = []
+        arrays = checked_arguments(data, self._state.floating, self.backend)
+        mine = checked_rows("rows", rows, len(members), arrays.samples)
+        if orders is not None and len(orders) != len(members):
+            raise DataError(f"orders has {len(orders)} entries for {len(members)} members.")
+        plan = (batch_size, shuffle, drop_last)
+        if callback is None:
+            given = None if orders is None else dict(zip(members, orders))
+            return self._run(
+                arrays, members, dict(zip(members, mine)), given, epochs, plan, checked
+            )
+        return self._epochs(arrays, members, mine, orders, epochs, plan, checked, callback)
+
+    def _epochs(
+        self,
+        arrays: Arguments,
+        members: Sequence[int],
+        rows: Sequence[NDArray[np.int64] | None],
+        orders: Sequence[ArrayLike] | None,
+        epochs: int,
+        plan: tuple[int, bool, bool],
+        checked: bool,
+        callback: Callback,
+    ) -> Any:
+        """Epoch by epoch, with the callback between."""
+        found: dict[int, list[NDArray[Any]]] = {i: [] for i in members}
+        mine = dict(zip(members, rows))
+        for epoch in range(epochs):
+            active = [i for i in members if i in self.active]
+            if not active:
+                break
+            given = None if orders is None else _of_epoch(members, orders, epoch)
+            losses = self._run(arrays, active, mine, given, 1, plan, checked or epoch > 0)
+            for i, row in zip(active, losses):
+                found[i].append(row)
+            if callback(self, epoch + 1) is True:
+                break
+        return _stacked([np.concatenate(found[i]) for i in members])
+
+    def _run(
+        self,
+        arrays: Arguments,
+        members: Sequence[int],
+        rows: Mapping[int, NDArray[np.int64] | None],
+        orders: Mapping[int, ArrayLike] | None,
+        epochs: int,
+        how: tuple[int, bool, bool],
+        checked: bool,
+    ) -> Any:
+        batch_size, shuffle, drop_last = how
+        runs = MemberRuns(self._programs, self._state.memory, self._schedules, arrays)
+        pending = self._state.pending if self._accumulate > 1 else np.zeros(self.n, np.int64)
+        tasks: list[Task] = []
+        before = {i: self._books.streams[i].state for i in members}
+        with Pauses() as pauses:
+            try:
+                for i in members:
+                    own = rows[i]
+                    samples = arrays.samples if own is None else len(own)
+                    require_batch(batch_size, samples, i)
+                    order = None if orders is None else orders[i]
+                    drawn = self._books.streams[i].draw(samples, epochs, shuffle, None, order)
+                    waiting = int(pending[i])
+                    plan = (batch_size, drop_last, self._accumulate, waiting)
+                    tasks.append(runs.task(i, drawn, own, *plan))
+                    tasks[-1].is_drawn = shuffle and order is None
+                self._state.settle()
+                runs.run(tasks, checked, pauses)
+            except BaseException:
+                begun = {task.member: task for task in tasks}
+                for i in members:
+                    self._books.go_back(i, before[i], begun.get(i))
+                raise
+            finally:
+                self._last = tasks
+                for task in tasks:
+                    self._books.note(task)
+        return _stacked([task.buffers.value_so_far for task in tasks])
+
+    @property
+    def losses(self) -> list[Any]:
+        """Of the members that the last run trained, the losses of its last call of the programs,
+        as far as it came."""
+        return [task.buffers.losses_so_far for task in self._last]
+
+    @checked
+    def copy(self, source: int, target: int) -> None:
+        """Let a member go on from where another stands: weights, state, hyper-parameters, schedule.
+
+        Its order of samples and its random numbers stay its own, so the two differ from then on.
+        """
+        source, target = one_member(source, self.n), one_member(target, self.n)
+        self._state.copy(source, target)
+        if self._schedules is not None:
+            self._schedules.copy(source, target)
+
+    @checked
+    def state_dict(self, member: int) -> dict[str, NDArray[Any]]:
+        """A member's weights and buffers by name, for `model.load_state_dict`; copies."""
+        return self._state.named(one_member(member, self.n))
+
+    @checked
+    def load_state_dict(self, member: int, state: Mapping[str, ArrayLike]) -> None:
+        """Give a member weights and buffers; on an error nothing is changed.
+
+        Raises:
+            UnknownNameError, ShapeError: they are not those of the model.
+        """
+        self._state.load_named(one_member(member, self.n), state)
+
+    @checked
+    def predict(
+        self, X: Any, members: int | Sequence[int] | None = None, batch_size: int = 1024
+    ) -> Any:
+        """The outputs of members in eval mode, (members, samples, ...); default: of all.
+
+        Args:
+            X: samples along the first axis, or several such arrays as a tuple.
+            members: whose.
+            batch_size: samples at a time.
+
+        Raises:
+            DataError: the population was made without `model`.
+        """
+        model = self._required_model()
+        given = X if isinstance(X, tuple) else (X,)
+        data = checked_arguments(given, self._state.floating, self.backend)
+        if self._outputs is None:
+            self._outputs = MemberOutputs(model, self.backend, self._state.memory)
+        return self._outputs(data, chosen(members, self.n), batch_size)
+
+    def ensemble(self, members: int | Sequence[int] | None = None) -> Any:
+        """Members as one predictor (`gp.Ensemble`), with copies of their weights; default: all."""
+        states = [self.state_dict(i) for i in chosen(members, self.n)]
+        return as_ensemble(self._required_model(), states, self.backend)
+
+    def _required_model(self) -> Any:
+        if self._model is None:
+            raise DataError(
+                "the population does not know its model: pass model=... to compile_population."
+            )
+        return self._model
+
+    def full_state(self) -> dict[str, Any]:
+        """Where all members stand: {"arrays": {name: (n, ...)}, "record": JSON values} (copies)."""
+        record = {**self._books.state_dict(), "base": self._state.base}
+        if self._schedules is not None:
+            record["schedules"] = self._schedules.state_dict()
+        return {"arrays": self._state.arrays(), "record": record}
+
+    @reading("the state of a population")
+    @checked
+    def load_full_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from where another population stood that was made alike, bit for bit.
+
+        Raises:
+            DataError, ShapeError: of other members, another model or optimiser.
+        """
+        record = dict(state["record"])
+        books = Books.standing_at(record, self.n)
+        self._state.check(state["arrays"], record["base"])
+        if self._schedules is not None:
+            self._schedules.load_state_dict(record["schedules"])
+        self._state.load(state["arrays"])
+        self._books = books
+
+
+def _of_epoch(
+    members: Sequence[int], orders: Sequence[ArrayLike], epoch: int
+) -> dict[int, ArrayLike]:
+    """The order of each member in one epoch."""
+    found: dict[int, ArrayLike] = {}
+    for i, order in zip(members, orders, strict=True):
+        rows = host_array(order, "orders")
+        found[i] = rows[epoch] if rows.ndim == 2 else rows
+    return found
+
+
+def _stacked(rows: Sequence[Any]) -> Any:
+    """One array, where rows are arrays of one length."""
+    alike = all(isinstance(row, np.ndarray) for row in rows) and len({len(r) for r in rows}) == 1
+    return np.stack(rows) if alike else list(rows)

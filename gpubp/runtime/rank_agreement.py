@@ -1,0 +1,106 @@
+"""Ranks agree before they train: the same program and data everywhere, and the state of rank 0."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.backends.base import Backend
+from gpubp.core import Graph
+from gpubp.core.store import Slot
+from gpubp.distributed.agreement import fingerprint, require_alike, version
+from gpubp.distributed.parallel import DataParallel
+from gpubp.runtime.arguments import Arguments
+from gpubp.runtime.batches import Batches
+from gpubp.runtime.update import UpdateBuilder
+
+
+class Agreement:
+    """What the ranks of a step have agreed on.
+
+    Args:
+        parallel: how they work together.
+        update_builder: of the step.
+        backend: that runs it.
+
+    Attributes:
+        made: they have agreed, and hold the same state.
+    """
+
+    def __init__(
+        self, parallel: DataParallel, update_builder: UpdateBuilder, backend: Backend
+    ) -> None:
+        self._parallel, self._builder, self._backend = parallel, update_builder, backend
+        self.made = False
+
+    def make(self, data: Arguments, graphs: Sequence[Graph], ours: Sequence[Slot]) -> None:
+        """Compare the ranks' programs; then every slot takes the value that it has on rank 0.
+
+        Args:
+            data: of the first call.
+            graphs: of the programs.
+            ours: slots that belong to this rank alone.
+
+        Raises:
+            DistributedError: they differ; says in what.
+        """
+        mine = {id(slot) for slot in ours}
+        found = [s for g in graphs for s in [*g.slots(), *[w for w, _ in g.writes]]]
+        slots = list({id(s): s for s in found if id(s) not in mine}.values())
+        require_alike(self._parallel.communicator, self._facts(data, slots))
+        self._take_over(slots)
+        self.made = True
+
+    def _facts(self, data: Arguments, slots: Sequence[Slot]) -> dict[str, str]:
+        parallel, settings = self._parallel, self._builder.settings
+        shared = [
+            f"{name} {'whole ' if whole else ''}{array.shape[0 if whole else 1 :]} {array.dtype}"
+            for name, array, whole in zip(data.names, data.arrays, data.whole, strict=True)
+        ]
+        numbers = {k: v for k, v in vars(settings).items() if isinstance(v, (int, float, str))}
+        options = {k: v for k, v in vars(parallel).items() if k != "communicator"}
+        return {
+            "gpubp's version": version(),
+            "the backend": f"{self._backend.name} ({self._backend.precision})",
+            "the communicator": parallel.communicator.name,
+            "the sharing": str(options),
+            "the optimizer": type(self._builder.optimizer).__name__,
+            "how the step updates": str(numbers),
+            "the model's state": ", ".join(f"{s.name} {s.shape} {s.dtype}" for s in slots),
+            "the data's kind": ", ".join(shared),
+        }
+
+    def _take_over(self, slots: Sequence[Slot]) -> None:
+        values = [np.ascontiguousarray(s.value).reshape(-1).view(np.uint8) for s in slots]
+        flat = np.concatenate(values) if values else np.zeros(0, np.uint8)
+        self._parallel.communicator.broadcast(flat)
+        if self._parallel.rank == 0:
+            return
+        start = 0
+        for slot, value in zip(slots, values, strict=True):
+            part = flat[start : start + value.size]
+            slot.value = part.copy().view(slot.dtype).reshape(slot.shape)
+            start += value.size
+
+    def check_run(self, data: Arguments, order: NDArray[np.int64], batches: Batches) -> None:
+        """Compare what a run is to do: the batches, and with shared data these and their order.
+
+        Raises:
+            DistributedError: it differs; says in what.
+        """
+        facts: dict[str, Any] = {"the number of batches": len(batches.starts)}
+        facts["the batches that update"] = _checksum(batches.final)
+        if self._parallel.data == "shared":
+            facts["the sizes of batches"] = _checksum(batches.sizes)
+            facts["the order of samples"] = _checksum(order)
+            for name, array in zip(data.names, data.arrays, strict=True):
+                facts[name] = fingerprint(array)
+        require_alike(self._parallel.communicator, {k: str(v) for k, v in facts.items()})
+
+
+def _checksum(array: NDArray[Any]) -> str:
+    return f"checksum {zlib.crc32(array.tobytes()):08x}"

@@ -1,0 +1,99 @@
+"""Sums over ranks: of vectors, and of the banks in which a step's gradients lie.
+
+As a rule a rank has one piece of each batch, and sums are all-reduced where they lie. In
+deterministic training it has several, whose gradients are kept apart, gathered, and added in the
+order of pieces: the same additions, whoever computed them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.core.store import Bank, Slot
+from gpubp.distributed.communicator import DeviceCommunicator
+from gpubp.distributed.parallel import DataParallel
+
+
+def over_pieces(parallel: DataParallel, rows: NDArray[Any]) -> NDArray[Any]:
+    """The sum over all pieces of all ranks.
+
+    Args:
+        parallel: how they are shared.
+        rows: (parallel.each, ...): this rank's; zeros for pieces that it has not.
+
+    Returns:
+        Shape rows.shape[1:], of the same bits on every rank.
+    """
+    communicator = parallel.communicator
+    if not parallel.deterministic:
+        (only,) = rows
+        total: NDArray[Any] = only.copy()
+        communicator.all_reduce(total)
+        return total
+    found = communicator.gather(rows).reshape(-1, *rows.shape[1:])[: parallel.pieces]
+    total = np.array(found[0])
+    for row in found[1:]:
+        total += row
+    return total
+
+
+class GradientSums:
+    """The gradients' sums of a rank since the last update, and what becomes of them at the next.
+
+    Args:
+        parallel: how batches are shared.
+        slots: the sums.
+        terms: of the loss.
+
+    Attributes:
+        counts: (terms,): what has counted on all ranks, as far as they have told.
+    """
+
+    def __init__(self, parallel: DataParallel, slots: Sequence[Slot], terms: int) -> None:
+        self._parallel = parallel
+        banks = {id(s.bank): s.bank for s in slots if s.bank is not None}
+        self._banks: list[Bank] = list(banks.values())
+        self._kept: list[NDArray[Any]] = []
+        if parallel.deterministic:
+            self._kept = [np.zeros((parallel.each, b.size), b.dtype) for b in self._banks]
+        self.counts = np.zeros(terms)
+
+    def begin(self, empty: bool) -> None:
+        """The first batch after an update: of an `empty` piece nothing will be written."""
+        self.counts[...] = 0
+        for array in self._kept:
+            array[...] = 0
+        if empty:
+            for bank in self._banks:
+                bank.data[...] = 0
+
+    def keep(self, place: int) -> None:
+        """A piece has been computed, and its gradients lie in the banks: this rank's piece number
+        `place`. With several pieces, add them to what is kept of it."""
+        for array, bank in zip(self._kept, self._banks):
+            array[place] += bank.data
+
+    def tell(self, counts: NDArray[np.float64]) -> None:
+        """What the pieces of all ranks have counted: of a batch, where gradients are kept by piece,
+        else since the last update."""
+        self.counts = self.counts + counts if self._kept else counts.copy()
+
+    def reduce(self) -> None:
+        """Let the banks hold the sums over all ranks."""
+        for i, bank in enumerate(self._banks):
+            if self._kept:
+                bank.data[...] = over_pieces(self._parallel, self._kept[i])
+            else:
+                self._reduce(bank)
+
+    def _reduce(self, bank: Bank) -> None:
+        """Where the bank is on a device, and the communicator reaches there, it stays there."""
+        communicator, there = self._parallel.communicator, bank.device_copy
+        if there is not None and isinstance(communicator, DeviceCommunicator):
+            there.change(lambda at: communicator.all_reduce_at(at, bank.size, bank.dtype))
+        else:
+            communicator.all_reduce(bank.data)

@@ -1,0 +1,85 @@
+"""A program that ranks run as processes: trains, and may kill one of them on the way.
+
+Usage: rank_process.py FILE [--deterministic] [--checkpoint FILE] [--kill RANK:STEP,...]
+
+Rank 0 writes the results to FILE (NPZ). The kills are done one a start: a file beside FILE counts
+the starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from rank_work import X, Y, classifier
+
+import gpubp as gp
+from gpubp import nn
+from gpubp.distributed import DataParallel
+from gpubp.errors import LostPeerError
+from gpubp.train import Callback, Trainer
+
+
+class Kill(Callback):
+    """Ends this process where it was asked for."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_chunk_end(self, trainer, losses):
+        if trainer.steps >= self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def start_number(folder: Path, rank: int) -> int:
+    """How often this rank has been started before."""
+    path = folder / f"starts-{rank}"
+    number = len(path.read_text()) if path.exists() else 0
+    path.write_text("x" * (number + 1))
+    return number
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--deterministic", action="store_true")
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--kill", default="")
+    options = parser.parse_args()
+    communicator = gp.distributed.init()
+    rank, kills = communicator.rank, [k.split(":") for k in options.kill.split(",") if k]
+    start = start_number(options.file.parent, rank)
+    mine = [int(step) for who, step in kills[start : start + 1] if int(who) == rank]
+    dtype = "float32" if options.deterministic else "float64"
+    model, optimizer = classifier(dtype=dtype)
+    parallel = DataParallel(communicator, deterministic=options.deterministic)
+    trainer = Trainer(
+        model, nn.CrossEntropyLoss(), optimizer, communicator=parallel, max_grad_norm=0.5
+    )
+    resume = (
+        options.checkpoint if options.checkpoint and Path(options.checkpoint).exists() else None
+    )
+    began = time.monotonic()
+    try:
+        trainer.fit(
+            X, Y, epochs=4, batch_size=8, verbose=False, validation_split=0.1,
+            callbacks=[Kill(next(iter(mine), sys.maxsize))],  # the same ones at every start
+            checkpoint=options.checkpoint, save_every_steps=2, resume=resume,
+        )  # fmt: skip
+    except LostPeerError:
+        took = time.monotonic() - began
+        (options.file.parent / f"lost-{rank}-{start}").write_text(str(took))
+        sys.exit(7)
+    if rank == 0:
+        history = {name: np.array(values) for name, values in trainer.history.items()}
+        np.savez(options.file, **history, **model.state_dict())
+    communicator.close()
+
+
+if __name__ == "__main__":
+    main()

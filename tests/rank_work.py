@@ -1,0 +1,96 @@
+"""Training that ranks share, to be compared with training on one rank."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+import gpubp as gp
+from gpubp import nn, optim
+from gpubp.distributed import Communicator, DataParallel, run_threads
+
+_default_generator = threading.Lock()  # weights of all threads are drawn from it
+X = np.random.default_rng(5).normal(size=(50, 6))
+Y = np.random.default_rng(6).integers(0, 3, 50)
+
+
+def seeded(make: Any, seed: int = 0) -> Any:
+    """What `make()` makes after the default generator was seeded, in any thread."""
+    with _default_generator:
+        gp.manual_seed(seed)
+        return make()
+
+
+def parallel(communicator: Communicator | None, **options: Any) -> Any:
+    """What a step takes; None for no communicator at all."""
+    return None if communicator is None else DataParallel(communicator, **options)
+
+
+def classifier(*between: Any, dtype: str = "float64", rule: Any = optim.Adam) -> Any:
+    """(model, optimizer) of two layers."""
+    model = seeded(
+        lambda: nn.Sequential(
+            nn.Linear(6, 8, dtype=dtype), *[b() for b in between], nn.Tanh(),
+            nn.Linear(8, 3, dtype=dtype),
+        )
+    )  # fmt: skip
+    return model, rule(model.parameters(), lr=0.01)
+
+
+def step_of(communicator: Any, model: Any, optimizer: Any, **options: Any) -> Any:
+    """The step of a classifier."""
+    return gp.compile_step(
+        lambda a, b: nn.CrossEntropyLoss()(model(a), b),
+        optimizer,
+        communicator=communicator,
+        backend="numpy",
+        **options,
+    )
+
+
+def trained(
+    communicator: Communicator | None,
+    *between: Any,
+    options: dict[str, Any] | None = None,
+    dtype: str = "float64",
+    rule: Any = optim.Adam,
+    loss_fn: Any = None,
+    y: Any = Y,
+    single: bool = True,
+    batch_size: int = 16,
+    backend: str = "numpy",
+    **step_options: Any,
+) -> dict[str, Any]:
+    """Losses and state after three epochs, whose last batches are shorter, and a batch of three."""
+    model, optimizer = classifier(*between, dtype=dtype, rule=rule)
+    loss_fn = loss_fn or nn.CrossEntropyLoss()
+    made = parallel(communicator, **(options or {}))
+    step = gp.compile_step(
+        lambda a, b: loss_fn(model(a), b),
+        optimizer,
+        communicator=made,
+        backend=backend,
+        **step_options,
+    )
+    losses = step.run(X, y, batch_size=batch_size, epochs=3)
+    found = {"losses": losses, "totals": step.totals}
+    if single:
+        found["single"] = step(X[:3], y[:3])
+    return {**found, **model.state_dict()}
+
+
+def on_ranks(size: int, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+    """What `trained` gives on each of so many ranks."""
+    return list(run_threads(size, lambda c: trained(c, *args, **kwargs), timeout=60))
+
+
+def assert_same_bits(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def assert_close(found: dict[str, Any], expected: dict[str, Any], atol: float = 1e-12) -> None:
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-12, atol=atol, err_msg=name)
