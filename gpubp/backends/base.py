@@ -68,6 +68,8 @@ class Feed:
             programs), or, with `finite`, if float inputs hold NaN or infinity. Every run does so
             before any work: by calling this, or by looking itself and calling this to say where.
         finite: NaN and infinity are refused.
+        checked: the arrays, these very ones, passed the checks of an earlier run and have not
+            changed since: what a device holds of them is still right.
         look: called between two steps, about every `LOOK_SECONDS` or more often, with the number of
             steps that are done; if it raises, the run has ended there.
     """
@@ -78,6 +80,7 @@ class Feed:
     check: Callable[[], None] | None = None
     finite: bool = False
     look: Callable[[int], None] | None = None
+    checked: bool = False
 
 
 @dataclass(eq=False)
