@@ -30,10 +30,12 @@ namespace gp {
 struct Tf32 {
   typedef u32 Kept;
   static const int IN_WORD = 1;
-  // To nearest, ties away from zero, as cvt.rna.tf32.f32: 10 bits of fraction.
+  // To nearest, ties away from zero, as cvt.rna.tf32.f32: 10 bits of fraction. A NaN gets its quiet
+  // bit: with what it holds in the 13 bits that are left out alone it would become infinity.
   __device__ __forceinline__ static Kept round(float x) {
-    const u32 bits = __float_as_uint(x);
-    return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u;
+    const u32 bits = __float_as_uint(x), size = bits & 0x7fffffffu;
+    if (size >= 0x7f800000u) return size > 0x7f800000u ? bits | 0x400000u : bits;
+    return (bits + 0x1000u) & 0xffffe000u;
   }
   __device__ __forceinline__ static float value(u32 word, int) { return __uint_as_float(word); }
   __device__ __forceinline__ static void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {

@@ -47,16 +47,22 @@ def elementwise(part: Part, context: Context, shape: Shape | None = None) -> lis
 
 def _vector(part: Part, context: Context, index: Index, operands: list[Operand]) -> int:
     """Elements that one thread takes at a time: 16 bytes of each array, or 1."""
-    walked = [o for o in operands if index.strides(o) != (0,)]
+    walked = [o for o in operands if not VectorIndex.single(index, o)]
     sizes = {o.dtype.itemsize for o in walked}
-    if len(sizes) != 1 or sizes & {1, 2} or any(index.strides(o) != (1,) for o in walked):
+    if len(sizes) != 1 or sizes & {1, 2} or len(index.dims) > 2:
         return 1
     size = sizes.pop()
+    lanes = VECTOR_BYTES // size
+    rows = len(index.dims) == 2
+    if rows and (not index.short or index.dims[1] % lanes):
+        return 1
+    if not all(VectorIndex.takes(index, o) for o in walked):
+        return 1
     for operand in walked:
         start, entry = context.locate(operand.buffer)
         if entry is not None or (start + operand.offset * size) % VECTOR_BYTES:
             return 1
-    return VECTOR_BYTES // size
+    return lanes
 
 
 def _by_vectors(
@@ -70,7 +76,7 @@ def _by_vectors(
     """Whole vectors first, then what is left, element by element."""
     whole = f"({n} / {lanes})"
     single = chain(writer, positions, index, "i", {})
-    vectors = VectorIndex(writer, index, operands, lanes)
+    vectors = VectorIndex(writer, index, lanes)
     inner = chain(writer, positions, vectors, "i", {})
     return [
         walk(whole, "g"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpubp.backends.cuda.codegen.writer import Writer, ctype_of
+from gpubp.backends.cuda.codegen.writer import Writer, ctype_of, number_of
 from gpubp.backends.cuda.launch import HEADERS, THREADS, Context, Launch, source
 from gpubp.compiler.parts import Part
 
@@ -124,7 +124,7 @@ class Product:
         first = [*writer.pointers, *self.opening, *finish]
         kernels = [("kernel", found.threads, [*first, *lines])]
         if found.chunks > 1:
-            kernels.append(("kernel_finish", THREADS, [*first, *_join(dtype)]))
+            kernels.append(("kernel_finish", THREADS, [*first, *_join(dtype, self._elements)]))
         headers = [*HEADERS, "tensor" if found.type else "gemm", *self.headers]
         text, params = source(headers, writer.params, kernels), writer.params.pack()
         layers = min(layers * found.chunks, MAX_GRID)
@@ -194,12 +194,15 @@ class Product:
         return [walk, *[f"  {line}" for line in tile("column")], "}"]
 
 
-def _join(dtype: str) -> list[str]:
+def _join(dtype: str, elements: int) -> list[str]:
     """The second kernel of a split product: one thread an element of C."""
+    kind = number_of(elements)
+    sizes = ", ".join(f"{name} = static_cast<{kind}>(p.{name})" for name in "mn")
     return [
         "const gp::i64 i = gp::thread_number();",
         "if (i >= p.count) return;",
         f"const {dtype}* partials = gp::fixed<const {dtype}>(p.partials);",
         f"const {dtype} total = gp::finish_chunks<{dtype}>(partials + i, p.chunks, p.count);",
-        "finish(i / (p.m * p.n), i / p.n % p.m, i % p.n, total);",
+        f"const {kind} {sizes}, at = static_cast<{kind}>(i), line = at / n;",
+        "finish(line / m, line % m, at % n, total);",
     ]
