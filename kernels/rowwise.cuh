@@ -33,8 +33,7 @@ __device__ __forceinline__ T join_lanes(T mine) {
 }
 
 // Joins one value of each of the W threads of a row; all of them get the result. Every thread of
-// the block must call it, and a kernel calls it once for each Op, whose warps' results have a place
-// of their own: so nobody has to wait before that is written.
+// the block must call it.
 template <int W, class Op, class T>
 __device__ __forceinline__ T join(T mine) {
   if constexpr (W <= 32) {
@@ -42,6 +41,7 @@ __device__ __forceinline__ T join(T mine) {
   } else {
     __shared__ T held[ROW_THREADS / 32];
     mine = join_lanes<32, Op>(mine);
+    __syncthreads();
     if (threadIdx.x % 32 == 0) held[threadIdx.x / 32] = mine;
     __syncthreads();
     const T* of_row = held + threadIdx.x / W * (W / 32);

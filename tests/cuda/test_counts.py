@@ -130,7 +130,7 @@ def test_short_epochs_are_recorded_together(device: CountingDriver) -> None:
     step, (x, y) = step_on(device), data(300)
     run_once(device, step, (x, y), epochs=3)
     found = run_once(device, step, (x, y), epochs=21)
-    assert found.recorded == [16 * STEP, 8 * STEP], "of eight epochs, and of four; of one before"
+    assert found.recorded == [16 * STEP, 8 * STEP, 2 * STEP], "of eight epochs, of four, of one"
     assert found.graphs == 4 and found.kernels == 0
 
 
