@@ -159,7 +159,8 @@ def _gather(part: Part, context: Context) -> list[Launch]:
     values = [("outer", outer), ("size", data.shape[axis]), ("count", count)]
     values.append(("width", width // unit))
     numbers = ", ".join(writer.params.add(k, v) for k, v in values)
-    kind = f"{ctype}, {number_of(math.prod(out.shape), math.prod(data.shape))}"
+    size = out.dtype.itemsize
+    kind = f"{ctype}, {number_of(math.prod(out.shape) * size, math.prod(data.shape) * size)}"
     call = (
         f"gp::gather<{kind}>({numbers}, {writer.pointer(data, ctype=ctype)}, "
         f"{writer.pointer(indices)}, {writer.pointer(out, True, ctype)}, "

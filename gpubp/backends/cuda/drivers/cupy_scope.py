@@ -72,15 +72,19 @@ def _context_of(cuda: Any, device: int) -> int:
     caller's stays on the GPU that it is on.
     """
     found: list[int] = []
+    failed: list[Exception] = []
 
     def find() -> None:
-        cuda.runtime.setDevice(device)
-        cuda.runtime.memGetInfo()  # makes the context where there is none yet, before CUDA 12
-        found.append(int(cuda.driver.ctxGetCurrent()))
+        try:
+            cuda.runtime.setDevice(device)
+            cuda.runtime.memGetInfo()  # makes the context where there is none yet
+            found.append(int(cuda.driver.ctxGetCurrent()))
+        except Exception as err:
+            failed.append(err)
 
     thread = threading.Thread(target=find, name="gpubp-context")
     thread.start()
     thread.join()
-    if not found:
-        raise BackendError(f"cuda:{device} cannot be used: no context could be made on it.")
+    if failed:
+        raise BackendError(f"cuda:{device} cannot be used: {failed[0]}.") from failed[0]
     return found[0]
