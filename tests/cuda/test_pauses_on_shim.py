@@ -76,7 +76,7 @@ def test_a_run_ends_with_whole_steps(
 
 
 def test_what_a_step_takes_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that goes on by a second whenever it is read: twice a piece of one step or more."""
+    """By a clock that goes on by a second whenever it is read."""
     clock = itertools.count()
     monkeypatch.setattr(stepping.time, "perf_counter", lambda: float(next(clock)))
     backend = CupyBackend(driver=ShimDriver())
