@@ -90,6 +90,25 @@ def test_data_go_to_the_device_once(device: CountingDriver) -> None:
     assert run_once(device, step, (x, y), checked=True).uploaded < nbytes, "both are kept"
 
 
+def test_a_schedule_that_looks_ahead_in_segments_uploads_its_data_once(
+    device: CountingDriver,
+) -> None:
+    model, loss, optimizer = parts(64, 100, 10)
+    scheduler = optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.99)
+    scheduler.table.capacity = 2
+    step = gp.compile_step(
+        lambda x, y: loss(model(x), y),
+        optimizer,
+        scheduler=scheduler,
+        backend=CupyBackend(driver=device),
+    )
+    x, y = data(BATCH * 5)
+    step.prepare(x[:BATCH], y[:BATCH])
+    found = run_once(device, step, (x, y))
+    weights = 3 * 4 * (65 * 100 + 101 * 10)
+    assert found.uploaded < x.nbytes + y.nbytes + weights + 3 * (8 * len(x) + 5_000)
+
+
 def test_single_calls(device: CountingDriver) -> None:
     step, (x, y) = step_on(device), data(BATCH)
     step(x, y)

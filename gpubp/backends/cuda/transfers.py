@@ -67,7 +67,8 @@ class Transfers:
         begin(self._driver, feed)
         given = [a for i, a in enumerate(feed.inputs) if i not in apart]
         host = [a for a in given if not isinstance(a, DeviceArray)]
-        at = iter(self._upload(host, feed, schedule, batched and len(schedule) > 1))
+        stay = batched and (len(schedule) > 1 or feed.checked)
+        at = iter(self._upload(host, feed, schedule, stay))
         inputs = [a.address if isinstance(a, DeviceArray) else next(at) for a in given]
         for i in sorted(apart):
             inputs.insert(i, 0)
