@@ -157,14 +157,15 @@ class CupyBackend(Backend):
                 for work in works:
                     work()
 
+        again: Callable[[], None] = run
         if recordable:  # launched one by one, small kernels would take as long as Python
-            run = self.driver.record(run)
-            run()  # the first launch of a recording brings it to the device
+            again = self.driver.record(run)
+            again()  # the first launch of a recording brings it to the device
             self.driver.synchronize()
         found = []
         for _ in range(5):
             start = time.perf_counter()
-            run()
+            again()
             self.driver.synchronize()
             found.append((time.perf_counter() - start) / repeats)
         return min(found)

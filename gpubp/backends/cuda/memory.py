@@ -4,6 +4,8 @@ data that stay from run to run.
 
 from __future__ import annotations
 
+import itertools
+import operator
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -166,7 +168,7 @@ class RunBlock:
 def _ends(sizes: Sequence[int]) -> list[int]:
     """Where pieces of so many bytes start, one after the other, and where the last one ends."""
     padded = [-(-max(n, 1) // PIECE) * PIECE for n in sizes]
-    return np.cumsum([0, *padded], dtype=np.int64).tolist()
+    return [0, *itertools.accumulate(padded)]
 
 
 def _bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -185,7 +187,7 @@ class _Set:
     def holds(self, arrays: Sequence[NDArray[Any]]) -> bool:
         """These very arrays."""
         found = [reference() for reference in self._arrays]
-        return len(found) == len(arrays) and all(map(lambda a, b: a is b, found, arrays))
+        return len(found) == len(arrays) and all(map(operator.is_, found, arrays))
 
     @property
     def gone(self) -> bool:
