@@ -11,6 +11,7 @@ namespace gp {
 template <class Unit, class Number>
 __device__ __forceinline__ void load_batch(Number rows, Number width, const i64* order,
                                            const Unit* data, Unit* out) {
+#pragma unroll 1
   for (Number i = thread_number(); i < rows * width; i += thread_count())
     out[i] = data[order[i / width] * width + i % width];
 }
@@ -19,6 +20,7 @@ __device__ __forceinline__ void load_batch(Number rows, Number width, const i64*
 template <class Unit, class Number>
 __device__ __forceinline__ void place_rows(Number outer, Number width, const Unit* in,
                                            Number out_pitch, Unit* out) {
+#pragma unroll 1
   for (Number i = thread_number(); i < outer * width; i += thread_count())
     out[i / width * out_pitch + i % width] = in[i];
 }
@@ -28,6 +30,7 @@ template <class Unit, class Number, class Index>
 __device__ __forceinline__ void gather(Number outer, Number size, Number count, Number width,
                                        const Unit* data, const Index* indices, Unit* out,
                                        int* status) {
+#pragma unroll 1
   for (Number i = thread_number(); i < outer * count * width; i += thread_count()) {
     const Number u = i % width, row = i / width, c = row % count, o = row / count;
     const i64 index = indices[c];
@@ -45,6 +48,7 @@ template <class T, class Number, class Index>
 __device__ __forceinline__ void scatter_add(Number outer, Number size, Number count, Number inner,
                                             const T* updates, const Index* indices, T* out,
                                             int* status) {
+#pragma unroll 1
   for (Number i = thread_number(); i < outer * inner; i += thread_count()) {
     const Number u = i % inner, o = i / inner;
     for (Number c = 0; c < count; ++c) {

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from gpubp.backends.cuda.codegen.chain import chain, operands_of
 from gpubp.backends.cuda.codegen.index import Index, VectorIndex
 from gpubp.backends.cuda.codegen.writer import Writer
@@ -18,8 +16,11 @@ VECTOR_BYTES = 16
 
 
 def walk(n: str, name: str = "i") -> str:
-    """The head of a loop in which the threads share 0 <= name < n."""
-    return (
+    """The head of a loop in which the threads share 0 <= name < n.
+
+    Most threads go through it once. Unrolled, it would begin with a division, to know how often.
+    """
+    return "#pragma unroll 1\n" + (
         f"for (gp::i64 {name} = gp::thread_number(); {name} < {n}; {name} += gp::thread_count()) {{"
     )
 
@@ -37,9 +38,7 @@ def elementwise(part: Part, context: Context, shape: Shape | None = None) -> lis
         body = _by_vectors(writer, positions, index, operands, lanes, n)
     else:
         lines = chain(writer, positions, index, "i", {})
-        # Unrolled four times by the compiler, float64's long formulas (atan on sm_90) spill.
-        once = ["#pragma unroll 1"] if any(o.dtype == np.float64 for o in operands) else []
-        body = [*once, walk(n), *[f"  {line}" for line in lines], "}"]
+        body = [walk(n), *[f"  {line}" for line in lines], "}"]
     text = source(HEADERS, writer.params, [("kernel", THREADS, [*writer.pointers, *body])])
     grid = (blocks_for(-(-math.prod(shape) // lanes)), 1, 1)
     return [Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)]
@@ -88,6 +87,7 @@ def _by_vectors(
         "  }",
         *[f"  {line}" for line in vectors.stores],
         "}",
+        "#pragma unroll 1",
         f"for (gp::i64 i = {whole} * {lanes} + gp::thread_number(); i < {n}; "
         "i += gp::thread_count()) {",
         *[f"  {line}" for line in single],

@@ -18,7 +18,8 @@ from gpubp.compiler.parts import Part
 # few, k is split.
 _Tile = tuple[int, int, int, int, int]
 _TILES: tuple[_Tile, ...] = ((128, 128, 8, 8, 8), (64, 64, 16, 4, 4), (32, 32, 16, 2, 2))
-# In place of the smallest, where k is long enough: with its threads in so many groups.
+# In place of the smallest, where k is long enough: with its threads in so many groups, or half as
+# many for float64, whose slices have 48 KiB of shared memory too.
 _GROUPED: _Tile = (32, 32, 16, 4, 4)
 GROUPS, GROUPED_FROM = 4, 64
 _TENSOR_TILES: tuple[_Tile, ...] = ((128, 128, 32, 64, 32), (64, 64, 32, 32, 32))
@@ -82,7 +83,7 @@ def plan(
     chunk = max(step, -(-k // chunks // step) * step)
     groups = 1
     if grouped and tile == _TILES[-1] and not kind and min(k, chunk) >= GROUPED_FROM:
-        tile, groups = _GROUPED, GROUPS
+        tile, groups = _GROUPED, GROUPS * 4 // itemsize
     return Plan(tile, rows, columns, max(1, -(-k // chunk)), chunk, kind, groups)
 
 
