@@ -58,9 +58,8 @@ class Feed:
     """The arrays of one run.
 
     Attributes:
-        inputs: one for each program input, C-contiguous and of its dtype. For batched programs the
-            first axis is the whole data set, else the arrays are the inputs themselves. They may
-            be `DeviceArray`s from `Backend.import_array`.
+        inputs: one for each program input, C-contiguous and of its dtype; for batched programs the
+            whole data set, along the first axis. Or `DeviceArray`s from `Backend.import_array`.
         order: int64, indices of rows of the resident arrays; unused if not batched.
         outputs: one list for each program: arrays of shape (steps, *output shape). Row i belongs to
             row i of the schedule. They may be `DeviceArray`s in memory from `Backend.empty`.
@@ -68,8 +67,7 @@ class Feed:
             programs), or, with `finite`, if float inputs hold NaN or infinity. Every run does so
             before any work: by calling this, or by looking itself and calling this to say where.
         finite: NaN and infinity are refused.
-        checked: the arrays, these very ones, passed the checks of an earlier run and have not
-            changed since: what a device holds of them is still right.
+        checked: these very arrays passed the checks of an earlier run and have not changed since.
         look: called between two steps, about every `LOOK_SECONDS` or more often, with the number of
             steps that are done; if it raises, the run has ended there.
     """
@@ -88,8 +86,7 @@ class MemberRun:
     """A run of programs on memory of its own: one member of a population.
 
     Attributes:
-        banks: what stands in the place of each bank that the programs name: of its dtype and size,
-            64-byte aligned.
+        banks: in place of each that the programs name: of its dtype and size, 64-byte aligned.
         schedule, feed: as of `Backend.run`.
     """
 
