@@ -15,7 +15,7 @@ import pytest
 import shim_build
 
 HERE = Path(__file__).parent
-CONTRACTED = "-ffp-contract=fast"
+CONTRACTED = "-ffp-contract=fast -fexpensive-optimizations"  # at -O1 g++ contracts with both
 
 
 def _without_fma() -> bool:
