@@ -23,7 +23,7 @@ REASON = "needs CuPy: pip install 'gpubp[cuda13]'"
 # What is called on objects, by CuPy's class.
 MEMBERS = {
     "cuda.Stream": ("synchronize", "wait_event", "begin_capture", "end_capture", "__enter__"),
-    "cuda.Event": ("record", "synchronize", "done", "ptr"),
+    "cuda.Event": ("record", "synchronize", "done"),
     "cuda.Graph": ("launch",),
     "cuda.MemoryPointer": ("ptr", "memset_async"),
     "cuda.PinnedMemoryPointer": ("ptr",),
