@@ -33,7 +33,8 @@ __device__ __forceinline__ T join_lanes(T mine) {
 }
 
 // Joins one value of each of the W threads of a row; all of them get the result. Every thread of
-// the block must call it.
+// the block must call it. A kernel calls it once for each Op: what the warps found has a place of
+// its own then, and nobody has to wait before it is written.
 template <int W, class Op, class T>
 __device__ __forceinline__ T join(T mine) {
   if constexpr (W <= 32) {
@@ -41,7 +42,6 @@ __device__ __forceinline__ T join(T mine) {
   } else {
     __shared__ T held[ROW_THREADS / 32];
     mine = join_lanes<32, Op>(mine);
-    __syncthreads();
     if (threadIdx.x % 32 == 0) held[threadIdx.x / 32] = mine;
     __syncthreads();
     const T* of_row = held + threadIdx.x / W * (W / 32);

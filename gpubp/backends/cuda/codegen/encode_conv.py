@@ -171,9 +171,8 @@ def _direct(part: Part, context: Context, shape: Geometry, writer: Writer) -> li
         *[f"  {line}" for line in after[1:]],
         "}",
     ]
-    text = source(
-        [*HEADERS, "conv_direct"], writer.params, [("kernel", THREADS, [*writer.pointers, *body])]
-    )
+    kernels = [("kernel", THREADS, [*writer.pointers, *body])]
+    text = source([*HEADERS, "conv_direct"], writer.params, kernels, blocks=1)
     grid = (blocks_for(math.prod(compute.shape)), 1, 1)
     return [Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)]
 

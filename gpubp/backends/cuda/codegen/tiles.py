@@ -147,7 +147,9 @@ class Product:
         if found.chunks > 1:
             kernels.append(("kernel_finish", THREADS, [*first, *_join(dtype, self._elements)]))
         headers = [*HEADERS, "tensor" if found.type else "gemm", *self.headers]
-        text, params = source(headers, writer.params, kernels), writer.params.pack()
+        # With tensor cores: rather registers than blocks, else a few are put aside in memory.
+        text = source(headers, writer.params, kernels, blocks=1 if found.type else 0)
+        params = writer.params.pack()
         layers = min(layers * found.chunks, MAX_GRID)
         grid = (found.rows, min(found.columns, MAX_GRID), layers)
         made = [Launch(text, "kernel", grid, (found.threads, 1, 1), params, part.name)]
