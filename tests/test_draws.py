@@ -89,7 +89,7 @@ def test_cat_is_concat() -> None:
 
 
 def test_impossible_draws_are_refused() -> None:
-    with pytest.raises(DataError, match="low is 2.0, which is above high, 1.0"):
+    with pytest.raises(DataError, match=r"low is 2\.0, which is above high, 1\.0"):
         ops.uniform((2,), low=2.0, high=1.0)
     with pytest.raises(DataError, match="high must be a finite number"):
         ops.uniform((2,), high=np.inf)
