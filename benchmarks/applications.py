@@ -117,18 +117,26 @@ def line(name: str, runs: dict[str, list[Run]]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _version(package: str) -> str:
+    """Of an installed package; empty if it is not there."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def publish(
     path: Path, rows: dict[str, dict[str, list[Run]]], left_out: list[str], short: bool
 ) -> None:
     """The JSON: one row for each application and library."""
-    found: list[dict[str, Any]] = [
+    measured_rows: list[dict[str, Any]] = [
         {"application": name, "library": library, "runs": [asdict(r) for r in runs]}
         for name, both in rows.items()
         for library, runs in both.items()
         if runs
     ]
-    versions = {name: metadata.version(name) for name in PACKAGES}
-    write(path, "applications", found, short=short, left_out=left_out, versions=versions)
+    versions = {name: found for name in PACKAGES if (found := _version(name))}
+    write(path, "applications", measured_rows, short=short, left_out=left_out, versions=versions)
 
 
 def main() -> int:

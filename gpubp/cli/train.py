@@ -68,7 +68,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="columns of names, not numbers",
     )
-    data.add_argument("--missing", default="error", choices=MISSING, help="values (error)")
+    data.add_argument("--missing", default="error", choices=MISSING, help="missing values (error)")
     data.add_argument(
         "--decimal", default="auto", choices=DECIMALS, help="sign of decimals; default: as it looks"
     )
