@@ -26,7 +26,7 @@ from gpubp.optim import lr_scheduler
 from gpubp.train import beam_search, error_rate
 
 SHORT = "--short" in sys.argv
-WORDS, HIDDEN, EPOCHS, STATED = (8_000, 64, 6, 0.30) if SHORT else (None, 128, 6, 0.12)
+WORDS, HIDDEN, EPOCHS, STATED = (8_000, 64, 6, 0.30) if SHORT else (None, 128, 4, 0.12)
 HELD_OUT, BATCH = (400, 64) if SHORT else (5_000, 128)
 
 # Words of letters alone, with the first of their pronunciations; 1 in "AH1" is a stress.
