@@ -15,7 +15,7 @@ from gpubp.core.store import Slot, pack
 from gpubp.errors import ArgumentError, DataError
 from gpubp.ops.random import checked_seed, default_generator, manual_seed
 from gpubp.runtime.ensemble import slots_of
-from gpubp.runtime.hyper import Hyper
+from gpubp.runtime.hyper import Group, Hyper
 from gpubp.runtime.loss_scale import as_loss_scale
 from gpubp.runtime.member_schedules import MemberSchedules
 from gpubp.runtime.member_state import MemberState
@@ -89,8 +89,7 @@ def compile_population(
         UnknownNameError, ShapeError: `initial` gives another model.
     """
     require_count("n", n)
-    if not hasattr(optimizer, "param_groups"):
-        raise ArgumentError(f"optimizer is {shown(optimizer)}, expected one of gpubp.optim.")
+    groups = _groups(optimizer, hyper)
     if searches(optimizer):
         raise DataError(f"{type(optimizer).__name__} searches outside of the program: it cannot.")
     target = get_backend(backend, device)
@@ -100,7 +99,7 @@ def compile_population(
     pack("params", optimizer.parameters())
     pack("slots", [*named.values(), default_generator.state])
     _start(memory, model, initial, numbers, named)
-    members = Hyper(optimizer.param_groups, hyper, slots or {}, memory)
+    members = Hyper(groups, hyper, slots or {}, memory)
     schedules = None if scheduler is None else MemberSchedules(scheduler, optimizer, memory)
     if loss_scale is None and target.precision == "float16":
         loss_scale = "dynamic"
@@ -121,6 +120,18 @@ def compile_population(
     made = Population(programs, state, members, schedules, accumulate, model)
     made.seed(numbers)
     return made
+
+
+def _groups(optimizer: Any, hyper: Mapping[str, Any]) -> Sequence[Group]:
+    """Where the optimiser's numbers stand; a rule without groups has its numbers in slots.
+
+    Raises:
+        ArgumentError: no optimiser, or numbers by name for one that has none.
+    """
+    found = getattr(optimizer, "param_groups", None)
+    if found is None and (hyper or not hasattr(optimizer, "emit")):
+        raise ArgumentError(f"optimizer is {shown(optimizer)}, expected one of gpubp.optim.")
+    return found or []
 
 
 def _seeds(seeds: Sequence[int] | None, n: int) -> list[int]:
