@@ -61,7 +61,7 @@ class Task:
     @property
     def begun(self) -> int:
         """How many of them were begun."""
-        return self.buffers.begun_of(self.epochs) if self.buffers.done else 0
+        return self.buffers.begun_of(self.epochs)
 
 
 def require_batch(batch_size: int, samples: int, member: int) -> None:

@@ -39,6 +39,7 @@ def compile_population(
     seeds: Sequence[int] | None = None,
     slots: Mapping[Any, Any] | None = None,
     scheduler: Any = None,
+    scheduler_every: str = "step",
     backend: str | Backend | None = None,
     device: str | None = None,
     max_grad_norm: float | None = None,
@@ -56,10 +57,14 @@ def compile_population(
     ```python
     gp.manual_seed(seeds[i])
     model = initial()
-    optimizer = ...  # with member i's numbers
+    optimizer = ...  # with member i's rate; other numbers that are given here, and what is in
+    optimizer.param_groups[0].in_slot("momentum").value = ...  # `slots`, must be in slots here too
     step = gp.compile_step(fn, optimizer, seed=seeds[i])
     step.run(X[rows[i]], y[rows[i]], ...)
     ```
+
+    (A number that a lone program has baked in, `SGD(..., momentum=0.9)`, is contracted with its
+    neighbours to one operation where one in a slot takes two: the last bit may differ.)
 
     On the CPU each thread takes whole members, so there are no barriers between workers. On a GPU
     members are run one after the other.
@@ -77,7 +82,10 @@ def compile_population(
         slots: other slots in which members differ: {slot: (n, ...) or (...)}; a `gpubp.nn.Buffer`
             that fn or the model reads as a number, say.
         scheduler: a function from the optimiser to a schedule, or n such functions: each member has
-            its own, which moves after each of its updates, inside the program.
+            its own.
+        scheduler_every: "step": it moves after each of the member's updates, inside the program;
+            "epoch": after each of its epochs, and one that watches a number
+            (ReduceLROnPlateau) is given the epoch's loss.
         backend, device, max_grad_norm, max_grad_value, accumulate, ema, loss_scale, options: as of
             `gp.compile_step`. Gradients that wait at the end of an epoch update there.
         **hyper: numbers of the optimiser, one for all members or one for each: lr, weight_decay,
@@ -100,7 +108,9 @@ def compile_population(
     pack("slots", [*named.values(), default_generator.state])
     _start(memory, model, initial, numbers, named)
     members = Hyper(groups, hyper, slots or {}, memory)
-    schedules = None if scheduler is None else MemberSchedules(scheduler, optimizer, memory)
+    schedules = None
+    if scheduler is not None:
+        schedules = MemberSchedules(scheduler, optimizer, memory, scheduler_every)
     if loss_scale is None and target.precision == "float16":
         loss_scale = "dynamic"
     settings = Settings(

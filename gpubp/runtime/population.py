@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpubp.arguments import checked, reading
 from gpubp.backends.base import Backend
-from gpubp.core.interop import host_array
 from gpubp.errors import DataError, GradientError
 from gpubp.runtime.arguments import Arguments, checked_arguments
 from gpubp.runtime.ensemble import as_ensemble
@@ -21,7 +20,7 @@ from gpubp.runtime.member_runs import MemberRuns, Task, require_batch
 from gpubp.runtime.member_schedules import MemberSchedules
 from gpubp.runtime.member_state import MemberState
 from gpubp.runtime.members import Members
-from gpubp.runtime.members_chosen import checked_rows, chosen, one_member
+from gpubp.runtime.members_chosen import checked_rows, chosen, epochs_of, of_epoch, one_member
 from gpubp.runtime.pauses import Pauses
 from gpubp.runtime.step_programs import StepPrograms
 
@@ -50,6 +49,7 @@ class Population(Members):
         super().__init__(state.memory.members, hyper)
         self._programs, self._state = programs, state
         self._schedules, self._accumulate, self._model = schedules, accumulate, model
+        self._by_epoch = schedules is not None and schedules.by_epoch
         self._outputs: MemberOutputs | None = None
         self._last: list[Task] = []
         if not state.parameters:
@@ -109,7 +109,7 @@ class Population(Members):
         if orders is not None and len(orders) != len(members):
             raise DataError(f"orders has {len(orders)} entries for {len(members)} members.")
         plan = (batch_size, shuffle, drop_last)
-        if callback is None:
+        if callback is None and not self._by_epoch:
             given = None if orders is None else dict(zip(members, orders))
             return self._run(
                 arrays, members, dict(zip(members, mine)), given, epochs, plan, checked
@@ -125,20 +125,22 @@ class Population(Members):
         epochs: int,
         plan: tuple[int, bool, bool],
         checked: bool,
-        callback: Callback,
+        callback: Callback | None,
     ) -> Any:
-        """Epoch by epoch, with the callback between."""
+        """Epoch by epoch, with schedules and the callback between."""
         found: dict[int, list[NDArray[Any]]] = {i: [] for i in members}
         mine = dict(zip(members, rows))
-        for epoch in range(epochs):
+        for epoch in range(epochs if orders is None else epochs_of(orders, epochs)):
             active = [i for i in members if i in self.active]
             if not active:
                 break
-            given = None if orders is None else _of_epoch(members, orders, epoch)
+            given = None if orders is None else of_epoch(members, orders, epoch)
             losses = self._run(arrays, active, mine, given, 1, plan, checked or epoch > 0)
             for i, row in zip(active, losses):
                 found[i].append(row)
-            if callback(self, epoch + 1) is True:
+                if self._by_epoch and self._schedules is not None:
+                    self._schedules.step(i, self.histories[i][-1])
+            if callback is not None and callback(self, epoch + 1) is True:
                 break
         return _stacked([np.concatenate(found[i]) for i in members])
 
@@ -153,7 +155,8 @@ class Population(Members):
         checked: bool,
     ) -> Any:
         batch_size, shuffle, drop_last = how
-        runs = MemberRuns(self._programs, self._state.memory, self._schedules, arrays)
+        schedules = None if self._by_epoch else self._schedules
+        runs = MemberRuns(self._programs, self._state.memory, schedules, arrays)
         pending = self._state.pending if self._accumulate > 1 else np.zeros(self.n, np.int64)
         tasks: list[Task] = []
         before = {i: self._books.streams[i].state for i in members}
@@ -268,17 +271,6 @@ class Population(Members):
             self._schedules.load_state_dict(record["schedules"])
         self._state.load(state["arrays"])
         self._books = books
-
-
-def _of_epoch(
-    members: Sequence[int], orders: Sequence[ArrayLike], epoch: int
-) -> dict[int, ArrayLike]:
-    """The order of each member in one epoch."""
-    found: dict[int, ArrayLike] = {}
-    for i, order in zip(members, orders, strict=True):
-        rows = host_array(order, "orders")
-        found[i] = rows[epoch] if rows.ndim == 2 else rows
-    return found
 
 
 def _stacked(rows: Sequence[Any]) -> Any:

@@ -39,7 +39,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 
 def _network(kind: Any = MLPClassifier, **options: Any) -> Any:
-    known = {"hidden_layer_sizes": (6,), "max_iter": 15, "random_state": 0, "batch_size": 32, "n_iter_no_change": 3}
+    known = {
+        "hidden_layer_sizes": (6,),
+        "max_iter": 15,
+        "random_state": 0,
+        "batch_size": 32,
+        "n_iter_no_change": 3,
+    }
     return kind(**{**known, **options})
 
 
@@ -153,25 +159,28 @@ def test_a_single_fit_of_its_kind_is_trained_alone() -> None:
     assert _members() == 0
 
 
+TAKEN = {
+    "sample_weight": {"fit": {"sample_weight": WEIGHTS}},
+    "scorers": {"scoring": ["accuracy", "neg_log_loss"], "refit": "accuracy"},
+    "no_refit": {"scoring": ["accuracy", "neg_log_loss"], "refit": False},
+    "scoring": {
+        "scoring": lambda estimator, X, y: {"a": estimator.score(X, y), "b": 1.0},
+        "refit": "a",
+    },
+    "refit": {"refit": lambda results: 2},
+    "one_job": {"n_jobs": 1},
+    "all_jobs": {"n_jobs": -1},
+    "one_by_one": {"pre_dispatch": 1},
+    "all_dispatched": {"pre_dispatch": "all"},
+}
+
+
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"fit": {"sample_weight": WEIGHTS}},
-        {"scoring": ["accuracy", "neg_log_loss"], "refit": "accuracy"},
-        # The others are in the full part.
-        {"scoring": ["accuracy", "neg_log_loss"], "refit": False},
-        {"scoring": lambda estimator, X, y: {"a": estimator.score(X, y), "b": 1.0}, "refit": "a"},
-        {"refit": lambda results: 2},
-        {"n_jobs": 1},
-        {"n_jobs": -1},
-        {"pre_dispatch": 1},
-        {"pre_dispatch": "all"},
-    ],
-    ids=str,
+    "name", [k if i < 2 else pytest.param(k, marks=FULL) for i, k in enumerate(TAKEN)]
 )
-def test_what_scikit_learn_takes_is_taken(options: Any) -> None:
-    _searched(_network(), SETTINGS, **options)
-    assert _members() == (0 if options.get("pre_dispatch") == 1 else 12)
+def test_what_scikit_learn_takes_is_taken(name: str) -> None:
+    _searched(_network(), SETTINGS, **TAKEN[name])
+    assert _members() == (0 if name == "one_by_one" else 12)
 
 
 @FULL
