@@ -54,7 +54,7 @@ def test_orders_that_are_none_are_refused(order, match):
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_run_that_is_refused_uses_up_no_order(backend, epochs):
     step, W = _step(backend)
-    bad = np.where(X > 2.0, np.nan, X)
+    bad = np.where(X > 1.3, np.nan, X)
     with pytest.raises(DataError, match="nan"):
         step.run(bad, batch_size=4, epochs=epochs)
     with pytest.raises(DataError, match="only 10 samples"):
