@@ -141,6 +141,18 @@ def test_slots_are_read_and_changed_between_runs(backend: Backend) -> None:
         made.set_hyper(rate, [0.1, 0.2], 1)
 
 
+def test_a_state_from_before_the_first_run_is_the_beginning_again(backend: Backend) -> None:
+    made = pop.population(2, optim.Adam, backend, lr=[0.01, 0.02])
+    start = made.full_state()
+    first = made.run(X, Y, batch_size=50, epochs=2)
+    made.load_full_state(start)
+    assert pop.as_bits(made.run(X, Y, batch_size=50, epochs=2)) == pop.as_bits(first)
+    part = made.full_state()
+    part["arrays"].popitem()
+    with pytest.raises(DataError, match="is not in both"):
+        made.load_full_state(part)
+
+
 RULES: list[Callable[[Any], Any]] = [
     lambda o: lr_scheduler.StepLR(o, 2, 0.5),
     lambda o: lr_scheduler.CosineAnnealingLR(o, 4),
