@@ -88,11 +88,13 @@ class MemberRun:
         banks: what stands in the place of each bank that the programs name: of its dtype and size,
             64-byte aligned.
         schedule, feed: as of `Backend.run`.
+        programs: which of those given to `Backend.run_members` it runs; its schedule counts these.
     """
 
     banks: Mapping[Bank, NDArray[Any]]
     schedule: NDArray[np.int64]
     feed: Feed
+    programs: slice = field(default_factory=lambda: slice(None))
 
 
 class Peak(NamedTuple):
@@ -282,7 +284,8 @@ class Backend(ABC):
                 for bank, own in member.banks.items():
                     bank.data[...] = own
                 try:
-                    self.run(loaded, member.schedule, heard(member.feed, look))
+                    mine = loaded[member.programs]
+                    self.run(mine, member.schedule, heard(member.feed, look))
                 finally:
                     for bank, own in member.banks.items():
                         own[...] = bank.data

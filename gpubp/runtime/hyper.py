@@ -82,10 +82,11 @@ class Hyper:
         """
         if isinstance(name, Slot):
             self._require(name)
-            return self._memory.stacked(name)[members].copy()
-        if name not in self._slots:
+        elif name not in self._slots:
             raise unknown_name("number that members have for themselves", name, self._slots)
-        return self._memory.stacked(self._slots[name][0])[members].copy()
+        slot = name if isinstance(name, Slot) else self._slots[name][0]
+        found: NDArray[Any] = self._memory.stacked(slot)[members].copy()
+        return found
 
     def set(self, name: str | Slot, value: Any, members: Sequence[int]) -> None:
         """Give members other numbers, after a check."""

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpubp.arguments import checked
 from gpubp.core.store import Slot
 from gpubp.runtime.hyper import Hyper
-from gpubp.runtime.member_books import Books
+from gpubp.runtime.member_books import Books, best_of
 from gpubp.runtime.members_chosen import chosen
 
 
@@ -64,7 +64,7 @@ class Members:
         Raises:
             DataError: no epoch has ended, or not one score for each member.
         """
-        return self._books.best(scores, mode)
+        return best_of(scores, self.histories, mode)
 
     @checked
     def hyper(self, name: str | Slot, members: int | Sequence[int] | None = None) -> NDArray[Any]:

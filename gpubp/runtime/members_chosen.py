@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from gpubp.arguments import shown
 from gpubp.core.interop import host_array
 from gpubp.errors import DataError
+
+M = TypeVar("M")
 
 
 def one_member(member: Any, n: int) -> int:
@@ -60,11 +62,9 @@ def checked_rows(
     return found
 
 
-def of_epoch(
-    members: Sequence[int], orders: Sequence[ArrayLike], epoch: int
-) -> dict[int, ArrayLike]:
+def of_epoch(members: Sequence[M], orders: Sequence[ArrayLike], epoch: int) -> dict[M, ArrayLike]:
     """The order of each member in one epoch."""
-    found: dict[int, ArrayLike] = {}
+    found: dict[M, ArrayLike] = {}
     for i, order in zip(members, orders, strict=True):
         rows = host_array(order, "orders")
         found[i] = rows[epoch] if rows.ndim == 2 else rows
