@@ -94,16 +94,25 @@ class Engine(Trained):
         super().__init__(network, rule)
         self.step = Step(self.loss, self.rule, backend, device)
         self.sizes: set[int] = set()
+        self._checked: Any = None
 
     def load(self, coefs: Arrays, intercepts: Arrays, optimizer: Any, batch: Arrays) -> None:
         """Take over weights and state; `batch`: arrays as they will come, to compile for."""
         self.step.prepare(*batch)
         self.put(coefs, intercepts, optimizer)
+        self._checked = None
 
     def run(self, data: Arrays, orders: NDArray[np.int64], batch_size: int) -> NDArray[Any]:
-        """Train one epoch for each row of `orders`; returns the losses, (epochs, steps)."""
+        """Train one epoch for each row of `orders`; returns the losses, (epochs, steps).
+
+        The values of the fit's data are looked at in its first call; chunks are other data.
+        """
         self.sizes.update((batch_size, orders.shape[1] % batch_size))
-        losses: NDArray[Any] = self.step.run(*data, batch_size=batch_size, order=orders)
+        known = self._checked is data[0]
+        losses: NDArray[Any] = self.step.run(
+            *data, batch_size=batch_size, order=orders, checked=known
+        )
+        self._checked = data[0]
         return losses.reshape(len(orders), -1)
 
 
