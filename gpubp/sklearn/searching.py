@@ -12,8 +12,9 @@ in. Scores are those of scikit-learn's loop, to the last digit, for any number o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import joblib
@@ -26,18 +27,61 @@ from gpubp.sklearn.estimators import MLPClassifier, MLPRegressor
 from gpubp.sklearn.together import FitsOnThreads
 
 MOST_AT_ONCE = 64  # fits under way, each with a thread that waits most of the time
-BYTES_AT_ONCE = 1 << 28  # of their training data
+BYTES_AT_ONCE = 1 << 28  # of their training data and weights
+COPIES = 8  # of weights in a fit: its own, the best, two moments, and those of its member
+
+
+def _bytes_of_fit(X: Any, candidates: Iterable[Any]) -> int:
+    """What a fit holds while it waits, at most.
+
+    Args:
+        X: the data.
+        candidates: estimators, and values of their parameters by name.
+    """
+    features = X.shape[1] if len(getattr(X, "shape", ())) == 2 else 1
+    given = [
+        value
+        for candidate in candidates
+        for name, value in _parameters(candidate).items()
+        if name.endswith("hidden_layer_sizes")
+    ]
+    most = max((_weights(features, value) for value in given), default=0)
+    return 8 * (int(np.size(X)) + COPIES * most)
+
+
+def _parameters(candidate: Any) -> Mapping[str, Any]:
+    if isinstance(candidate, Mapping):
+        return candidate
+    found: Mapping[str, Any] = getattr(candidate, "get_params", dict)()
+    return found
+
+
+def _weights(features: int, hidden: Any) -> int:
+    """How many weights such layers have; 0 for what scikit-learn is going to refuse."""
+    try:
+        units = [features, *np.atleast_1d(np.asarray(hidden, np.int64)).tolist(), 1]
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return sum(a * b for a, b in pairwise(units))
+
+
+def _settings(grid: Any) -> list[Mapping[str, Any]]:
+    """All settings of a grid, or none where it is not one: scikit-learn says so then."""
+    try:
+        return list(model_selection.ParameterGrid(grid))
+    except (TypeError, ValueError):
+        return []
 
 
 @contextmanager
-def _on_threads(n_jobs: int | None, X: Any) -> Iterator[None]:
+def _on_threads(n_jobs: int | None, X: Any, candidates: Iterable[Any]) -> Iterator[None]:
     """While open, joblib's fits are done by threads: as many as processors, if nothing is said.
 
     Each thread has warning filters of its own while it works, and puts back what it found: several
     at once may leave those of another, so the caller's are put back in the end.
     """
     threads = n_jobs or max_workers()
-    at_once = min(MOST_AT_ONCE, BYTES_AT_ONCE // max(1, 8 * np.size(X)))
+    at_once = min(MOST_AT_ONCE, BYTES_AT_ONCE // max(1, _bytes_of_fit(X, candidates)))
     backend = FitsOnThreads(max(2, at_once))
     with (
         warnings.catch_warnings(),
@@ -58,7 +102,8 @@ class GridSearchCV(model_selection.GridSearchCV):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
         """Fit and score all candidates on all folds, then refit the best; see scikit-learn."""
-        with _on_threads(self.n_jobs, X):
+        candidates = [self.estimator, *_settings(self.param_grid)]
+        with _on_threads(self.n_jobs, X, candidates):
             return super().fit(X, y, **params)
 
 
@@ -72,7 +117,7 @@ def cross_validate(estimator: Any, X: Any, y: Any = None, **options: Any) -> dic
     Returns:
         scikit-learn's dict: test_score, fit_time and the rest.
     """
-    with _on_threads(options.get("n_jobs"), X):
+    with _on_threads(options.get("n_jobs"), X, [estimator]):
         found: dict[str, Any] = model_selection.cross_validate(estimator, X, y, **options)
         return found
 
@@ -87,7 +132,7 @@ class BaggingMLPClassifier(ensemble.BaggingClassifier):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, **params: Any) -> Any:
         """Train the networks on samples of the rows."""
-        with _on_threads(self.n_jobs, X):
+        with _on_threads(self.n_jobs, X, [self._get_estimator()]):
             return super().fit(X, y, sample_weight=sample_weight, **params)
 
     def _get_estimator(self) -> Any:
@@ -103,7 +148,7 @@ class BaggingMLPRegressor(ensemble.BaggingRegressor):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, **params: Any) -> Any:
         """Train the networks on samples of the rows."""
-        with _on_threads(self.n_jobs, X):
+        with _on_threads(self.n_jobs, X, [self._get_estimator()]):
             return super().fit(X, y, sample_weight=sample_weight, **params)
 
     def _get_estimator(self) -> Any:

@@ -115,7 +115,7 @@ class Search:
         Raises:
             Exception: what its training raised.
         """
-        if not (epochs.undisturbed and epochs.rows.dense and key[0].is_ours):
+        if not (epochs.undisturbed and epochs.rows.usable and key[0].is_ours):
             return None
         fit = _Fit(epochs, (*key, epochs.batch_size))
         with self._change:
@@ -171,6 +171,9 @@ class Search:
             for key, fits in kinds.items():
                 if len(fits) > 1:
                     self._train_kind(key[:-1], fits)
+        except BaseException:
+            self._ended = True  # before anybody goes on
+            raise
         finally:
             for fit in chosen:
                 fit.settled.set()

@@ -190,6 +190,15 @@ def test_more_fits_than_are_under_way_at_once(monkeypatch: pytest.MonkeyPatch) -
     assert _members() >= 15
 
 
+def test_large_fits_are_fewer_at_once() -> None:
+    small = searching._bytes_of_fit(X, [_network()])
+    assert small == 8 * (X.size + searching.COPIES * (4 * 6 + 6))
+    settings = searching._settings({"last__hidden_layer_sizes": [(6,), (100, 50), 7]})
+    large = searching._bytes_of_fit(X, [_network(), *settings])
+    assert large == 8 * (X.size + searching.COPIES * (4 * 100 + 100 * 50 + 50))
+    assert searching._settings(3) == []
+
+
 def test_cross_validation_trains_its_folds_together() -> None:
     options: dict[str, Any] = {"cv": 4, "return_train_score": True, "return_estimator": True}
     theirs = model_selection.cross_validate(_network(), X, Y, **options)
