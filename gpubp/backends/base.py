@@ -80,13 +80,11 @@ class Feed:
     look: Callable[[int], None] | None = None
 
 
-@dataclass(eq=False)
-class MemberRun:
-    """A run of programs on memory of its own: one member of a population.
+class MemberRun(NamedTuple):
+    """A run on memory of its own: one member of a population.
 
     Attributes:
-        banks: what stands in the place of each bank that the programs name: of its dtype and size,
-            64-byte aligned.
+        banks: what stands in the place of each bank named: of its dtype and size, 64-byte aligned.
         schedule, feed: as of `Backend.run`.
         programs: which of those given to `Backend.run_members` it runs; its schedule counts these.
     """
@@ -94,7 +92,7 @@ class MemberRun:
     banks: Mapping[Bank, NDArray[Any]]
     schedule: NDArray[np.int64]
     feed: Feed
-    programs: slice = field(default_factory=lambda: slice(None))
+    programs: slice = slice(None)
 
 
 class Peak(NamedTuple):
@@ -284,8 +282,7 @@ class Backend(ABC):
                 for bank, own in member.banks.items():
                     bank.data[...] = own
                 try:
-                    mine = loaded[member.programs]
-                    self.run(mine, member.schedule, heard(member.feed, look))
+                    self.run(loaded[member.programs], member.schedule, heard(member.feed, look))
                 finally:
                     for bank, own in member.banks.items():
                         own[...] = bank.data
