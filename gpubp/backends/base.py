@@ -81,18 +81,19 @@ class Feed:
     checked: bool = False
 
 
-@dataclass(eq=False)
-class MemberRun:
-    """A run of programs on memory of its own: one member of a population.
+class MemberRun(NamedTuple):
+    """A run on memory of its own: one member of a population.
 
     Attributes:
-        banks: in place of each that the programs name: of its dtype and size, 64-byte aligned.
+        banks: what stands in the place of each bank named: of its dtype and size, 64-byte aligned.
         schedule, feed: as of `Backend.run`.
+        programs: which of those given to `Backend.run_members` it runs; its schedule counts these.
     """
 
     banks: Mapping[Bank, NDArray[Any]]
     schedule: NDArray[np.int64]
     feed: Feed
+    programs: slice = slice(None)
 
 
 class Peak(NamedTuple):
@@ -282,7 +283,7 @@ class Backend(ABC):
                 for bank, own in member.banks.items():
                     bank.data[...] = own
                 try:
-                    self.run(loaded, member.schedule, heard(member.feed, look))
+                    self.run(loaded[member.programs], member.schedule, heard(member.feed, look))
                 finally:
                     for bank, own in member.banks.items():
                         own[...] = bank.data
