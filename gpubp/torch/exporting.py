@@ -1,0 +1,139 @@
+"""A torch program as a graph of ATen operations: torch.export, and what it would pass over.
+
+Comes in: modules, a function that uses them, and the types of its arguments. Goes out: torch's
+`ExportedProgram`, before operations are taken apart, so that a convolution or an LSTM is one node.
+
+torch.export runs the function once on tensors without numbers. What it would leave out without a
+word (backward functions of the user's, hooks) raises here.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+
+from gpubp.errors import GpubpError, TraceError
+from gpubp.torch import where
+
+_HOOKS = {
+    "_forward_hooks": "forward hook",
+    "_forward_pre_hooks": "forward pre-hook",
+    "_backward_hooks": "backward hook",
+    "_backward_pre_hooks": "backward pre-hook",
+}
+_PARAMETER_HOOKS = {
+    "_backward_hooks": "hook",
+    "_post_accumulate_grad_hooks": "hook after accumulation",
+}
+# What non-strict export would trace through, and lose.
+_LOST: list[tuple[Any, str, str]] = [
+    (
+        torch.autograd.Function,
+        "apply",
+        "an autograd function with a backward of its own, which is not translated. Write its "
+        "forward as plain operations, or register the model's part with gp.custom_vjp",
+    ),
+    (torch.Tensor, "register_hook", "a hook on a tensor's gradient, which would not be called"),
+    (torch.autograd, "grad", "a gradient inside of the model or the loss, which is not translated"),
+    (torch.Tensor, "backward", "a call of backward() inside of the model or the loss"),
+]
+
+
+def _called(modules: Sequence[Any], fn: Callable[..., Any]) -> Any:
+    """A module whose forward is `fn`, with `modules` below it, in the modes that they have.
+
+    The class is made here: torch's base has no type for those who check types without torch.
+    """
+    made = type("Called", (torch.nn.Module,), {"forward": lambda self, *args: fn(*args)})()
+    made.models = torch.nn.ModuleList(modules)
+    return made
+
+
+def export(modules: Sequence[Any], fn: Callable[..., Any], args: Sequence[Any]) -> Any:
+    """The graph of `fn(*args)`.
+
+    Args:
+        modules: what `fn` uses; their parameters and buffers become inputs of the graph.
+        fn: computes with torch alone.
+        args: tensors of the right shapes and dtypes (their numbers are not read), and tuples and
+            dicts of them.
+
+    Raises:
+        TraceError: torch cannot follow the code, or part of it would be lost; names the line.
+    """
+    require_no_hooks(modules)
+    program = _called(modules, fn)
+    with _quietly(), _nothing_lost():
+        try:
+            return torch.export.export(program, tuple(args), strict=False)
+        except GpubpError:
+            raise
+        except Exception as err:
+            raise _explained(err) from err
+
+
+def _explained(err: Exception) -> TraceError:
+    line = where.of_error(err)
+    text = str(err).strip().partition("\n")[0]
+    if "data-dependent" in text:
+        return TraceError(
+            f"{line}: this depends on the numbers in a tensor, and a compiled step is one program "
+            "for all numbers. Use torch.where, or a mask."
+        )
+    return TraceError(f"{line}: torch.export cannot follow this: {text}")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what torch warns and logs of its own ways: errors say what matters."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
+@contextmanager
+def _nothing_lost() -> Iterator[None]:
+    with ExitStack() as stack:
+        for owner, name, what in _LOST:
+            stack.enter_context(mock.patch.object(owner, name, _refusing(what)))
+        yield
+
+
+def _refusing(what: str) -> Callable[..., Any]:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise TraceError(f"{where.of_caller()}: this is {what}.")
+
+    return refuse
+
+
+def require_no_hooks(modules: Sequence[Any]) -> None:
+    """Raise TraceError where a module or a parameter has a hook: compiled steps call none."""
+    for top in modules:
+        for name, module in top.named_modules():
+            for table, what in _HOOKS.items():
+                if getattr(module, table, None):
+                    raise _hooked(name or type(module).__name__, what)
+        for name, parameter in top.named_parameters():
+            for table, what in _PARAMETER_HOOKS.items():
+                if getattr(parameter, table, None):
+                    raise _hooked(name, what)
+
+
+def _hooked(name: str, what: str) -> TraceError:
+    return TraceError(
+        f"{name} has a {what}; a compiled step calls no Python, so it would not run. Remove it, or "
+        "write what it computes into forward (torch.nn.utils.parametrizations in the place of "
+        "torch.nn.utils.weight_norm and spectral_norm)."
+    )

@@ -1,0 +1,342 @@
+"""Torch programs trained in place by gpubp: losses, weights, buffers, optimiser state are torch's."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from tolerances import ORACLE
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'gpubp[oracle]'")
+import torch.nn.functional as F  # noqa: E402
+import torch_programs  # noqa: E402 - beside this file
+from torch import nn  # noqa: E402
+from torch_programs import BATCH, PROGRAMS, SAMPLES  # noqa: E402
+
+import gpubp.torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+pytestmark = pytest.mark.oracle
+
+EPOCHS = 2
+TOLERANCE = ORACLE["float64"]
+
+
+@pytest.fixture(autouse=True)
+def in_float64() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(1)
+    yield
+    torch.set_default_dtype(before)
+
+
+def batches(data: Any, epochs: int = EPOCHS) -> Iterator[Any]:
+    for _ in range(epochs):
+        for first in range(0, SAMPLES, BATCH):
+            yield tuple(d[first : first + BATCH] for d in data)
+
+
+def eager(model: Any, loss_fn: Any, optimizer: Any, batch: Any) -> float:
+    """One step of torch's."""
+    optimizer.zero_grad()
+    loss = loss_fn(model(*batch[:-1]), batch[-1])
+    loss.backward()
+    optimizer.step()
+    return float(loss)
+
+
+def assert_close(actual: Any, expected: Any, what: str) -> None:
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.dtype == expected.dtype and actual.shape == expected.shape, what
+    error = np.abs(actual - expected).max(initial=0.0)
+    assert error <= TOLERANCE * np.abs(expected).max(initial=0.0), what
+
+
+def assert_same_model(mine: Any, theirs: Any) -> None:
+    expected = theirs.state_dict()
+    assert list(mine.state_dict()) == list(expected)
+    for name, value in mine.state_dict().items():
+        assert_close(value, expected[name], name)
+
+
+def assert_same_optimizer(mine: Any, theirs: Any) -> None:
+    actual, expected = mine.state_dict(), theirs.state_dict()
+    assert actual["param_groups"] == expected["param_groups"]
+    assert actual["state"].keys() == expected["state"].keys()
+    for i, state in expected["state"].items():
+        assert actual["state"][i].keys() == state.keys()
+        for name, value in state.items():
+            assert_close(actual["state"][i][name], value, f"{i}: {name}")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_trains_as_torch_trains_it(name: str) -> None:
+    """Step by step, then whole epochs; then torch goes on with what gpubp has left."""
+    program = PROGRAMS[name]
+    mine, data = program.model(), program.data()
+    theirs = copy.deepcopy(mine)
+    my_optimizer, their_optimizer = program.optimizer(mine), program.optimizer(theirs)
+    step = gpubp.torch.compile_step(mine, program.loss, my_optimizer)
+    losses = [float(step(*batch)) for batch in batches(data, 1)]
+    losses += step.run(*data, batch_size=BATCH, epochs=EPOCHS, shuffle=False).tolist()
+    losses += [eager(mine, program.loss, my_optimizer, b) for b in batches(data, 1)]
+    losses += step.run(*data, batch_size=BATCH, shuffle=False).tolist()
+    expected = [eager(theirs, program.loss, their_optimizer, b) for b in batches(data, EPOCHS + 3)]
+    np.testing.assert_allclose(losses, expected, rtol=TOLERANCE)
+    assert_same_model(mine, theirs)
+    assert_same_optimizer(my_optimizer, their_optimizer)
+
+
+def _gan() -> tuple[Any, Any]:
+    generator = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    return generator, nn.Sequential(nn.Linear(2, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
+
+
+def _gan_losses(G: Any, D: Any) -> tuple[Any, Any]:
+    bce = F.binary_cross_entropy_with_logits
+
+    def of_critic(real: Any, noise: Any) -> Any:
+        fake = G(noise).detach()
+        right = bce(D(real), torch.ones(len(real), 1))
+        return right + bce(D(fake), torch.zeros(len(fake), 1))
+
+    def of_generator(noise: Any) -> Any:
+        return bce(D(G(noise)), torch.ones(len(noise), 1))
+
+    return of_critic, of_generator
+
+
+@pytest.mark.full
+def test_a_gan_with_two_optimizers_trains_as_torch_trains_it() -> None:
+    mine = _gan()
+    theirs = copy.deepcopy(mine)
+    optimizers = [
+        [torch.optim.Adam(m.parameters(), lr=1e-2, betas=(0.5, 0.999)) for m in pair]
+        for pair in (mine, theirs)
+    ]
+    of_critic, of_generator = _gan_losses(*mine)
+    critic = gpubp.torch.compile_step(mine, of_critic, optimizers[0][1])
+    generator = gpubp.torch.compile_step(mine, of_generator, optimizers[0][0])
+    their_losses = _gan_losses(*theirs)
+    for _ in range(6):
+        real, noise, other = torch.randn(8, 2), torch.randn(8, 3), torch.randn(8, 3)
+        found = [float(critic(real, noise)), float(generator(other))]
+        expected = []
+        for fn, optimizer, batch in zip(
+            their_losses, reversed(optimizers[1]), ((real, noise), (other,)), strict=True
+        ):
+            optimizer.zero_grad()
+            loss = fn(*batch)
+            loss.backward()
+            optimizer.step()
+            expected.append(float(loss))
+        np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
+    for a, b in zip(mine, theirs, strict=True):
+        assert_same_model(a, b)
+    for a, b in zip(*optimizers, strict=True):
+        assert_same_optimizer(a, b)
+
+
+SCHEDULES: dict[str, Any] = {
+    "StepLR": lambda o: torch.optim.lr_scheduler.StepLR(o, 2, 0.5),
+    "OneCycleLR": lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=30),
+    "LambdaLR": lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda k: 1 / (1 + k)),
+    "SequentialLR": lambda o: torch.optim.lr_scheduler.SequentialLR(
+        o,
+        [
+            torch.optim.lr_scheduler.LinearLR(o, 0.1, total_iters=3),
+            torch.optim.lr_scheduler.CosineAnnealingLR(o, 10),
+        ],
+        milestones=[3],
+    ),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "by hand"])
+def test_a_schedule_by_step_is_followed(name: str, inside: bool) -> None:
+    program = PROGRAMS["mlp"]
+    mine, data = program.model(), program.data()
+    theirs = copy.deepcopy(mine)
+    mo, to = program.optimizer(mine), program.optimizer(theirs)
+    ms, ts = SCHEDULES[name](mo), SCHEDULES[name](to)
+    step = gpubp.torch.compile_step(mine, program.loss, mo, scheduler=ms if inside else None)
+    losses: list[float] = []
+    for batch in batches(data, 1):
+        losses.append(float(step(*batch)))
+        if not inside:
+            ms.step()
+    if inside:
+        losses += step.run(*data, batch_size=BATCH, epochs=EPOCHS, shuffle=False).tolist()
+    expected = []
+    for batch in batches(data, EPOCHS + 1 if inside else 1):
+        expected.append(eager(theirs, program.loss, to, batch))
+        ts.step()
+    np.testing.assert_allclose(losses, expected, rtol=TOLERANCE)
+    assert ms.get_last_lr() == pytest.approx(ts.get_last_lr(), rel=1e-12)
+    assert ms.last_epoch == ts.last_epoch
+    assert_same_model(mine, theirs)
+    assert [g["lr"] for g in mo.param_groups] == pytest.approx([g["lr"] for g in to.param_groups])
+
+
+def _mlp_step(**options: Any) -> tuple[Any, Any, Any, Any]:
+    program = PROGRAMS["mlp"]
+    model, data = program.model(), program.data()
+    optimizer = program.optimizer(model)
+    return model, optimizer, gpubp.torch.compile_step(model, program.loss, optimizer, **options), data
+
+
+def test_states_go_both_ways_between_steps() -> None:
+    """Weights and optimiser state that are loaded are what the next step starts from."""
+    model, optimizer, step, data = _mlp_step()
+    step.run(*data, batch_size=BATCH, shuffle=False)
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    later = step.run(*data, batch_size=BATCH, shuffle=False)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    assert file.tell() < 60_000  # no bank was saved with each tensor
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    again = step.run(*data, batch_size=BATCH, shuffle=False)
+    np.testing.assert_array_equal(again, later)
+    model.load_state_dict(copy.deepcopy(saved["model"]), assign=True)
+    optimizer.load_state_dict(saved["optimizer"])
+    np.testing.assert_array_equal(step.run(*data, batch_size=BATCH, shuffle=False), later)
+
+
+def test_torch_sees_each_step_in_its_own_memory() -> None:
+    model, _, step, data = _mlp_step()
+    batch = next(batches(data))
+    step(*batch)
+    before = {name: p.data_ptr() for name, p in model.named_parameters()}
+    first = float(F.cross_entropy(model(batch[0]), batch[1]))
+    step(*batch)
+    second = float(F.cross_entropy(model(batch[0]), batch[1]))
+    assert second < first
+    assert before == {name: p.data_ptr() for name, p in model.named_parameters()}
+
+
+def test_modes_attributes_and_frozen_parameters_are_read_at_each_call() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = gpubp.torch.compile_step(model, nn.CrossEntropyLoss(), optimizer)
+    batch = next(batches((torch.randn(SAMPLES, 6), torch.randint(0, 3, (SAMPLES,)))))
+    step(*batch)
+    assert int(model[1].num_batches_tracked) == 1
+    model.eval()
+    step(*batch)
+    assert int(model[1].num_batches_tracked) == 1
+    model.train()
+    model[0].weight.requires_grad_(False)
+    frozen = model[0].weight.clone()
+    bias = model[0].bias.clone()
+    step(*batch)
+    assert int(model[1].num_batches_tracked) == 2
+    assert torch.equal(model[0].weight, frozen) and not torch.equal(model[0].bias, bias)
+    model[1].momentum = 1.0
+    step(*batch)
+    mean = model[0](batch[0]).mean(0)  # bias of layer 0 has moved, but BatchNorm takes it out
+    assert model[1].running_mean.shape == mean.shape
+
+
+def test_parameters_that_do_not_reach_the_loss_stay_as_torch_leaves_them() -> None:
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.a, self.b = nn.Linear(6, 4), nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.a(torch.tanh(self.body(x)))
+
+    mine = TwoHeads()
+    theirs = copy.deepcopy(mine)
+    mo, to = (torch.optim.AdamW(m.parameters(), lr=0.1) for m in (mine, theirs))
+    step = gpubp.torch.compile_step(mine, nn.CrossEntropyLoss(), mo)
+    for batch in batches((torch.randn(SAMPLES, 6), torch.randint(0, 3, (SAMPLES,)))):
+        step(*batch)
+        eager(theirs, nn.CrossEntropyLoss(), to, batch)
+    assert_same_model(mine, theirs)
+    assert_same_optimizer(mo, to)
+
+
+@pytest.mark.full
+def test_a_data_loader_is_run_in_its_own_order() -> None:
+    program = PROGRAMS["mlp"]
+    mine, data = program.model(), program.data()
+    theirs = copy.deepcopy(mine)
+    mo, to = program.optimizer(mine), program.optimizer(theirs)
+    dataset = torch.utils.data.TensorDataset(*data)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=7, shuffle=True)
+    step = gpubp.torch.compile_step(mine, program.loss, mo)
+    torch.manual_seed(3)
+    losses = step.run(loader, epochs=2).tolist()
+    torch.manual_seed(3)
+    expected = [eager(theirs, program.loss, to, batch) for _ in range(2) for batch in loader]
+    np.testing.assert_allclose(losses, expected, rtol=TOLERANCE)
+    assert_same_model(mine, theirs)
+
+
+@pytest.mark.full
+def test_clipped_gradients_are_torchs() -> None:
+    mine, mo, step, data = _mlp_step(max_grad_norm=0.01)
+    theirs = copy.deepcopy(mine)
+    to = PROGRAMS["mlp"].optimizer(theirs)
+    for batch in batches(data, 1):
+        loss = step(*batch)
+        to.zero_grad()
+        expected = F.cross_entropy(theirs(batch[0]), batch[1])
+        expected.backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 0.01)
+        to.step()
+        assert_close(float(loss), float(expected), "loss")
+    assert_same_model(mine, theirs)
+
+
+@pytest.mark.full
+def test_a_module_of_torch_is_one_of_gpubp() -> None:
+    import gpubp as gp
+
+    theirs = torch_programs.convolutional()
+    mine = gpubp.torch.from_module(theirs)
+    assert list(mine.state_dict()) == list(theirs.state_dict())
+    x, y = torch.randn(8, 1, 8, 8).numpy(), torch.randint(0, 3, (8,)).numpy()
+    theirs.eval()
+    expected = theirs(torch.from_numpy(x)).detach()
+    assert_close(mine(x), expected, "at once")
+    assert_close(gp.compile(lambda x: mine(x))(x), expected, "compiled")
+    mine.train()
+    assert theirs.training and theirs[1].training
+    loss = gp.nn.CrossEntropyLoss()
+    step = gp.compile_step(lambda x, y: loss(mine(x), y), gp.optim.SGD(mine.parameters(), lr=0.1))
+    step(x, y)
+    assert_same_model(theirs, gpubp.torch.to_module(mine))
+    assert int(theirs[1].num_batches_tracked) == 1
+    for name, value in mine.state_dict().items():
+        np.testing.assert_array_equal(theirs.state_dict()[name].numpy(), value)
+
+
+def test_layers_of_gpubp_are_torchs() -> None:
+    import gpubp as gp
+
+    mine = gp.nn.Sequential(
+        gp.nn.Conv2d(1, 4, 3, padding=1, bias=False, dtype="float64"),
+        gp.nn.BatchNorm2d(4, dtype="float64"),
+        gp.nn.LeakyReLU(0.2),
+        gp.nn.MaxPool2d(2),
+        gp.nn.Flatten(),
+        gp.nn.Linear(64, 3, dtype="float64"),
+    )
+    theirs = gpubp.torch.to_module(mine)
+    x = torch.randn(4, 1, 8, 8)
+    assert_close(theirs(x).detach(), mine(x.numpy()), "outputs")
+    with pytest.raises(gpubp.errors.ArgumentError, match="no counterpart in torch.nn"):
+        gpubp.torch.to_module(type("Own", (gp.nn.Module,), {})())
