@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gpubp import ops
 from gpubp.torch.rules import rule, same
 
@@ -84,6 +86,19 @@ def expand(x: Any, sizes: Sequence[int], implicit: bool = False) -> Any:
     """Repeated along axes of size 1; -1 keeps one."""
     extra = len(sizes) - len(x.shape)
     shape = [x.shape[i - extra] if n == -1 else n for i, n in enumerate(sizes)]
+    return ops.broadcast_to(x, tuple(shape))
+
+
+@rule("broadcast_tensors")
+def broadcast_tensors(tensors: Sequence[Any]) -> Any:
+    """All of one shape."""
+    shape = np.broadcast_shapes(*[tuple(t.shape) for t in tensors])
+    return tuple(t if tuple(t.shape) == shape else ops.broadcast_to(t, shape) for t in tensors)
+
+
+@rule("broadcast_to", view=True)
+def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
+    """Of another shape."""
     return ops.broadcast_to(x, tuple(shape))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from gpubp import ops
 from gpubp.core.store import Slot
+from gpubp.errors import TraceError
 
 
 class Cell(ABC):
@@ -91,6 +92,11 @@ class View(Cell):
         self._value: Any = None
 
     @property
+    def root(self) -> Cell:
+        """Whose memory it is."""
+        return self._base.root if isinstance(self._base, View) else self._base
+
+    @property
     def version(self) -> int:  # type: ignore[override]
         """The base's."""
         return self._base.version
@@ -112,3 +118,27 @@ class View(Cell):
             self._base.write(ops.reshape(new, shape))
         else:
             self._base.write(ops.put(base, flat, ops.reshape(new, (flat.size,))))
+
+
+class Detached(View):
+    """A view that passes no gradient on.
+
+    Args:
+        base: the cell.
+    """
+
+    def __init__(self, base: Cell) -> None:
+        super().__init__(base, _detached)
+
+    def write(self, new: Any) -> None:
+        """Replace what is in a buffer; what has a gradient would lose it."""
+        if not isinstance(self.root, Held):
+            raise TraceError(
+                "a result is written in place behind detach(): what its gradient is then depends "
+                "on when. Compute a new tensor instead."
+            )
+        super().write(new)
+
+
+def _detached(x: Any) -> Any:
+    return x if isinstance(x, np.ndarray) else ops.stop_gradient(x)

@@ -7,6 +7,7 @@ from typing import Any
 from gpubp.core.store import pack
 from gpubp.errors import ArgumentError
 from gpubp.nn.module import Module
+from gpubp.torch.exporting import require_ready
 from gpubp.torch.translated import Translated
 
 
@@ -61,6 +62,7 @@ def from_module(module: Any) -> FromTorch:
 
     if not isinstance(module, torch.nn.Module):
         raise ArgumentError(f"got a {type(module).__name__}, expected a torch.nn.Module.")
+    require_ready([module])
     made = FromTorch(module)
     pack("params", list(made.parameters()))
     pack("buffers", list(made.buffers()))

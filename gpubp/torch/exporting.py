@@ -13,12 +13,14 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from traceback import StackSummary
 from typing import Any
 from unittest import mock
 
 import torch
+from torch.fx.proxy import TracerBase
 
-from gpubp.errors import GpubpError, TraceError
+from gpubp.errors import DataError, GpubpError, TraceError
 from gpubp.torch import where
 
 _HOOKS = {
@@ -31,6 +33,7 @@ _PARAMETER_HOOKS = {
     "_backward_hooks": "hook",
     "_post_accumulate_grad_hooks": "hook after accumulation",
 }
+_FILTER = "_filter_traceback_frames"
 # What non-strict export would trace through, and lose.
 _LOST: list[tuple[Any, str, str]] = [
     (
@@ -67,7 +70,7 @@ def export(modules: Sequence[Any], fn: Callable[..., Any], args: Sequence[Any]) 
     Raises:
         TraceError: torch cannot follow the code, or part of it would be lost; names the line.
     """
-    require_no_hooks(modules)
+    require_ready(modules)
     program = _called(modules, fn)
     with _quietly(), _nothing_lost():
         try:
@@ -108,7 +111,14 @@ def _nothing_lost() -> Iterator[None]:
     with ExitStack() as stack:
         for owner, name, what in _LOST:
             stack.enter_context(mock.patch.object(owner, name, _refusing(what)))
+        if hasattr(TracerBase, _FILTER):
+            stack.enter_context(mock.patch.object(TracerBase, _FILTER, _users_frames))
         yield
+
+
+def _users_frames(tracer: Any, frames: StackSummary) -> StackSummary:
+    """What torch notes of where a node was made: export keeps calls named forward alone."""
+    return where.kept(frames)
 
 
 def _refusing(what: str) -> Callable[..., Any]:
@@ -118,9 +128,20 @@ def _refusing(what: str) -> Callable[..., Any]:
     return refuse
 
 
-def require_no_hooks(modules: Sequence[Any]) -> None:
-    """Raise TraceError where a module or a parameter has a hook: compiled steps call none."""
+def require_ready(modules: Sequence[Any]) -> None:
+    """Refuse what a step cannot train as it is.
+
+    Raises:
+        DataError: a parameter of a lazy layer has no shape yet.
+        TraceError: a module or a parameter has a hook: compiled steps call none.
+    """
     for top in modules:
+        for name, parameter in top.named_parameters():
+            if isinstance(parameter, torch.nn.parameter.UninitializedTensorMixin):
+                raise DataError(
+                    f"{name} has no shape yet: its layer finds it when it is first called. Call "
+                    "the model once on a batch."
+                )
         for name, module in top.named_modules():
             for table, what in _HOOKS.items():
                 if getattr(module, table, None):

@@ -21,9 +21,9 @@ from gpubp import ops
 from gpubp.core.store import Slot
 from gpubp.errors import GpubpError, TraceError
 from gpubp.torch import where
-from gpubp.torch.cells import Cell, Fresh, View
+from gpubp.torch.cells import Cell, Detached, Fresh, View
 from gpubp.torch.dtypes import numpy_dtype
-from gpubp.torch.rules import Rule, find
+from gpubp.torch.rules import RULES, Rule, find
 from gpubp.torch.tables import FAMILIES  # noqa: F401 - fills the table of rules
 
 # Where a tensor lies and how: nothing that its numbers depend on.
@@ -157,6 +157,8 @@ def _read(value: Any) -> Any:
 def _viewed(rule: Rule, args: Sequence[Any], options: Mapping[str, Any], node: Any) -> Any:
     """A view of the first argument, or several; a result of its own where torch copies."""
     base, rest = args[0], _read(args[1:])
+    if rule is RULES["detach"]:
+        return Detached(base)
     compute = partial(_after, rule, rest, options)
     expected = node.meta.get("val")
     if isinstance(expected, torch.Tensor):

@@ -38,11 +38,6 @@ def slot_of(tensor: Any, name: str, trained: bool) -> Buffer:
     if known is not None and _fits(known, tensor):
         return known
     numpy_dtype(tensor.dtype, name)
-    if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
-        raise DataError(
-            f"{name} has no shape yet: its layer finds it when it is first called. Call the model "
-            "once on a batch."
-        )
     array = as_array(tensor, name)
     if trained and tensor.dtype.is_floating_point:
         made: Buffer = Parameter(array, tensor.requires_grad, name)

@@ -20,7 +20,7 @@ from gpubp.nn.parameter import Parameter
 from gpubp.runtime.compiled_step import Step
 from gpubp.runtime.step import compile_step as compile_gpubp_step
 from gpubp.torch.dtypes import as_array, as_tensor
-from gpubp.torch.exporting import require_no_hooks
+from gpubp.torch.exporting import require_ready
 from gpubp.torch.loaders import Loaded, is_loader
 from gpubp.torch.optimizer import Reaching, twin_of
 from gpubp.torch.schedule import Schedule
@@ -67,7 +67,7 @@ def compile_step(
         raise ArgumentError(f"model is {found}, expected a torch.nn.Module or several of them.")
     fn = _whole_batch(modules, loss_fn, alone=isinstance(model, torch.nn.Module))
     used = [*modules, loss_fn] if isinstance(loss_fn, torch.nn.Module) else modules
-    require_no_hooks(used)
+    require_ready(used)
     return TorchStep(used, fn, optimizer, scheduler, settings)
 
 

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from gpubp.core import active_graph
 from gpubp.core.store import Slot
 from gpubp.errors import TraceError
+from gpubp.nn.parameter import Buffer
 from gpubp.torch.cells import Fresh, Held
 from gpubp.torch.dtypes import as_array, torch_dtype
 from gpubp.torch.exporting import export
@@ -44,18 +45,23 @@ class Translated:
         self._modules, self._fn = list(modules), fn
         self._state = ModelState(self._modules)
         self.links = Links()
-        self.slots = {
+        self.slots = self._all_slots()
+        self._kept: dict[Any, Any] = {}
+        self._seen = self._state.look()
+
+    def _all_slots(self) -> dict[str, Buffer]:
+        return {
             name: self.links.slot(tensor, name.split(".", 2)[2], trained)
             for name, tensor, trained in tensors_among(self._modules)
         }
-        self._kept: dict[Any, Any] = {}
 
     def __call__(self, *args: Any) -> Any:
         """What the function returns, of arrays; inside of a trace, of traced ones."""
         given, structure = pytree.tree_flatten(args)
         given = [v if hasattr(v, "node") or isinstance(v, Slot) else as_array(v) for v in given]
         graph = active_graph()
-        self._state.look()
+        if self._seen != self._state.look():
+            self._seen, self.slots = self._state.number, self._all_slots()
         if graph is not None:
             graph.facts.watch(self._state.fact())
         program = self._exported(given, structure)

@@ -9,7 +9,7 @@ import linecache
 import os
 import re
 from collections.abc import Iterator
-from traceback import extract_stack
+from traceback import StackSummary, extract_stack
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +24,13 @@ def of_node(node: Any) -> str:
     """The user's line that made a node of a graph; torch's own where there is no other."""
     frames = [m.groupdict() for m in _FRAME.finditer(node.meta.get("stack_trace") or "")]
     return _innermost([(f["file"], int(f["line"]), f["code"].strip()) for f in frames])
+
+
+def kept(frames: StackSummary) -> StackSummary:
+    """The innermost calls of the user's code; where there are none, those of torch's modules."""
+    others = [f for f in frames if not f.filename.startswith((*_OWN, *_TORCH))]
+    found = others or [f for f in frames if f.name == "forward" and not f.filename.startswith(_OWN)]
+    return StackSummary.from_list(found[-3:])
 
 
 def of_error(error: BaseException) -> str:
