@@ -2,9 +2,9 @@
 
 `torch_scripts/NAME.py` is a script as tutorials have it; `NAME_gpubp.py` is the same one with at
 most three other lines. Under torch.compile runs the first one with `model = torch.compile(model)`
-behind the model. Each runs in a process of its own, in turn, round after round; the time is that of an
-epoch as the script prints it, the first of which includes compiling. Every epoch of every round is
-kept.
+behind the model. Each runs in a process of its own, in turn, round after round; the time is that of
+an epoch as the script prints it, the first of which includes compiling. Every epoch of every round
+is kept.
 
     python benchmarks/torch_scripts.py --rounds 5 --json scripts.json   # let nothing else run
     python benchmarks/torch_scripts.py mlp --epochs 2 --samples 256     # does it work at all?

@@ -62,7 +62,7 @@ def _floats(x: Any, dtype: Any) -> Any:
     return ops.astype(x, dtype) if isinstance(dtype, str) else x
 
 
-@rule("dropout", "native_dropout")
+@rule("dropout")
 def dropout(x: Any, p: float, train: bool) -> Any:
     """Zeros with probability p; drawn from gpubp's generator."""
     return ops.dropout(x, p, bool(train))

@@ -210,6 +210,32 @@ def embedding_renorm(weight: Cell, indices: Cell, max_norm: float, norm_type: fl
     return weight
 
 
+@rule("embedding_bag", "embedding_bag.padding_idx")
+def embedding_bag(
+    weight: Any,
+    indices: Any,
+    offsets: Any,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Any = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Any:
+    """Sums, means or extremes of rows of a table; what torch returns beside them is not used."""
+    found = functional.embedding_bag(
+        indices,
+        weight,
+        offsets,
+        scale_grad_by_freq=bool(scale_grad_by_freq),
+        mode=("sum", "mean", "max")[mode],
+        per_sample_weights=per_sample_weights,
+        include_last_offset=bool(include_last_offset),
+        padding_idx=None if padding_idx is None or padding_idx < 0 else padding_idx,
+    )
+    return found, None, None, None
+
+
 @rule("scaled_dot_product_attention")
 def attention(
     query: Any,

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from gpubp import ops
-from gpubp.errors import ArgumentError
 from gpubp.torch.rules import rule, same
 
 same({"linspace": ops.linspace, "tril_indices": ops.tril_indices, "triu_indices": ops.triu_indices})
@@ -21,7 +20,7 @@ def _dtype(dtype: Any, like: Any = None) -> Any:
     return like.dtype if like is not None else "float32"
 
 
-@rule("zeros")
+@rule("zeros", "empty")
 def zeros(shape: Sequence[int], dtype: Any = None) -> Any:
     """0."""
     return np.zeros(tuple(shape), _dtype(dtype))
@@ -45,7 +44,7 @@ def scalar_tensor(value: Any, dtype: Any = None) -> Any:
     return np.asarray(value, _dtype(dtype))
 
 
-@rule("zeros_like")
+@rule("zeros_like", "empty_like")
 def zeros_like(x: Any, dtype: Any = None) -> Any:
     """0, of an array's shape."""
     return np.zeros(tuple(x.shape), _dtype(dtype, x))
@@ -63,7 +62,7 @@ def full_like(x: Any, value: Any, dtype: Any = None) -> Any:
     return np.full(tuple(x.shape), value, _dtype(dtype, x))
 
 
-@rule("new_zeros")
+@rule("new_zeros", "new_empty")
 def new_zeros(x: Any, shape: Sequence[int], dtype: Any = None) -> Any:
     """0, of an array's dtype."""
     return np.zeros(tuple(shape), _dtype(dtype, x))
@@ -79,12 +78,6 @@ def new_ones(x: Any, shape: Sequence[int], dtype: Any = None) -> Any:
 def new_full(x: Any, shape: Sequence[int], value: Any, dtype: Any = None) -> Any:
     """One number, of an array's dtype."""
     return np.full(tuple(shape), value, _dtype(dtype, x))
-
-
-@rule("empty.memory_format", "empty_like", "new_empty")
-def empty(*args: Any, **options: Any) -> Any:
-    """Refused: its numbers are anything."""
-    raise ArgumentError("torch.empty leaves its numbers open. Use torch.zeros.")
 
 
 @rule("fill")

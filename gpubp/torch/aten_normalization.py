@@ -90,3 +90,16 @@ def group_norm(
 ) -> Any:
     """Groups of channels of each sample."""
     return ops.group_norm(x, groups, weight, bias, eps)
+
+
+@rule("_weight_norm")
+def weight_norm(v: Any, g: Any, dim: int = 0) -> Any:
+    """g v / |v|, with norms over all axes but one (or over all, of -1)."""
+    return ops.multiply(v, ops.divide(g, norm_except_dim(v, 2, dim)))
+
+
+@rule("norm_except_dim")
+def norm_except_dim(v: Any, power: int = 2, dim: int = 0) -> Any:
+    """Norms over all axes but one."""
+    axes = tuple(a for a in range(len(v.shape)) if a != dim) if dim != -1 else None
+    return ops.vector_norm(v, float(power), axes, dim != -1)

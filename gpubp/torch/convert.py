@@ -34,7 +34,7 @@ class FromTorch(Module):
                 self.add_module(name, FromTorch(child))
         self.__dict__["_training"] = theirs.training
 
-    def train(self, mode: bool = True) -> FromTorch:
+    def train(self, mode: bool = True) -> Any:
         """Set the mode here and in the torch module."""
         self.__dict__["_theirs"].train(mode)
         super().train(mode)

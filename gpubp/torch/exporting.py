@@ -53,7 +53,7 @@ def _called(modules: Sequence[Any], fn: Callable[..., Any]) -> Any:
 
     The class is made here: torch's base has no type for those who check types without torch.
     """
-    made = type("Called", (torch.nn.Module,), {"forward": lambda self, *args: fn(*args)})()
+    made: Any = type("Called", (torch.nn.Module,), {"forward": lambda self, *args: fn(*args)})()
     made.models = torch.nn.ModuleList(modules)
     return made
 
@@ -111,9 +111,27 @@ def _nothing_lost() -> Iterator[None]:
     with ExitStack() as stack:
         for owner, name, what in _LOST:
             stack.enter_context(mock.patch.object(owner, name, _refusing(what)))
+        stack.enter_context(mock.patch.object(torch.nn.Module, "__setattr__", _set_attribute))
         if hasattr(TracerBase, _FILTER):
             stack.enter_context(mock.patch.object(TracerBase, _FILTER, _users_frames))
         yield
+
+
+_set = torch.nn.Module.__setattr__
+
+
+def _set_attribute(module: Any, name: str, value: Any) -> None:
+    """What a forward sets is set once while it is traced, and in no step: only buffers are kept."""
+    own = not type(module).__module__.startswith(("torch.", "gpubp."))
+    if own and name not in module._buffers and name not in module._parameters:
+        before = module.__dict__.get(name, _set)
+        if isinstance(value, torch.Tensor) or type(before) is not type(value) or before != value:
+            raise TraceError(
+                f"{where.of_caller()}: this sets {type(module).__name__}.{name}, but a compiled "
+                "step runs no Python. Keep what changes in a buffer (register_buffer), or return "
+                "it beside the loss."
+            )
+    _set(module, name, value)
 
 
 def _users_frames(tracer: Any, frames: StackSummary) -> StackSummary:

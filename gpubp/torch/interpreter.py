@@ -75,10 +75,13 @@ class Interpreter:
     def _located(self, node: Any) -> Any:
         try:
             return self._call(node)
-        except GpubpError as err:
+        except Exception as err:
             if getattr(err, "located", False):
                 raise
-            told = TraceError(f"{where.of_node(node)}: {err}")
+            what = (
+                err if isinstance(err, GpubpError) else f"{node.target} is not supported so: {err}"
+            )
+            told = TraceError(f"{where.of_node(node)}: {what}")
             told.located = True  # type: ignore[attr-defined]
             raise told from err
 
@@ -103,10 +106,13 @@ class Interpreter:
         rule, inplace = found
         args = self._given(node.args)
         options = {k: self._given(v) for k, v in node.kwargs.items() if k not in _PLACES}
+        out = options.pop("out", None)
+        if isinstance(out, Cell):
+            return self._written(rule, out, args, options)
         if rule.on_cells:
             return _made(rule.compute(*args, **options), node)
         if inplace:
-            return self._written(rule, args, options)
+            return self._written(rule, args[0], args, options)
         if rule.view and isinstance(args[0], Cell):
             return _viewed(rule, args, options, node)
         return self._made(rule.compute(*_read(args), **_read(options)), node)
@@ -117,8 +123,10 @@ class Interpreter:
         grad = bool(enabled) and self._grad
         return Interpreter(body, grad).run(inputs)
 
-    def _written(self, rule: Rule, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
-        cell = args[0]
+    def _written(
+        self, rule: Rule, cell: Cell, args: Sequence[Any], options: Mapping[str, Any]
+    ) -> Any:
+        """A result that takes the place of what is in a cell."""
         old = cell.read()
         new = rule.compute(*_read(args), **_read(options))
         new = ops.broadcast_to(ops.astype(new, old.dtype), tuple(old.shape))

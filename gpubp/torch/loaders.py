@@ -63,8 +63,8 @@ class Loaded:
 def _order(loader: Any) -> list[int]:
     """The samples of one epoch, in the loader's order."""
     count = len(loader.dataset.tensors[0])
-    indices: Any = DataLoader(
-        range(count),  # type: ignore[arg-type]
+    indices = DataLoader(
+        range(count),
         batch_sampler=loader.batch_sampler,
         collate_fn=list,
         generator=loader.generator,

@@ -60,6 +60,7 @@ class Moments:
         self._linked: list[tuple[Any, dict[str, tuple[Any, int]]]] = []
         self._rows: list[tuple[Any, Any]] = []
         self._state: Any = None
+        self._shared = True
         self._edits = -1
 
     def pull(self, theirs: Any) -> None:
@@ -104,7 +105,7 @@ class Moments:
     def _link(self, theirs: Any) -> None:
         """Put tensors over all that is remembered here into the torch optimiser's state."""
         state = self._mine.state_dict()["state"]
-        self._numbers, self._linked = {}, []
+        self._numbers, self._linked, self._shared = {}, [], True
         for i, param in enumerate(_parameters(theirs)):
             if i in state:
                 tensors = self._tensors(i, state[i])
@@ -112,13 +113,15 @@ class Moments:
                 addressed = {name: (t, t.data_ptr()) for name, t in tensors.items()}
                 self._linked.append((param, addressed))
         self._rows = list(self._cohorts())
-        self._state, self._edits = theirs.state, self._mine._facts()
+        self._state = theirs.state if self._shared else None
+        self._edits = self._mine._facts()
 
     def _tensors(self, i: int, own: Mapping[str, Any]) -> dict[str, Any]:
         found = {}
         for name, value in own.items():
             if name in self._mine.state_names:
                 slot = self._mine._arrays._slots.get(name, {}).get(self._slots[i])
+                self._shared = self._shared and slot is not None
                 found[name] = torch.from_numpy(value if slot is None else slot.value)
             else:
                 numbers = self._numbers.setdefault(name, _Numbers(len(self._slots)))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from gpubp.core.store import address_of
+from gpubp.core.store import Bank, address_of
 from gpubp.errors import DataError
 from gpubp.nn.parameter import Buffer, Parameter
 from gpubp.torch.dtypes import as_array, numpy_dtype
@@ -116,7 +116,7 @@ class Links:
         """After a step: what a device has computed is in the host's memory then."""
         for link in self._links.values():
             link.push()
-        banks = {id(link.slot.bank): link.slot.bank for link in self._links.values()}
-        for bank in banks.values():
-            if bank is not None:
-                bank.sync_host()
+        if Bank.has_device_copies:
+            for link in self._links.values():
+                if link.slot.bank is not None:
+                    link.slot.bank.sync_host()

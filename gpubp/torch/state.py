@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gpubp.core.keys import SIMPLE
+from gpubp.errors import warn
 
 _TABLES = ("_modules", "_parameters", "_buffers")
+MANY = 12  # states, after which something changes all the time
 _COPIED = (list, tuple, dict, set)
 
 
@@ -41,6 +43,11 @@ class _Snapshot:
             else:
                 self._objects.append((own, name, value))
         self._plain.append((own, plain))
+
+    def differing(self, other: _Snapshot) -> set[str]:
+        """The names of plain attributes that are not what they were in another one."""
+        pairs = zip(self._plain, other._plain)
+        return {n for (_, a), (_, b) in pairs for n in a if n not in b or b[n] != a[n]}
 
     def holds(self) -> bool:
         """They hold it now."""
@@ -79,6 +86,12 @@ class ModelState:
                 return number
         self._known.append(_Snapshot(self._modules))
         self.number = len(self._known) - 1
+        if len(self._known) == MANY:
+            names = ", ".join(sorted(self._known[-1].differing(self._known[-2]))) or "its layers"
+            warn(
+                f"the model has been in {MANY} states, and each is compiled anew: {names} changes "
+                "from step to step. Keep such a number in a buffer (register_buffer)."
+            )
         return self.number
 
     def fact(self) -> StateFact:

@@ -86,6 +86,24 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
 }
 
 
+class Counting(nn.Module):
+    """Which counts its calls in Python."""
+
+    def __init__(self, kept: bool) -> None:
+        super().__init__()
+        self.layer, self.calls = nn.Linear(3, 2), 0
+        self.register_buffer("total", torch.zeros(2))
+        self._kept = kept
+
+    def forward(self, x: Any) -> Any:
+        out = self.layer(x)
+        if self._kept:
+            self.total = self.total + out.detach().sum(0)
+        else:
+            self.calls += 1
+        return out
+
+
 class Wrapped(nn.Module):
     """A linear layer, and then a function."""
 
@@ -149,6 +167,28 @@ def test_a_hook_of_later_is_refused_at_the_next_step() -> None:
     model.register_forward_hook(print)
     with pytest.raises(TraceError, match="hook"):
         step(*batch)
+
+
+def test_attributes_that_a_forward_sets_are_refused() -> None:
+    with pytest.raises(TraceError, match=r"self.calls \+= 1: this sets Counting.calls"):
+        step_of(Counting(kept=False))(torch.randn(4, 3), torch.zeros(4))
+
+
+def test_buffers_that_a_forward_sets_are_kept() -> None:
+    model = Counting(kept=True)
+    x = torch.randn(4, 3)
+    expected = model.layer(x).detach().sum(0)
+    step_of(model)(x, torch.zeros(4))
+    torch.testing.assert_close(model.total, expected)
+
+
+def test_a_model_that_changes_at_every_step_is_told_of() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.0))
+    step = step_of(model)
+    with pytest.warns(UserWarning, match="p changes from step to step"):
+        for k in range(12):
+            model[1].p = k / 100
+            step(torch.randn(4, 3), torch.zeros(4))
 
 
 def _sgd(params: Any) -> Any:

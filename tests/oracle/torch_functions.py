@@ -195,35 +195,55 @@ LAYERS = {
     "convolution": lambda x, y, i, m: F.conv1d(x[None], y[:2, None, :3].expand(2, 3, 3), padding=1),
     "convolution without a batch": lambda x, y, i, m: F.conv1d(x, y[:2, None, :2].expand(2, 3, 2)),
     "transposed": lambda x, y, i, m: F.conv_transpose1d(x[None], y[:, None, :2], stride=2),
-    "images": lambda x, y, i, m: F.conv2d(x[None, None], y[None, None, :2, :2], dilation=1, padding="same"),
-    "pools": lambda x, y, i, m: F.max_pool2d(x[None, None], 2, 1) * F.avg_pool2d(y[None, None], 2, 1),
-    "adaptive": lambda x, y, i, m: F.adaptive_avg_pool2d(x[None, None], (1, 2)) * F.adaptive_max_pool1d(y[None], 2)[None, :, :1],
+    "images": lambda x, y, i, m: F.conv2d(
+        x[None, None], y[None, None, :2, :2], dilation=1, padding="same"
+    ),
+    "pools": lambda x, y, i, m: (
+        F.max_pool2d(x[None, None], 2, 1) * F.avg_pool2d(y[None, None], 2, 1)
+    ),
+    "adaptive": lambda x, y, i, m: (
+        F.adaptive_avg_pool2d(x[None, None], (1, 2))
+        * F.adaptive_max_pool1d(y[None], 2)[None, :, :1]
+    ),
     "padding": lambda x, y, i, m: F.pad(x, (1, 1)) * F.pad(y[None], (1, 1), mode="reflect")[0],
-    "resized": lambda x, y, i, m: F.interpolate(x[None, None], scale_factor=2) * F.interpolate(
-        y[None, None], size=(6, 8), mode="bilinear", align_corners=False),
+    "resized": lambda x, y, i, m: (
+        F.interpolate(x[None, None], scale_factor=2)
+        * F.interpolate(y[None, None], size=(6, 8), mode="bilinear", align_corners=False)
+    ),
     "windows": lambda x, y, i, m: F.unfold(x[None, None], 2).sum() * y,
     "layer norm": lambda x, y, i, m: F.layer_norm(x, (4,), y[0], y[1]) + F.rms_norm(x, (4,)),
     "group norm": lambda x, y, i, m: F.group_norm(x[:, :, None], 2, y[0], y[1]).squeeze(-1) * y,
     "linear": lambda x, y, i, m: F.linear(x, y, y[:, 0]),
     "attention": lambda x, y, i, m: _attention(x, y),
-}  # fmt: skip
+}
 
 LOSSES = {
-    "cross entropy": lambda x, y, i, m: F.cross_entropy(x, i[:, 0]) + F.cross_entropy(x, F.softmax(y, 1)),
+    "cross entropy": lambda x, y, i, m: (
+        F.cross_entropy(x, i[:, 0]) + F.cross_entropy(x, F.softmax(y, 1))
+    ),
     "cross entropy, options": lambda x, y, i, m: F.cross_entropy(
-        x, i[:, 0], weight=y[0].detach().abs(), label_smoothing=0.1, ignore_index=2, reduction="sum"),
+        x, i[:, 0], weight=y[0].detach().abs(), label_smoothing=0.1, ignore_index=2, reduction="sum"
+    ),
     "likelihood": lambda x, y, i, m: F.nll_loss(F.log_softmax(x, 1), i[:, 0]) * y,
     "logits": lambda x, y, i, m: F.binary_cross_entropy_with_logits(x, m.double()) * y,
-    "probabilities": lambda x, y, i, m: F.binary_cross_entropy(torch.sigmoid(x), m.double(), reduction="none") * y,
+    "probabilities": lambda x, y, i, m: (
+        F.binary_cross_entropy(torch.sigmoid(x), m.double(), reduction="none") * y
+    ),
     "squares": lambda x, y, i, m: F.mse_loss(x, y) + F.l1_loss(x, y, reduction="sum"),
     "bent": lambda x, y, i, m: F.smooth_l1_loss(x, y, beta=0.5) + F.huber_loss(x, y, delta=0.7),
-    "divergence": lambda x, y, i, m: F.kl_div(F.log_softmax(x, 1), F.softmax(y, 1), reduction="batchmean"),
+    "divergence": lambda x, y, i, m: F.kl_div(
+        F.log_softmax(x, 1), F.softmax(y, 1), reduction="batchmean"
+    ),
     "counts": lambda x, y, i, m: F.poisson_nll_loss(x, i.double()) * y,
-    "margins": lambda x, y, i, m: F.margin_ranking_loss(x[:, 0], y[:, 0], torch.ones(3).double(), 0.5),
+    "margins": lambda x, y, i, m: F.margin_ranking_loss(
+        x[:, 0], y[:, 0], torch.ones(3).double(), 0.5
+    ),
     "triples": lambda x, y, i, m: F.triplet_margin_loss(x, y, x.flip(1)),
     "normal": lambda x, y, i, m: F.gaussian_nll_loss(x, y, torch.ones_like(x)),
-    "hinges": lambda x, y, i, m: F.multi_margin_loss(x, i[:, 0]) * y + F.soft_margin_loss(x, m * 2.0 - 1.0),
-}  # fmt: skip
+    "hinges": lambda x, y, i, m: (
+        F.multi_margin_loss(x, i[:, 0]) * y + F.soft_margin_loss(x, m * 2.0 - 1.0)
+    ),
+}
 
 FUNCTIONS = {
     f"{family}: {name}": fn
