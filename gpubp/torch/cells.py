@@ -92,9 +92,9 @@ class View(Cell):
         self._value: Any = None
 
     @property
-    def root(self) -> Cell:
-        """Whose memory it is."""
-        return self._base.root if isinstance(self._base, View) else self._base
+    def base(self) -> Cell:
+        """What it is a view of."""
+        return self._base
 
     @property
     def version(self) -> int:  # type: ignore[override]
@@ -128,11 +128,11 @@ class Detached(View):
     """
 
     def __init__(self, base: Cell) -> None:
-        super().__init__(base, _detached)
+        super().__init__(base, detached)
 
     def write(self, new: Any) -> None:
         """Replace what is in a buffer; what has a gradient would lose it."""
-        if not isinstance(self.root, Held):
+        if not held(self):
             raise TraceError(
                 "a result is written in place behind detach(): what its gradient is then depends "
                 "on when. Compute a new tensor instead."
@@ -140,5 +140,18 @@ class Detached(View):
         super().write(new)
 
 
-def _detached(x: Any) -> Any:
+def root(cell: Cell) -> Cell:
+    """The cell whose memory a view shares."""
+    while isinstance(cell, View):
+        cell = cell.base
+    return cell
+
+
+def held(cell: Cell) -> bool:
+    """It is (a view of) a parameter or a buffer."""
+    return isinstance(root(cell), Held)
+
+
+def detached(x: Any) -> Any:
+    """An array that passes no gradient on."""
     return x if isinstance(x, np.ndarray) else ops.stop_gradient(x)

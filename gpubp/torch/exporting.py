@@ -43,8 +43,11 @@ _LOST: list[tuple[Any, str, str]] = [
         "forward as plain operations, or register the model's part with gp.custom_vjp",
     ),
     (torch.Tensor, "register_hook", "a hook on a tensor's gradient, which would not be called"),
-    (torch.autograd, "grad", "a gradient inside of the model or the loss, which is not translated"),
-    (torch.Tensor, "backward", "a call of backward() inside of the model or the loss"),
+    (
+        torch.autograd,
+        "_engine_run_backward",
+        "a gradient taken inside of the model or the loss, which is not translated",
+    ),
 ]
 
 
@@ -153,6 +156,8 @@ def require_ready(modules: Sequence[Any]) -> None:
         DataError: a parameter of a lazy layer has no shape yet.
         TraceError: a module or a parameter has a hook: compiled steps call none.
     """
+    if torch.nn.modules.module._has_any_global_hook():
+        raise _hooked("torch.nn", "hook of all modules")
     for top in modules:
         for name, parameter in top.named_parameters():
             if isinstance(parameter, torch.nn.parameter.UninitializedTensorMixin):

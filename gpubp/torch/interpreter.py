@@ -21,7 +21,7 @@ from gpubp import ops
 from gpubp.core.store import Slot
 from gpubp.errors import GpubpError, TraceError
 from gpubp.torch import where
-from gpubp.torch.cells import Cell, Detached, Fresh, View
+from gpubp.torch.cells import Cell, Detached, Fresh, View, detached, held, root
 from gpubp.torch.dtypes import numpy_dtype
 from gpubp.torch.rules import RULES, Rule, find
 from gpubp.torch.tables import FAMILIES  # noqa: F401 - fills the table of rules
@@ -44,6 +44,7 @@ class Interpreter:
     def __init__(self, module: Any, grad: bool = True) -> None:
         self._module, self._grad = module, grad
         self._values: dict[Any, Any] = {}
+        self._given_cells: set[int] = set()
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """What the graph returns, in its own tuples; cells where it returns tensors.
@@ -54,6 +55,7 @@ class Interpreter:
         Raises:
             TraceError: an operation has no rule, or an option that gpubp has not; names the line.
         """
+        self._given_cells = {id(root(cell)) for cell in inputs if isinstance(cell, Cell)}
         remaining = iter(inputs)
         for node in self._module.graph.nodes:
             if node.op == "placeholder":
@@ -110,23 +112,27 @@ class Interpreter:
         if isinstance(out, Cell):
             return self._written(rule, out, args, options)
         if rule.on_cells:
-            return _made(rule.compute(*args, **options), node)
+            return self._made(rule.compute(*args, **options), node)
         if inplace:
             return self._written(rule, args[0], args, options)
         if rule.view and isinstance(args[0], Cell):
-            return _viewed(rule, args, options, node)
+            return self._viewed(rule, args, options, node)
         return self._made(rule.compute(*_read(args), **_read(options)), node)
 
     def _nested(self, node: Any) -> Any:
         """What is computed with gradients on or off."""
         enabled, body, *inputs = self._given(node.args)
-        grad = bool(enabled) and self._grad
-        return Interpreter(body, grad).run(inputs)
+        return Interpreter(body, bool(enabled)).run(inputs)
 
     def _written(
         self, rule: Rule, cell: Cell, args: Sequence[Any], options: Mapping[str, Any]
     ) -> Any:
         """A result that takes the place of what is in a cell."""
+        if not self._grad and id(root(cell)) in self._given_cells and not held(cell):
+            raise TraceError(
+                "a result from outside of torch.no_grad() is written in place inside of it: its "
+                "gradient would be that of what was there before. Compute a new tensor instead."
+            )
         old = cell.read()
         new = rule.compute(*_read(args), **_read(options))
         new = ops.broadcast_to(ops.astype(new, old.dtype), tuple(old.shape))
@@ -135,6 +141,22 @@ class Interpreter:
 
     def _made(self, result: Any, node: Any) -> Any:
         return _made(result, node, self._grad)
+
+    def _viewed(
+        self, rule: Rule, args: Sequence[Any], options: Mapping[str, Any], node: Any
+    ) -> Any:
+        """A view of the first argument, or several; a result of its own where torch copies."""
+        base, rest = args[0], _read(args[1:])
+        if rule is RULES["detach"]:
+            return Detached(base)
+        compute = partial(_after, rule, rest, options, self._grad)
+        expected = node.meta.get("val")
+        if isinstance(expected, torch.Tensor):
+            if not _shares(node.args[0], expected):
+                return self._made(compute(base.read()), node)
+            return View(base, compute)
+        count = len(compute(base.read()))
+        return tuple(View(base, partial(_part, compute, i)) for i in range(count))
 
     def _given(self, arg: Any) -> Any:
         """An argument with values in the place of nodes."""
@@ -162,23 +184,11 @@ def _read(value: Any) -> Any:
     return value
 
 
-def _viewed(rule: Rule, args: Sequence[Any], options: Mapping[str, Any], node: Any) -> Any:
-    """A view of the first argument, or several; a result of its own where torch copies."""
-    base, rest = args[0], _read(args[1:])
-    if rule is RULES["detach"]:
-        return Detached(base)
-    compute = partial(_after, rule, rest, options)
-    expected = node.meta.get("val")
-    if isinstance(expected, torch.Tensor):
-        if not _shares(node.args[0], expected):
-            return _made(compute(base.read()), node)
-        return View(base, compute)
-    count = len(compute(base.read()))
-    return tuple(View(base, partial(_part, compute, i)) for i in range(count))
-
-
-def _after(rule: Rule, rest: Sequence[Any], options: Mapping[str, Any], x: Any) -> Any:
-    return rule.compute(x, *rest, **options)
+def _after(rule: Rule, rest: Sequence[Any], options: Mapping[str, Any], grad: bool, x: Any) -> Any:
+    found = rule.compute(x, *rest, **options)
+    if grad:
+        return found
+    return tuple(map(detached, found)) if isinstance(found, tuple) else detached(found)
 
 
 def _part(compute: Any, i: int, x: Any) -> Any:

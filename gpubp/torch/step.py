@@ -60,12 +60,14 @@ def compile_step(
         TraceError: at the first call (or `prepare`): an operation without a counterpart, with the
             line of the model that asks for it. Nothing has run then.
     """
-    modules = [model] if isinstance(model, torch.nn.Module) else list(model)
+    alone = isinstance(model, torch.nn.Module)
+    # What torch.compile returns holds the module that it was given.
+    modules = [getattr(m, "_orig_mod", m) for m in ([model] if alone else model)]
     wrong = [m for m in modules if not isinstance(m, torch.nn.Module)]
     if wrong or not modules:
         found = type(wrong[0]).__name__ if wrong else "nothing"
         raise ArgumentError(f"model is {found}, expected a torch.nn.Module or several of them.")
-    fn = _whole_batch(modules, loss_fn, alone=isinstance(model, torch.nn.Module))
+    fn = _whole_batch(modules, loss_fn, alone)
     used = [*modules, loss_fn] if isinstance(loss_fn, torch.nn.Module) else modules
     require_ready(used)
     return TorchStep(used, fn, optimizer, scheduler, settings)

@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "mask": (_mask, "torch.where"),
     "number": (_item, "item has no counterpart"),
     "function": (_own_backward, "autograd function"),
-    "gradient": (_inner_gradient, "gradient inside"),
+    "gradient": (_inner_gradient, "gradient taken inside"),
     "hook": (_hook, "hook"),
     "half": (_half, "float16"),
     "transform": (_transform, "no counterpart|complex"),

@@ -39,6 +39,14 @@ def _no_grad(x: Any) -> Any:
     return x / scale
 
 
+def _no_grad_views(x: Any) -> Any:
+    with torch.no_grad():
+        rows = x.view(-1)[:4]
+        with torch.enable_grad():
+            again = x * 2
+    return x * rows + again
+
+
 def _detached(x: Any) -> Any:
     return x.detach() * x
 
@@ -135,6 +143,7 @@ SHAPES = {
     "a view, then in place": lambda x, y, i, m: _inplace_view_first(x) + y[0],
     "in place by a mask": lambda x, y, i, m: _inplace_of_mask(x) * y,
     "no gradient": lambda x, y, i, m: _no_grad(x) * y,
+    "views without gradient": lambda x, y, i, m: _no_grad_views(x) * y,
     "detached": lambda x, y, i, m: _detached(x) + y,
     "made": lambda x, y, i, m: _buffers_made(x) * y,
     "a loop": lambda x, y, i, m: _loop(x) * y,
