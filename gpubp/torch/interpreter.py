@@ -72,7 +72,7 @@ class Interpreter:
         found = self._module
         for part in target.split("."):
             found = getattr(found, part)
-        return Fresh(found.detach().numpy()) if isinstance(found, torch.Tensor) else found
+        return Fresh(found.detach().numpy().copy()) if isinstance(found, torch.Tensor) else found
 
     def _located(self, node: Any) -> Any:
         try:
@@ -135,7 +135,9 @@ class Interpreter:
             )
         old = cell.read()
         new = rule.compute(*_read(args), **_read(options))
-        new = ops.broadcast_to(ops.astype(new, old.dtype), tuple(old.shape))
+        new = new if getattr(new, "dtype", None) == old.dtype else ops.astype(new, old.dtype)
+        if tuple(new.shape) != tuple(old.shape):
+            new = ops.broadcast_to(new, tuple(old.shape))
         cell.write(new if self._grad else ops.stop_gradient(new))
         return cell
 
@@ -227,6 +229,8 @@ def _one(result: Any, expected: Any, grad: bool) -> Any:
                 f"a result has shape {shape} here and {tuple(expected.shape)} in torch: this is a "
                 "fault of gpubp.torch; please report it."
             )
+    if isinstance(result, Slot):  # what stands in it now, whatever is written later
+        result = ops.copy(result)
     return Fresh(result if grad else ops.stop_gradient(result))
 
 

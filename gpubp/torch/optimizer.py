@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from gpubp import optim
@@ -159,9 +160,14 @@ class Twin:
         theirs._opt_called = True  # schedules of torch warn of steps before it
 
 
+@cache
+def _names(kind: type[Optimizer]) -> tuple[str, ...]:
+    return tuple(name for name in inspect.signature(kind).parameters if name != "params")
+
+
 def _options(kind: type[Optimizer], group: Mapping[str, Any]) -> dict[str, Any]:
     """A group's options, by gpubp's names, which are torch's."""
-    known = [name for name in inspect.signature(kind).parameters if name != "params"]
+    known = _names(kind)
     passed = {*_PASSED_OVER, "decoupled_weight_decay"}
     on = [key for key, value in group.items() if key not in known and key not in passed and value]
     if on:

@@ -92,7 +92,7 @@ class Translated:
         if kind == "CONSTANT_TENSOR":
             own = self._attribute(spec.target)
             if own is None:
-                return Fresh(as_array(program.constants[spec.target], spec.target))
+                return Fresh(as_array(program.constants[spec.target], spec.target).copy())
             return Held(self.links.slot(own, spec.target.split(".", 2)[2], False))
         raise TraceError(f"torch.export made an input of the kind {kind}, which is not known here.")
 
