@@ -147,10 +147,10 @@ class Twin:
             )
         groups = zip(theirs.param_groups, self.mine.param_groups, self._seen, strict=True)
         for group, mine, seen in groups:
-            if not seen or any(group.get(key) != value for key, value in seen.items()):
+            if not seen or any(_differs(group.get(key), v) for key, v in seen.items()):
                 options = _options(type(self.mine), group)
                 _move(mine, options)
-                seen.update({key: group[key] for key in options})
+                seen.update(options)
         self._moments.pull(theirs)
 
     def push(self) -> None:
@@ -158,6 +158,10 @@ class Twin:
         theirs = self._theirs()
         self._moments.push(theirs)
         theirs._opt_called = True  # schedules of torch warn of steps before it
+
+
+def _differs(given: Any, seen: Any) -> bool:
+    return bool(given != seen) and bool(plain(given) != seen)
 
 
 @cache
