@@ -16,8 +16,8 @@ def _weights(params: Sequence[Any], biases: bool, projected: bool) -> list[Weigh
     found = []
     for first in range(0, len(params), width):
         ih, hh, *rest = params[first : first + width]
-        pair = rest[:2] if biases else (None, None)
-        found.append(Weights(ih, hh, *pair, rest[-1] if projected else None))
+        bias_ih, bias_hh = rest[:2] if biases else (None, None)
+        found.append(Weights(ih, hh, bias_ih, bias_hh, rest[-1] if projected else None))
     return found
 
 

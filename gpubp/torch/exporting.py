@@ -22,6 +22,7 @@ from torch.fx.proxy import TracerBase
 
 from gpubp.errors import DataError, GpubpError, TraceError
 from gpubp.torch import where
+from gpubp.torch.unguarded import REPLACED
 
 _HOOKS = {
     "_forward_hooks": "forward hook",
@@ -114,6 +115,8 @@ def _nothing_lost() -> Iterator[None]:
     with ExitStack() as stack:
         for owner, name, what in _LOST:
             stack.enter_context(mock.patch.object(owner, name, _refusing(what)))
+        for owner, name, function in REPLACED:
+            stack.enter_context(mock.patch.object(owner, name, function))
         stack.enter_context(mock.patch.object(torch.nn.Module, "__setattr__", _set_attribute))
         if hasattr(TracerBase, _FILTER):
             stack.enter_context(mock.patch.object(TracerBase, _FILTER, _users_frames))

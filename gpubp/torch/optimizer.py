@@ -127,9 +127,10 @@ class Twin:
             {**_options(kind, group), "params": params}
             for group, params in zip(theirs.param_groups, slots, strict=True)
         ]
-        self.mine = kind(groups)
+        made: Callable[..., Optimizer] = kind
+        self.mine = made(groups)
         self._slots = [list(params) for params in slots]
-        self._theirs = weakref.ref(theirs)
+        self._theirs: Callable[[], Any] = weakref.ref(theirs)
         self._seen: list[dict[str, Any]] = [{} for _ in groups]
         self._moments = Moments(self.mine, [p for params in slots for p in params])
 
