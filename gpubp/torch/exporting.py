@@ -129,6 +129,10 @@ _set = torch.nn.Module.__setattr__
 def _set_attribute(module: Any, name: str, value: Any) -> None:
     """What a forward sets is set once while it is traced, and in no step: only buffers are kept."""
     own = not type(module).__module__.startswith(("torch.", "gpubp."))
+    buffer = module.__dict__.get("_buffers", {}).get(name)
+    if own and isinstance(buffer, torch.Tensor) and isinstance(value, torch.Tensor):
+        buffer.copy_(value)  # torch.export follows what is set on the outermost module alone
+        return
     if own and name not in module._buffers and name not in module._parameters:
         before = module.__dict__.get(name, _set)
         if isinstance(value, torch.Tensor) or type(before) is not type(value) or before != value:
