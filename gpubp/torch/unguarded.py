@@ -26,8 +26,8 @@ def gaussian_nll_loss(
 
     Args:
         input, target: of one shape.
-        var: of that shape, or without the last axis, or with a last axis of 1; or a number. At
-            least eps counts, and its gradient passes as if there were no least.
+        var: of that shape, or one that is repeated to it, or without the last axis; or a number.
+            At least eps counts, and its gradient passes as if there were no least.
         full: with the term that is the same for all.
         eps: the least variance.
         reduction: "mean", "sum" or "none".
@@ -37,13 +37,12 @@ def gaussian_nll_loss(
     """
     if not isinstance(var, torch.Tensor):
         var = torch.full_like(input, var)
-    if var.shape != input.shape:
-        if input.shape[:-1] == var.shape:
-            var = var.unsqueeze(-1)
-        elif input.shape[:-1] != var.shape[:-1] or var.shape[-1] != 1:
-            raise ShapeError(
-                f"gaussian_nll_loss: var has shape {tuple(var.shape)}, input {tuple(input.shape)}."
-            )
+    if input.shape[:-1] == var.shape:
+        var = var.unsqueeze(-1)
+    if torch.broadcast_shapes(var.shape, input.shape) != input.shape:
+        raise ShapeError(
+            f"gaussian_nll_loss: var has shape {tuple(var.shape)}, input {tuple(input.shape)}."
+        )
     least = var + (var.clamp(min=eps) - var).detach()
     losses = 0.5 * (least.log() + (input - target) ** 2 / least)
     if full:

@@ -16,6 +16,7 @@ from torch.testing._internal.common_modules import module_db  # noqa: E402
 
 import gpubp as gp  # noqa: E402
 import gpubp.torch  # noqa: E402
+from gpubp.errors import TraceError  # noqa: E402
 from gpubp.torch.translated import Translated  # noqa: E402
 
 torch.set_num_threads(1)
@@ -52,7 +53,9 @@ def _samples(info: Any) -> Iterator[Any]:
 
 
 def _leaf(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.detach().clone().requires_grad_(value.requires_grad)
 
 
 def _first(result: Any) -> Any:
@@ -68,7 +71,7 @@ def _flat(result: Any) -> list[Any]:
 def _check(module: Any, args: list[Any], options: dict[str, Any]) -> None:
     twin = copy.deepcopy(module)
     places = [i for i, a in enumerate(args) if isinstance(a, torch.Tensor)]
-    floats = [i for i in places if args[i].is_floating_point()]
+    floats = [i for i in places if args[i].requires_grad]
 
     def called(model: Any, *tensors: Any) -> Any:
         given = list(args)
@@ -76,11 +79,12 @@ def _check(module: Any, args: list[Any], options: dict[str, Any]) -> None:
             given[i] = tensor
         return model(*given, **options)
 
-    inputs = [args[i].clone().requires_grad_(i in floats) for i in places]
+    inputs = [args[i].detach().clone().requires_grad_(i in floats) for i in places]
     expected = _flat(called(twin, *inputs))
     translated = Translated([module], lambda *tensors: called(module, *tensors))
-    arrays = [args[i].numpy() for i in places]
-    found = _flat(gp.compile(lambda *xs: tuple(_flat(translated(*xs))))(*arrays))
+    arrays = [args[i].detach().numpy() for i in places]
+    compiled = gp.compile(lambda *xs: tuple(_flat(translated(*xs))), backend="numpy")
+    found = _flat(compiled(*arrays))
     for actual, wanted in zip(found, expected, strict=True):
         _assert_close(actual, wanted.detach().numpy())
     for name, buffer in twin.named_buffers():
@@ -104,10 +108,12 @@ def _check_gradients(translated: Any, twin: Any, out: Any, inputs: Any, arrays: 
         used = sum(gp.ops.sum(p * 0.0) for p in params)
         return gp.ops.sum(gp.ops.multiply(result, cotangent)) + used + 0.0 * gp.ops.sum(unused)
 
-    step = gp.compile_step(loss, gp.optim.SGD(params, lr=0.0), keep_grads=True)
+    step = gp.compile_step(loss, gp.optim.SGD(params, lr=0.0), backend="numpy", keep_grads=True)
     step(np.zeros(1))
     for actual, wanted in zip(step.grads, given, strict=True):
-        _assert_close(actual, np.zeros_like(actual) if wanted is None else wanted.numpy())
+        expected = np.zeros_like(actual) if wanted is None else wanted.numpy()
+        known = np.isfinite(expected)  # elsewhere torch's goes through what the loss leaves out
+        _assert_close(actual[known], expected[known])
 
 
 def _assert_close(actual: Any, expected: Any) -> None:
@@ -126,5 +132,9 @@ INFOS = [i for i in module_db if not any(r in i.module_cls.__name__ for r in REF
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_a_module_translated_equals_torch(info: Any) -> None:
     for module, args, options in _samples(info):
+        if module.training and getattr(module, "momentum", 0) is None:
+            with pytest.raises(TraceError, match="depends on the numbers"):  # in a count of batches
+                _check(module, args, options)
+            continue
         with np.errstate(all="ignore"):
             _check(module, args, options)
