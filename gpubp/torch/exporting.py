@@ -9,10 +9,11 @@ word (backward functions of the user's, hooks) raises here.
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from traceback import StackSummary
 from typing import Any
 from unittest import mock
@@ -98,12 +99,13 @@ def _explained(err: Exception) -> TraceError:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what torch warns and logs of its own ways: errors say what matters."""
+    """Without what torch warns, logs and prints of its own ways: errors say what matters."""
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     before = logger.disabled
     logger.disabled = True
     try:
-        with warnings.catch_warnings():
+        nowhere = io.StringIO()
+        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -223,8 +223,6 @@ def _one(result: Any, expected: Any, grad: bool) -> Any:
         result = np.asarray(result, dtype) if not hasattr(result, "dtype") else result
         if result.dtype != dtype:
             result = ops.astype(result, dtype)
-        if expected.numel() == 1 and tuple(result.shape) != tuple(expected.shape):
-            result = ops.reshape(result, tuple(expected.shape))
         shape = tuple(result.shape)
         if shape != tuple(expected.shape):
             raise TraceError(

@@ -27,6 +27,7 @@ TOLERANCE = ORACLE["float64"]
 # Why a module, or an input of one, is refused or not compared.
 REFUSED = {
     "CTCLoss": "torch's gradient by logarithms is not their derivative: see test_torch_ctc.py",
+    "MultiLabelMarginLoss": "without a batch torch traces another shape than it computes",
     "Dropout": "draws numbers of its own",
     "RReLU": "draws numbers of its own",
     "FractionalMaxPool": "draws numbers of its own",
@@ -134,6 +135,10 @@ def test_a_module_translated_equals_torch(info: Any) -> None:
     for module, args, options in _samples(info):
         if module.training and getattr(module, "momentum", 0) is None:
             with pytest.raises(TraceError, match="depends on the numbers"):  # in a count of batches
+                _check(module, args, options)
+            continue
+        if module.training and "BatchNorm" in type(module).__name__ and 0 in args[0].shape:
+            with pytest.raises(TraceError, match="more than one value"):
                 _check(module, args, options)
             continue
         with np.errstate(all="ignore"):
