@@ -44,7 +44,12 @@ class Loaded:
         epochs = int(options.get("epochs", 1))
         orders = [_order(loader) for _ in range(epochs)]
         self.options: dict[str, Any] = {k: v for k, v in options.items() if k != "epochs"}
-        self.options |= {"order": np.array(orders), "batch_size": loader.batch_size}
+        if not orders or not orders[0]:
+            raise ArgumentError("the loader gives no batches; expected one at least.")
+        self.options |= {
+            "order": np.array(orders),
+            "batch_size": min(loader.batch_size, len(orders[0])),
+        }
 
     def _check(self, loader: Any, options: Mapping[str, Any]) -> None:
         own = [key for key in options if key not in _TAKEN]

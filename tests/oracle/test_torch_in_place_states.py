@@ -124,6 +124,17 @@ def test_parameters_that_do_not_reach_the_loss_stay_as_torch_leaves_them() -> No
     assert_same_optimizer(mo, to)
 
 
+def test_a_loader_of_one_short_batch_is_run_and_an_empty_one_refused() -> None:
+    _, _, step, data = _mlp_step()
+    dataset = torch.utils.data.TensorDataset(*data)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=2 * SAMPLES)
+    assert step.run(loader).shape == (1,)
+    with pytest.raises(gpubp.errors.ArgumentError, match="no batches"):
+        step.run(torch.utils.data.DataLoader(dataset, batch_size=2 * SAMPLES, drop_last=True))
+    with pytest.raises(gpubp.errors.ArgumentError, match="loader's own"):
+        step.run(loader, batch_size=8)
+
+
 @pytest.mark.full
 def test_a_data_loader_is_run_in_its_own_order() -> None:
     program = PROGRAMS["mlp"]
