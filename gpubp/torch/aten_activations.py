@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gpubp import ops
@@ -49,13 +50,18 @@ def elu(x: Any, alpha: Any = 1, scale: Any = 1, input_scale: Any = 1) -> Any:
 @rule("softmax.int", "_softmax", "special_softmax")
 def softmax(x: Any, dim: int, dtype: Any = None) -> Any:
     """exp(x) over its sum along an axis."""
-    return ops.softmax(_floats(x, dtype), dim)
+    return _along(ops.softmax, _floats(x, dtype), dim)
 
 
 @rule("log_softmax.int", "_log_softmax", "special_log_softmax")
 def log_softmax(x: Any, dim: int, dtype: Any = None) -> Any:
     """The logarithm of softmax."""
-    return ops.log_softmax(_floats(x, dtype), dim)
+    return _along(ops.log_softmax, _floats(x, dtype), dim)
+
+
+def _along(fn: Callable[..., Any], x: Any, dim: int) -> Any:
+    """Along an axis; dim=0 and -1 of a scalar are axes in torch."""
+    return fn(x, dim) if len(x.shape) else ops.reshape(fn(ops.reshape(x, (1,)), 0), ())
 
 
 def _floats(x: Any, dtype: Any) -> Any:
