@@ -47,7 +47,7 @@ else:
     _LAZY = {
         **dict.fromkeys(("compiler", "core", "data", "distributed"), ""),
         **dict.fromkeys(("errors", "nn", "ops"), ""),
-        **dict.fromkeys(("optim", "runtime", "train"), ""),
+        **dict.fromkeys(("optim", "runtime", "torch", "train"), ""),
         "Array": "core",
         "Ensemble": "runtime.ensemble",
         "Generator": "ops.random",
