@@ -61,8 +61,8 @@ class Feed:
         inputs: one for each program input, C-contiguous and of its dtype; for batched programs the
             whole data set, along the first axis. Or `DeviceArray`s from `Backend.import_array`.
         order: int64, indices of rows of the resident arrays; unused if not batched.
-        outputs: one list for each program: arrays of shape (steps, *output shape). Row i belongs to
-            row i of the schedule. They may be `DeviceArray`s in memory from `Backend.empty`.
+        outputs: a list for each program, of arrays (steps, *output shape), or of `DeviceArray`s
+            from `Backend.empty`. Row i belongs to row i of the schedule.
         check: raises if labels or indices among the inputs are out of range (`index_limits` of the
             programs), or, with `finite`, if float inputs hold NaN or infinity. Every run does so
             before any work: by calling this, or by looking itself and calling this to say where.
