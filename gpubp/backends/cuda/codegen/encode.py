@@ -56,7 +56,7 @@ def _lanes(columns: int) -> int:
 
 def _row_launch(part: Part, writer: Writer, rows: int, lanes: int, call: str) -> list[Launch]:
     body = [*writer.pointers, call]
-    text = source(["rowwise"], writer.params, [("kernel", THREADS, body)])
+    text = source(["rowwise"], writer.params, [("kernel", THREADS, body)], blocks=1)
     grid = (-(-rows * lanes // THREADS), 1, 1)
     return [Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)]
 

@@ -147,8 +147,9 @@ class Product:
         if found.chunks > 1:
             kernels.append(("kernel_finish", THREADS, [*first, *_join(dtype, self._elements)]))
         headers = [*HEADERS, "tensor" if found.type else "gemm", *self.headers]
-        # With tensor cores: rather registers than blocks, else a few are put aside in memory.
-        text = source(headers, writer.params, kernels, blocks=1 if found.type else 0)
+        # With tensor cores or groups: rather registers than blocks, else a few are put aside.
+        blocks = 1 if found.type or found.groups > 1 else 0
+        text = source(headers, writer.params, kernels, blocks)
         params = writer.params.pack()
         layers = min(layers * found.chunks, MAX_GRID)
         grid = (found.rows, min(found.columns, MAX_GRID), layers)
