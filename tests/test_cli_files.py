@@ -251,7 +251,7 @@ def _broken(folder, kind):
 )
 def test_broken_data_files_are_code_3(capsys, tmp_path, kind, message):
     path = _broken(tmp_path, kind)
-    save = ("--save", tmp_path / "m.safetensors")
+    save = ("--save", tmp_path / "m.safetensors", "--missing", "error")
     _fails(capsys, 3, message, "train", path, "--target", "kind", *save, *QUIET)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.csv", "some.csv"]
 

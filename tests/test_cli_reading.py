@@ -180,10 +180,13 @@ def test_dropped_rows_are_counted_by_column(capsys, tmp_path, numbers):
         for i, x in enumerate(numbers)
     ]
     path = _write(tmp_path / "d.csv", ["x", "Comments", "c", "y"], rows)
-    code, out, err = _train(capsys, path, "--target", "y")
+    code, out, err = _train(capsys, path, "--target", "y", "--missing", "error")
     gaps = "Comments: 54 of 60 (first in row 3), c: 20 of 60 (first in row 2)"
     assert (code, out) == (3, "")
-    assert f"has missing values in {gaps}. Fill them in, or leave out those rows" in err
+    assert (
+        f"has missing values in {gaps}. Fill them in (--missing mean), or leave out those rows"
+        in err
+    )
     code, _, err = _train(capsys, path, "--target", "y", "--missing", "drop", "--quiet")
     assert code == 0
     assert f"warning: {path}: 56 of 60 rows left out: values are missing in {gaps}" in err
@@ -192,11 +195,11 @@ def test_dropped_rows_are_counted_by_column(capsys, tmp_path, numbers):
     code, out, err = _train(capsys, path, "--target", "y", *drop)
     assert "20 of 60 rows left out: values are missing in c: 20 of 60 (first in row 2)" in err
     assert "(8 rows; always" in out
-    code, _, err = _train(capsys, path, "--target", "c", "--drop", "Comments")
+    code, _, err = _train(capsys, path, "--target", "c", "--drop", "Comments", "--missing", "error")
     assert code == 3 and "--drop NAME" not in err  # the target cannot be dropped
-    path = _write(tmp_path / "e.csv", ["x", "c", "y"], [[1, "", "a"], [2, "", "b"]])
+    path = _write(tmp_path / "e.csv", ["x", "c", "y"], [[1, "", "a"], [2, "x", ""]])
     code, _, err = _train(capsys, path, "--target", "y", "--missing", "drop")
-    assert code == 3 and "every row has a missing value, in c: 2 of 2 (first in row 2)" in err
+    assert code == 3 and "every row has a missing value, in c: 1 of 2 (row 2), y: 1 of 2" in err
 
 
 @pytest.mark.parametrize("value", ["A", "3.5", "7"])
@@ -357,7 +360,7 @@ def test_rows_with_gaps_get_an_empty_prediction_on_request(capsys, tmp_path, num
     whole = _run(capsys, *predict)[1].splitlines()
     rows[2][0], rows[7][1], rows[8][1] = "", "NA", "?"
     _write(path, ["x", "c", "y"], rows)
-    code, out, err = _run(capsys, *predict)
+    code, out, err = _run(capsys, *predict, "--missing", "error")
     assert (code, out) == (3, "")
     assert "in c: 2 of 60 (first in row 9), x: 1 of 60 (row 4)" in err and "--missing empty" in err
     assert "--drop" not in err and "--missing drop" not in err

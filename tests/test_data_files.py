@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gpubp.data import Encoding, Standardizer, read_csv, read_npz
-from gpubp.data.encoding import numeric_columns, of_arrays, of_table
+from gpubp.data.described import of_table
+from gpubp.data.encoding import numeric_columns, of_arrays
 from gpubp.data.npz import array_names
 from gpubp.errors import DataError, ShapeError, UnknownNameError
 

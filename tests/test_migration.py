@@ -25,7 +25,7 @@ STARTS: dict[str, Any] = {"gp": gp, "gpubp": gp, "ops": ops, "nn": nn}
 
 
 def _names(text: str) -> list[str]:
-    return re.findall(r"\b(?:gp|gpubp|ops|nn)(?:\.[A-Za-z]\w*)+", text)
+    return re.findall(r"(?<![\w.])(?:gp|gpubp|ops|nn)(?:\.[A-Za-z]\w*)+", text)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])

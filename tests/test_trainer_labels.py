@@ -42,7 +42,7 @@ def test_labels_may_be_texts(given: Any) -> None:
     assert named.classes == ["no", "yes"] and numbered.classes == []
     assert history["val_accuracy"] == other["val_accuracy"] and history["loss"] == other["loss"]
     found = named.predict_classes(X)
-    assert (found == NAMES).mean() == named.evaluate(X, given)["accuracy"] > 0.9
+    assert (found == NAMES).mean() == named.evaluate(X, given)["accuracy"] > 0.8
     np.testing.assert_array_equal(found == "yes", numbered.predict_classes(X) == 1)
 
 

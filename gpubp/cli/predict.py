@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from gpubp.cli import parsing
 from gpubp.cli.failures import BAD_DATA, CommandError, of_files
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ NAME = "predict"
 HELP = "predict with a saved model"
 EPILOG = """
 Writes CSV, one line a row of the file: the label, or the number in the units of the training
-data. If the file has the target too, how good the predictions are is said on stderr. With
---missing empty, rows with missing values get an empty prediction. Of images, a folder or a single
+data. Before it stand the columns that say who (an index, --id of training) and those of --keep.
+If the file has the target too, how good the predictions are is said on stderr. Missing values are
+filled in as in training; with --missing empty, their rows get an empty prediction. Names that
+training did not have are counted, and are none of the known ones. Of images, a folder or a single
 file, the name of each file comes first.
 
 examples:
@@ -33,11 +36,18 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument("model", help="from `gpubp train --save` or `--resume`")
-    parser.add_argument("data", help="FILE.csv, FILE.npz (array X), images, or digits")
+    parser.add_argument("data", help="FILE.csv, - (CSV), FILE.npz (array X), images, or digits")
     parser.add_argument("-o", "--output", metavar="FILE", help="default is stdout")
     parser.add_argument(
-        "--missing", default="error", choices=("error", "empty"), help="rows with gaps (error)"
+        "--missing",
+        default="mean",
+        choices=("mean", "empty", "error"),
+        help="values: as in training, empty predictions, error (mean)",
     )
+    parser.add_argument(
+        "--keep", default=[], type=parsing.names, metavar="A,B", help="columns to copy, or all"
+    )
+    parser.add_argument("--encoding", metavar="NAME", help="of the text, such as latin-1 (utf-8)")
     parser.add_argument(
         "--decimal",
         default="auto",
@@ -75,6 +85,9 @@ def _write(options: argparse.Namespace, encoding: Encoding, outputs: Any, data: 
     from gpubp.atomic import replacing
 
     lines = _with_gaps(_lines(encoding, outputs, options.probabilities), data)
+    if data.beside:
+        cells = zip(*data.beside.values(), strict=True)
+        lines = [[*row, *line] for row, line in zip([[*data.beside], *cells], lines, strict=True)]
     if data.names:
         lines = [[name, *line] for name, line in zip(["file", *data.names], lines, strict=True)]
     if options.output is None:

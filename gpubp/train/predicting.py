@@ -23,11 +23,6 @@ from gpubp.train.run import Run
 class Predicting(Run):
     """A run that predicts."""
 
-    @property
-    def classes(self) -> list[str]:
-        """The labels that `fit` was given, in the order of the outputs, if they were texts."""
-        return list(self.state.classes)
-
     @checked
     def predict(self, X: Any, batch_size: int = BATCH) -> Any:
         """The model's outputs in eval mode, for all samples; on the device if X is there.
