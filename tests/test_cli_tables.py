@@ -231,6 +231,7 @@ def test_each_part_has_its_share_of_each_class() -> None:
 
 
 def test_a_run_ends_by_itself_and_is_judged_by_a_third_part(capsys, tmp_path, columns) -> None:
+    columns["y"][::4] = ["yes", "no"] * 15  # what cannot be learned, but by heart
     path, model = _write(tmp_path / "d.csv", columns), tmp_path / "m.safetensors"
     line = ("train", path, "--target", "y", "--backend", "numpy", "--hidden", "4", "--lr", "0.05")
     code, out, err = _run(capsys, *line, "--resume", model)

@@ -140,7 +140,7 @@ def split(
     said = [
         summary.of_file(options.data, unit, [len(r) for r in rows], table),
         summary.of_target(found, y),
-        summary.of_inputs(found, options.drop),
+        summary.of_inputs(found, list(dict.fromkeys([*options.drop, *found.ids]))),
     ]
     where = [int(i) if table is None else table.lines[i] for i in [*kept, *others[-1]]]
     warnings = held_out.of_split(found, (y[kept], y[others[-1]]), unit, where)
