@@ -586,7 +586,7 @@ __all__ = [
 ]
 
 # Arguments by torch's names and by NumPy's; see `torch_names`.
-globals().update({name: torch_names.both_names(name, globals()[name]) for name in __all__})
+globals().update(torch_names.with_both_names({name: globals()[name] for name in __all__}))
 
 
 def __getattr__(name: str) -> Any:

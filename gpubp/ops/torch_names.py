@@ -62,6 +62,14 @@ _METHODS = (
 )
 
 
+def with_both_names(functions: Mapping[str, Any]) -> dict[str, Any]:
+    """`both_names` of functions by name; what has two names stays one function."""
+    made: dict[int, Any] = {}
+    for name, fn in functions.items():
+        made.setdefault(id(fn), both_names(name, fn))
+    return {name: made[id(fn)] for name, fn in functions.items()}
+
+
 def both_names(name: str, fn: Any) -> Any:
     """The function, which takes its arguments by torch's names and by NumPy's.
 
