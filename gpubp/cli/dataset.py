@@ -49,10 +49,10 @@ def load(options: argparse.Namespace) -> Dataset:
 
 
 # Options that only some data have a use for, and what they are if they were not given.
-_OF_COLUMNS = {
+_OF_COLUMNS: dict[str, Any] = {
     "drop": [], "categorical": [], "id": [], "missing": "mean", "decimal": "auto", "encoding": None,
 }  # fmt: skip
-_OF_FILES = {"target": None, "validation": 0.2}
+_OF_FILES: dict[str, Any] = {"target": None, "validation": 0.2}
 
 
 def _check_unused(options: argparse.Namespace, what: str, defaults: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from gpubp.data.columns import filled, with_fills
 from gpubp.data.encoding import Encoding
 from gpubp.data.scaling import Standardizer
 from gpubp.data.table import Table
+from gpubp.data.textfile import named
 
 _Arrays = tuple[NDArray[Any], NDArray[Any]]
 
@@ -103,8 +104,8 @@ def _check_varies(
         value = found.classes[0] if found.classes else y[0].tolist()
         raise CommandError(
             BAD_DATA,
-            f"{options.data}: {found.target!r} is {value!r} in all {len(y)} {unit}: there is "
-            "nothing to learn. Name another target, or find data in which it varies.",
+            f"{named(options.data)}: {found.target!r} is {value!r} in all {len(y)} {unit}: there "
+            "is nothing to learn. Name another target, or find data in which it varies.",
         )
 
 
@@ -121,7 +122,7 @@ def split(
     wanted = [options.validation, *([options.test] if options.test else [])]
     if sum(math.ceil(share * len(X)) for share in wanted) >= len(X):
         raise CommandError(
-            BAD_DATA, f"{options.data} has {len(X)} {unit}: too few to hold some out."
+            BAD_DATA, f"{named(options.data)} has {len(X)} {unit}: too few to hold some out."
         )
     kept, *others = shares(y, wanted, options.seed, found.task == "classification")
     if found.columns:
@@ -130,7 +131,8 @@ def split(
     for name, array in (("X", X), (found.target, y)):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-            raise CommandError(BAD_DATA, f"{options.data}: {name} holds {array[at]} at index {at}.")
+            where = f"{name} holds {array[at]} at index {at}"
+            raise CommandError(BAD_DATA, f"{named(options.data)}: {where}.")
     if options.standardize:
         found.scale = Standardizer.fit(X[kept], encodings.numeric_columns(found))
     if found.task == "regression":
@@ -142,7 +144,7 @@ def split(
         summary.of_target(found, y),
         summary.of_inputs(found, list(dict.fromkeys([*options.drop, *found.ids]))),
     ]
-    where = [int(i) if table is None else table.lines[i] for i in [*kept, *others[-1]]]
-    warnings = held_out.of_split(found, (y[kept], y[others[-1]]), unit, where)
+    places = [int(i) if table is None else table.lines[i] for i in [*kept, *others[-1]]]
+    warnings = held_out.of_split(found, (y[kept], y[others[-1]]), unit, places)
     held = parts[1] if len(others[0]) else None
     return Dataset(parts[0], held, found, unit, said, warnings, parts[2] if parts[2:] else None)

@@ -92,7 +92,7 @@ def _complete(
     kept = table.complete_rows(needed)
     left = len(table) - len(kept)
     text = (
-        f"{options.data}: {left:,} of {len(table):,} rows left out: values are missing in "
+        f"{table.path}: {left:,} of {len(table):,} rows left out: values are missing in "
         f"{table.gaps(needed)}."
     )
     if options.missing == "drop":
