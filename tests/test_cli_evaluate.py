@@ -37,7 +37,9 @@ def test_classes_are_counted_one_by_one(capsys: Any, models: Path) -> None:
     code, out, _ = _run(capsys, "evaluate", models / "kind.model", data, *NUMPY)
     assert code == 0
     lines = out.splitlines()
-    accuracy = float(re.match(r"accuracy ([01]\.\d+) \(300 rows; always 'cat': 0\.\d+\)", lines[0])[1])
+    accuracy = float(
+        re.match(r"accuracy ([01]\.\d+) \(300 rows; always 'cat': 0\.\d+\)", lines[0])[1]
+    )
     table = [[int(n) for n in line.split()[1:]] for line in lines[4:7]]
     assert np.sum(table) == 300
     assert np.trace(table) / 300 == pytest.approx(accuracy, abs=5e-4)
@@ -52,6 +54,7 @@ def test_regressions_are_measured_in_units_of_the_target(capsys: Any, models: Pa
     code, out, _ = _run(capsys, "evaluate", models / "price.model", data, "--repeats", 2, *NUMPY)
     assert code == 0
     found = re.match(r"r2 ([01]\.\d+), rmse (\S+), mae (\S+), mean error \S+ \(300 rows; ", out)
+    assert found is not None
     r2, rmse, mae = map(float, found.groups())
     assert r2 > 0.9 and mae <= rmse < 1000
     losses = {line.split()[0]: float(line.split()[1]) for line in out.splitlines() if "+-" in line}

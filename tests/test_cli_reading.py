@@ -57,7 +57,7 @@ def test_three_lines_say_how_a_file_was_read(capsys, tmp_path, numbers):
     ]
     assert err.splitlines()[3].startswith("epoch 1/2")
     code, _, err = _train(capsys, path, "--target", "y", "--drop", "id", "--quiet")
-    assert (code, err) == (0, "")
+    assert code == 0 and not [line for line in err.splitlines() if "no better than" not in line]
 
 
 @pytest.mark.parametrize(("delimiter", "word"), [(";", "semicolons"), ("\t", "tabs")])
@@ -142,7 +142,7 @@ def test_what_looks_like_numbers_is_no_target_of_classes(capsys, tmp_path, numbe
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        (lambda i: f"2020-{1 + i % 12:02d}-05", "row 2: '2020-01-05' looks like a date"),
+        (lambda i: ["1.5.2020", "2020-02-05"][i % 2], "row 2: '1.5.2020' looks like a date"),
         (lambda i: f"{i % 5}-{i % 5 + 4}", "row 2: '0-4' looks like a number and is taken as a"),
         (lambda i: f"n{i}", "column 'c' holds 60 names in 60 rows: an identifier? (--drop c)"),
         (lambda i: "A", "column 'c' is 'A' in every row: it says nothing (--drop c)"),
@@ -254,7 +254,7 @@ def test_small_and_rare_parts_are_named(capsys, tmp_path, numbers):
             re.findall(r"'y' has classes with no sample in the (.*?):.*'rare' \(1 in", err)
         )
         assert "'rare' (1 in all; row 5)" in err
-    assert found == {"training part", "part held out"}
+    assert found == {"part held out"}  # what is there once is there to be learned
 
 
 def test_the_last_line_names_what_needs_no_model(capsys, tmp_path):

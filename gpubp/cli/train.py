@@ -68,28 +68,15 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--test", type=parsing.share, help="share for the last figures, where the other ends it"
     )
-    data.add_argument(
-        "--drop", default=[], type=parsing.names, metavar="A,B", help="columns to leave out"
-    )
-    data.add_argument(
-        "--categorical",
-        default=[],
-        type=parsing.names,
-        metavar="A,B",
-        help="columns of names, not numbers",
-    )
-    data.add_argument(
-        "--id",
-        default=[],
-        type=parsing.names,
-        metavar="A,B",
-        help="columns to show beside predictions",
-    )
+    names: Any = {"default": [], "type": parsing.names, "metavar": "A,B"}
+    data.add_argument("--drop", **names, help="columns to leave out")
+    data.add_argument("--categorical", **names, help="columns of names, not numbers")
+    data.add_argument("--id", **names, help="columns that say who: beside predictions")
     data.add_argument(
         "--missing",
         default="mean",
         choices=MISSING,
-        help="values: fill in, drop rows, error (mean)",
+        help="values: fill in, drop rows, end (mean)",
     )
     data.add_argument("--encoding", metavar="NAME", help="of the text, such as latin-1 (utf-8)")
     data.add_argument(
@@ -232,8 +219,10 @@ def _complete(options: argparse.Namespace) -> None:
 
 def _check_numbers(options: argparse.Namespace) -> None:
     """Before any work: are the numbers of the run in range?"""
+    from gpubp.ops.random import checked_seed
     from gpubp.train.plan import Plan
 
+    checked_seed(options.seed)
     Plan(
         epochs=options.epochs,
         batch_size=options.batch_size,
