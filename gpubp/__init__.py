@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-# Here at once: the function would else be hidden by the folder of its name.
 from gpubp.backends import backends, default_backend_name
 
 __version__ = "0.1.0"
@@ -41,7 +40,12 @@ if TYPE_CHECKING:
     from gpubp.runtime.step import Step, compile_step
     from gpubp.train import Trainer
 else:
-    from gpubp import lazy
+    import sys
+
+    from gpubp import habits, lazy
+
+    # The folder, which can be called as well: the function would hide what is in it.
+    backends = sys.modules[backends.__module__]
 
     # The same names; folders are named by themselves.
     _LAZY = {
@@ -79,7 +83,7 @@ else:
         "whole": "core",
     }
 
-    __getattr__, __dir__ = lazy.names("gpubp", _LAZY)
+    __getattr__, __dir__ = lazy.names("gpubp", _LAZY, habits.PACKAGE)
 
 
 __all__ = [
