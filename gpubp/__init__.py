@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpubp import core as core
     from gpubp import data, distributed, errors, nn, ops, optim, train
     from gpubp import runtime as runtime
+    from gpubp import torch as torch
     from gpubp.compiler.branches import cond, while_loop
     from gpubp.compiler.checkpoint import checkpoint
     from gpubp.compiler.custom_vjp import custom_vjp
