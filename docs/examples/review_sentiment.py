@@ -110,10 +110,12 @@ areas = {name: roc_auc_score(y_test, scores) for name, scores in found.items()}
 for name, scores in found.items():
     right = np.mean((scores > 0) == (y_test > 0.5))
     print(f"{name}: area under the curve {areas[name]:.4f}, accuracy {right:.3f}")
-order = np.argsort(found["bag of embeddings"] * (1 - 2 * y_test))
-for i in order[-3:]:
-    was = "great" if y_test[i] else "other"
-    print(f"  surely wrong, was {was}: {' '.join(texts[1][i])[:150]}")
+scores, names = found["bag of embeddings"], ("other", "great")
+for was in (0, 1):  # what it takes for what, and where it was surest of it and wrong
+    counts = [int(np.sum((scores[y_test == was] > 0) == said)) for said in (0, 1)]
+    print(f"{names[was]}: {counts[0]} are read as other, {counts[1]} as great; surely wrong:")
+    for i in np.argsort(np.where(y_test == was, scores * (1 - 2 * was), -np.inf))[:-3:-1]:
+        print(f"  {' '.join(texts[1][i])[:150]}")
 
 # The picture: the curves; and, for one review, how much the attention weighs each word.
 figure, (left, lower) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
@@ -127,7 +129,7 @@ shown = [known.tokens[code] for code in test[0][i, : test[1][i]]]
 lower.barh(range(len(shown)), weights[0, : len(shown)])
 lower.set_yticks(range(len(shown)), shown)
 lower.invert_yaxis()
-lower.set_title(f"what attention weighs, {'great' if y_test[i] else 'other'}")
+lower.set_title(f"what attention weighs, {names[int(y_test[i])]}")
 figure.savefig("review_sentiment.png", dpi=110)
 
 stated, best = areas["logistic regression"], areas["bag of embeddings"]

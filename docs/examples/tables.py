@@ -30,7 +30,7 @@ from gpubp.optim import lr_scheduler
 warnings.simplefilter("ignore", UserWarning)  # fewer rows than quantiles
 SHORT = "--short" in sys.argv
 EPOCHS, WIDTH, SPLITS, MEMBERS = (10, 48, 1, 1) if SHORT else (30, 96, 5, 5)
-MARGIN, EMBEDDED = 0.03, 6
+MARGIN, EMBEDDED = 0.03 if SHORT else 0.01, 6
 TABLES = {  # where it is, what to predict, what says nothing or too much
     "Titanic": ("Stat2Data", "Titanic", "Survived", ["rownames", "Name", "SexCode"]),
     "loans": ("modeldata", "credit_data", "Status", ["rownames"]),

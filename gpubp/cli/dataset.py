@@ -137,7 +137,8 @@ def _of_csv(options: argparse.Namespace) -> Dataset:
         raise CommandError(WRONG_ARGUMENTS, f"--drop {target}: it is the target.")
     used = [name for name in whole.columns if name not in options.drop]
     table, dropped = _complete(options, whole, used)
-    found = encodings.of_table(table, target, options.task, options.drop, options.categorical)
+    gaps = "mark" if options.missing == "mark" else "error"
+    found = encodings.of_table(table, target, options.task, options.drop, options.categorical, gaps)
     _check_amounts(options, found, table)
     X, y = found.features(table), _targets(found, table)
     declared = [*options.categorical, *([target] if options.task == "classification" else [])]
@@ -165,9 +166,14 @@ def _complete(
             f"{table.gaps(used)}. --drop NAME leaves out a column instead."
         )
         return kept, [text] if left else []
+    if options.missing == "mark":
+        table.check_complete([options.target], "Fill them in, or leave out those rows.")
+        return table, []
     rows = "leave out those rows (--missing drop)"
     only = list(table.missing(used)) == [options.target]
-    advice = f"{rows}." if only else f"{rows} or columns (--drop NAME)."
+    advice = (
+        f"{rows}." if only else f"{rows} or columns (--drop NAME), or mark them (--missing mark)."
+    )
     table.check_complete(used, f"Fill them in, or {advice}")
     return table, []
 

@@ -112,7 +112,7 @@ def _of_arrays(
 
 
 def _of_table(found: Encoding, whole: Table, missing: str) -> NewData:
-    names = [column.name for column in found.columns]
+    names = [column.name for column in found.columns if column.missing is None]
     gaps = {row for rows in whole.missing(names).values() for row in rows}
     rows = np.array([i for i in range(len(whole)) if missing == "error" or i not in gaps], np.int64)
     if not len(rows):

@@ -85,4 +85,4 @@ def _show_encoding(encoding: Encoding) -> None:
         print(f"  classes: {', '.join(map(str, encoding.classes))}")
     for column in encoding.columns:
         kind = f"one of {', '.join(column.names)}" if column.names else "number"
-        print(f"  {column.name}: {kind}")
+        print(f"  {column.name}: {kind}{'' if column.missing is None else ', or missing'}")

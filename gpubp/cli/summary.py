@@ -102,10 +102,12 @@ def of_inputs(found: Encoding, left_out: Sequence[str]) -> str:
 
 
 def _column(column: Column) -> str:
+    gaps = "" if column.missing is None else " or missing"
     if not column.names:
-        return f"{column.name} ({f'number in {column.unit!r}' if column.unit else 'number'})"
+        unit = f" in {column.unit!r}" if column.unit else ""
+        return f"{column.name} (number{unit}{gaps})"
     dates = ": dates?" if _dates(column.names) else ""
-    return f"{column.name} ({counted(len(column.names), 'names')}{dates})"
+    return f"{column.name} ({counted(len(column.names), 'names')}{dates}{gaps})"
 
 
 def of_writing(table: Table, names: Sequence[str]) -> list[str]:
@@ -149,7 +151,7 @@ def of_columns(table: Table, found: Encoding, declared: Sequence[str]) -> list[s
         different = Counter(cell for cell in cells if not is_missing(cell))
         place = f"column {column.name!r}"
         leave = option("drop", column.name)
-        if len(different) == 1:
+        if len(different) == 1 and column.missing is None:
             warnings.append(f"{place} is {cells[0]!r} in every row: it says nothing ({leave}).")
         elif not column.names:
             warnings += _of_numbers(table, column.name, list(different), place)

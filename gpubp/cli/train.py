@@ -42,7 +42,7 @@ examples:
   gpubp train iris.csv --config settings.toml
       with lines such as: target = "species", hidden = [64, 32], batch-size = 16
 """
-MISSING = ("error", "drop")
+MISSING = ("error", "drop", "mark")
 DECIMALS = ("auto", "point", "comma")
 
 
@@ -68,7 +68,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="columns of names, not numbers",
     )
-    data.add_argument("--missing", default="error", choices=MISSING, help="rows with gaps (error)")
+    data.add_argument("--missing", default="error", choices=MISSING, help="missing values (error)")
     data.add_argument(
         "--decimal", default="auto", choices=DECIMALS, help="sign of decimals; default: as it looks"
     )

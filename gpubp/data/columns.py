@@ -25,28 +25,52 @@ class Column:
         name: from the header.
         names: the categories, sorted; empty for a column of numbers.
         unit: of the numbers, such as "$" or "kg".
+        missing: None where each row must have a value. Else one more column marks the rows that
+            have none; of numbers, this one stands there.
     """
 
     name: str
     names: list[str] = field(default_factory=list)
     unit: str = ""
+    missing: float | None = None
 
     @property
     def width(self) -> int:
-        return len(self.names) or 1
+        return (len(self.names) or 1) + (self.missing is not None)
+
+    @property
+    def measured(self) -> list[bool]:
+        """Which of its columns are measured numbers: no marks, and not one-hot."""
+        return [not self.names, *[False] * (self.width - 1)]
 
 
-def column_of(table: Table, name: str, categorical: bool) -> Column:
-    """What a column is. Raises DataError for one of too many names."""
+def column_of(table: Table, name: str, categorical: bool, marked: bool = False) -> Column:
+    """What a column is.
+
+    Args:
+        table: that has it.
+        name: of the column.
+        categorical: it holds names even if they look like numbers.
+        marked: missing values of the column are marked, if it has any here.
+
+    Raises:
+        DataError: too many names, or no value at all.
+    """
+    gaps = marked and bool(table.missing([name]))
     if table.is_numeric(name) and not categorical:
-        return Column(name, unit=table.written[name].unit)
+        mean = float(np.nanmean(table.numbers(name, np.nan))) if gaps else None
+        return Column(name, unit=table.written[name].unit, missing=mean)
     names = different_cells(table.column(name))
+    if not names:
+        raise DataError(
+            f"{table.path}: column {name!r} has no value in any row. Leave it out (--drop {name})."
+        )
     if len(names) > MOST_NAMES:
         raise DataError(
             f"{table.path}: column {name!r} holds {len(names)} different names, more than "
             f"{MOST_NAMES}. Leave it out (--drop {name}), or group them."
         )
-    return Column(name, names)
+    return Column(name, names, missing=0.0 if gaps else None)
 
 
 def different_cells(cells: Sequence[str]) -> list[str]:
@@ -62,13 +86,17 @@ def encoded(table: Table, column: Column) -> NDArray[np.float64]:
     Raises:
         DataError: names not seen in training, or another unit; says where.
     """
+    cells, out = table.column(column.name), np.zeros((len(table), column.width))
     if not column.names:
         check_unit(table, column.name, column.unit)
-        return table.numbers(column.name)[:, None]
-    cells = table.column(column.name)
+        out[:, 0] = table.numbers(column.name, column.missing)
+        if column.missing is not None:
+            out[:, 1] = [is_missing(cell) for cell in cells]
+        return out
     index = {label_key(name): i for i, name in enumerate(column.names)}
     found = {cell: index.get(label_key(cell)) for cell in set(cells)}
-    out = np.zeros((len(cells), len(column.names)))
+    if column.missing is not None:  # the last column
+        found |= {cell: len(column.names) for cell in found if is_missing(cell)}
     for row, cell in enumerate(cells):
         at = found[cell]
         if at is None:

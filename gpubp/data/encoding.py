@@ -23,6 +23,7 @@ from gpubp.data.table import Table
 from gpubp.errors import DataError, ShapeError, unknown_name
 
 TASKS = ("auto", "classification", "regression")
+MISSING = ("error", "mark")
 # A target of so few different whole numbers is a class label.
 MOST_CLASSES = 20
 
@@ -65,12 +66,11 @@ class Encoding:
             advice: what to do about missing values.
 
         Raises:
-            DataError: missing values, cells that are no numbers, names not seen in training, other
-                units; each with its place.
+            DataError: missing values of columns that mark none, cells that are no numbers, names
+                not seen in training, other units; each with its place.
             UnknownNameError: a column is not there.
         """
-        names = [column.name for column in self.columns]
-        table.check_complete(names, advice)
+        table.check_complete([c.name for c in self.columns if c.missing is None], advice)
         return np.concatenate([encoded(table, column) for column in self.columns], axis=1)
 
     def array(self, X: NDArray[Any], name: str) -> NDArray[Any]:
@@ -171,15 +171,18 @@ def of_table(
     task: str = "auto",
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
+    missing: str = "error",
 ) -> Encoding:
     """Find out what the columns of a table are.
 
     Args:
-        table: complete in all columns that are not dropped.
+        table: complete in all columns that are not dropped; with `missing` "mark" in the target.
         target: the column to predict.
         task: "auto" takes texts and few different whole numbers for classes.
         drop: columns to leave out.
         categorical: columns that hold names even if they look like numbers.
+        missing: "error", or "mark": a column with missing values gets one more that marks them; in
+            the place of a missing number stands the mean of this table's.
 
     Raises:
         UnknownNameError: a column or task that does not exist.
@@ -187,12 +190,15 @@ def of_table(
     """
     if task not in TASKS:
         raise unknown_name("task", task, TASKS)
+    if missing not in MISSING:
+        raise unknown_name("missing", missing, MISSING)
     for name in (target, *drop, *categorical):
         table.column(name)
     names = [name for name in table.columns if name != target and name not in drop]
     if not names:
         raise DataError(f"{table.path} has no column left to predict {target!r} from.")
-    columns = [column_of(table, name, name in categorical) for name in names]
+    marked = missing == "mark"
+    columns = [column_of(table, name, name in categorical, marked) for name in names]
     cells = table.column(target)
     if task == "auto":
         task = "classification" if target in categorical else _task_of(table, target)
@@ -271,8 +277,7 @@ def numeric_columns(encoding: Encoding) -> NDArray[np.bool_]:
     """Which of the numbers of a sample are measured ones, and not one-hot."""
     if not encoding.columns:
         return np.ones(encoding.image[0] if encoding.image else encoding.width, bool)
-    parts = [np.full(column.width, not column.names) for column in encoding.columns]
-    return np.concatenate(parts)
+    return np.array([measured for column in encoding.columns for measured in column.measured])
 
 
 def _task_of(table: Table, target: str) -> str:

@@ -123,8 +123,12 @@ class Table:
         """
         return name in self.written
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
+    def numbers(self, name: str, missing: float | None = None) -> NDArray[np.float64]:
         """A column as numbers.
+
+        Args:
+            name: of the column.
+            missing: what stands for a missing value; None refuses them.
 
         Raises:
             DataError: a cell that is none, or is not finite, with its row; or cells that can be
@@ -133,12 +137,15 @@ class Table:
         cells, writing = self.column(name), self.written.get(name, _PLAIN)
         if writing.problem:
             raise DataError(f"{self.example(name)[1]}: {writing.problem}.")
-        if writing == _PLAIN and all_plain(cells):  # the usual case, quickly
+        if missing is None and writing == _PLAIN and all_plain(cells):  # the usual case, quickly
             values = np.array(cells, np.float64)
             if np.isfinite(values).all():
                 return values
         values = np.empty(len(cells))
         for i, cell in enumerate(cells):
+            if missing is not None and is_missing(cell):
+                values[i] = missing
+                continue
             number = writing.number(cell)
             if number is None or not np.isfinite(number):
                 why = writing.wrong(cell) or "as the others are"

@@ -81,6 +81,7 @@ from gpubp.ops.custom import custom_op
 from gpubp.ops.decompositions import eigh, pinv, qr, svd
 from gpubp.ops.deform import deform_conv2d
 from gpubp.ops.distances import cdist, pdist
+from gpubp.ops.draws import multinomial, randint
 from gpubp.ops.dropout import (
     alpha_dropout,
     dropout,
@@ -117,7 +118,7 @@ from gpubp.ops.fold import fold, unfold
 from gpubp.ops.gelu import gelu
 from gpubp.ops.getitem import getitem
 from gpubp.ops.grid import affine_grid, grid_sample
-from gpubp.ops.index import concat, gather, one_hot, scatter_add, stack
+from gpubp.ops.index import cat, concat, gather, one_hot, scatter_add, stack
 from gpubp.ops.interpolate import interpolate, upsample, upsample_bilinear, upsample_nearest
 from gpubp.ops.layer_norm import layer_norm, rms_norm
 from gpubp.ops.linalg import linear, matmul
@@ -321,6 +322,7 @@ __all__ = [
     "bincount",
     "broadcast_to",
     "bucketize",
+    "cat",
     "cdist",
     "ceil",
     "celu",
@@ -468,6 +470,7 @@ __all__ = [
     "mish",
     "moveaxis",
     "msort",
+    "multinomial",
     "multiply",
     "nan_to_num",
     "nanmean",
@@ -494,6 +497,7 @@ __all__ = [
     "qr",
     "quantile",
     "rad2deg",
+    "randint",
     "ravel",
     "reciprocal",
     "relu",

@@ -220,6 +220,11 @@ def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
     return bind(CONCAT, *xs, axis=normalized_axis(axis, len(xs[0].shape), "concat"))
 
 
+def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
+    """`concat` by torch's name and arguments."""
+    return concat(tensors, dim)
+
+
 def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     """Arrays along a new axis. Raises ShapeError if there are none or shapes differ."""
     xs = promote(*several("stack", arrays))

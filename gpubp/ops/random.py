@@ -41,7 +41,7 @@ from gpubp.core import (
 from gpubp.core.interop import on_device
 from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError, DataError, DTypeError, ShapeError
-from gpubp.ops.elementwise import add
+from gpubp.ops.elementwise import add, finite, multiply
 from gpubp.ops.shape import as_shape
 from gpubp.ops.spec import INT64, register
 
@@ -216,20 +216,30 @@ def draw(
 
 
 def uniform(
-    shape: int | tuple[int, ...], dtype: Any = "float32", generator: Generator | None = None
+    shape: int | tuple[int, ...],
+    dtype: Any = "float32",
+    generator: Generator | None = None,
+    low: float = 0.0,
+    high: float = 1.0,
 ) -> Any:
-    """Numbers spread evenly over [0, 1).
+    """Numbers spread evenly over [low, high).
 
     Args:
         shape: of the result.
         dtype: float32 or float64.
         generator: default is the one that `manual_seed` seeds.
+        low, high: where they begin and end. Of others than 0 and 1, rounding may reach `high`.
 
     Raises:
+        DataError: `low` is above `high`, or one is not finite.
         DTypeError: another dtype.
         ShapeError: not a shape.
     """
-    return draw(UNIFORM, shape, dtype, generator)
+    first, last = finite("uniform", "low", low), finite("uniform", "high", high)
+    if first > last:
+        raise DataError(f"uniform: low is {low}, which is above high, {high}.")
+    u = draw(UNIFORM, shape, dtype, generator)
+    return u if (first, last) == (0.0, 1.0) else add(multiply(u, last - first), first)
 
 
 def normal(

@@ -85,6 +85,9 @@ CALLS: dict[str, Call] = {
     "broadcast_to": lambda a: ops.broadcast_to(a["bias"], (3, 5)),
     "clip": lambda a: ops.clip(a["x"], -0.5, 0.25),
     "concat": lambda a: ops.concat([a["x"], a["d"]], axis=1),
+    "cat": lambda a: ops.cat([a["x"], a["d"]], dim=1),
+    "multinomial": lambda a: ops.multinomial(a["p"], 2),
+    "multinomial replacement": lambda a: ops.multinomial(a["p"], 9, replacement=True),
     "stack": lambda a: ops.stack([a["x"], a["y"]], axis=1),
     "expand_dims": lambda a: ops.expand_dims(a["x"], 1),
     "squeeze": lambda a: ops.squeeze(ops.expand_dims(a["x"], 1)),
@@ -115,7 +118,7 @@ CALLS: dict[str, Call] = {
     "update": lambda a: ops.update.sgd(a["x"], a["y"], 0.1),
 }
 NOT_OF_ARRAYS = MAKERS | {"Generator", "assign", "custom_op", "manual_seed", "normal", "uniform"}
-NOT_OF_ARRAYS |= {"gumbel_softmax", "tril_indices", "triu_indices"}
+NOT_OF_ARRAYS |= {"gumbel_softmax", "randint", "tril_indices", "triu_indices"}
 
 
 @pytest.fixture
