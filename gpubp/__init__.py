@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-# Here at once: the function would else be hidden by the folder of its name.
 from gpubp.backends import backends, default_backend_name
 
 __version__ = "0.1.0"
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from gpubp import core as core
     from gpubp import data, distributed, errors, nn, ops, optim, train
     from gpubp import runtime as runtime
+    from gpubp import torch as torch
     from gpubp.compiler.branches import cond, while_loop
     from gpubp.compiler.checkpoint import checkpoint
     from gpubp.compiler.custom_vjp import custom_vjp
@@ -41,7 +41,12 @@ if TYPE_CHECKING:
     from gpubp.runtime.step import Step, compile_step
     from gpubp.train import Trainer
 else:
-    from gpubp import lazy
+    import sys
+
+    from gpubp import habits, lazy
+
+    # The folder, which can be called as well: the function would hide what is in it.
+    backends = sys.modules[backends.__module__]
 
     # The same names; folders are named by themselves.
     _LAZY = {
@@ -79,7 +84,7 @@ else:
         "whole": "core",
     }
 
-    __getattr__, __dir__ = lazy.names("gpubp", _LAZY)
+    __getattr__, __dir__ = lazy.names("gpubp", _LAZY, habits.PACKAGE)
 
 
 __all__ = [

@@ -51,6 +51,10 @@ assert found.extra == {"classes": 10}
 assert history["val_accuracy"][-1] > 0.9
 np.testing.assert_allclose(outputs, whole.predict(X_test), rtol=1e-4, atol=1e-4)
 """,
+    "docs/migration.md": """
+assert losses.shape == (240,) and accuracy > 0.8 and np.isfinite(loss)
+assert set(numbers) == {"fake"}
+""",
     "docs/modules.md": """
 assert losses[-8:].mean() < losses[:8].mean() - 0.2
 assert (predictions == y).mean() > 0.8

@@ -68,8 +68,7 @@ class Feed:
             before any work: by calling this, or by looking itself and calling this to say where.
         finite: NaN and infinity are refused.
         checked: these very arrays passed the checks of an earlier run and have not changed since.
-        look: called between two steps, about every `LOOK_SECONDS` or more often, with the number of
-            steps that are done; if it raises, the run has ended there.
+        look: called between steps, about every `LOOK_SECONDS`, with how many are done; may raise.
     """
 
     inputs: Sequence[Any]
