@@ -180,6 +180,27 @@ def _attention(dtype: str, mask: str) -> Work:
     return lambda backend: gp.compile(both, backend=backend, options=OPTIONS)(q, k, k)
 
 
+def _loop(kind: str, dtype: str = "float32") -> Work:
+    """A recurrent layer with lengths, forwards and backwards."""
+
+    def work(backend: CupyBackend) -> None:
+        layer = getattr(nn, kind)(4, 8, dtype=dtype)
+        fn = gp.value_and_grad(lambda x, n: ops.sum(layer(x, None, n)[0]))
+        x, lengths = np.zeros((5, 3, 4), dtype), np.array([5, 1, 2])
+        gp.compile(fn, backend=backend, options=OPTIONS)(x, lengths)
+
+    return work
+
+
+def _launched(backend: CupyBackend) -> None:
+    """A loop whose body is launched round by round."""
+    gp.compile(
+        lambda x: gp.while_loop(lambda c: ops.sum(c) > 1.0, lambda c: c * 0.5, x),
+        backend=backend,
+        options=OPTIONS,
+    )(np.zeros(9, np.float32))
+
+
 def _programs() -> dict[str, Work]:
     found = {f"training {name}": _training(name) for name in OPTIMIZERS}
     for activation in (nn.Tanh, nn.GELU):
@@ -187,6 +208,10 @@ def _programs() -> dict[str, Work]:
     for name in ("sum", "max", "argmin"):
         for shape, axis in (((9000,), None), ((300, 70), 0), ((300, 70), 1), ((4, 9), 0)):
             found[f"reduce {name} {shape} {axis}"] = _reduction(name, shape, axis)
+    for kind in ("RNN", "LSTM", "GRU"):
+        found[f"loop {kind}"] = _loop(kind)
+    found["loop LSTM float64"] = _loop("LSTM", "float64")
+    found["loop launched"] = _launched
     # On 132 processors these sizes take each of the tiles, and the first one pieces of k.
     for size in (300, 600, 1000, 2000):
         for layout in ("nn", "nt", "tn"):

@@ -18,6 +18,7 @@ from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.loaded import Loaded
 
 STEPS_A_GRAPH = 16  # recorded together, for long runs
+MOST_LAUNCHES = 1 << 14  # in a recording of several steps: loops have many
 RECORD_FROM = 8  # steps in a run that are worth a recording
 
 
@@ -73,9 +74,10 @@ class Stepping:
             return
         loaded.step()  # first as it is: kernels are loaded outside of a recording
         count -= 1
-        while count >= STEPS_A_GRAPH:
-            self._replay(loaded, STEPS_A_GRAPH)
-            count -= STEPS_A_GRAPH
+        together = max(1, min(STEPS_A_GRAPH, MOST_LAUNCHES // max(loaded.launches, 1)))
+        while count >= together > 1:
+            self._replay(loaded, together)
+            count -= together
         for _ in range(count):
             self._replay(loaded, 1)
 
