@@ -201,6 +201,11 @@ def _launched(backend: CupyBackend) -> None:
     )(np.zeros(9, np.float32))
 
 
+def _loops() -> dict[str, Work]:
+    found = {f"loop {kind}": _loop(kind) for kind in ("RNN", "LSTM", "GRU")}
+    return found | {"loop LSTM float64": _loop("LSTM", "float64"), "loop launched": _launched}
+
+
 def _programs() -> dict[str, Work]:
     found = {f"training {name}": _training(name) for name in OPTIMIZERS}
     for activation in (nn.Tanh, nn.GELU):
@@ -208,10 +213,6 @@ def _programs() -> dict[str, Work]:
     for name in ("sum", "max", "argmin"):
         for shape, axis in (((9000,), None), ((300, 70), 0), ((300, 70), 1), ((4, 9), 0)):
             found[f"reduce {name} {shape} {axis}"] = _reduction(name, shape, axis)
-    for kind in ("RNN", "LSTM", "GRU"):
-        found[f"loop {kind}"] = _loop(kind)
-    found["loop LSTM float64"] = _loop("LSTM", "float64")
-    found["loop launched"] = _launched
     # On 132 processors these sizes take each of the tiles, and the first one pieces of k.
     for size in (300, 600, 1000, 2000):
         for layout in ("nn", "nt", "tn"):
@@ -295,7 +296,7 @@ def all_sources() -> dict[str, str]:
     named: dict[str, str] = {}
     seen: set[str] = set()
     with np.errstate(all="ignore"):
-        for name, work in (_programs() | _convolutions() | _ops() | _library()).items():
+        for name, work in (_programs() | _convolutions() | _ops() | _library() | _loops()).items():
             by_library = name.startswith("library")
             driver = CollectingDriver(products=WinningProducts() if by_library else None)
             with patch.multiple(tuning_record, read=lambda key: None, write=lambda key, plan: None):
