@@ -12,6 +12,7 @@ from typing import Any
 
 import op_adapters as adapt
 import op_places
+import op_sequences
 from op_arrays import ARRAYS
 
 from gpubp import ops
@@ -44,6 +45,7 @@ CHECKED = {
         ("expected booleans", "logic of numbers: compare with 0 first"),
     ),
 }
+LEFT_OUT = op_sequences.LEFT_OUT
 # Whose gradients in float64 have the digits of float32 in PyTorch: one sixth is a float there.
 FEW_DIGITS = (F + "hardsigmoid",)
 TABLE: dict[str, Callable[..., Any]] = {
@@ -128,6 +130,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "flipud": lambda x: adapt.flip(x, (0,)),
     "__getitem__": adapt.item,
     **op_places.TABLE,
+    **op_sequences.TABLE,
     "mm": ops.matmul,
     "bmm": ops.matmul,
     "mv": ops.matmul,

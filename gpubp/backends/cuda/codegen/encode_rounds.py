@@ -25,10 +25,13 @@ from gpubp.backends.cuda.launch import (
     source,
 )
 from gpubp.compiler.loop_body import Loop
-from gpubp.compiler.parts import Operand, Part
+from gpubp.compiler.parts import PRODUCT, Operand, Part
+from gpubp.compiler.program import Program
 from gpubp.core.strided import c_strides
 
 MOST_PARAMS = 4096  # bytes that a kernel takes
+# Of a block in a round; beyond, all multiprocessors share each product. A guess, as yet.
+MOST_MULTIPLICATIONS = 1 << 20
 
 
 class _RoundWriter(Writer):
@@ -76,7 +79,10 @@ def rounds_kernel(part: Part, body: Context, places: int, state: int) -> Launch 
     """
     assert part.body_program is not None
     program = part.body_program.program
+    share = -(-part.rows // body.processors)
     if part.rows == 0 or body.precision != "float32":
+        return None
+    if share * _work(program) > MOST_MULTIPLICATIONS:
         return None
     inner = []
     for one in program.parts:
@@ -89,7 +95,6 @@ def rounds_kernel(part: Part, body: Context, places: int, state: int) -> Launch 
         require_written(one, body.written)
         inner.append((writer, [*writer.pointers, *lines]))
     loop: Loop = part.body[0].attrs["loop"]
-    share = -(-part.rows // body.processors)
     params = _Nested(inner)
     numbers = {"places": places, "state": state, "rows": part.rows, "share": share}
     for name, number in {**numbers, "rounds": loop.length, "reverse": loop.reverse}.items():
@@ -104,6 +109,16 @@ def rounds_kernel(part: Part, body: Context, places: int, state: int) -> Launch 
     )
     grid = (-(-part.rows // share), 1, 1)
     return Launch(text, "kernel", grid, (THREADS, 1, 1), packed, part.name)
+
+
+def _work(program: Program) -> int:
+    """Multiplications in the products of a row."""
+    found = 0
+    for part in program.parts:
+        if part.kernel == PRODUCT and part.anchor is not None:
+            compute = part.body[part.anchor]
+            found += compute.shape[-1] * int(part.type_of(compute.args[0]).shape[-1])
+    return found
 
 
 def _rounds(buffers: int, parts: int) -> list[str]:
@@ -127,7 +142,7 @@ def _rounds(buffers: int, parts: int) -> list[str]:
 def _rows_first(part: Part, rows: int) -> bool:
     """The part's rows are the first axis of what it computes."""
     shape = part.body[-1 if part.anchor is None else part.anchor].shape
-    if part.kernel == "matmul" and len(shape) != 2:
+    if part.kernel == PRODUCT and len(shape) != 2:
         return False
     if part.kernel == "concat" and part.body[0].attrs["axis"] == 0:
         return False
@@ -182,6 +197,6 @@ def _concat(part: Part, writer: Writer) -> list[str]:
 
 _PARTS: dict[str, Callable[[Part, Writer], list[str]]] = {
     "elementwise": _elementwise,
-    "matmul": _matmul,
+    PRODUCT: _matmul,
     "concat": _concat,
 }
