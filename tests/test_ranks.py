@@ -295,11 +295,11 @@ def test_a_lost_rank_is_an_error_on_the_others_within_the_timeout():
         step(X, Y)
         if communicator.rank == 2:
             return None
-        with pytest.raises(LostPeerError, match=r"did not come within 0\.5 s"):
+        with pytest.raises(LostPeerError, match=r"did not come within 5 s"):
             step(X, Y)
         return "raised"
 
-    assert run_threads(3, work, timeout=0.5) == ["raised", "raised", None]
+    assert run_threads(3, work, timeout=5) == ["raised", "raised", None]
 
 
 def test_ctrl_c_on_one_rank_ends_the_run_of_all_after_the_same_step():

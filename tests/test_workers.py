@@ -207,7 +207,7 @@ def test_helpers_sleep_and_wake_and_end_with_their_backend() -> None:
     del backend, double
     gc.collect()
     for thread in mine:
-        thread.join(timeout=10)
+        thread.join(timeout=120)
         assert not thread.is_alive()
 
 
@@ -284,7 +284,7 @@ def test_one_worker_does_it_where_no_thread_can_start(monkeypatch: pytest.Monkey
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", limited)
         assert (double(x) == 2.0).all()
-    started[0].join(timeout=10)
+    started[0].join(timeout=120)
     assert not started[0].is_alive(), "a helper of half a team"
     assert (double(x) == 2.0).all()
 

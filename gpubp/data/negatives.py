@@ -63,8 +63,9 @@ class NegativeSampler:
             (N, count) items.
 
         Raises:
-            ShapeError: `users` is no row of indices. IndexRangeError: one is below 0. DataError:
-            `count` is below 1.
+            ShapeError: `users` is no row of indices.
+            IndexRangeError: one is below 0.
+            DataError: `count` is below 1.
         """
         rows = as_numpy(users, "users")
         if rows.ndim != 1 or rows.dtype.kind not in "iu":

@@ -166,8 +166,10 @@ class TransformerDecoder(_Stack):
         """Map (N, T, E), (T, N, E) or (T, E) to the same shape.
 
         Args:
-            tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask,
-                memory_is_causal: see TransformerDecoderLayer.
+            tgt, memory: see TransformerDecoderLayer, and so for the masks.
+            tgt_mask, memory_mask: what may see what.
+            tgt_key_padding_mask, memory_key_padding_mask: which keys are padding.
+            memory_is_causal: says that `memory_mask` hides all later positions.
             tgt_is_causal: says that `tgt_mask` hides all later positions; None: it is looked at.
             caches: one for each layer, from `make_caches`, for a tgt that comes piece by piece;
                 without masks of tgt.
