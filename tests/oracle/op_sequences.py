@@ -137,7 +137,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     F + "dropout2d": without_draws(functional.dropout2d),
     F + "dropout3d": without_draws(functional.dropout3d),
     F + "alpha_dropout": without_draws(functional.alpha_dropout),
-    F + "feature_alpha_dropout": without_draws(functional.feature_alpha_dropout),
+    F + "feature_alpha_dropout/without_train": without_draws(functional.feature_alpha_dropout),
     F + "cosine_similarity": functional.cosine_similarity,
     F + "pairwise_distance": functional.pairwise_distance,
     F + "normalize": functional.normalize,
