@@ -22,6 +22,7 @@ RefusedError, refuse = adapt.RefusedError, adapt.refuse
 F = "nn.functional."
 # gpubp's own refusals of numbers that torch takes: a part of the message, and why.
 CHECKED = {
+    **op_sequences.CHECKED,
     F + "hardtanh": ("must be below", "hardtanh of an empty range"),
     F + "hardshrink": ("must not be negative", "a shrink by less than nothing"),
     F + "layer_norm": ("eps must be", "a negative eps"),

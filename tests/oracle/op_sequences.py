@@ -12,6 +12,7 @@ from gpubp import nn, ops
 from gpubp.nn import functional
 
 F = "nn.functional."
+WHOLE = "floats of whole numbers"
 STATIC = "a size that follows from the numbers: shapes are static"
 
 
@@ -60,10 +61,10 @@ def qr(x: Any, mode: str = "reduced") -> Any:
     return tuple(ops.qr(x))
 
 
-def without_draws(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Where nothing is drawn."""
+def without_draws(fn: Callable[..., Any], trains: bool = True) -> Callable[..., Any]:
+    """Where nothing is drawn; `trains`: what is told by default."""
 
-    def adapted(x: Any, *args: Any, training: bool = False, **kwargs: Any) -> Any:
+    def adapted(x: Any, *args: Any, training: bool = trains, **kwargs: Any) -> Any:
         kwargs.pop("inplace", None)
         adapt.no("other random numbers", training and kwargs.get("p") not in (0.0, 1.0))
         return fn(x, *args, training=training, **kwargs)
@@ -84,6 +85,21 @@ def triplets(x: Any, positive: Any, negative: Any, **options: Any) -> Any:
 def linear_cross_entropy(*args: Any, **options: Any) -> Any:
     adapt.no("how torch cuts the work in pieces", options.pop("options", None))
     return functional.linear_cross_entropy(*args, **options)
+
+
+def normalized(x: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Any:
+    if x.ndim and x.shape[dim] == 1:
+        adapt.refuse("norms of single numbers, whose gradient is rounding")
+    return functional.normalize(x, p, dim, eps)
+
+
+def steps(fn: Callable[..., Any]) -> Callable[..., Any]:
+    def adapted(*args: Any, dtype: Any = None, **rest: Any) -> Any:
+        whole = dtype is not None and "int" in adapt.dtype_name(dtype)
+        adapt.no("whole steps, which are rounded before they are added up", whole)
+        return made(fn)(*args, dtype=dtype, **rest)
+
+    return adapted
 
 
 def made(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,6 +137,15 @@ LEFT_OUT = {
     "qr": "torch's old signature; linalg.qr has the same ops",
     "norm": "torch's old signature; linalg.vector_norm has the same ops",
 }
+CHECKED = {
+    **dict.fromkeys(
+        ("linalg.qr", "linalg.svdvals", "pinverse"), ("expected matrices", "matrices of nothing")
+    ),
+    F + "cosine_similarity": ("out of range for 0", "vectors without an axis"),
+    F + "feature_alpha_dropout/without_train": ("at least 2 axes", "features without axes"),
+    F + "linear_cross_entropy": ("expected x (..., in)", "weights of more than two axes"),
+    F + "multilabel_margin_loss": ("expected (N, C)", "scores without classes"),
+}
 TABLE: dict[str, Callable[..., Any]] = {
     "cdist": cdist,
     F + "pdist": ops.pdist,
@@ -133,20 +158,23 @@ TABLE: dict[str, Callable[..., Any]] = {
     "linalg.svdvals": lambda x: ops.svd(x, False)[1],
     "pinverse": ops.pinv,
     "tensor_split": lambda x, parts, dim=0: tuple(ops.tensor_split(x, _static(parts), dim)),
-    F + "rrelu": without_draws(ops.rrelu),
+    F + "rrelu": without_draws(ops.rrelu, False),
     F + "dropout2d": without_draws(functional.dropout2d),
     F + "dropout3d": without_draws(functional.dropout3d),
-    F + "alpha_dropout": without_draws(functional.alpha_dropout),
-    F + "feature_alpha_dropout/without_train": without_draws(functional.feature_alpha_dropout),
+    F + "alpha_dropout": without_draws(functional.alpha_dropout, False),
+    F + "feature_alpha_dropout/without_train": without_draws(
+        functional.feature_alpha_dropout, False
+    ),
     F + "cosine_similarity": functional.cosine_similarity,
-    F + "pairwise_distance": functional.pairwise_distance,
-    F + "normalize": functional.normalize,
+    F + "pairwise_distance": adapt.floating(functional.pairwise_distance, WHOLE),
+    F + "normalize": normalized,
     F + "embedding_bag": bags,
     F + "triplet_margin_loss": functional.triplet_margin_loss,
     F + "triplet_margin_with_distance_loss": triplets,
     F + "multilabel_margin_loss": functional.multilabel_margin_loss,
     F + "linear_cross_entropy": linear_cross_entropy,
-    **{n: made(getattr(ops, n)) for n in ("eye", "full", "ones", "zeros", "linspace", "logspace")},
+    **{n: made(getattr(ops, n)) for n in ("eye", "full", "ones", "zeros")},
+    **{n: steps(getattr(ops, n)) for n in ("linspace", "logspace")},
     **{n: pairs(getattr(ops, n)) for n in ("tril_indices", "triu_indices")},
 }
 
