@@ -141,7 +141,10 @@ CHECKED = {
     **dict.fromkeys(
         ("linalg.qr", "linalg.svdvals", "pinverse"), ("expected matrices", "matrices of nothing")
     ),
-    F + "cosine_similarity": ("out of range for 0", "vectors without an axis"),
+    **dict.fromkeys(
+        (F + "cosine_similarity", F + "normalize"),
+        ("out of range for 0", "vectors without an axis"),
+    ),
     F + "feature_alpha_dropout/without_train": ("at least 2 axes", "features without axes"),
     F + "linear_cross_entropy": ("expected x (..., in)", "weights of more than two axes"),
     F + "multilabel_margin_loss": ("expected (N, C)", "scores without classes"),
