@@ -151,6 +151,35 @@ def test_every_word_of_an_encoded_part_is_read() -> None:
             assert len(encoded.words) == sizes[family]
 
 
+MODELS = {
+    "convolution and ReLU": lambda: (nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()),
+    "BatchNorm": lambda: (nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.GELU()),
+    "pools": lambda: (nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.AvgPool2d(3), nn.ReLU()),
+    "transposed": lambda: (nn.ConvTranspose2d(3, 2, 2, stride=2), nn.Tanh()),
+    "attention": lambda: (nn.Flatten(1, 2), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)),
+    "recurrent": lambda: (nn.Flatten(1, 2), nn.GRU(8, 5, batch_first=True), First()),
+}
+
+
+class First(nn.Module):
+    def forward(self, pair: Any) -> Any:
+        return pair[0]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parts_of_every_kind_of_model_are_shown(name: str) -> None:
+    model = nn.Sequential(*MODELS[name](), nn.Flatten(), nn.LazyLinear(3))
+    loss, optimizer = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=0.1)
+    backend = NumbaBackend(workers=1)
+    step = gp.compile_step(lambda x, y: loss(model(x), y), optimizer, backend=backend)
+    images = np.zeros((4, 3, 8, 8), np.float32)
+    program = step.prepare(images, Y[:4])
+    blocks = _blocks(step.explain(images, Y[:4], after="encode"))
+    assert len(blocks) == len(program.parts)
+    for block, part in zip(blocks, program.parts, strict=True):
+        assert part.name in block and len(block.splitlines()) > 1
+
+
 def _place(operand: Operand, name: str) -> str:
     return f"{name}@{operand.place[1]}"
 

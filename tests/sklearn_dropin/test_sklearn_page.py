@@ -15,6 +15,7 @@ pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'gpubp[sk
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHECK = """
 import numpy as np
+assert len(scores) == 3 and len(search.cv_results_["params"]) == 4
 X = np.random.default_rng(0).normal(size=(300, 3))
 upper.set_params(max_iter=300, random_state=0).fit(X, X[:, 0])
 assert 0.6 < np.mean(X[:, 0] < upper.predict(X)) < 1.0
@@ -36,7 +37,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_code_of_the_page_runs():
     page = (ROOT / "docs" / "sklearn.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     run = _run("-c", "\n".join([*blocks, CHECK]))
     assert run.returncode == 0, run.stderr
 

@@ -77,7 +77,7 @@ class _Reader:
             return lines + self._scalar()
         for name in ("chain", "prologue", "epilogue"):
             start = self.words[layout[name]] if name in layout.fields else 0
-            if start > 0 and (name, family) != ("epilogue", "matmul"):
+            if start > 0 and (name != "epilogue" or family == "reduce"):  # else: a kind of it
                 lines += [f"      {name}", *self._chain(start)]
         repeated = {"concat": words.JOINED, "unslice": words.SLICED}.get(family)
         if repeated is not None:

@@ -38,13 +38,13 @@ def reduction(part: Part) -> EncodedPart:
     )
     chains = []
     if before:
-        encoder = ChainEncoder(part, before, shape, dtype, tile_out=source)
+        encoder = ChainEncoder(part, before, shape, dtype, None, source, whole_rows=True)
         chains.append((words.RED_PROLOGUE, encoder))
     if after:
         encoder = ChainEncoder(part, after, compute.shape, dtype, tile_in=made)
         chains.append((words.RED_EPILOGUE, encoder))
     needs = [(words.RED_CHAIN_KERNEL, f"chain_{dtype}")] if chains else []
-    scratch = 16 * words.RED_BLOCK + words.STRIP_BYTES + 64
+    scratch = 16 * words.RED_BLOCK + words.RED_MADE + 64
     scratch += _append(chains, code, needs)
     return EncodedPart(f"reduce_{dtype}", code, scratch, needs)
 

@@ -191,7 +191,7 @@ RED_OUT_SCRATCH, RED_PROLOGUE = RED["out_scratch"], RED["prologue"]
 RED_EPILOGUE, RED_CHAIN_KERNEL = RED["epilogue"], RED["chain_kernel"]
 RED_OUT_DTYPE, RED_STEP, RED_WORDS = RED["out_dtype"], RED["step"], len(RED)
 RED_CODES = {"sum": 0, "max": 1, "min": 2, "argmax": 3, "argmin": 4}
-RED_BLOCK = 256  # outputs at a time
+RED_BLOCK, RED_MADE = 256, 4 * STRIP_BYTES  # outputs, and bytes of what a prologue makes, at a time
 
 # Kernels of one op each. After CONCAT stands a JOINED for each input, after UNSLICE a SLICED for
 # each axis but the first and those in a run; after SCALAR stand inputs (SCALAR_INPUT), ops (OP) and

@@ -18,6 +18,7 @@ from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR, make_math
 from gpubp.backends.numba_cpu.kernels.vectorstrips import VECTOR_STRIPS
 
 _OPERANDS = "abcde"
+_SHORT = 8  # rows of fewer elements are read many at a time
 
 
 def op_source(kind: Any) -> str:
@@ -149,6 +150,24 @@ def make_chain(kind: Any) -> Any:
         return 0
 
     @native
+    def read_rows(source, dtype, steps, rows, inner, out, at):
+        """Copy rows of few elements into a strip, one column after the other.
+
+        `steps`: where the strides of the two innermost axes stand.
+        """
+        down, across = load_i64(steps, 0), load_i64(steps, 1)
+        for j in range(inner):
+            if dtype == own and down == 1:
+                column = source + j * across * size
+                for i in range(rows):
+                    strip_store(out, at + i * inner + j, strip_load(column, i))
+            else:
+                for i in range(rows):
+                    value = converted(source, dtype, i * down + j * across)
+                    store(out, at + i * inner + j, value)
+        return 0
+
+    @native
     def gather(chain, x, base, first, n, out):
         """Fill a strip from a strided operand, one run of the innermost axis after the other."""
         ndim = load_i64(chain, words.CHAIN_NDIM)
@@ -162,11 +181,20 @@ def make_chain(kind: Any) -> Any:
             within = (first + done) - outer * inner
             count = min(inner - within, n - done)
             offset = within * step
+            rows = 0  # whole short ones, side by side
+            if inner < _SHORT and ndim > 1 and within == 0:
+                below = load_i64(chain, words.CHAIN_DIMS + ndim - 2)
+                rows = min(below - outer % below, (n - done) // inner)
             for d in range(ndim - 2, -1, -1):
                 dim = load_i64(chain, words.CHAIN_DIMS + d)
                 offset += (outer % dim) * load_i64(x, words.INPUT_STRIDES + d)
                 outer //= dim
-            read(base + offset * item, dtype, step, out, done, count)
+            if rows > 1:
+                steps = x + 8 * (words.INPUT_STRIDES + ndim - 2)
+                read_rows(base + offset * item, dtype, steps, rows, inner, out, done)
+                count = rows * inner
+            else:
+                read(base + offset * item, dtype, step, out, done, count)
             done += count
         return 0
 

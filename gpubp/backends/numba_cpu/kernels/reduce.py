@@ -2,7 +2,7 @@
 
 The input is (outer, red, inner), reduced over the middle; rows of a matrix that is summed over its
 rows may be farther apart than they are long. Each output is made by one worker, in an
-order that depends on its place alone: sums run in float64, over strips that start at the first
+order that depends on its place alone: sums run in float64, over pieces that start at the first
 element of the reduced range (columns: four rows are added as a tree first), so results do not
 depend on how the work is shared.
 """
@@ -39,7 +39,7 @@ def make_reduce(kind: Any) -> Any:
     )
     C = CONSTRUCTOR[kind]
     size = low.ITEMSIZE[kind]
-    strip = words.STRIP_BYTES // size
+    strip, many = words.STRIP_BYTES // size, words.RED_MADE // size
     own = {types.float32: 3, types.float64: 4, types.int64: 2}[kind]
     add_eights = make_add_eights(kind)
     largest, least = (make_extreme_of_eights(kind, top) for top in (True, False))
@@ -104,8 +104,8 @@ def make_reduce(kind: Any) -> Any:
     def short_rows(code, bases, first, count, out, scratch):
         """Outputs [first, first + count), whose rows a prologue makes many at a time."""
         red, prologue = load_i64(code, words.RED_RED), load_i64(code, words.RED_PROLOGUE)
-        made, after = scratch + 64, scratch + 64 + words.STRIP_BYTES
-        together = strip // red
+        made, after = scratch + 64, scratch + 64 + words.RED_MADE
+        together = many // red
         for j in range(0, count, together):
             rows = min(together, count - j)
             at = (first + j) * red
@@ -118,13 +118,13 @@ def make_reduce(kind: Any) -> Any:
     @native
     def sum_of_row(code, bases, source, dtype, start, n, scratch):
         """The sum of elements [start, start + n) of the input."""
-        sums, made, after = scratch, scratch + 64, scratch + 64 + words.STRIP_BYTES
+        sums, made, after = scratch, scratch + 64, scratch + 64 + words.RED_MADE
         for lane in range(_LANES):
             store_wide(sums, lane, Wide(0))
         prologue = load_i64(code, words.RED_PROLOGUE)
         width = 1 if dtype == 0 else (4 if dtype == 1 or dtype == 3 else 8)
-        for first in range(0, n, strip):
-            count = min(strip, n - first)
+        for first in range(0, n, many):
+            count = min(many, n - first)
             if prologue != 0:
                 at = start + first
                 tile = made - at * size
@@ -152,7 +152,7 @@ def make_reduce(kind: Any) -> Any:
         red, step = load_i64(code, words.RED_RED), load_i64(code, words.RED_STEP)
         sums = scratch
         made = scratch + 8 * words.RED_BLOCK
-        after = made + words.STRIP_BYTES
+        after = made + words.RED_MADE
         prologue = load_i64(code, words.RED_PROLOGUE)
         width = 1 if dtype == 0 else (4 if dtype == 1 or dtype == 3 else 8)
         for j in range(count):
@@ -163,7 +163,7 @@ def make_reduce(kind: Any) -> Any:
             top = source + (o * red * step + i0) * size
             add_fours(top, step * size, start, count, sums)
         whole = step * SHORT <= strip  # short rows are made several at a time, all columns
-        together = strip // step if prologue != 0 and whole else 1
+        together = many // step if prologue != 0 and whole else 1
         for r in range(start, red, together):
             at = (o * red + r) * step + (0 if together > 1 else i0)
             if prologue != 0:
@@ -171,7 +171,9 @@ def make_reduce(kind: Any) -> Any:
                 stop = at + (rows * step if together > 1 else count)
                 run_chain(code, prologue, bases, at, stop, made - at * size, after)
                 top = made + (i0 * size if together > 1 else 0)
-                for q in range(rows):
+                fours = rows - rows % 4
+                add_fours(top, step * size, fours, count, sums)
+                for q in range(fours, rows):
                     row = top + q * step * size
                     for j in range(count):
                         total = strip_load_wide(sums, j) + Wide(strip_load(row, j))
