@@ -143,3 +143,20 @@ def test_what_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(error, match=message):
             fn()
+
+
+def test_no_matrices_at_all_have_decompositions_of_their_shapes() -> None:
+    x = np.zeros((0, 2, 4, 3))
+    for found in (ops.qr(x), gp.compile(ops.qr)(x)):
+        assert [f.shape for f in found] == [(0, 2, 4, 3), (0, 2, 3, 3)]
+    assert [f.shape for f in ops.svd(x, False)] == [(0, 2, 4, 3), (0, 2, 3), (0, 2, 3, 3)]
+
+
+def test_similarity_along_an_axis_that_one_of_two_repeats() -> None:
+    a, b = RNG.standard_normal((1, 2, 3)), RNG.standard_normal((2, 1, 3))
+    wide = [np.broadcast_to(x, (2, 2, 3)) for x in (a, b)]
+    for dim in (-3, -2, -1):
+        norms = [np.linalg.norm(x, axis=dim) for x in wide]
+        wanted = (wide[0] * wide[1]).sum(dim) / norms[0] / norms[1]
+        assert_close(nn.CosineSimilarity(dim)(a, b), wanted)
+    assert_close(nn.CosineSimilarity(0)(a[0], b), nn.CosineSimilarity(0)(wide[0], wide[1]))

@@ -184,3 +184,12 @@ def test_bad_lookups_are_refused() -> None:
     for bad in ({"scale_grad_by_freq": True}, {"sparse": True}):
         with pytest.raises(ArgumentError, match="maxima take neither"):
             nn.EmbeddingBag(3, 2, mode="max", **bad)
+
+
+def test_bags_take_none_for_what_they_need_not() -> None:
+    bags, weights = np.array([[1, 2, 3], [0, 0, 2]]), np.ones((2, 3), np.float32)
+    table = nn.EmbeddingBag(4, 3, mode="sum")
+    assert_close(table(bags, None, weights), table(bags))
+    assert_close(table(bags, offsets=None, per_sample_weights=None), table(bags))
+    with pytest.raises(ArgumentError, match="got None"):
+        table(None)

@@ -284,3 +284,23 @@ def test_turning_has_the_gradient_of_turning_back() -> None:
     found = gp.grad(lambda x: ops.sum(rotary(x, at) * g))(x)
     angles = at[:, None] * 10000.0 ** (-np.arange(0, 4, 2) / 4)
     assert_close(found, ops.rotary_embedding(g, np.cos(angles), -np.sin(angles)))
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_an_activation_is_done_with_the_product_before_it(activation: str) -> None:
+    """In all positions of all sequences; a user's own function sees them as they are."""
+    x = np.random.default_rng(0).standard_normal((2, 3, 8)).astype(np.float32)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, activation, batch_first=True)
+    run = gp.compile(layer, backend="numba")
+    found = run(x)
+    names = [part.name for part in run._runner.last.program.parts]
+    assert f"matmul+add+{activation}" in names
+    seen = []
+
+    def own(y: Any) -> Any:
+        seen.append(y.shape)
+        return getattr(ops, activation)(y)
+
+    layer.activation = own
+    assert_close(gp.compile(layer, backend="numba")(x), found)
+    assert seen == [(2, 3, 16)]

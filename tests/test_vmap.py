@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conv_rows import OPS, Geometry, geometry
 from registered import MAKERS
 from specs import ROWS, covering_cases
 from tolerances import assert_close
@@ -15,6 +16,7 @@ import gpubp as gp
 from gpubp import nn, ops
 from gpubp.core import Kind, bind, evaluate
 from gpubp.errors import ArgumentError, GpubpError, ShapeError, TraceError
+from gpubp.ops.spec import SPECS
 
 RNG = np.random.default_rng(0)
 X, W = RNG.normal(size=(3, 4)), RNG.normal(size=(4, 5))
@@ -115,18 +117,54 @@ def _writes(x: Any) -> Any:
             TraceError,
             "limit is 256",
         ),
-        (
-            lambda: gp.vmap(lambda w: nn.functional.conv1d(np.zeros((1, 1, 4)), w[None, None]))(
-                np.zeros((300, 2))
-            ),
-            TraceError,
-            "limit is 256",
-        ),
     ],
 )
 def test_what_cannot_be_mapped_is_refused(call: Any, error: type[GpubpError], words: str) -> None:
     with pytest.raises(error, match=words):
         call()
+
+
+CONVOLUTIONS: list[Geometry] = [
+    geometry((2, 7, 4), (6, 2, 3), stride=2, padding=1, groups=2),
+    geometry((1, 5, 4, 3), (2, 3, 2, 2), (2, 1), ((1, 0), (0, 1))),
+    geometry((3, 3, 3, 2, 2), (4, 2, 2, 1, 2), dilation=2, padding=1, chunk=2),
+]
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("which", range(len(CONVOLUTIONS)))
+def test_convolutions_with_operands_of_each_sample(which: int, op: str) -> None:
+    """What differs from sample to sample: the images, the weights (or results), or both."""
+    shapes, attrs = CONVOLUTIONS[which].arguments(op)
+    rng = np.random.default_rng(which)
+
+    def one(a: Any, b: Any) -> Any:
+        return bind(SPECS[op], a, b, **attrs)
+
+    for own in ((True, False), (False, True), (True, True)):
+        args = [rng.normal(size=(3, *s) if o else s) for s, o in zip(shapes, own, strict=True)]
+        dims = tuple(0 if o else None for o in own)
+        each = [one(*[a[i] if o else a for a, o in zip(args, own, strict=True)]) for i in range(3)]
+        assert_close(gp.compile(gp.vmap(one, dims), backend="numpy")(*args), np.stack(each))
+
+
+@pytest.mark.parametrize("backend", MAKERS)
+def test_many_members_with_convolutions_of_their_own(backend: str) -> None:
+    """More than what has no rule may be: values, and gradients by weights and images."""
+    rng = np.random.default_rng(0)
+    members = 300
+    images, weights = rng.normal(size=(2, 3, 5)), rng.normal(size=(members, 4, 3, 2)) / 3
+
+    def loss(w: Any, x: Any) -> Any:
+        return ops.sum(ops.tanh(nn.functional.conv1d(x, w, padding=1)))
+
+    slopes = gp.vmap(gp.value_and_grad(loss, argnums=(0, 1)), (0, None))
+    value, (by_w, by_x) = gp.compile(slopes, backend=MAKERS[backend]())(weights, images)
+    for k in (0, 123, 299):
+        wanted, (dw, dx) = gp.value_and_grad(loss, argnums=(0, 1))(weights[k], images)
+        assert_close(value[k], wanted)
+        assert_close(by_w[k], dw)
+        assert_close(by_x[k], dx)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])

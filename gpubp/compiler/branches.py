@@ -23,7 +23,8 @@ FOR_EVER = 2**62
 def while_loop(cond_fun: Callable[..., Any], body_fun: Callable[..., Any], init_val: Any) -> Any:
     """Run `body_fun` on its own result for as long as `cond_fun` says so.
 
-    As jax.lax.while_loop. There is no gradient; backends for GPUs do not run it.
+    As jax.lax.while_loop. There is no gradient. On a GPU the host waits for the condition of each
+    round.
 
     Args:
         cond_fun: of the carry, returns a bool of shape (); traceable.
@@ -76,8 +77,8 @@ def cond(
 ) -> Any:
     """`true_fun(*operands)` if `pred`, else `false_fun(*operands)`; only one of them is computed.
 
-    As jax.lax.cond. There is no gradient: to train, compute both and use gp.ops.where. Backends for
-    GPUs compute both.
+    As jax.lax.cond. There is no gradient: to train, compute both and use gp.ops.where. On a GPU the
+    host waits for the condition.
 
     Args:
         pred: a bool of shape (); a Python bool chooses while tracing.

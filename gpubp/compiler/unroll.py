@@ -67,7 +67,7 @@ class _Unroller:
         if loop.until >= 0 and loop.length > 1:
             raise BackendError(
                 "this backend runs no loops whose length is not known beforehand: run a program "
-                "with gp.while_loop on the CPU, or use gp.scan."
+                "with gp.while_loop on another one, or use gp.scan."
             )
         given = [values[i.index] for i in node.inputs]
         carry = [given[position] for position, _ in loop.carries]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -18,16 +19,24 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def of_arrays(forward: F) -> F:
-    """A `forward` whose arguments are arrays: lists and numbers become some, the rest is refused.
+    """A `forward` whose arguments are arrays: lists and numbers become some, the rest is refused;
+    None where that is the default.
 
     Raises:
         ArgumentError: (from calls) something that no array can be made of.
     """
 
+    _, *names = inspect.signature(forward).parameters.items()
+    optional = {name for name, parameter in names if parameter.default is None}
+
+    def checked(owner: Any, name: str, value: Any) -> Any:
+        return None if value is None and name in optional else as_array(owner, value)
+
     @functools.wraps(forward)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = [as_array(self, a) for a in args]
-        named = {name: as_array(self, a) for name, a in kwargs.items()}
+        given = [checked(self, name, a) for (name, _), a in zip(names, args)]
+        given += [as_array(self, a) for a in args[len(names) :]]
+        named = {name: checked(self, name, a) for name, a in kwargs.items()}
         return forward(self, *given, **named)
 
     return cast("F", call)

@@ -28,7 +28,9 @@ class CTCLoss(Loss):
     Args:
         blank: the class that says nothing.
         reduction: "mean" (each loss by its number of labels, then the mean), "sum" or "none".
-        zero_infinity: sequences that are too short for their labels cost 0 instead of infinity.
+        zero_infinity: sequences that cannot say their labels (too short for them, or by symbols of
+            probability 0) cost 0 instead of infinity. Their gradient is 0 in either case, so the
+            others are trained on; torch's is NaN where the loss is infinite.
     """
 
     @checked

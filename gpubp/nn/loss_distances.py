@@ -14,7 +14,7 @@ from gpubp.nn.arrays import of_arrays
 from gpubp.nn.loss_base import Loss, present, typed
 from gpubp.nn.module import Module
 from gpubp.nn.parameter import Buffer
-from gpubp.ops.spec import normalized_axis
+from gpubp.ops.spec import broadcast_shape, normalized_axis
 
 
 class CosineSimilarity(Module):
@@ -42,6 +42,9 @@ class CosineSimilarity(Module):
                 raise DTypeError(f"CosineSimilarity: got {describe(x)}, expected floats.")
         axis = normalized_axis(self.dim, max(len(x1.shape), len(x2.shape)), "CosineSimilarity")
         at = axis - max(len(x1.shape), len(x2.shape))
+        if min(len(x1.shape), len(x2.shape)) < -at or x1.shape[at] != x2.shape[at]:  # one repeats
+            shape = broadcast_shape(x1, x2)
+            x1, x2 = ops.broadcast_to(x1, shape), ops.broadcast_to(x2, shape)
         lengths = [ops.maximum(ops.norm(x, 2, at, keepdims=True), self.eps) for x in (x1, x2)]
         units = [ops.divide(x, length) for x, length in zip((x1, x2), lengths)]
         return ops.sum(ops.multiply(*units), at)

@@ -21,6 +21,8 @@ _ACTIVATIONS: dict[str, Callable[..., Any]] = {"relu": ops.relu, "gelu": ops.gel
 _NAMES: dict[Any, str] = {functional.relu: "relu", functional.gelu: "gelu"}
 _NAMES |= {ops.relu: "relu", ops.gelu: "gelu"}
 
+_PLAIN = [Linear, Dropout, Linear]  # what takes rows of any meaning
+
 
 def _known(activation: str) -> Callable[..., Any]:
     if activation not in _ACTIVATIONS:
@@ -91,9 +93,15 @@ class _Layer(Module):
 
     def _feed_forward(self, x: Any) -> Any:
         activation = self.activation
-        if isinstance(activation, str):
+        plain = isinstance(activation, str)
+        if plain:
             activation = _known(activation)
-        return self.linear2(self.dropout(activation(self.linear1(x))))
+        plain = plain and [type(m) for m in (self.linear1, self.dropout, self.linear2)] == _PLAIN
+        # As rows of one matrix, an activation is done with the product before it, and its gradient
+        # with the one behind: neither stands in memory beside what it is made of.
+        rows = ops.reshape(x, (-1, x.shape[-1])) if plain and len(x.shape) > 2 else x
+        out = self.linear2(self.dropout(activation(self.linear1(rows))))
+        return out if rows is x else ops.reshape(out, (*x.shape[:-1], out.shape[-1]))
 
     def _residual(self, number: int, x: Any, block: Callable[[Any], Any]) -> Any:
         """x plus a block's result, with LayerNorm before the block or behind the sum."""

@@ -25,6 +25,7 @@ import numpy as np
 
 from gpubp.core import Array, ArrayType, Kind, OpSpec, Shape, Typed, bind, describe
 from gpubp.errors import ShapeError
+from gpubp.ops.conv_batched import own_gradients, own_weights
 from gpubp.ops.index import concat
 from gpubp.ops.shape import reshape, transpose
 from gpubp.ops.slicing import strided_slice
@@ -232,6 +233,7 @@ CONV = register(
         flops=_conv_flops,
         row_inputs=lambda inputs, **_: (0,),
         followed=True,
+        batched=own_weights,
     )
 )
 CONV_INPUT = register(
@@ -244,6 +246,7 @@ CONV_INPUT = register(
         flops=_input_flops,
         row_inputs=lambda inputs, **_: (0,),
         followed=True,
+        batched=own_weights,
     )
 )
 CONV_WEIGHT = register(
@@ -255,5 +258,6 @@ CONV_WEIGHT = register(
         _weight_vjp,
         flops=_weight_flops,
         row_inputs=lambda inputs, **_: (),
+        batched=own_gradients,
     )
 )

@@ -36,7 +36,9 @@ def _packed(name: str, fn: Callable[..., Any], shapes: Callable[..., _Shapes], v
 
     def forward(x: Any, **attrs: Any) -> Any:
         parts = _guarded(name, lambda x: fn(x, **attrs), x)
-        return np.concatenate([p.reshape(*x.shape[:-2], -1) for p in parts], -1).astype(x.dtype)
+        batch = x.shape[:-2]  # which may be empty
+        rows = [p.reshape(*batch, math.prod(p.shape[len(batch) :])) for p in parts]
+        return np.concatenate(rows, -1).astype(x.dtype)
 
     def infer(x: Any, **attrs: Any) -> tuple[tuple[int, ...], Any]:
         size = sum(math.prod(shape) for shape in shapes(*x.shape[-2:], **attrs))

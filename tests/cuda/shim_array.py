@@ -59,6 +59,9 @@ class ShimArray(Operators):
     def nbytes(self) -> int:
         return self.size * self.dtype.itemsize
 
+    def __bool__(self) -> bool:
+        return bool(self.get())
+
     def __len__(self) -> int:
         return self.shape[0]
 

@@ -183,6 +183,32 @@ def _attention(dtype: str, mask: str) -> Work:
     return lambda backend: gp.compile(both, backend=backend, options=OPTIONS)(q, k, k)
 
 
+def _loop(kind: str, dtype: str = "float32") -> Work:
+    """A recurrent layer with lengths, forwards and backwards."""
+
+    def work(backend: CupyBackend) -> None:
+        layer = getattr(nn, kind)(4, 8, dtype=dtype)
+        fn = gp.value_and_grad(lambda x, n: ops.sum(layer(x, None, n)[0]))
+        x, lengths = np.zeros((5, 3, 4), dtype), np.array([5, 1, 2])
+        gp.compile(fn, backend=backend, options=OPTIONS)(x, lengths)
+
+    return work
+
+
+def _launched(backend: CupyBackend) -> None:
+    """A loop whose body is launched round by round."""
+    gp.compile(
+        lambda x: gp.while_loop(lambda c: ops.sum(c) > 1.0, lambda c: c * 0.5, x),
+        backend=backend,
+        options=OPTIONS,
+    )(np.zeros(9, np.float32))
+
+
+def _loops() -> dict[str, Work]:
+    found = {f"loop {kind}": _loop(kind) for kind in ("RNN", "LSTM", "GRU")}
+    return found | {"loop LSTM float64": _loop("LSTM", "float64"), "loop launched": _launched}
+
+
 def _programs() -> dict[str, Work]:
     found = {f"training {name}": _training(name) for name in OPTIMIZERS}
     for activation in (nn.Tanh, nn.GELU):
@@ -272,9 +298,10 @@ def all_sources() -> dict[str, str]:
     """Name -> text; no text twice."""
     named: dict[str, str] = {}
     seen: set[str] = set()
+    everything = _programs() | _convolutions() | _ops() | _library() | _loops()
     # One thread compiles, so that sources come in one order.
     with np.errstate(all="ignore"), patch("os.cpu_count", return_value=1):
-        for name, work in (_programs() | _convolutions() | _ops() | _library()).items():
+        for name, work in everything.items():
             by_library = name.startswith("library")
             driver = CollectingDriver(products=WinningProducts() if by_library else None)
             with patch.multiple(tuning_record, read=lambda key: None, write=lambda key, plan: None):

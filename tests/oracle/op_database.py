@@ -12,6 +12,7 @@ from typing import Any
 
 import op_adapters as adapt
 import op_places
+import op_sequences
 from op_arrays import ARRAYS
 
 from gpubp import ops
@@ -21,6 +22,7 @@ RefusedError, refuse = adapt.RefusedError, adapt.refuse
 F = "nn.functional."
 # gpubp's own refusals of numbers that torch takes: a part of the message, and why.
 CHECKED = {
+    **op_sequences.CHECKED,
     F + "hardtanh": ("must be below", "hardtanh of an empty range"),
     F + "hardshrink": ("must not be negative", "a shrink by less than nothing"),
     F + "layer_norm": ("eps must be", "a negative eps"),
@@ -44,6 +46,7 @@ CHECKED = {
         ("expected booleans", "logic of numbers: compare with 0 first"),
     ),
 }
+LEFT_OUT = op_sequences.LEFT_OUT
 # Whose gradients in float64 have the digits of float32 in PyTorch: one sixth is a float there.
 FEW_DIGITS = (F + "hardsigmoid",)
 TABLE: dict[str, Callable[..., Any]] = {
@@ -128,6 +131,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "flipud": lambda x: adapt.flip(x, (0,)),
     "__getitem__": adapt.item,
     **op_places.TABLE,
+    **op_sequences.TABLE,
     "mm": ops.matmul,
     "bmm": ops.matmul,
     "mv": ops.matmul,

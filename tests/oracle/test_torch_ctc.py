@@ -48,6 +48,36 @@ def test_losses_and_gradients(blank: int, reduction: str, zero_infinity: bool, d
     np.testing.assert_allclose(found, x.grad.numpy(), tolerance, tolerance)
 
 
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("zero_infinity", [True, False])
+def test_infinite_losses(zero_infinity: bool, reduction: str) -> None:
+    """Losses are torch's. Gradients are, too, with `zero_infinity`; without it torch has NaN for
+    sequences without a way, where gpubp has the same zeros."""
+    scores = np.random.default_rng(0).standard_normal((4, 4, 4))
+    labels = np.array([[1, 1, 1], [1, 2, 3], [2, 2, 0], [3, 1, 0]])  # twice the same needs a blank
+    times, sizes = np.array([4, 4, 2, 3]), np.array([3, 3, 2, 2])
+    scores[:, 3, 1] = -np.inf  # a label of probability 0
+    mine = nn.CTCLoss(0, reduction, zero_infinity)
+
+    def loss(x: object) -> object:
+        return mine(ops.log_softmax(x), labels, times, sizes)
+
+    x = torch.tensor(scores, requires_grad=True)
+    given = [torch.tensor(a) for a in (labels, times, sizes)]
+    theirs = torch.nn.functional.ctc_loss(x.log_softmax(-1), *given, 0, reduction, zero_infinity)
+    theirs.sum().backward()
+    found = gp.compile(gp.grad(lambda x: ops.sum(loss(x))), backend="numba")(scores)
+    value = gp.compile(loss, backend="numba")(scores)
+    np.testing.assert_allclose(value, theirs.detach().numpy(), 1e-11, 1e-11)
+    wanted = x.grad.numpy()
+    assert np.isfinite(wanted).all() == zero_infinity
+    np.testing.assert_allclose(found[:, 1], wanted[:, 1], 1e-11, 1e-11)
+    for endless in (0, 2, 3):
+        assert (found[:, endless] == 0.0).all()
+        there = wanted[:, endless]
+        assert (there == 0.0).all() if zero_infinity else np.isnan(there).any()
+
+
 def test_labels_one_behind_the_other() -> None:
     x = np.log(np.full((5, 2, 3), 1 / 3))
     times, sizes = np.array([5, 4]), np.array([2, 1])

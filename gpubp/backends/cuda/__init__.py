@@ -61,7 +61,7 @@ class CupyBackend(Backend):
 
     name = "cupy"
     reads_device_arrays = True
-    nests = runs_loops = False
+    nests = False
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -151,17 +151,27 @@ def source(
         lines.append(
             f'extern "C" __global__ void __launch_bounds__({bounds}) {name}(const Params p) {{'
         )
-        _require_used(body)
+        require_used(body)
         lines += [f"  {line}" for line in body]
         lines += ["}", f"GP_KERNEL({name}, Params)", ""]
     return "\n".join(lines)
 
 
-def _require_used(body: Sequence[str]) -> None:
+def require_used(body: Sequence[str]) -> None:
+    """Raises VerificationError: the text declares where a result goes, and does not write there."""
     text = "\n".join(body)
     for name in re.findall(r"\* (out\d+) = ", text):
         if len(re.findall(rf"\b{name}\b", text)) < 2:
             raise VerificationError(f"a CUDA kernel declares {name} and does not write there.")
+
+
+def require_written(part: Part, written: Container[tuple[int, int]]) -> None:
+    """Raises VerificationError: launches of the part leave out one of its results."""
+    for _, operand in part.outputs:
+        if operand.place not in written:
+            raise VerificationError(
+                f"{part.name}: the CUDA encoder left out %{operand.value}, one of its results."
+            )
 
 
 def simple(writer: Writer, part: Part, header: str, body: list[str], threads: int) -> Launch:

@@ -9,24 +9,20 @@ kernels' parameters keep. Nothing in a recorded launch changes with the step.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.cuda.autotune import Autotuner
-from gpubp.backends.cuda.codegen.encode import encode
 from gpubp.backends.cuda.drivers.base import DeviceMemoryError, Driver, Memory
-from gpubp.backends.cuda.launch import AnyLaunch, Context, Workspace
+from gpubp.backends.cuda.encoded import Encoded
+from gpubp.backends.cuda.launch import Context, Workspace
 from gpubp.backends.cuda.memory import copy_of
 from gpubp.backends.cuda.products import Work
 from gpubp.backends.cuda.sources import begin_step
 from gpubp.backends.cuda.tuning_sandbox import size_workspace
-from gpubp.compiler.parts import Operand, Part
 from gpubp.compiler.program import Program
-from gpubp.core import evaluate
 from gpubp.core.store import Bank
 from gpubp.errors import BackendError
 
@@ -38,8 +34,11 @@ class Loaded:
 
     Attributes:
         program: what was loaded.
-        recordable: its launches may be recorded; not so if it calls Python functions.
+        recordable: its launches may be recorded; not so if it asks the host: for the user's Python
+            functions, or because it finds out the length of a loop itself.
+        launches: how many a step has.
         reports: it may find a label or an index out of range.
+        start: gives the address of a buffer, within a step.
         begin: lets the tables point at what the next step reads and writes.
         parts: for each part of the program, what launches its kernels.
         made: steps that were launched kernel by kernel in runs.
@@ -65,15 +64,22 @@ class Loaded:
         self._inputs: list[int] = [0] * len(program.input_types)
         self._tables = driver.allocate(8 * (self._order + 1 + 3 * len(self._rows)))
         self._run, self._chooser, self._executor = run, chooser, chooser.executor
-        self.recordable = not any(_on_host(p) for p in program.parts)
         context = self._context(precision)
         try:
             self._allocate()
-            self.parts = self._encode(context)
+            encoded = Encoded(program, context, self._executor)
+            self._keep += size_workspace(encoded.encode, context, driver)
+            encoded.encode()
+            begin = begin_step(self._begin_numbers())
+            self._executor.compile([begin, *encoded.made])
+            self.begin = self._executor.bind(begin)
+            self.parts = encoded.works()
         except DeviceMemoryError as err:
             self._keep.clear()  # so that the advice counts it as free
             beside = context.copies.nbytes + context.workspace.nbytes
             raise DeviceMemoryError(f"{err} {_needs(program, driver, beside)}") from err
+        self.start, self.reports = encoded.start, encoded.reports
+        self.recordable, self.launches = encoded.recordable, encoded.launches
         self.replay: dict[int, Work] = {}
         self.epochs: dict[Hashable, Work] = {}
         self._told = b""
@@ -117,52 +123,6 @@ class Loaded:
             precision,
             self._chooser,
         )
-
-    def _encode(self, context: Context) -> list[list[Work]]:
-        self._keep += size_workspace(lambda: self._launches(context), context, self._driver)
-        made = self._launches(context)
-        self.reports = context.reports
-        begin = begin_step(self._begin_numbers())
-        self._executor.compile([begin, *itertools.chain(*made)])
-        self.begin = self._executor.bind(begin)
-        return [self._works(*pair) for pair in zip(self.program.parts, made, strict=True)]
-
-    def _launches(self, context: Context) -> list[Sequence[AnyLaunch]]:
-        """The launches of each part, in the order in which they run."""
-        context.copies.begin()
-        made = []
-        for part in self.program.parts:
-            made.append([] if _on_host(part) else encode(part, context))
-            context.copies.written(part)
-        return made
-
-    def _works(self, part: Part, made: Sequence[AnyLaunch]) -> list[Work]:
-        if _on_host(part):
-            return [lambda: self._call_custom(part)]
-        return [self._executor.bind(launch) for launch in made]
-
-    def _call_custom(self, part: Part) -> None:
-        """Run a user's NumPy function on the host: there and back through the host's memory."""
-        compute = part.body[0]
-        args = [self._fetch(part.inputs[i]) for i in compute.args]
-        result = evaluate(compute.spec, args, compute.attrs)
-        for _, operand in part.outputs:
-            place = self.start(operand.buffer) + operand.place[1]
-            self._driver.upload(place, np.ascontiguousarray(result))
-
-    def start(self, buffer: int) -> int:
-        """The address of a buffer, within a step."""
-        found, entry = self._locate(buffer)
-        if entry is None:
-            return found
-        word = np.zeros(1, np.int64)
-        self._driver.download(self._tables.address + 8 * entry, word)
-        return int(word[0])
-
-    def _fetch(self, operand: Operand) -> NDArray[Any]:
-        out = np.empty(operand.shape, operand.dtype)
-        self._driver.download(self.start(operand.buffer) + operand.place[1], out)
-        return out
 
     def prepare(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         """Before a run: addresses of inputs (0, if `move_inputs` tells one later) and of the first
@@ -226,8 +186,3 @@ def _needs(program: Program, driver: Driver, beside: int) -> str:
         fits = program.batch_size * free // needed
         return f"{text}; a batch of about {fits} samples instead of {program.batch_size} would fit."
     return f"{text}. Use a smaller batch or a smaller model."
-
-
-def _on_host(part: Part) -> bool:
-    """A user's op without CUDA source."""
-    return part.kernel == "custom" and part.body[0].spec.cuda is None

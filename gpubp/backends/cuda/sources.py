@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpubp.backends.cuda.codegen.formulas import header
 from gpubp.backends.cuda.drivers.base import Driver
-from gpubp.backends.cuda.launch import Launch
+from gpubp.backends.cuda.launch import THREADS, Launch, blocks_for
 
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
@@ -55,6 +55,37 @@ def begin_step(numbers: list[int]) -> Launch:
     """The launch that starts a step; see `kernels/step.cu`."""
     params = struct.pack("<5q", *numbers)
     return Launch(read("step.cu"), "begin_step", (1, 1, 1), (32, 1, 1), params, "begin_step")
+
+
+class LoopNumbers(NamedTuple):
+    """The parameters of `kernels/loop.cu`, in their order."""
+
+    places: int
+    table: int
+    state: int
+    before: int
+    after: int
+    many_places: int
+    many_before: int
+    many_after: int
+    length: int
+    reverse: int
+    until: int
+
+
+def around_loop(numbers: LoopNumbers, nbytes: int) -> list[Launch]:
+    """The launches that begin a loop, a round, and end the loop.
+
+    Args:
+        numbers: of the loop.
+        nbytes: of its largest carry.
+    """
+    params, text = struct.pack("<5Q6q", *numbers), read("loop.cu")
+    grids = ("begin_loop", blocks_for(nbytes // 4)), ("begin_round", 1)
+    return [
+        Launch(text, name, (blocks, 1, 1), (THREADS, 1, 1), params, name)
+        for name, blocks in (*grids, ("end_loop", blocks_for(nbytes // 4)))
+    ]
 
 
 class Kernels:

@@ -26,6 +26,7 @@ from gpubp.backends.cuda.products import Work
 
 STEPS_A_GRAPH = 16  # equal steps, or short epochs of so many steps together
 STEPS_AN_EPOCH = 64  # of an epoch that is recorded as one, at most
+MOST_LAUNCHES = 1 << 14  # in a recording of several steps: loops have many
 WARM = 1  # steps of a program that are launched kernel by kernel
 MOST_EPOCHS = 8  # recordings of several programs that one of them keeps
 
@@ -89,7 +90,10 @@ class Stepping:
                 return count
         left = stop if period == 1 else min(stop, at + period - at % period)
         count = STEPS_A_GRAPH
-        while not steps.startswith(steps[at] * count, at, left):
+        while count > 1 and (
+            count * target.launches > MOST_LAUNCHES
+            or not steps.startswith(steps[at] * count, at, left)
+        ):
             count //= 2
         self._replay(target.replay, count, [target] * count)
         return count
@@ -98,10 +102,13 @@ class Stepping:
         """Make an epoch, or several short ones, if they can be recorded; returns how many steps."""
         kinds = sorted(set(steps[at : at + period]))
         known = all(self._records(loaded[ord(kind)]) for kind in kinds)
-        if not known or at + period > stop or period > STEPS_AN_EPOCH:
+        launches = sum(loaded[ord(kind)].launches for kind in steps[at : at + period])
+        if not known or at + period > stop or period > STEPS_AN_EPOCH or launches > MOST_LAUNCHES:
             return 0
         count = period
         while 2 * count <= STEPS_A_GRAPH and at + 2 * count <= stop:
+            if 2 * count // period * launches > MOST_LAUNCHES:
+                break
             count *= 2
         pattern = steps[at : at + count]
         made = [loaded[ord(kind)] for kind in pattern]

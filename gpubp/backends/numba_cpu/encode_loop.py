@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.backends.loop_places import Copied, LoopPlaces
 from gpubp.backends.numba_cpu import words
-from gpubp.backends.numba_cpu.encode_chain import place
 from gpubp.backends.numba_cpu.encode_matmul import keep_b
 from gpubp.backends.numba_cpu.encoded import EncodedPart
-from gpubp.compiler.loop_body import BEFORE, FINAL, VALUE, Loop
-from gpubp.compiler.parts import PRODUCT, Buffer, Operand, Part
+from gpubp.compiler.loop_body import Loop
+from gpubp.compiler.parts import PRODUCT, Part
 from gpubp.compiler.program import Program
 from gpubp.core.store import address_of, aligned_zeros, round_up
 
 Encode = Callable[[Program], Sequence[EncodedPart | None]]
-ABSOLUTE = -1  # instead of a buffer: the offset is an address
 
 
 def encode_loop(part: Part, encode: Encode) -> EncodedPart:
@@ -28,36 +27,36 @@ def encode_loop(part: Part, encode: Encode) -> EncodedPart:
 class _Encoder:
     def __init__(self, part: Part, encode: Encode) -> None:
         assert part.body_program is not None
-        self.part, self.made = part, part.body_program
+        self.part = part
         self.loop: Loop = part.body[0].attrs["loop"]
-        self.program: Program = self.made.program
+        self.program: Program = part.body_program.program
         self.encode = encode
         self.keep: list[Any] = []
-        first = len(part.inputs)
-        self.pieces: dict[tuple[str, int], Operand] = {}
-        for value, operand in part.outputs:
-            attrs = part.body[value - first].attrs
-            self.pieces[attrs["kind"], attrs["at"]] = operand
-        # Two copies of each carry that is not kept in all rounds; its rows in bytes.
-        self.turns: dict[int, tuple[int, int]] = {}
+        self.places = LoopPlaces(part, self._room)
+
+    def _room(self, nbytes: int, content: Any) -> int:
+        memory = aligned_zeros(max(nbytes, 1), np.uint8)
+        if content is not None:
+            memory[:nbytes] = content
+        self.keep.append(memory)
+        return address_of(memory)
 
     def encoded(self) -> EncodedPart:
         """The part."""
-        before, after = self._carries()
-        addresses = [self._address(b) for b in self.program.buffers]
+        places = self.places
         parts = [e for e in zip(self.encode(self.program), self.program.parts) if e[0] is not None]
         lists = (
-            ("buffers", addresses, len(words.ADDRESS)),
+            ("buffers", places.buffers, len(words.ADDRESS)),
             ("records", [[0] * len(words.ROUND_RECORD)] * len(parts), len(words.ROUND_RECORD)),
-            ("before", before, len(words.COPIED)),
-            ("after", after, len(words.COPIED)),
+            ("before", [_copied(c) for c in places.before], len(words.COPIED)),
+            ("after", [_copied(c) for c in places.after], len(words.COPIED)),
         )
-        inner = round_up(8 * len(addresses), words.ALIGN)
+        inner = round_up(8 * len(places.buffers), words.ALIGN)
         loop, found = self.loop, words.LOOP
         code = [0] * len(found)
         code[found["rounds"]], code[found["reverse"]] = loop.length, int(loop.reverse)
         code[found["by_rows"]], code[found["inner"]] = int(self.part.rows > 0), inner
-        code[found["until"]] = self._until()
+        code[found["until"]] = places.until
         for name, entries, _ in lists:
             code[found[name]], code[found[f"many_{name}"]] = len(code), len(entries)
             code += [word for entry in entries for word in entry]
@@ -80,7 +79,7 @@ class _Encoder:
         if b >= len(part.inputs):
             return False
         buffer = self.program.buffers[part.inputs[b].buffer]
-        changing = {position for position, _ in self.loop.carries} | {*self.loop.sliced}
+        changing = self.places.changing()
         given = buffer.kind == "input" and buffer.position not in changing
         return given or buffer.kind == "const"
 
@@ -97,80 +96,6 @@ class _Encoder:
         made.keep += encoded.keep
         made.words += encoded.words
 
-    def _until(self) -> int:
-        if self.loop.until < 0:
-            return -1
-        position = self.loop.carries[self.loop.until][0]
-        buffers = self.program.buffers
-        return next(
-            i for i, b in enumerate(buffers) if b.kind == "input" and b.position == position
-        )
 
-    def _given(self, position: int) -> Operand:
-        """The loop's input at a position."""
-        return self.part.inputs[self.part.body[0].args[position]]
-
-    def _carries(self) -> tuple[list[list[int]], list[list[int]]]:
-        """Rows to copy before and after the rounds."""
-        before, after = [], []
-        for k, (position, _) in enumerate(self.loop.carries):
-            given = self._given(position)
-            nbytes = _bytes(given)
-            row = nbytes // max(self.part.rows, 1)
-            history, final = self.pieces.get((BEFORE, k)), self.pieces.get((FINAL, k))
-            if history is None:
-                both = aligned_zeros(2 * round_up(max(nbytes, 1), words.ALIGN), np.uint8)
-                self.keep.append(both)
-                first = address_of(both)
-                self.turns[k] = first, first + both.nbytes // 2
-                start, end, other = [ABSOLUTE, first], [ABSOLUTE, first], self.turns[k][1]
-            else:
-                buffer, offset = place(history)
-                last = [offset + self.loop.length * nbytes, offset]
-                start_at, end_at = last if self.loop.reverse else last[::-1]
-                start, end, other = [buffer, start_at], [buffer, end_at], 0
-            before.append([*place(given), 0, *start, row])
-            if final is not None:
-                after.append([*end, other, *place(final), row])
-        return before, after
-
-    def _address(self, buffer: Buffer) -> list[int]:
-        """Where a buffer of the body is, round by round."""
-        if buffer.kind == "input":
-            return self._input(buffer.position)
-        if buffer.kind == "output":
-            return self._output(buffer.position)
-        memory = aligned_zeros(max(buffer.size, 1), np.uint8)
-        if buffer.kind == "const":
-            memory[: buffer.size] = np.asarray(buffer.payload)
-        self.keep.append(memory)
-        return [ABSOLUTE, address_of(memory), 0, 0]
-
-    def _input(self, position: int) -> list[int]:
-        for k, (carried, _) in enumerate(self.loop.carries):
-            if carried == position:
-                return self._carry(k, written=False)
-        given = self._given(position)
-        step = _bytes(given) // max(self.loop.length, 1) if position in self.loop.sliced else 0
-        return [*place(given), step, 0]
-
-    def _output(self, position: int) -> list[int]:
-        carries = len(self.loop.carries)
-        if position < carries:
-            return self._carry(position, written=True)
-        stack = self.pieces[VALUE, self.made.values[position - carries]]
-        return [*place(stack), _bytes(stack) // max(self.loop.length, 1), 0]
-
-    def _carry(self, k: int, written: bool) -> list[int]:
-        """Where a carry is read, or written, in each round."""
-        history = self.pieces.get((BEFORE, k))
-        if history is None:
-            first, second = self.turns[k][::-1] if written else self.turns[k]
-            return [ABSOLUTE, first, 0, second]
-        step = _bytes(history) // (self.loop.length + 1)
-        buffer, offset = place(history)
-        return [buffer, offset + step * int(written != self.loop.reverse), step, 0]
-
-
-def _bytes(operand: Operand) -> int:
-    return operand.dtype.itemsize * int(np.prod(operand.shape))
+def _copied(rows: Copied) -> list[int]:
+    return [*rows.source, rows.other, *rows.target, rows.nbytes]

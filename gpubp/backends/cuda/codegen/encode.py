@@ -19,10 +19,19 @@ from gpubp.backends.cuda.codegen.encode_reduce import reduce
 from gpubp.backends.cuda.codegen.encode_scatter import cleared, scatter_add
 from gpubp.backends.cuda.codegen.index import Index
 from gpubp.backends.cuda.codegen.writer import Writer, ctype_of, number_of
-from gpubp.backends.cuda.launch import THREADS, AnyLaunch, Context, Launch, simple, source, status
+from gpubp.backends.cuda.launch import (
+    THREADS,
+    AnyLaunch,
+    Context,
+    Launch,
+    require_written,
+    simple,
+    source,
+    status,
+)
 from gpubp.compiler.parts import Operand, Part
 from gpubp.core.strided import c_strides
-from gpubp.errors import BackendError, VerificationError
+from gpubp.errors import BackendError
 
 _UNITS = {16: "int4", 8: "gp::i64", 4: "int", 1: "char"}
 
@@ -41,11 +50,7 @@ def encode(part: Part, context: Context) -> Sequence[AnyLaunch]:
         raise BackendError(f"the CUDA backend has no kernel for {part.kernel!r}.")
     context.written.clear()
     made = encoder(part, context)
-    for _, operand in part.outputs:
-        if operand.place not in context.written:
-            raise VerificationError(
-                f"{part.name}: the CUDA encoder left out %{operand.value}, one of its results."
-            )
+    require_written(part, context.written)
     return made
 
 

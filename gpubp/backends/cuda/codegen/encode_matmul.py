@@ -44,13 +44,13 @@ def tiled(part: Part, context: Context) -> list[Launch]:
     a, b = (part.inputs[i] for i in compute.args)
     *batch, m, n = compute.shape
     writer = Writer(part, context)
-    factors = _matrices(writer, a, b, tuple(batch))
-    after = _after(writer, part)
-    product = Product(math.prod(batch), m, n, a.shape[-1], factors, after, grouped=True)
+    found = factors(writer, a, b, tuple(batch))
+    after = after_product(writer, part)
+    product = Product(math.prod(batch), m, n, a.shape[-1], found, after, grouped=True)
     return product.launches(part, writer, context)
 
 
-def _matrices(writer: Writer, a: Operand, b: Operand, batch: tuple[int, ...]) -> list[str]:
+def factors(writer: Writer, a: Operand, b: Operand, batch: tuple[int, ...]) -> list[str]:
     """Declare the operands of this block's product."""
     dtype = ctype_of(a.dtype)
     lines = []
@@ -72,7 +72,7 @@ def _matrices(writer: Writer, a: Operand, b: Operand, batch: tuple[int, ...]) ->
     return lines
 
 
-def _after(writer: Writer, part: Part) -> list[str]:
+def after_product(writer: Writer, part: Part) -> list[str]:
     """What is done with a finished sum at (batch, row, column)."""
     assert part.anchor is not None
     compute = part.body[part.anchor]
