@@ -3,8 +3,9 @@
 A step of a member: gather its own batch, forward, cross-entropy, backward, SGD, in float32; members
 have weights, orders and rates of their own. `gpubp-loop` trains the same models one after the
 other, each with a step of its own; `gpubp-one` is the first of them alone. `search` is a
-GridSearchCV of scikit-learn's interface, 12 settings and 5 folds on digits. Prints a table on
-stdout: microseconds a member-step (seconds of the search), median, least and most of the rounds.
+GridSearchCV of scikit-learn's interface, 12 settings and 5 folds on digits; there `gpubp-loop` is
+scikit-learn's own loop, in one process, over gpubp's networks. Prints a table on stdout:
+microseconds a member-step (seconds of the search), median, least and most of the rounds.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ OURS = [
 ]
 JAX = Contender("jax-vmap", "jax", "common.population_jax")
 SEARCHES = [
-    Contender("gpubp", "gpubp-search", "common.population_search", False),
+    Contender("gpubp", "gpubp-search", "common.population_search"),
+    Contender("gpubp-loop", "gpubp-search", "common.population_search"),
     Contender("sklearn", "sklearn", "common.population_search", False),
 ]
 TOLERANCE = 1e-4  # of losses after one epoch, relative to the largest
@@ -52,7 +54,7 @@ def measure(options: argparse.Namespace) -> int:
         tasks = find_tasks(names, count)
         searches = any(isinstance(task, SearchTask) for task in tasks)
         trained = [*OURS, *([JAX] if "jax" in peers else [])]
-        searching = [c for c in SEARCHES if c.name == "gpubp" or "sklearn" in peers]
+        searching = [c for c in SEARCHES if c.name != "sklearn" or "sklearn" in peers]
         everyone = [*trained, *(searching if searches else [])]
         with (
             Progress(len(tasks) * len(trained) * options.repeats) as progress,
@@ -92,6 +94,7 @@ def _rows(task: Any, threads: int, outcome: Outcome) -> list[dict[str, Any]]:
             "threads": threads,
             "contender": name,
             "seconds": asdict(spread),
+            "rounds": outcome.rounds[name],
             "unit": "s" if isinstance(task, SearchTask) else "us a member-step",
             "times_gpubp": spread.median / spreads["gpubp"].median,
         }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-# Here at once: the function would else be hidden by the folder of its name.
 from gpubp.backends import backends, default_backend_name
 
 __version__ = "0.1.0"
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from gpubp import core as core
     from gpubp import data, distributed, errors, nn, ops, optim, train
     from gpubp import runtime as runtime
+    from gpubp import torch as torch
     from gpubp.compiler.branches import cond, while_loop
     from gpubp.compiler.checkpoint import checkpoint
     from gpubp.compiler.custom_vjp import custom_vjp
@@ -37,22 +37,29 @@ if TYPE_CHECKING:
     from gpubp.runtime.function import compile_function as compile
     from gpubp.runtime.loss_scale import LossScale
     from gpubp.runtime.populate import Population, compile_population
+    from gpubp.runtime.populations import Populations
     from gpubp.runtime.step import Step, compile_step
     from gpubp.train import Trainer
 else:
-    from gpubp import lazy
+    import sys
+
+    from gpubp import habits, lazy
+
+    # The folder, which can be called as well: the function would hide what is in it.
+    backends = sys.modules[backends.__module__]
 
     # The same names; folders are named by themselves.
     _LAZY = {
         **dict.fromkeys(("compiler", "core", "data", "distributed"), ""),
         **dict.fromkeys(("errors", "nn", "ops"), ""),
-        **dict.fromkeys(("optim", "runtime", "train"), ""),
+        **dict.fromkeys(("optim", "runtime", "torch", "train"), ""),
         "Array": "core",
         "Ensemble": "runtime.ensemble",
         "Generator": "ops.random",
         "LossScale": "runtime.loss_scale",
         "Options": "compiler.pipeline",
         "Population": "runtime.populate",
+        "Populations": "runtime.populations",
         "Step": "runtime.step",
         "Trainer": "train",
         "checkpoint": "compiler.checkpoint",
@@ -77,7 +84,7 @@ else:
         "whole": "core",
     }
 
-    __getattr__, __dir__ = lazy.names("gpubp", _LAZY)
+    __getattr__, __dir__ = lazy.names("gpubp", _LAZY, habits.PACKAGE)
 
 
 __all__ = [
@@ -87,6 +94,7 @@ __all__ = [
     "LossScale",
     "Options",
     "Population",
+    "Populations",
     "Step",
     "Trainer",
     "backends",

@@ -60,6 +60,10 @@ class UnknownNameError(GpubpError, ValueError):
     """A name that is not in a list of known names."""
 
 
+class UnknownAttributeError(GpubpError, AttributeError):
+    """An attribute that an object has not: PyTorch's, say, with what to write instead."""
+
+
 class BackendError(GpubpError, RuntimeError):
     """A backend that was asked for by name cannot be used here."""
 

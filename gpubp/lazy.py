@@ -6,9 +6,11 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 
+from gpubp import habits
+
 
 def names(
-    package: str, homes: Mapping[str, str]
+    package: str, homes: Mapping[str, str], hints: Mapping[str, str] | None = None
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """A package's `__getattr__` and `__dir__` (PEP 562).
 
@@ -16,12 +18,14 @@ def names(
         package: its name.
         homes: public name -> the submodule that has it, as `module` or `module:name there`; "" for
             a submodule itself.
+        hints: other name -> what to write instead; see `gpubp.habits`.
     """
 
     def find(name: str) -> object:
         """Import what is behind a public name, and keep it: the next use finds it at once."""
         if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            module = sys.modules[package]
+            raise habits.missing(module, f"module {package!r}", name, hints or {})
         home, _, other = homes[name].partition(":")
         module = importlib.import_module(f"{package}.{home or name}")
         value = getattr(module, other or name) if home else module

@@ -10,6 +10,7 @@ namespace gp {
 template <int LANES, class From, class To, class Map>
 __device__ __forceinline__ void convert(i64 n, const From* in, To* out, Map map) {
   const i64 vectors = LANES > 1 ? n / LANES : 0;
+#pragma unroll 1
   for (i64 g = thread_number(); g < vectors; g += thread_count()) {
     const Vector<From, LANES> taken = reinterpret_cast<const Vector<From, LANES>*>(in)[g];
     Vector<To, LANES> made;
@@ -17,6 +18,7 @@ __device__ __forceinline__ void convert(i64 n, const From* in, To* out, Map map)
     for (int j = 0; j < LANES; ++j) made.at[j] = map(taken.at[j]);
     reinterpret_cast<Vector<To, LANES>*>(out)[g] = made;
   }
+#pragma unroll 1
   for (i64 i = vectors * LANES + thread_number(); i < n; i += thread_count()) out[i] = map(in[i]);
 }
 

@@ -3,9 +3,10 @@
 // A block makes a tile of BM x BN of C from slices of BK columns of A and rows of B in shared
 // memory; a thread keeps TM x TN sums in registers while the next slice is on its way from memory.
 // What follows (bias and activation, an activation's gradient, an update rule) is `store`, called
-// with each finished sum. Every sum is added up in order of k by one thread. Where C has few tiles
-// and k is long, blockIdx.z takes a chunk of k each, `store` keeps partial sums, and
-// `finish_chunks` adds those in order: so results depend on sizes and device alone.
+// with each finished sum. Where C has few tiles, the threads of a block are GROUPS: each takes one
+// slice after so many, and their sums are added in the order of groups. Where k is longer still,
+// blockIdx.z takes a chunk of k each, `store` keeps partial sums, and `finish_chunks` adds those in
+// order. All else is added in order of k: so results depend on sizes and device alone.
 #pragma once
 
 #include "base.cuh"
@@ -21,18 +22,20 @@ struct Matrix {
   i64 line, step;
 };
 
-// Which elements of a slice of BX lines by BK steps a thread of a block takes: they are APART from
-// each other along one axis, so one pointer walks them.
+// Which elements of a slice of BX lines by BK steps one of THREADS threads takes: they are APART
+// from each other along one axis, so one pointer walks them.
 template <int BX, int BK, int THREADS, bool ALONG_K>
 struct Share {
   static const int COUNT = BX * BK / THREADS;
   static const int APART = ALONG_K ? THREADS / BK : THREADS / BX;
 
   __device__ __forceinline__ static int line() {
-    return ALONG_K ? threadIdx.x / BK : threadIdx.x % BX;
+    const int at = threadIdx.x % THREADS;
+    return ALONG_K ? at / BK : at % BX;
   }
   __device__ __forceinline__ static int step() {
-    return ALONG_K ? threadIdx.x % BK : threadIdx.x / BX;
+    const int at = threadIdx.x % THREADS;
+    return ALONG_K ? at % BK : at / BX;
   }
 };
 
@@ -70,7 +73,8 @@ struct Loader<Matrix<T, ALONG_K>, BX, BK, THREADS> : Share<BX, BK, THREADS, ALON
 template <class T, class Source, int BX, int BK, int THREADS>
 struct Slice : Loader<Source, BX, BK, THREADS> {
   static const bool ALONG_K = Source::ALONG_K;
-  static const int PITCH = BX + (ALONG_K ? 1 : 0);  // odd where threads write down a column
+  // Sixteen bytes more where threads write down a column, so that these are in different banks.
+  static const int PITCH = BX + (ALONG_K ? 16 / static_cast<int>(sizeof(T)) : 0);
 
   __device__ __forceinline__ void store(T* shared) const {
     T* at = shared + this->step() * PITCH + this->line();
@@ -80,18 +84,57 @@ struct Slice : Loader<Source, BX, BK, THREADS> {
   }
 };
 
+// Which of the B lines of a tile a thread has sums of, COUNT in all: groups of NEAR neighbours, which
+// are read as one from shared memory, and so far apart that all threads' first groups are neighbours.
+template <class T, int B, int COUNT>
+struct Lines {
+  static const int MOST = 16 / static_cast<int>(sizeof(T));
+  static const int NEAR = COUNT < MOST ? COUNT : MOST;
+
+  __device__ __forceinline__ static int of(int thread, int i) {
+    return i / NEAR * (B / COUNT * NEAR) + thread * NEAR + i % NEAR;
+  }
+  __device__ __forceinline__ static void read(T (&out)[COUNT], const T* step, int thread) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i += NEAR) {
+      const Vector<T, NEAR> found =
+          *reinterpret_cast<const Vector<T, NEAR>*>(step + of(thread, i));
+#pragma unroll
+      for (int j = 0; j < NEAR; ++j) out[i + j] = found.at[j];
+    }
+  }
+};
+
+// Adds to the sums of the first group's threads those of the other groups, in order. `room` has a
+// number for each sum of these.
+template <int GROUPS, int THREADS, class T, int TM, int TN>
+__device__ __forceinline__ void join_groups(T (&sums)[TM][TN], T* room) {
+  const int group = threadIdx.x / THREADS, at = threadIdx.x % THREADS;
+  __syncthreads();  // the room was a slice's
+#pragma unroll
+  for (int i = 0; i < TM * TN; ++i)
+    if (group > 0) room[((group - 1) * TM * TN + i) * THREADS + at] = sums[i / TN][i % TN];
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < TM * TN; ++i)
+    for (int g = 1; group == 0 && g < GROUPS; ++g)
+      sums[i / TN][i % TN] += room[((g - 1) * TM * TN + i) * THREADS + at];
+}
+
 // Rows from tile_m * BM and columns from tile_n * BN of C, over k0 <= k < k1.
-// `store(row, column, sum)` is called once for each element inside C.
-// Launch: (BM / TM) * (BN / TN) threads.
-template <class T, int BM, int BN, int BK, int TM, int TN, class A, class B, class Store>
+// `store(row, column, sum)` is called once for each element inside C. With several groups, loaders
+// must not count slices. Launch: GROUPS * (BM / TM) * (BN / TN) threads.
+template <class T, int BM, int BN, int BK, int TM, int TN, int GROUPS, class A, class B, class Store>
 __device__ __forceinline__ void gemm(const A& a, const B& b, i64 m, i64 n, i64 k0, i64 k1,
                                      i64 tile_m, i64 tile_n, Store store) {
   const int THREADS = (BM / TM) * (BN / TN);
   typedef Slice<T, A, BM, BK, THREADS> SliceA;
   typedef Slice<T, B, BN, BK, THREADS> SliceB;
-  __shared__ T held_a[2][BK * SliceA::PITCH];
-  __shared__ T held_b[2][BK * SliceB::PITCH];
-  const int x = threadIdx.x % (BN / TN), y = threadIdx.x / (BN / TN);
+  const int SIZE_A = BK * SliceA::PITCH, SIZE_B = BK * SliceB::PITCH;
+  __shared__ __align__(16) T held_a[GROUPS * 2 * SIZE_A];
+  __shared__ __align__(16) T held_b[GROUPS * 2 * SIZE_B];
+  const int group = threadIdx.x / THREADS, at = threadIdx.x % THREADS;
+  const int x = at % (BN / TN), y = at / (BN / TN);
   const i64 row0 = tile_m * BM, column0 = tile_n * BN;
   T sums[TM][TN];
 #pragma unroll
@@ -100,38 +143,46 @@ __device__ __forceinline__ void gemm(const A& a, const B& b, i64 m, i64 n, i64 k
     for (int j = 0; j < TN; ++j) sums[i][j] = T(0);
   SliceA next_a;
   SliceB next_b;
-  next_a.start(a, row0, k0);
-  next_b.start(b, column0, k0);
-  next_a.load(a, row0, m - row0, k0, k1 - k0);
-  next_b.load(b, column0, n - column0, k0, k1 - k0);
-  int now = 0;
-  for (i64 k = k0; k < k1; k += BK) {
-    next_a.store(held_a[now]);
-    next_b.store(held_b[now]);
+  i64 mine = k0 + group * BK;  // where the group's next slice starts
+  next_a.start(a, row0, mine);
+  next_b.start(b, column0, mine);
+  next_a.load(a, row0, m - row0, mine, k1 - mine);
+  next_b.load(b, column0, n - column0, mine, k1 - mine);
+  int now = 2 * group;
+  for (i64 k = k0; k < k1; k += GROUPS * BK) {
+    T* slice_a = held_a + now * SIZE_A;
+    T* slice_b = held_b + now * SIZE_B;
+    next_a.store(slice_a);
+    next_b.store(slice_b);
     __syncthreads();
-    if (k + BK < k1) {
-      next_a.load(a, row0, m - row0, k + BK, k1 - k - BK);
-      next_b.load(b, column0, n - column0, k + BK, k1 - k - BK);
+    mine += GROUPS * BK;
+    if (k + GROUPS * BK < k1) {
+      next_a.load(a, row0, m - row0, mine, k1 - mine);
+      next_b.load(b, column0, n - column0, mine, k1 - mine);
     }
 #pragma unroll
     for (int p = 0; p < BK; ++p) {
       T u[TM], v[TN];
-#pragma unroll
-      for (int i = 0; i < TM; ++i) u[i] = held_a[now][p * SliceA::PITCH + i * (BM / TM) + y];
-#pragma unroll
-      for (int j = 0; j < TN; ++j) v[j] = held_b[now][p * SliceB::PITCH + j * (BN / TN) + x];
+      Lines<T, BM, TM>::read(u, slice_a + p * SliceA::PITCH, y);
+      Lines<T, BN, TN>::read(v, slice_b + p * SliceB::PITCH, x);
 #pragma unroll
       for (int i = 0; i < TM; ++i)
 #pragma unroll
         for (int j = 0; j < TN; ++j) sums[i][j] += u[i] * v[j];
     }
-    now = 1 - now;
+    now ^= 1;
+  }
+  if constexpr (GROUPS > 1) {
+    static_assert((GROUPS - 1) * BM * BN <= GROUPS * 2 * SIZE_A, "sums go where slices were");
+    join_groups<GROUPS, THREADS>(sums, held_a);
+    if (group > 0) return;
   }
 #pragma unroll
   for (int i = 0; i < TM; ++i)
 #pragma unroll
     for (int j = 0; j < TN; ++j) {
-      const i64 row = row0 + i * (BM / TM) + y, column = column0 + j * (BN / TN) + x;
+      const i64 row = row0 + Lines<T, BM, TM>::of(y, i);
+      const i64 column = column0 + Lines<T, BN, TN>::of(x, j);
       if (row < m && column < n) store(row, column, sums[i][j]);
     }
 }

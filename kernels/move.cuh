@@ -1,4 +1,5 @@
 // Indexed data movement. Elements are moved as units of 1, 4, 8 or 16 bytes. Overwrites. Any sizes.
+// `Number` counts positions: u32 where all of them have 31 bits, else i64.
 // Launch: any number of threads; each takes units in steps of the number of threads.
 #pragma once
 
@@ -7,50 +8,55 @@
 namespace gp {
 
 // out[i, u] = data[order[i], u]: the rows of a batch by the index order. `width`: units a row.
-template <class Unit>
-__device__ __forceinline__ void load_batch(i64 rows, i64 width, const i64* order, const Unit* data,
-                                           Unit* out) {
-  for (i64 i = thread_number(); i < rows * width; i += thread_count())
+template <class Unit, class Number>
+__device__ __forceinline__ void load_batch(Number rows, Number width, const i64* order,
+                                           const Unit* data, Unit* out) {
+#pragma unroll 1
+  for (Number i = thread_number(); i < rows * width; i += thread_count())
     out[i] = data[order[i / width] * width + i % width];
 }
 
 // out[o, start + u] = in[o, u]: one array of a concatenation. Pitches and width in units.
-template <class Unit>
-__device__ __forceinline__ void place_rows(i64 outer, i64 width, const Unit* in, i64 out_pitch,
-                                           Unit* out) {
-  for (i64 i = thread_number(); i < outer * width; i += thread_count())
+template <class Unit, class Number>
+__device__ __forceinline__ void place_rows(Number outer, Number width, const Unit* in,
+                                           Number out_pitch, Unit* out) {
+#pragma unroll 1
+  for (Number i = thread_number(); i < outer * width; i += thread_count())
     out[i / width * out_pitch + i % width] = in[i];
 }
 
 // out[o, c, u] = data[o, indices[c], u], of which data has `size` along the indexed axis.
-template <class Unit, class Index>
-__device__ __forceinline__ void gather(i64 outer, i64 size, i64 count, i64 width, const Unit* data,
-                                       const Index* indices, Unit* out, int* status) {
-  for (i64 i = thread_number(); i < outer * count * width; i += thread_count()) {
-    const i64 u = i % width, c = i / width % count, o = i / width / count;
+template <class Unit, class Number, class Index>
+__device__ __forceinline__ void gather(Number outer, Number size, Number count, Number width,
+                                       const Unit* data, const Index* indices, Unit* out,
+                                       int* status) {
+#pragma unroll 1
+  for (Number i = thread_number(); i < outer * count * width; i += thread_count()) {
+    const Number u = i % width, row = i / width, c = row % count, o = row / count;
     const i64 index = indices[c];
-    if (index < 0 || index >= size) {
+    if (index < 0 || index >= static_cast<i64>(size)) {
       atomicMax(status, 2);
     } else {
-      out[i] = data[(o * size + index) * width + u];
+      out[i] = data[(static_cast<i64>(o) * size + index) * width + u];
     }
   }
 }
 
 // out[o, indices[c], u] += updates[o, c, u], in the order of c, into zeros: a thread owns (o, u) and
 // walks all c, so the sums are in one order. Needs no atomics. Accumulates.
-template <class T, class Index>
-__device__ __forceinline__ void scatter_add(i64 outer, i64 size, i64 count, i64 inner,
+template <class T, class Number, class Index>
+__device__ __forceinline__ void scatter_add(Number outer, Number size, Number count, Number inner,
                                             const T* updates, const Index* indices, T* out,
                                             int* status) {
-  for (i64 i = thread_number(); i < outer * inner; i += thread_count()) {
-    const i64 u = i % inner, o = i / inner;
-    for (i64 c = 0; c < count; ++c) {
+#pragma unroll 1
+  for (Number i = thread_number(); i < outer * inner; i += thread_count()) {
+    const Number u = i % inner, o = i / inner;
+    for (Number c = 0; c < count; ++c) {
       const i64 index = indices[c];
-      if (index < 0 || index >= size) {
+      if (index < 0 || index >= static_cast<i64>(size)) {
         atomicMax(status, 2);
       } else {
-        out[(o * size + index) * inner + u] += updates[(o * count + c) * inner + u];
+        out[(static_cast<i64>(o) * size + index) * inner + u] += updates[(o * count + c) * inner + u];
       }
     }
   }

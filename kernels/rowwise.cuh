@@ -23,21 +23,32 @@ struct Plus {
   }
 };
 
+// Joins one value of each of W threads of a warp, W neighbours; all of them get the result.
+template <int W, class Op, class T>
+__device__ __forceinline__ T join_lanes(T mine) {
+#pragma unroll
+  for (int half = W / 2; half > 0; half /= 2)
+    mine = Op::of(mine, __shfl_xor_sync(0xffffffffu, mine, half));
+  return mine;
+}
+
 // Joins one value of each of the W threads of a row; all of them get the result. Every thread of
-// the block must call it.
+// the block must call it. A kernel calls it once for each Op: what the warps found has a place of
+// its own then, and nobody has to wait before it is written.
 template <int W, class Op, class T>
 __device__ __forceinline__ T join(T mine) {
-  __shared__ T held[ROW_THREADS];
-  if (W == 1) return mine;
-  const int at = threadIdx.x % W;
-  __syncthreads();
-  held[threadIdx.x] = mine;
-  for (int half = W / 2; half > 0; half /= 2) {
+  if constexpr (W <= 32) {
+    return join_lanes<W, Op>(mine);
+  } else {
+    __shared__ T held[ROW_THREADS / 32];
+    mine = join_lanes<32, Op>(mine);
+    if (threadIdx.x % 32 == 0) held[threadIdx.x / 32] = mine;
     __syncthreads();
-    if (at < half) held[threadIdx.x] = Op::of(held[threadIdx.x], held[threadIdx.x + half]);
+    const T* of_row = held + threadIdx.x / W * (W / 32);
+    T all = of_row[0];
+    for (int i = 1; i < W / 32; ++i) all = Op::of(all, of_row[i]);
+    return all;
   }
-  __syncthreads();
-  return held[threadIdx.x - at];
 }
 
 // The row's largest element, and the sum of exp(x - largest).

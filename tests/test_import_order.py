@@ -14,7 +14,7 @@ import gpubp
 ROOT = Path(gpubp.__file__).parent
 # From the bottom up; folders of one row may import each other, as long as files form no circle.
 FLOORS = [
-    {"errors", "arguments", "kinds", "lazy", "atomic", "cache"},
+    {"errors", "arguments", "kinds", "habits", "lazy", "atomic", "cache"},
     {"core"},
     {"ops"},
     {"compiler"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"optim"},
     {"data"},
     {"train"},
-    {"sklearn", "accel", "_autostart"},
+    {"sklearn", "accel", "_autostart", "torch"},
     {"cli", "__main__"},
 ]
 # Inside a folder: what stands lower, then what stands on it.

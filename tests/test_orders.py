@@ -48,3 +48,18 @@ def test_a_row_for_each_epoch(backend, batch_size):
 def test_orders_that_are_none_are_refused(order, match):
     with pytest.raises(DataError, match=match):
         _step("numpy")[0].run(X, batch_size=1, order=order)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_run_that_is_refused_uses_up_no_order(backend, epochs):
+    step, W = _step(backend)
+    bad = np.where(X > 1.3, np.nan, X)
+    with pytest.raises(DataError, match="nan"):
+        step.run(bad, batch_size=4, epochs=epochs)
+    with pytest.raises(DataError, match="only 10 samples"):
+        step.run(X, batch_size=11, epochs=epochs)
+    assert np.array_equal(W.value, np.ones((3, 1)))
+    other, V = _step(backend)
+    assert np.array_equal(step.run(X, batch_size=4), other.run(X, batch_size=4))
+    assert np.array_equal(W.value, V.value)

@@ -45,13 +45,16 @@ def reference_pages() -> dict[str, str]:
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """What the module exports, without modules: those have pages of their own, or none."""
+    """What the module exports, without modules: those have pages of their own, or none.
+
+    A folder that is a function as well (`gpubp.backends`) is there as that.
+    """
     names = getattr(module, "__all__", None)
     if names is None:
         own = (name for name in vars(module) if not name.startswith("_"))
         names = [n for n in own if getattr(vars(module)[n], "__module__", "") == module.__name__]
     return sorted(
-        (name for name in names if not inspect.ismodule(getattr(module, name))),
+        (n for n in names if not inspect.ismodule(v := getattr(module, n)) or callable(v)),
         key=lambda name: (name.lower(), name),
     )
 
@@ -59,6 +62,7 @@ def public_names(module: ModuleType) -> list[str]:
 def defined_at(module: ModuleType, name: str) -> str | None:
     """The path under which a documented name is defined; None for a value without a docstring."""
     value: Any = getattr(module, name)
+    value = getattr(value, name) if inspect.ismodule(value) else value
     home = getattr(value, "__module__", None)
     called = getattr(value, "__qualname__", None)
     if not home or not called or "<" in called or not home.startswith("gpubp"):

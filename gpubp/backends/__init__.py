@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from gpubp.errors import BackendError, unknown_name
@@ -113,6 +115,17 @@ def get_backend(backend: str | Backend | None = None, device: str | None = None)
             raise BackendError(f"backend {name!r} was asked for but cannot be used: {probe.reason}")
         _instances[key] = cls.on_device(key[1])
     return _instances[key]
+
+
+class _Folder(ModuleType):
+    """`gpubp.backends`: the folder, and the function of its name when it is called."""
+
+    def __call__(self) -> list[Probe]:
+        """What was found for each backend, the preferred first."""
+        return backends()
+
+
+sys.modules[__name__].__class__ = _Folder
 
 
 def __getattr__(name: str) -> object:

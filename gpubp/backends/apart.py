@@ -27,7 +27,14 @@ class _Searches:
         self.lock = threading.Lock()
 
 
+class _Here(threading.local):
+    """Of this thread."""
+
+    most: int | None = None
+
+
 _searches = _Searches()
+_here = _Here()
 
 
 @contextmanager
@@ -48,3 +55,18 @@ def runs_apart() -> bool:
     """What this thread runs is run by it alone."""
     owners = _searches.owners
     return bool(owners) and threading.get_ident() not in owners
+
+
+@contextmanager
+def at_most(threads: int) -> Iterator[None]:
+    """While open, populations that this thread trains take so many threads at most."""
+    before, _here.most = _here.most, threads
+    try:
+        yield
+    finally:
+        _here.most = before
+
+
+def most_threads(count: int) -> int:
+    """So many, or as many as `at_most` allows."""
+    return count if _here.most is None else min(count, _here.most)

@@ -58,18 +58,17 @@ class Feed:
     """The arrays of one run.
 
     Attributes:
-        inputs: one for each program input, C-contiguous and of its dtype. For batched programs the
-            first axis is the whole data set, else the arrays are the inputs themselves. They may
-            be `DeviceArray`s from `Backend.import_array`.
+        inputs: one for each program input, C-contiguous and of its dtype; for batched programs the
+            whole data set, along the first axis. Or `DeviceArray`s from `Backend.import_array`.
         order: int64, indices of rows of the resident arrays; unused if not batched.
-        outputs: one list for each program: arrays of shape (steps, *output shape). Row i belongs to
-            row i of the schedule. They may be `DeviceArray`s in memory from `Backend.empty`.
+        outputs: a list for each program, of arrays (steps, *output shape), or of `DeviceArray`s
+            from `Backend.empty`. Row i belongs to row i of the schedule.
         check: raises if labels or indices among the inputs are out of range (`index_limits` of the
             programs), or, with `finite`, if float inputs hold NaN or infinity. Every run does so
             before any work: by calling this, or by looking itself and calling this to say where.
         finite: NaN and infinity are refused.
-        look: called between two steps, about every `LOOK_SECONDS` or more often, with the number of
-            steps that are done; if it raises, the run has ended there.
+        checked: these very arrays passed the checks of an earlier run and have not changed since.
+        look: called between steps, about every `LOOK_SECONDS`, with how many are done; may raise.
     """
 
     inputs: Sequence[Any]
@@ -78,21 +77,22 @@ class Feed:
     check: Callable[[], None] | None = None
     finite: bool = False
     look: Callable[[int], None] | None = None
+    checked: bool = False
 
 
-@dataclass(eq=False)
-class MemberRun:
-    """A run of programs on memory of its own: one member of a population.
+class MemberRun(NamedTuple):
+    """A run on memory of its own: one member of a population.
 
     Attributes:
-        banks: what stands in the place of each bank that the programs name: of its dtype and size,
-            64-byte aligned.
+        banks: what stands in the place of each bank named: of its dtype and size, 64-byte aligned.
         schedule, feed: as of `Backend.run`.
+        programs: which of those given to `Backend.run_members` it runs; its schedule counts these.
     """
 
     banks: Mapping[Bank, NDArray[Any]]
     schedule: NDArray[np.int64]
     feed: Feed
+    programs: slice = slice(None)
 
 
 class Peak(NamedTuple):
@@ -282,7 +282,7 @@ class Backend(ABC):
                 for bank, own in member.banks.items():
                     bank.data[...] = own
                 try:
-                    self.run(loaded, member.schedule, heard(member.feed, look))
+                    self.run(loaded[member.programs], member.schedule, heard(member.feed, look))
                 finally:
                     for bank, own in member.banks.items():
                         own[...] = bank.data

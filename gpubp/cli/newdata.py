@@ -37,6 +37,7 @@ class NewData:
         targets: of those: class indices, or numbers.
         notes: what was left out of the score, and why; how numbers were read.
         names: of the rows of the file, where they have some: files of images.
+        beside: columns of the file that predictions have beside them.
     """
 
     X: NDArray[np.float32]
@@ -46,6 +47,7 @@ class NewData:
     targets: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
     notes: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    beside: dict[str, list[str]] = field(default_factory=dict)
 
 
 def load(found: Encoding, options: argparse.Namespace) -> NewData:
@@ -69,7 +71,12 @@ def load(found: Encoding, options: argparse.Namespace) -> NewData:
         return _of_arrays(found, arrays["X"], arrays.get(found.target), path, options.missing)
     if not found.columns:
         raise CommandError(BAD_DATA, f"the model was trained on arrays: {path} has columns.")
-    return _of_table(found, read_csv(path, decimal=DECIMALS[options.decimal]), options.missing)
+    table = read_csv(path, decimal=DECIMALS[options.decimal], encoding=options.encoding)
+    data = _of_table(found, table, options.missing)
+    kept = list(table.columns) if options.keep == ["all"] else options.keep
+    wanted = [*(name for name in found.ids if name in table.columns), *kept]
+    data.beside = {name: table.column(name) for name in wanted}
+    return data
 
 
 def _of_images(found: Encoding, path: str) -> NewData:
@@ -89,7 +96,7 @@ def _of_arrays(
 ) -> NewData:
     X = found.array(given, "X")
     good = np.isfinite(X).all(axis=tuple(range(1, X.ndim)))
-    if not good.all() and (missing == "error" or not good.any()):
+    if not good.all() and (missing != "empty" or not good.any()):
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(X))[0])
         raise CommandError(BAD_DATA, f"{path}: X holds {X[at]} at index {at}. {_FILL}")
     rows = np.flatnonzero(good)
@@ -112,18 +119,25 @@ def _of_arrays(
 
 
 def _of_table(found: Encoding, whole: Table, missing: str) -> NewData:
-    names = [column.name for column in found.columns if column.missing is None]
-    gaps = {row for rows in whole.missing(names).values() for row in rows}
-    rows = np.array([i for i in range(len(whole)) if missing == "error" or i not in gaps], np.int64)
+    needed = [c.name for c in found.columns if c.fill is None or missing != "mean"]
+    gaps = {row for rows in whole.missing(needed).values() for row in rows}
+    if missing != "empty":
+        whole.check_complete(needed, _FILL)
+    rows = np.array([i for i in range(len(whole)) if i not in gaps], np.int64)
     if not len(rows):
-        raise DataError(f"{whole.path}: every row has a missing value: {whole.gaps(names)}.")
+        raise DataError(f"{whole.path}: every row has a missing value: {whole.gaps(needed)}.")
     table = whole.rows(rows.tolist()) if len(rows) < len(whole) else whole
-    data = NewData(found.scaled(found.features(table, _FILL)), rows, len(whole))
+    notes: list[str] = []
+    X = found.scaled(found.features(table, _FILL, notes))
+    data = NewData(X, rows, len(whole), notes=notes)
+    filled = table.gaps([c.name for c in found.columns if c.fill is not None])
+    if filled:
+        data.notes.append(f"missing values filled in as in training: {filled}.")
     if len(rows) < len(whole):
         left = len(whole) - len(rows)
         data.notes.append(
             f"no prediction for {left} of {len(whole)} rows with missing values: "
-            f"{whole.gaps(names)}."
+            f"{whole.gaps(needed)}."
         )
     data.notes += _readings(found, whole)
     cells = table.columns.get(found.target)

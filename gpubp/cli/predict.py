@@ -5,21 +5,26 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from gpubp.cli import parsing
 from gpubp.cli.failures import BAD_DATA, CommandError, of_files
 
 if TYPE_CHECKING:
     from gpubp.cli.newdata import NewData
     from gpubp.data.encoding import Encoding
+    from gpubp.nn import Module
 
 NAME = "predict"
 HELP = "predict with a saved model"
 EPILOG = """
 Writes CSV, one line a row of the file: the label, or the number in the units of the training
-data. If the file has the target too, how good the predictions are is said on stderr. With
---missing empty, rows with missing values get an empty prediction. Of images, a folder or a single
+data. Before it stand the columns that say who (an index, --id of training) and those of --keep.
+If the file has the target too, how good the predictions are is said on stderr. Missing values are
+filled in as in training; with --missing empty, their rows get an empty prediction. Names that
+training did not have are counted, and are none of the known ones. Of images, a folder or a single
 file, the name of each file comes first.
 
 examples:
@@ -32,36 +37,58 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
-    parser.add_argument("model", help="from `gpubp train --save` or `--resume`")
-    parser.add_argument("data", help="FILE.csv, FILE.npz (array X), images, or digits")
+    add_reading(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="default is stdout")
     parser.add_argument(
-        "--missing", default="error", choices=("error", "empty"), help="rows with gaps (error)"
+        "--keep", default=[], type=parsing.names, metavar="A,B", help="columns to copy, or all"
     )
+    parser.add_argument("--probabilities", action="store_true", help="a column for each class too")
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Declare what a model and a file are read with."""
+    parser.add_argument("model", help="from `gpubp train --save` or `--resume`")
+    parser.add_argument("data", help="FILE.csv, - (CSV), FILE.npz (array X), images, or digits")
+    parser.add_argument(
+        "--missing",
+        default="mean",
+        choices=("mean", "empty", "error"),
+        help="values: as in training, empty predictions, error (mean)",
+    )
+    parser.add_argument("--encoding", metavar="NAME", help="of the text, such as latin-1 (utf-8)")
     parser.add_argument(
         "--decimal",
         default="auto",
         choices=("auto", "point", "comma"),
         help="sign of decimals; default: as it looks",
     )
-    parser.add_argument("--probabilities", action="store_true", help="a column for each class too")
     parser.add_argument("--backend", default=None, help="a name from `gpubp info`; default auto")
     parser.add_argument("--device", default="auto", help="auto or cpu")
+
+
+def predictor(model: Module, options: argparse.Namespace) -> Callable[[Any], Any]:
+    """What computes the outputs of samples."""
+    from gpubp.runtime.arguments import Arguments
+    from gpubp.train.evaluation import BATCH, Evaluator
+
+    evaluator = Evaluator(model, lambda *_: None, options.backend, options.device)
+
+    def outputs(X: Any) -> Any:
+        return evaluator.predict(Arguments.taken((X,), ("X",)), X.dtype, BATCH)
+
+    return outputs
 
 
 def run(options: argparse.Namespace) -> int:
     """Predict; returns the exit code."""
     from gpubp.cli import newdata, scores, show
-    from gpubp.runtime.arguments import Arguments
-    from gpubp.train.evaluation import BATCH, Evaluator
 
     model, encoding = show.open_model(options.model)
     if options.output is not None and not Path(options.output).parent.is_dir():
         raise CommandError(BAD_DATA, f"-o {options.output}: the folder does not exist.")
     with of_files():
         data = newdata.load(encoding, options)
-    evaluator = Evaluator(model, lambda *_: None, options.backend, options.device)
-    outputs = evaluator.predict(Arguments.taken((data.X,), ("X",)), data.X.dtype, BATCH)
+    outputs = predictor(model, options)(data.X)
     _write(options, encoding, outputs, data)
     for note in data.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -75,6 +102,9 @@ def _write(options: argparse.Namespace, encoding: Encoding, outputs: Any, data: 
     from gpubp.atomic import replacing
 
     lines = _with_gaps(_lines(encoding, outputs, options.probabilities), data)
+    if data.beside:
+        cells = zip(*data.beside.values(), strict=True)
+        lines = [[*row, *line] for row, line in zip([[*data.beside], *cells], lines, strict=True)]
     if data.names:
         lines = [[name, *line] for name, line in zip(["file", *data.names], lines, strict=True)]
     if options.output is None:

@@ -53,8 +53,7 @@ def result(options: argparse.Namespace, data: Dataset, trainer: Trainer) -> tupl
     samples, and what one gets by always giving the same answer: the most frequent class or the mean
     of the training part.
     """
-    part = "training" if data.held_out is None else "held-out"
-    X, y = data.train if data.held_out is None else data.held_out
+    part, (X, y) = data.judged
     plain = ["accuracy"] if data.encoding.task == "classification" else ["r2", "rmse"]
     if len(y) == 1:
         plain = [name for name in plain if name != "r2"]  # of one number it is not defined

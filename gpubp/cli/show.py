@@ -85,4 +85,7 @@ def _show_encoding(encoding: Encoding) -> None:
         print(f"  classes: {', '.join(map(str, encoding.classes))}")
     for column in encoding.columns:
         kind = f"one of {', '.join(column.names)}" if column.names else "number"
-        print(f"  {column.name}: {kind}{'' if column.missing is None else ', or missing'}")
+        kind = f"date: {', '.join(column.parts)}" if column.date else kind
+        kind += ", or another" if column.rest else ""
+        kind += ", may be missing" if column.mark else ""
+        print(f"  {column.name}: {kind}")

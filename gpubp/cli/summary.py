@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.data import dates
 from gpubp.data.columns import Column
 from gpubp.data.encoding import MOST_CLASSES, Encoding
 from gpubp.data.numerals import COMMA, as_number, is_missing, like_numbers
 from gpubp.data.table import Table
+from gpubp.data.textfile import named
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SHOWN_CLASSES, _SHOWN_COLUMNS, SHOWN = 8, 12, 5
@@ -50,16 +52,18 @@ def counted(number: int, unit: str) -> str:
     return f"{number:,} {unit.removesuffix('s') if number == 1 else unit}"
 
 
-def of_file(path: str, unit: str, counts: tuple[int, int], table: Table | None = None) -> str:
+def of_file(path: str, unit: str, counts: Sequence[int], table: Table | None = None) -> str:
     """The first line: how much there is.
 
     Args:
         path: of the file.
         unit: what a sample is called.
-        counts: samples to train on, and held out.
+        counts: samples to train on, held out, and perhaps of a third part.
         table: of a CSV file.
     """
-    text = f"{path}: {counts[0]:,} {unit} to train on, {counts[1]:,} held out"
+    text = f"{named(path)}: {counts[0]:,} {unit} to train on, {counts[1]:,} held out"
+    if len(counts) > 2:
+        text += f" to stop by, {counts[2]:,} to test"
     if table is None:
         return text
     commas = any(w.decimal == COMMA for w in table.written.values())
@@ -102,12 +106,20 @@ def of_inputs(found: Encoding, left_out: Sequence[str]) -> str:
 
 
 def _column(column: Column) -> str:
-    gaps = "" if column.missing is None else " or missing"
+    if column.date:
+        return f"{column.name} (date: {', '.join(column.parts)})"
     if not column.names:
-        unit = f" in {column.unit!r}" if column.unit else ""
-        return f"{column.name} (number{unit}{gaps})"
-    dates = ": dates?" if _dates(column.names) else ""
-    return f"{column.name} ({counted(len(column.names), 'names')}{dates}{gaps})"
+        return f"{column.name} ({f'number in {column.unit!r}' if column.unit else 'number'})"
+    doubt = ": dates?" if _dates(column.names) else ""
+    rest = " and the rest" if column.rest else ""
+    return f"{column.name} ({counted(len(column.names), 'names')}{rest}{doubt})"
+
+
+def of_gaps(table: Table, found: Encoding) -> list[str]:
+    """What missing values became: nothing, or one line."""
+    gaps = table.gaps([column.name for column in found.columns if column.mark])
+    text = f"missing values filled in (numbers by the mean) and marked by an input more: {gaps}"
+    return [text] if gaps else []
 
 
 def of_writing(table: Table, names: Sequence[str]) -> list[str]:
@@ -151,13 +163,31 @@ def of_columns(table: Table, found: Encoding, declared: Sequence[str]) -> list[s
         different = Counter(cell for cell in cells if not is_missing(cell))
         place = f"column {column.name!r}"
         leave = option("drop", column.name)
-        if len(different) == 1 and column.missing is None:
-            warnings.append(f"{place} is {cells[0]!r} in every row: it says nothing ({leave}).")
+        if len(different) == 1:
+            same = next(iter(different))
+            warnings.append(f"{place} is {same!r} in every row: it says nothing ({leave}).")
+        elif column.date:
+            warnings += _of_dates(column, list(different), place)
         elif not column.names:
             warnings += _of_numbers(table, column.name, list(different), place)
+        elif column.rest:
+            warnings.append(
+                f"{place} holds {len(different):,} names: the {len(column.names)} most frequent "
+                "are inputs, the rest is one more."
+            )
         elif column.name not in declared:
             warnings += _of_names(table, column.name, different, place)
     return warnings
+
+
+def _of_dates(column: Column, different: Sequence[str], place: str) -> list[str]:
+    form, other = dates.format_of(different)
+    if not other:
+        return []
+    return [
+        f"{place}: {different[0]!r} is read as {form}; it could be {other} as well. If it is, "
+        "write dates as 2024-12-31."
+    ]
 
 
 def _of_numbers(table: Table, name: str, different: Sequence[str], place: str) -> list[str]:

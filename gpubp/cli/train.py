@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpubp.cli import parsing
 from gpubp.cli.failures import (
     BAD_DATA,
     DIVERGED,
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
 NAME = "train"
 HELP = "train a model on the bundled digits, a CSV file, an NPZ file or a folder of images"
 EPILOG = """
-A CSV file has a header line. Columns of text become one input a name, numbers are standardised, and
-all of that is kept in the model file. An NPZ file holds arrays X and y (or the one --target names).
-Images are arrays (samples, channels, height, width) with --model cnn, or a folder with a subfolder
-of PNG or JPEG files for each class; their channels are standardised.
+A CSV file has a header line. Columns of text become one input a name (of more than 200 the
+frequent ones, and the rest), dates become parts, missing values are filled in and marked, numbers
+are standardised, and all of that is kept in the model file. Without --epochs training goes on until
+the part held out is predicted no better, and a third part is the test. An NPZ file holds arrays X
+and y (or the one --target names). Images are arrays (samples, channels, height, width) with --model
+cnn, or a folder with a subfolder of PNG or JPEG files for each class; their channels are
+standardised.
 
 examples:
   gpubp train digits --hidden 128,64 --dropout 0.2
@@ -42,13 +46,14 @@ examples:
   gpubp train iris.csv --config settings.toml
       with lines such as: target = "species", hidden = [64, 32], batch-size = 16
 """
-MISSING = ("error", "drop", "mark")
+MISSING = ("mean", "drop", "error")
+EPOCHS, MOST_EPOCHS, PATIENCE, TEST = 20, 200, 20, 0.1
 DECIMALS = ("auto", "point", "comma")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
-    parser.add_argument("data", help="digits, FILE.csv, FILE.npz or a folder of images")
+    parser.add_argument("data", help="digits, FILE.csv, - (CSV), FILE.npz or a folder of images")
     _add_data(parser)
     _add_model(parser)
     _add_training(parser)
@@ -59,16 +64,21 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--target", help="column (CSV) or array (NPZ, default y) to predict")
     data.add_argument("--task", default="auto", help="auto, classification or regression")
-    data.add_argument("--validation", default=0.2, type=_share, help="share held out (0.2)")
-    data.add_argument("--drop", default=[], type=_names, metavar="A,B", help="columns to leave out")
+    data.add_argument("--validation", default=0.2, type=parsing.share, help="share held out (0.2)")
     data.add_argument(
-        "--categorical",
-        default=[],
-        type=_names,
-        metavar="A,B",
-        help="columns of names, not numbers",
+        "--test", type=parsing.share, help="share for the last figures, where the other ends it"
     )
-    data.add_argument("--missing", default="error", choices=MISSING, help="missing values (error)")
+    names: Any = {"default": [], "type": parsing.names, "metavar": "A,B"}
+    data.add_argument("--drop", **names, help="columns to leave out")
+    data.add_argument("--categorical", **names, help="columns of names, not numbers")
+    data.add_argument("--id", **names, help="columns that say who: beside predictions")
+    data.add_argument(
+        "--missing",
+        default="mean",
+        choices=MISSING,
+        help="values: fill in, drop rows, end (mean)",
+    )
+    data.add_argument("--encoding", metavar="NAME", help="of the text, such as latin-1 (utf-8)")
     data.add_argument(
         "--decimal", default="auto", choices=DECIMALS, help="sign of decimals; default: as it looks"
     )
@@ -79,7 +89,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="leave inputs as they are",
     )
     data.add_argument(
-        "--image-size", type=_image_size, metavar="H,W", help="resize the images of a folder"
+        "--image-size", type=parsing.image_size, metavar="H,W", help="resize the images of a folder"
     )
 
 
@@ -91,10 +101,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="mlp, or cnn for images (folder: cnn, else mlp)",
     )
     model.add_argument(
-        "--channels", default=[16, 32], type=_sizes, metavar="N,N", help="of a cnn (16,32)"
+        "--channels", default=[16, 32], type=parsing.sizes, metavar="N,N", help="of a cnn (16,32)"
     )
     model.add_argument(
-        "--hidden", type=_sizes, metavar="N,N", help="units (128; none in a cnn), or none"
+        "--hidden", type=parsing.sizes, metavar="N,N", help="units (128; none in a cnn), or none"
     )
     model.add_argument("--activation", default="relu", help="relu, tanh, gelu, ... (relu)")
     model.add_argument("--dropout", default=0.0, type=float, help="after each hidden layer (0)")
@@ -110,7 +120,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--schedule", help="cosine, step, exponential, onecycle, plateau, or 'StepLR(step_size=5)'"
     )
-    group.add_argument("--epochs", default=20, type=int, help="passes over the data (20)")
+    group.add_argument(
+        "--epochs", type=int, help=f"passes over the data (up to {MOST_EPOCHS}, see above)"
+    )
     group.add_argument("--batch-size", default=32, type=int, help="samples a step (32)")
     group.add_argument("--max-grad-norm", type=float, help="clip the gradients' norm")
     group.add_argument(
@@ -132,7 +144,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--save-every", default=1, type=int, metavar="N", help="epochs (1)")
     group.add_argument("--plot", metavar="FILE", help="draw the curves (.png, .svg, .pdf)")
     group.add_argument("--log", metavar="FILE", help="FILE.csv, or a folder for TensorBoard")
-    group.add_argument("--metrics", default=[], type=_names, help="such as f1_macro,auc,r2")
+    group.add_argument("--metrics", default=[], type=parsing.names, help="such as f1_macro,auc,r2")
     group.add_argument("--config", metavar="FILE", help="options from a TOML file")
     group.add_argument("--quiet", action="store_true", help="print the result and warnings only")
 
@@ -193,14 +205,24 @@ def _complete(options: argparse.Namespace) -> None:
         options.model = CNN if Path(options.data).is_dir() else "mlp"
     if options.hidden is None:
         options.hidden = [] if options.model == CNN else [128]
+    if options.epochs is None:
+        patient = options.validation > 0 and not options.early_stopping and not options.schedule
+        options.epochs = MOST_EPOCHS if patient or options.early_stopping else EPOCHS
+        if patient:
+            options.early_stopping = PATIENCE
+            options.test = TEST if options.test is None else options.test
+    if options.test and not options.validation:
+        raise CommandError(WRONG_ARGUMENTS, "--test is a third part: it needs --validation.")
     if options.image_size is not None and not Path(options.data).is_dir():
         raise CommandError(WRONG_ARGUMENTS, "--image-size is for folders of images.")
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
     """Before any work: are the numbers of the run in range?"""
+    from gpubp.ops.random import checked_seed
     from gpubp.train.plan import Plan
 
+    checked_seed(options.seed)
     Plan(
         epochs=options.epochs,
         batch_size=options.batch_size,
@@ -249,41 +271,3 @@ def _finish(
         summary.warn(warning)
     print(line)
     return 0
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _sizes(text: str) -> list[int]:
-    """`128,64`; "none" or nothing: no hidden layer."""
-    if text.strip().lower() in ("", "none"):
-        return []
-    try:
-        found = [int(size) for size in text.split(",")]
-    except ValueError:
-        found = [0]
-    if min(found) < 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} are no layer sizes: expected whole numbers above 0 such as 128,64; --hidden "
-            "none is for no hidden layer"
-        )
-    return found
-
-
-def _image_size(text: str) -> list[int]:
-    """`64,48`: height and width; `64`: both."""
-    found = _sizes(text)
-    if len(found) not in (1, 2):
-        raise argparse.ArgumentTypeError(f"{text!r} is no image size: expected 64,48 or 64")
-    return [found[0], found[-1]]
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0.0 <= share < 1.0:
-        raise argparse.ArgumentTypeError(f"{text} is not a share in [0, 1)")
-    return share

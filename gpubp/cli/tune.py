@@ -88,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
+    options.epochs = train.EPOCHS if options.epochs is None else options.epochs
     train.check(options)
     if options.members < 1:
         raise CommandError(WRONG_ARGUMENTS, f"--members is {options.members}, expected at least 1.")

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from operator import methodcaller
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,14 @@ WATCHED_BYTES = 1 << 16  # of an array; larger ones are copied, and not compared
 MISSING = type("MISSING", (), {"__repr__": lambda self: "nothing"})()
 
 _HOLDS = methodcaller("holds")
+
+
+class Watched(Protocol):
+    """Something that a trace depends on, and that is asked at each call whether it is still so."""
+
+    def holds(self) -> bool:
+        """It is as it was while tracing."""
+        ...
 
 
 class _Fact:
@@ -83,7 +91,7 @@ class Facts:
         self._seen = clock.now
         self._known: dict[Any, Any] = {}  # what was read or written; keeps its owner, and so its id
         self._announced: list[_Fact] = []
-        self._watched: list[_Fact | _Captured] = []
+        self._watched: list[Watched] = []
         self._bindings = Bindings()
         self._roots: list[Any] = []
 
@@ -101,6 +109,10 @@ class Facts:
         if fact not in self._known:
             self._known[fact] = fact
             self._announced.append(_Fact(fact, fact(), True))
+
+    def watch(self, watched: Watched) -> None:
+        """Note what cannot announce its changes and knows itself whether it has changed."""
+        self._watched.append(watched)
 
     def read(self, owner: Any, name: str, value: Any, table: Any = None) -> None:
         """Note that an attribute was read, of an object that announces when one is set.

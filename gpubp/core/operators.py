@@ -1,13 +1,16 @@
-"""Python's operators and NumPy's method names, for everything that ops accept.
+"""Python's operators, NumPy's method names and torch's, for everything that ops accept.
 
 Traced arrays and parameters inherit them. The functions behind them are filled in by `gpubp.ops`,
-which stands above this file.
+which stands above this file; `gpubp.ops.torch_names` has the methods that are not spelled out here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MethodType
 from typing import Any, ClassVar
+
+from gpubp.habits import ARRAY, missing
 
 
 class Operators:
@@ -17,6 +20,20 @@ class Operators:
     __array_priority__ = 1000
     __array_ufunc__: Any = None
     functions: ClassVar[dict[str, Callable[..., Any]]] = {}
+    methods: ClassVar[dict[str, Callable[..., Any]]] = {}
+    hints: ClassVar[Mapping[str, str]] = ARRAY
+
+    def __getattr__(self, name: str) -> Any:
+        method = self.methods.get(name)
+        if method is not None:
+            return MethodType(method, self)
+        kind = type(self).__name__
+        if name.startswith("__"):  # a protocol that somebody asks for: often, and in vain
+            raise AttributeError(f"{kind!r} object has no attribute {name!r}")
+        raise missing(self, f"{kind!r} object", name, self.hints)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.methods})
 
     def __add__(self, other: Any) -> Any:
         return self.functions["add"](self, other)
@@ -95,19 +112,20 @@ class Operators:
         return self.functions["reshape"](self, shape[0] if len(shape) == 1 else shape)
 
     def transpose(self, *axes: Any) -> Any:
-        return self.functions["transpose"](self, axes or None)
+        single = len(axes) == 1 and isinstance(axes[0], (tuple, list))
+        return self.functions["transpose"](self, (axes[0] if single else axes) or None)
 
     def astype(self, dtype: Any) -> Any:
         return self.functions["astype"](self, dtype)
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Any:
-        return self.functions["sum"](self, axis=axis, keepdims=keepdims)
+    def sum(self, *axis: Any, **keepdims: Any) -> Any:
+        return self.functions["sum"](self, *axis, **keepdims)
 
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Any:
-        return self.functions["mean"](self, axis=axis, keepdims=keepdims)
+    def mean(self, *axis: Any, **keepdims: Any) -> Any:
+        return self.functions["mean"](self, *axis, **keepdims)
 
-    def max(self, axis: Any = None, keepdims: bool = False) -> Any:
-        return self.functions["max"](self, axis=axis, keepdims=keepdims)
+    def max(self, *axis: Any, **keepdims: Any) -> Any:
+        return self.functions["max"](self, *axis, **keepdims)
 
-    def min(self, axis: Any = None, keepdims: bool = False) -> Any:
-        return self.functions["min"](self, axis=axis, keepdims=keepdims)
+    def min(self, *axis: Any, **keepdims: Any) -> Any:
+        return self.functions["min"](self, *axis, **keepdims)

@@ -1,20 +1,29 @@
-"""Columns of a table as numbers: measured ones as they are, names as one column a name."""
+"""Columns of a table as numbers: measured ones, dates in parts, names as one column a name.
+
+What a column is, is found out once, and kept with the model: its names, the format of its dates,
+what stands for a missing value. Names that are rare, or that new data bring, are the rest.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.data import dates
 from gpubp.data.numerals import as_number, is_missing, label_key
 from gpubp.data.table import Table
 from gpubp.data.units import check_unit
 from gpubp.errors import DataError
 
-# More names than this in a column are not categories but texts or identifiers.
-MOST_NAMES = 200
+# Of more names than this the frequent ones are kept: so many, each in so many rows at least.
+MOST_NAMES, KEPT_NAMES, KEPT_ROWS = 200, 100, 5
+# What model files leave out, as those of before do.
+_USUAL: dict[str, Any] = {"rest": False, "date": "", "parts": [], "fill": None, "mark": False}
 
 
 @dataclass(frozen=True)
@@ -25,52 +34,103 @@ class Column:
         name: from the header.
         names: the categories, sorted; empty for a column of numbers.
         unit: of the numbers, such as "$" or "kg".
-        missing: None where each row must have a value. Else one more column marks the rows that
-            have none; of numbers, this one stands there.
+        rest: one more input, for all other names.
+        date: the format of dates; see `gpubp.data.dates`.
+        parts: what is taken of dates.
+        fill: what stands for a missing value: for numbers and dates one for each input; None:
+            values must not be missing.
+        mark: one more input, which is 1 where the value is missing.
     """
 
     name: str
     names: list[str] = field(default_factory=list)
     unit: str = ""
-    missing: float | None = None
+    rest: bool = False
+    date: str = ""
+    parts: list[str] = field(default_factory=list)
+    fill: list[float] | None = None
+    mark: bool = False
+
+    @property
+    def measured(self) -> int:
+        """How many of the inputs are measured numbers; they come first."""
+        return len(self.parts) if self.date else 0 if self.names else 1
 
     @property
     def width(self) -> int:
-        return (len(self.names) or 1) + (self.missing is not None)
+        return self.measured + len(self.names) + self.rest + self.mark
 
-    @property
-    def measured(self) -> list[bool]:
-        """Which of its columns are measured numbers: no marks, and not one-hot."""
-        return [not self.names, *[False] * (self.width - 1)]
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values, without what is as usual."""
+        kept = {k: getattr(self, k) for k, usual in _USUAL.items() if getattr(self, k) != usual}
+        return {"name": self.name, "names": self.names, "unit": self.unit, **kept}
 
 
-def column_of(table: Table, name: str, categorical: bool, marked: bool = False) -> Column:
+def column_of(table: Table, name: str, categorical: bool, fill: bool = False) -> Column:
     """What a column is.
 
     Args:
-        table: that has it.
+        table: the table.
         name: of the column.
-        categorical: it holds names even if they look like numbers.
-        marked: missing values of the column are marked, if it has any here.
+        categorical: it holds names, whatever they look like.
+        fill: missing values are filled in: what with, `with_fills` tells.
 
     Raises:
-        DataError: too many names, or no value at all.
+        DataError: too many names, of which hardly any is in several rows; or dates and the like
+            that are the same everywhere.
     """
-    gaps = marked and bool(table.missing([name]))
+    cells = table.column(name)
+    given = [cell for cell in cells if not is_missing(cell)]
+    gaps: dict[str, Any] = {"mark": len(given) < len(cells), "fill": []} if fill else {}
     if table.is_numeric(name) and not categorical:
-        mean = float(np.nanmean(table.numbers(name, np.nan))) if gaps else None
-        return Column(name, unit=table.written[name].unit, missing=mean)
-    names = different_cells(table.column(name))
-    if not names:
-        raise DataError(
-            f"{table.path}: column {name!r} has no value in any row. Leave it out (--drop {name})."
-        )
-    if len(names) > MOST_NAMES:
+        made = Column(name, unit=table.written[name].unit, **gaps)
+        return _with_room(made)
+    form = "" if categorical else dates.format_of(given)[0]
+    if form:
+        parts = dates.varying(dates.measured(given, form)[0])
+        if parts:
+            return _with_room(Column(name, date=form, parts=parts, **gaps))
+    names, rest = _kept_names(table, name, given)
+    return Column(name, names, rest=rest, **gaps)
+
+
+def _with_room(column: Column) -> Column:
+    """A column of measured numbers, whose fills are not known yet."""
+    return column if column.fill is None else replace(column, fill=[np.nan] * column.measured)
+
+
+def _kept_names(table: Table, name: str, given: Sequence[str]) -> tuple[list[str], bool]:
+    """The names that get an input each, and whether there are others."""
+    names = different_cells(given)
+    if len(names) <= MOST_NAMES:
+        return names, False
+    kept = frequent(given)
+    if not kept:
         raise DataError(
             f"{table.path}: column {name!r} holds {len(names)} different names, more than "
-            f"{MOST_NAMES}. Leave it out (--drop {name}), or group them."
+            f"{MOST_NAMES}, and none in {KEPT_ROWS} rows. Leave it out (--drop {name}), or group "
+            "them."
         )
-    return Column(name, names, missing=0.0 if gaps else None)
+    return [n for n in names if label_key(n) in kept], True
+
+
+def frequent(cells: Sequence[str]) -> set[object]:
+    """The names (see `label_key`) in most rows."""
+    counts = Counter(label_key(cell) for cell in cells)
+    return {key for key, rows in counts.most_common(KEPT_NAMES) if rows >= KEPT_ROWS}
+
+
+def says_who(table: Table, name: str, categorical: bool) -> str:
+    """Why a column says who or nothing instead of what, in words; "" for all others."""
+    given = [cell for cell in table.column(name) if not is_missing(cell)]
+    if not given:
+        return "has no values"
+    if categorical or table.is_numeric(name) or len(given) <= MOST_NAMES:
+        return ""
+    names = different_cells(given)
+    if len(names) <= MOST_NAMES or frequent(given) or dates.format_of(given)[0]:
+        return ""
+    return f"holds {len(names):,} names in {len(given):,} rows: it says who, not what"
 
 
 def different_cells(cells: Sequence[str]) -> list[str]:
@@ -80,30 +140,97 @@ def different_cells(cells: Sequence[str]) -> list[str]:
     return list({label_key(cell): cell for cell in reversed(order)}.values())[::-1]
 
 
-def encoded(table: Table, column: Column) -> NDArray[np.float64]:
+def encoded(table: Table, column: Column, notes: list[str] | None = None) -> NDArray[np.float64]:
     """A column as numbers, (rows, width of the column).
 
+    Args:
+        table: without missing values where the column has no fill.
+        column: what it is.
+        notes: gets a line about names that training did not have, which then are the rest, or none.
+
     Raises:
-        DataError: names not seen in training, or another unit; says where.
+        DataError: such names, if there are no notes to take; another unit, another format; says
+            where.
     """
-    cells, out = table.column(column.name), np.zeros((len(table), column.width))
-    if not column.names:
-        check_unit(table, column.name, column.unit)
-        out[:, 0] = table.numbers(column.name, column.missing)
-        if column.missing is not None:
-            out[:, 1] = [is_missing(cell) for cell in cells]
+    cells = table.column(column.name)
+    out = np.zeros((len(cells), column.width))
+    gaps = np.array([column.fill is not None and is_missing(cell) for cell in cells], bool)
+    if column.mark:
+        out[gaps, -1] = 1.0
+    rows = np.flatnonzero(~gaps)
+    part = replace(table, columns={column.name: cells}, whole=table.whole or table)
+    part = part.rows(rows.tolist()) if gaps.any() else part
+    if column.names:
+        places = _places(part, column, notes)
+        out[rows[places >= 0], places[places >= 0]] = 1.0
         return out
-    index = {label_key(name): i for i, name in enumerate(column.names)}
-    found = {cell: index.get(label_key(cell)) for cell in set(cells)}
-    if column.missing is not None:  # the last column
-        found |= {cell: len(column.names) for cell in found if is_missing(cell)}
-    for row, cell in enumerate(cells):
-        at = found[cell]
-        if at is None:
-            known = ", ".join(column.names[:8]) + (", ..." if len(column.names) > 8 else "")
-            raise DataError(
-                f"{table.where(row, column.name)}: {cell!r} was not among the names of the "
-                f"training data ({known})."
-            )
-        out[row, at] = 1.0
+    if gaps.any():
+        out[gaps, : column.measured] = column.fill
+    if len(rows):
+        found = _dated(part, column) if column.date else _numbers(part, column)
+        out[rows, : column.measured] = found
     return out
+
+
+def _numbers(table: Table, column: Column) -> NDArray[np.float64]:
+    check_unit(table, column.name, column.unit)
+    return table.numbers(column.name)[:, None]
+
+
+def _dated(table: Table, column: Column) -> NDArray[np.float64]:
+    cells = table.column(column.name)
+    parts, wrong = dates.measured(cells, column.date)
+    if wrong >= 0:
+        form = "2024-12-31" if column.date == dates.ISO else column.date
+        raise DataError(
+            f"{table.where(wrong, column.name)}: {cells[wrong]!r} is no date such as {form}, as "
+            "the training data have them."
+        )
+    return parts[:, [dates.PARTS.index(name) for name in column.parts]]
+
+
+def _places(table: Table, column: Column, notes: list[str] | None) -> NDArray[np.int64]:
+    """The input of each row's name; -1 for none."""
+    index = {label_key(name): i for i, name in enumerate(column.names)}
+    cells = table.column(column.name)
+    other = len(index) if column.rest else -1
+    found = {cell: index.get(label_key(cell), other) for cell in set(cells)}
+    places = np.array([found[cell] for cell in cells], np.int64)
+    unseen = np.flatnonzero(places < 0)
+    if not len(unseen):
+        return places
+    first = cells[unseen[0]]
+    if notes is None:
+        known = ", ".join(column.names[:8]) + (", ..." if len(column.names) > 8 else "")
+        raise DataError(
+            f"{table.where(int(unseen[0]), column.name)}: {first!r} was not among the names of the "
+            f"training data ({known})."
+        )
+    row = table.lines[int(unseen[0])]
+    notes.append(
+        f"column {column.name!r}: {len(unseen):,} of {len(cells):,} rows have a name that the "
+        f"training data did not ({first!r}, row {row}): it counts as none of the known ones."
+    )
+    return places
+
+
+def with_fills(columns: Sequence[Column], X: NDArray[np.float64]) -> list[Column]:
+    """The columns, which fill in the means of what is not missing in X (0 where all is)."""
+    made, start = [], 0
+    for column in columns:
+        part = X[:, start : start + column.measured]
+        start += column.width
+        if column.fill:
+            known = np.isfinite(part)
+            sums, counts = np.where(known, part, 0.0).sum(axis=0), known.sum(axis=0)
+            column = replace(column, fill=(sums / np.maximum(counts, 1)).tolist())
+        made.append(column)
+    return made
+
+
+def filled(columns: Sequence[Column], X: NDArray[np.float64]) -> NDArray[np.float64]:
+    """X with the fills of the columns in place of NaN."""
+    if not columns or not np.isnan(X).any():
+        return X
+    fills = [[*(c.fill or []), *[0.0] * (c.width - len(c.fill or []))] for c in columns]
+    return np.where(np.isnan(X), np.concatenate([np.array(f) for f in fills]), X)

@@ -3,27 +3,27 @@
 Comes in: a `Table`, or arrays. Goes out: X of shape (samples, width) and targets; later, from the
 same description, X of other files, and predictions in the words of the first one.
 
-Columns of numbers are taken as they are, columns of names become one column a name (one-hot).
+Columns of numbers are taken as they are, columns of names become one column a name (one-hot); what
+a column is, `columns` and `described` find out.
 Numbers, and the targets of a regression, are standardised by what the training rows measure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.data.columns import Column, column_of, different_cells, encoded
-from gpubp.data.numerals import as_number, is_missing, label_key
+from gpubp.data.columns import Column, encoded
+from gpubp.data.numerals import label_key
 from gpubp.data.scaling import PART, Standardizer
 from gpubp.data.table import Table
 from gpubp.errors import DataError, ShapeError, unknown_name
 
 TASKS = ("auto", "classification", "regression")
-MISSING = ("error", "mark")
 # A target of so few different whole numbers is a class label.
 MOST_CLASSES = 20
 
@@ -42,6 +42,7 @@ class Encoding:
         scale: of the features, or None.
         target_scale: of the targets of a regression, or None.
         target_unit: of the targets of a regression, such as "$".
+        ids: columns of CSV files that say who, not what: predictions have them beside.
         image: (channels, height, width) of images; empty for other samples.
         resized: images of other sizes are resized.
     """
@@ -55,23 +56,27 @@ class Encoding:
     scale: Standardizer | None = None
     target_scale: Standardizer | None = None
     target_unit: str = ""
+    ids: list[str] = field(default_factory=list)
     image: list[int] = field(default_factory=list)
     resized: bool = False
 
-    def features(self, table: Table, advice: str = "") -> NDArray[np.float64]:
+    def features(
+        self, table: Table, advice: str = "", notes: list[str] | None = None
+    ) -> NDArray[np.float64]:
         """X before standardisation, (rows, width).
 
         Args:
             table: with all columns of the training data.
             advice: what to do about missing values.
+            notes: gets what is said of names not seen in training.
 
         Raises:
-            DataError: missing values of columns that mark none, cells that are no numbers, names
-                not seen in training, other units; each with its place.
+            DataError: missing values that are not filled in, cells that are no numbers, names not
+                seen in training if there are no notes, other units; each with its place.
             UnknownNameError: a column is not there.
         """
-        table.check_complete([c.name for c in self.columns if c.missing is None], advice)
-        return np.concatenate([encoded(table, column) for column in self.columns], axis=1)
+        table.check_complete([c.name for c in self.columns if c.fill is None], advice)
+        return np.concatenate([encoded(table, c, notes) for c in self.columns], axis=1)
 
     def array(self, X: NDArray[Any], name: str) -> NDArray[Any]:
         """X of an array: float64, (samples, width); of images as they are, (samples, channels,
@@ -147,12 +152,13 @@ class Encoding:
             for name, scale in (("scale", self.scale), ("target_scale", self.target_scale))
         }
         plain = {"task": self.task, "target": self.target, "width": self.width}
-        columns = [asdict(column) for column in self.columns]
+        columns = [column.to_dict() for column in self.columns]
         found = {"columns": columns, "classes": self.classes, "outputs": self.outputs}
-        return {**plain, **found, **scales, "target_unit": self.target_unit, **self._of_images()}
+        return {**plain, **found, **scales, "target_unit": self.target_unit, **self._if_any()}
 
-    def _of_images(self) -> dict[str, Any]:
-        return {"image": self.image, "resized": self.resized} if self.image else {}
+    def _if_any(self) -> dict[str, Any]:
+        found = {"image": self.image, "resized": self.resized} if self.image else {}
+        return {**found, "ids": self.ids} if self.ids else found
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Encoding:
@@ -163,49 +169,6 @@ class Encoding:
             if found[name] is not None:
                 found[name] = Standardizer.from_dict(found[name])
         return cls(**found)
-
-
-def of_table(
-    table: Table,
-    target: str,
-    task: str = "auto",
-    drop: Sequence[str] = (),
-    categorical: Sequence[str] = (),
-    missing: str = "error",
-) -> Encoding:
-    """Find out what the columns of a table are.
-
-    Args:
-        table: complete in all columns that are not dropped; with `missing` "mark" in the target.
-        target: the column to predict.
-        task: "auto" takes texts and few different whole numbers for classes.
-        drop: columns to leave out.
-        categorical: columns that hold names even if they look like numbers.
-        missing: "error", or "mark": a column with missing values gets one more that marks them; in
-            the place of a missing number stands the mean of this table's.
-
-    Raises:
-        UnknownNameError: a column or task that does not exist.
-        DataError: nothing left to learn from, or a column of too many names.
-    """
-    if task not in TASKS:
-        raise unknown_name("task", task, TASKS)
-    if missing not in MISSING:
-        raise unknown_name("missing", missing, MISSING)
-    for name in (target, *drop, *categorical):
-        table.column(name)
-    names = [name for name in table.columns if name != target and name not in drop]
-    if not names:
-        raise DataError(f"{table.path} has no column left to predict {target!r} from.")
-    marked = missing == "mark"
-    columns = [column_of(table, name, name in categorical, marked) for name in names]
-    cells = table.column(target)
-    if task == "auto":
-        task = "classification" if target in categorical else _task_of(table, target)
-    classes = different_cells(cells) if task == "classification" else []
-    width = sum(column.width for column in columns)
-    unit = table.written[target].unit if task == "regression" and table.is_numeric(target) else ""
-    return Encoding(task, target, columns, width, classes, len(classes) or 1, target_unit=unit)
 
 
 def of_arrays(
@@ -277,21 +240,5 @@ def numeric_columns(encoding: Encoding) -> NDArray[np.bool_]:
     """Which of the numbers of a sample are measured ones, and not one-hot."""
     if not encoding.columns:
         return np.ones(encoding.image[0] if encoding.image else encoding.width, bool)
-    return np.array([measured for column in encoding.columns for measured in column.measured])
-
-
-def _task_of(table: Table, target: str) -> str:
-    if not table.is_numeric(target):
-        return "classification"
-    writing = table.written[target]
-    if writing.unit or writing.problem:
-        return "regression"
-    cells = table.column(target)
-    values = {cell: writing.number(cell) for cell in set(cells) if not is_missing(cell)}
-    whole = all(value is not None and value.is_integer() for value in values.values())
-    # Long numbers that differ in the last digit are different, though float64 has one for both.
-    different = len(
-        {value if as_number(c) is None else label_key(c) for c, value in values.items()}
-    )
-    few = different <= MOST_CLASSES and different * 2 <= len(cells)
-    return "classification" if whole and few else "regression"
+    parts = [np.arange(column.width) < column.measured for column in encoding.columns]
+    return np.concatenate(parts)

@@ -7,6 +7,7 @@ numbered as the lines of the file are, the header being row 1.
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from gpubp.arguments import checked
 from gpubp.data.numerals import Writing, all_plain, as_number, is_missing, survey
+from gpubp.data.textfile import named, read_text
 from gpubp.errors import DataError, unknown_name
 
 _SHOWN = 5
@@ -35,6 +37,7 @@ class Table:
         delimiter: what separated the columns.
         written: the columns of numbers, and how each writes them.
         whole: the table as it was read, if this has some of its rows; `written` speaks of that.
+        index: the column that had no name, or "".
     """
 
     path: str
@@ -43,6 +46,7 @@ class Table:
     delimiter: str = ","
     written: Mapping[str, Writing] = field(default_factory=dict)
     whole: Table | None = None
+    index: str = ""
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -123,12 +127,8 @@ class Table:
         """
         return name in self.written
 
-    def numbers(self, name: str, missing: float | None = None) -> NDArray[np.float64]:
+    def numbers(self, name: str) -> NDArray[np.float64]:
         """A column as numbers.
-
-        Args:
-            name: of the column.
-            missing: what stands for a missing value; None refuses them.
 
         Raises:
             DataError: a cell that is none, or is not finite, with its row; or cells that can be
@@ -137,15 +137,12 @@ class Table:
         cells, writing = self.column(name), self.written.get(name, _PLAIN)
         if writing.problem:
             raise DataError(f"{self.example(name)[1]}: {writing.problem}.")
-        if missing is None and writing == _PLAIN and all_plain(cells):  # the usual case, quickly
+        if writing == _PLAIN and all_plain(cells):  # the usual case, quickly
             values = np.array(cells, np.float64)
             if np.isfinite(values).all():
                 return values
         values = np.empty(len(cells))
         for i, cell in enumerate(cells):
-            if missing is not None and is_missing(cell):
-                values[i] = missing
-                continue
             number = writing.number(cell)
             if number is None or not np.isfinite(number):
                 why = writing.wrong(cell) or "as the others are"
@@ -160,25 +157,37 @@ class Table:
 
 @checked
 def read_csv(
-    path: str | os.PathLike[str], delimiter: str | None = None, decimal: str | None = None
+    path: str | os.PathLike[str],
+    delimiter: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
 ) -> Table:
     """Read a CSV file with a header line.
 
     Args:
-        path: the file, in UTF-8.
+        path: the file, which gzip may have packed; "-" is standard input.
         delimiter: default is the one of comma, semicolon, tab and bar that the header has most of;
             a line `sep=;` before the header is read as Excel does.
         decimal: "." or ",": the decimal sign of all columns; default is what each column shows.
+        encoding: Python's name of it; default is UTF-8, or what a mark at the beginning says.
+
+    Returns:
+        The table. A first column without a name, as pandas writes its index, is its `index`.
 
     Raises:
         DataError: unreadable, empty, no header, or rows of other lengths, with the line.
     """
     if delimiter is not None and len(delimiter) != 1:
         raise DataError(f"delimiter is {delimiter!r}, expected one character.")
-    found, rows = _rows(path, delimiter)
+    text = read_text(path, encoding)
+    path = named(path)
+    found, rows = _rows(path, text, delimiter)
     if len(rows) < 2:
         raise DataError(f"{path} is empty: expected a header line and at least one row.")
     (_, header), body = rows[0], rows[1:]
+    index = ""
+    if header[0] == "" and len(header) > 1:
+        index = header[0] = next(n for n in ("index", "index_0", "row") if n not in header)
     _check_header(path, header)
     for line, row in body:
         if len(row) != len(header):
@@ -188,32 +197,23 @@ def read_csv(
             )
     columns = {name: [row[i] for _, row in body] for i, name in enumerate(header)}
     lines = [line for line, _ in body]
-    return Table(str(path), columns, lines, found, survey(columns, found, decimal))
+    return Table(path, columns, lines, found, survey(columns, found, decimal), index=index)
 
 
-def _rows(
-    path: str | os.PathLike[str], delimiter: str | None
-) -> tuple[str, list[tuple[int, list[str]]]]:
+def _rows(path: str, text: str, delimiter: str | None) -> tuple[str, list[tuple[int, list[str]]]]:
     """What separates the columns, and (line, cells) of each row, the header being the first."""
+    file = io.StringIO(text, newline="")
+    first = file.readline()
+    given = re.fullmatch(r"sep=(.)\s*", first)
+    if given is None:
+        file.seek(0)
+    outside = re.sub(r'"[^"]*"', "", first)
+    found = delimiter or (given and given[1]) or max(_DELIMITERS, key=outside.count)
+    reader = csv.reader(file, delimiter=found, strict=True)
+    start = 0 if given is None else 1
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            named = re.fullmatch(r"sep=(.)\s*", first)
-            if named is None:
-                file.seek(0)
-            outside = re.sub(r'"[^"]*"', "", first)
-            found = delimiter or (named and named[1]) or max(_DELIMITERS, key=outside.count)
-            reader = csv.reader(file, delimiter=found, strict=True)
-            start = 0 if named is None else 1
-            read = ((reader.line_num + start, [c.strip() for c in row]) for row in reader)
-            return found, [(line, row) for line, row in read if any(row)]
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8 "
-            "(in Excel: CSV UTF-8)."
-        ) from error
+        read = ((reader.line_num + start, [c.strip() for c in row]) for row in reader)
+        return found, [(line, row) for line, row in read if any(row)]
     except csv.Error as error:
         raise DataError(f"{path} is malformed near line {reader.line_num}: {error}.") from error
 

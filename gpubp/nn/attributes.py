@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpubp import habits
 from gpubp.core import active_graph
 from gpubp.core.announce import Table, announce
 from gpubp.core.facts import MISSING
@@ -86,7 +87,7 @@ class Attributes:
                 return table[name]
         if graph is not None:
             graph.facts.read(self, name, MISSING)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
+        raise habits.missing(self, type(self).__name__, name, habits.MODULE)
 
     def __delattr__(self, name: str) -> None:
         for table in self._tables():

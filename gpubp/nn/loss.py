@@ -17,7 +17,8 @@ from gpubp.arguments import checked
 from gpubp.core import describe, note
 from gpubp.errors import DataError, DTypeError, ShapeError
 from gpubp.nn.arrays import of_arrays
-from gpubp.nn.loss_base import Loss
+from gpubp.nn.loss_base import Loss, present, typed
+from gpubp.nn.parameter import Buffer
 
 
 class _LabelLoss(Loss):
@@ -104,7 +105,7 @@ class CrossEntropyLoss(_LabelLoss):
             (torch's default is -100: pass it where labels hold it).
         reduction: "mean", "sum" or "none".
         label_smoothing: share of the target that is spread evenly over the classes, in [0, 1]
-            (Szegedy et al., 2015, arXiv:1512.00567).
+            (Szegedy et al., 2015, arXiv:1512.00567); a number, or a `Buffer` of one float.
 
     Raises:
         UnknownNameError: any other reduction.
@@ -121,10 +122,10 @@ class CrossEntropyLoss(_LabelLoss):
         *,
         ignore_index: int | None = None,
         reduction: str = "mean",
-        label_smoothing: float = 0.0,
+        label_smoothing: float | Buffer = 0.0,
     ) -> None:
         super().__init__(weight, ignore_index, reduction)
-        if not 0 <= label_smoothing <= 1:
+        if not 0 <= present(label_smoothing, "CrossEntropyLoss: label_smoothing") <= 1:
             raise DataError(
                 f"CrossEntropyLoss: label_smoothing must be in [0, 1], got {label_smoothing}."
             )
@@ -166,21 +167,28 @@ class CrossEntropyLoss(_LabelLoss):
 
     def _smoothed(self, losses: Any, x: Any) -> Any:
         """Mixed with the loss of a target that is even over the classes."""
-        if not self.label_smoothing:
+        kept, each = self._shares(x)
+        if kept is None:
             return losses
         even = ops.sum(self._weighted(ops.log_softmax(x), "weight"), -1)
-        even = ops.multiply(even, -self.label_smoothing / x.shape[-1])
-        return ops.add(ops.multiply(losses, 1.0 - self.label_smoothing), even)
+        return ops.add(ops.multiply(losses, kept), ops.multiply(even, -each))
+
+    def _shares(self, x: Any) -> tuple[Any, Any]:
+        """Of the target: what it keeps, and what each class is given; twice None: all of it."""
+        share = self.label_smoothing
+        if not isinstance(share, Buffer) and not share:
+            return None, None
+        return typed(1.0 - share, x.dtype), typed(share / x.shape[-1], x.dtype)
 
     def _of_probabilities(self, x: Any, target: Any) -> Any:
         if self.ignore_index is not None:
             raise DataError("CrossEntropyLoss: ignore_index needs labels, got probabilities.")
         self._between(target, 0, 1, "target")
         note("one_hot", True)
-        share = self.label_smoothing
         wanted = ops.astype(_classes_last(target), x.dtype)
-        if share:
-            wanted = ops.add(ops.multiply(wanted, 1.0 - share), share / x.shape[-1])
+        kept, each = self._shares(x)
+        if kept is not None:
+            wanted = ops.add(ops.multiply(wanted, kept), each)
         terms = self._weighted(ops.multiply(wanted, ops.log_softmax(x)), "weight")
         return self._reduced(ops.negative(ops.sum(terms, -1)))
 
@@ -238,7 +246,7 @@ class MultiMarginLoss(_LabelLoss):
 
     Args:
         p: 1 or 2.
-        margin: by how much the label's score should lead.
+        margin: by how much the label's score should lead; a number, or a `Buffer` of one float.
         weight: of each class, shape (C,).
         reduction: "mean", "sum" or "none".
 
@@ -252,13 +260,13 @@ class MultiMarginLoss(_LabelLoss):
     def __init__(
         self,
         p: int = 1,
-        margin: float = 1.0,
+        margin: float | Buffer = 1.0,
         weight: ArrayLike | None = None,
         *,
         reduction: str = "mean",
     ) -> None:
         super().__init__(weight, None, reduction)
-        if p not in (1, 2) or not math.isfinite(margin):
+        if p not in (1, 2) or not math.isfinite(present(margin, "MultiMarginLoss: margin")):
             raise DataError(
                 f"MultiMarginLoss: p must be 1 or 2 and margin finite, got {p} and {margin}."
             )
@@ -281,7 +289,8 @@ class MultiMarginLoss(_LabelLoss):
         weights = self._row_weights(input, target, None)
         own = _is_label(input, target)
         picked = ops.sum(ops.where(own, input, 0.0), -1, keepdims=True)
-        excess = ops.relu(ops.add(ops.subtract(input, picked), self.margin))
+        lead = ops.subtract(input, picked)
+        excess = ops.relu(ops.add(lead, typed(self.margin, lead.dtype)))
         excess = ops.where(own, 0.0, ops.square(excess) if self.p == 2 else excess)
         losses = ops.multiply(ops.sum(excess, -1), weights)
         return self._reduced(ops.multiply(losses, 1.0 / input.shape[-1]))

@@ -4,6 +4,9 @@ A loss is a sum and a count. The mean of one that counts other things than sampl
 not ignored, weights of classes) and a sum remember what they are (`gpubp.ops.totals`), so that
 batches which meet (accumulation, epochs, evaluation) give what one batch of all would give.
 
+A number of a loss (a smoothing, a margin) may be a `Buffer` of one float: programs read it at every
+step, so that it may change, and differ between members of a population.
+
 Values can be checked only where they are known: on arrays, not inside a traced function. Labels of
 compiled programs are checked when the program runs.
 """
@@ -24,9 +27,29 @@ from gpubp.core import Array, concrete, describe, note
 from gpubp.core.store import Slot
 from gpubp.errors import DataError, DTypeError, ShapeError, unknown_name
 from gpubp.nn.module import Module
+from gpubp.nn.parameter import Buffer
 from gpubp.ops.totals import whole
 
 REDUCTIONS = ("mean", "sum", "none")
+
+
+def present(value: float | Buffer, what: str) -> float:
+    """A number of a loss as it is now: what a buffer holds, or the number itself.
+
+    Raises:
+        DataError: a buffer that does not hold one float.
+    """
+    if not isinstance(value, Buffer):
+        return value
+    if value.shape or value.dtype.kind != "f":
+        given = describe(value)
+        raise DataError(f"{what} is {given}; expected a number, or a Buffer of one float.")
+    return float(value.value)
+
+
+def typed(value: Any, dtype: Any) -> Any:
+    """A number of a loss beside arrays of this dtype; what comes from a buffer is no constant."""
+    return value if isinstance(value, (int, float)) else ops.astype(value, dtype)
 
 
 class _Samples:

@@ -11,8 +11,9 @@ from gpubp.arguments import checked
 from gpubp.core import describe
 from gpubp.errors import ArgumentError, DataError, DTypeError, ShapeError
 from gpubp.nn.arrays import of_arrays
-from gpubp.nn.loss_base import Loss
+from gpubp.nn.loss_base import Loss, present, typed
 from gpubp.nn.module import Module
+from gpubp.nn.parameter import Buffer
 from gpubp.ops.spec import normalized_axis
 
 
@@ -72,7 +73,7 @@ class TripletMarginWithDistanceLoss(Loss):
 
     Args:
         distance_function: of two arrays, one number a sample; default is `PairwiseDistance()`.
-        margin: by how much the negative should be farther.
+        margin: by how much the negative should be farther; a number, or a `Buffer` of one float.
         swap: the negative's distance is the smaller one of those to anchor and positive
             (Balntas et al., 2016).
         reduction: "mean", "sum" or "none".
@@ -87,12 +88,12 @@ class TripletMarginWithDistanceLoss(Loss):
         self,
         *,
         distance_function: Callable[..., Any] | None = None,
-        margin: float = 1.0,
+        margin: float | Buffer = 1.0,
         swap: bool = False,
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction)
-        if not (math.isfinite(margin) and margin > 0):
+        if not 0 < present(margin, f"{type(self).__name__}: margin") < math.inf:
             raise DataError(f"{type(self).__name__}: margin must be above 0, got {margin}.")
         self.distance_function = distance_function or PairwiseDistance()
         self.margin, self.swap = margin, swap
@@ -112,14 +113,15 @@ class TripletMarginWithDistanceLoss(Loss):
         near, far = distance(anchor, positive), distance(anchor, negative)
         if self.swap:
             far = ops.minimum(far, distance(positive, negative))
-        return self._reduced(ops.clip(ops.add(ops.subtract(near, far), self.margin), 0.0))
+        gap = ops.subtract(near, far)
+        return self._reduced(ops.clip(ops.add(gap, typed(self.margin, gap.dtype)), 0.0))
 
 
 class TripletMarginLoss(TripletMarginWithDistanceLoss):
     """max(0, |anchor - positive| - |anchor - negative| + margin), by p-norms.
 
     Args:
-        margin: by how much the negative should be farther.
+        margin: by how much the negative should be farther; a number, or a `Buffer` of one float.
         p: the norm's order.
         eps: added to each difference.
         swap: see `TripletMarginWithDistanceLoss`.
@@ -129,7 +131,7 @@ class TripletMarginLoss(TripletMarginWithDistanceLoss):
     @checked
     def __init__(
         self,
-        margin: float = 1.0,
+        margin: float | Buffer = 1.0,
         p: float = 2.0,
         eps: float = 1e-6,
         swap: bool = False,

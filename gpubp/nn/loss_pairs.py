@@ -10,7 +10,8 @@ from gpubp.arguments import checked
 from gpubp.core import describe
 from gpubp.errors import DataError, ShapeError
 from gpubp.nn.arrays import of_arrays
-from gpubp.nn.loss_base import Loss
+from gpubp.nn.loss_base import Loss, present, typed
+from gpubp.nn.parameter import Buffer
 
 # Keeps the length of a zero vector from 0; torch's constant.
 _TINY = 1e-12
@@ -20,9 +21,9 @@ class _MarginLoss(Loss):
     """Base of losses with a margin."""
 
     @checked
-    def __init__(self, margin: float, reduction: str) -> None:
+    def __init__(self, margin: float | Buffer, reduction: str) -> None:
         super().__init__(reduction)
-        if not math.isfinite(margin):
+        if not math.isfinite(present(margin, f"{type(self).__name__}: margin")):
             raise DataError(f"{type(self).__name__}: margin must be finite, got {margin}.")
         self.margin = margin
 
@@ -31,7 +32,7 @@ class HingeEmbeddingLoss(_MarginLoss):
     """input where the target is 1, max(0, margin - input) where it is -1.
 
     Args:
-        margin: distances beyond it cost nothing.
+        margin: distances beyond it cost nothing; a number, or a `Buffer` of one float.
         reduction: "mean", "sum" or "none".
 
     Raises:
@@ -39,7 +40,7 @@ class HingeEmbeddingLoss(_MarginLoss):
     """
 
     @checked
-    def __init__(self, margin: float = 1.0, *, reduction: str = "mean") -> None:
+    def __init__(self, margin: float | Buffer = 1.0, *, reduction: str = "mean") -> None:
         super().__init__(margin, reduction)
 
     @of_arrays
@@ -53,7 +54,7 @@ class HingeEmbeddingLoss(_MarginLoss):
         self._floats(input)
         self._same_shapes(input, target)
         self._between(target, -1, 1, "target")
-        apart = ops.clip(ops.subtract(self.margin, input), 0.0)
+        apart = ops.clip(ops.subtract(typed(self.margin, input.dtype), input), 0.0)
         far = ops.where(ops.equal(target, 1), 0.0, apart)
         near = ops.where(ops.equal(target, -1), 0.0, input)
         return self._reduced(ops.add(far, near))
@@ -63,7 +64,7 @@ class MarginRankingLoss(_MarginLoss):
     """max(0, -target (input1 - input2) + margin): which of two should be ranked higher.
 
     Args:
-        margin: by how much.
+        margin: by how much; a number, or a `Buffer` of one float.
         reduction: "mean", "sum" or "none".
 
     Raises:
@@ -71,7 +72,7 @@ class MarginRankingLoss(_MarginLoss):
     """
 
     @checked
-    def __init__(self, margin: float = 0.0, *, reduction: str = "mean") -> None:
+    def __init__(self, margin: float | Buffer = 0.0, *, reduction: str = "mean") -> None:
         super().__init__(margin, reduction)
 
     @of_arrays
@@ -87,14 +88,14 @@ class MarginRankingLoss(_MarginLoss):
         self._same_shapes(input1, target)
         self._between(target, -1, 1, "target")
         lead = ops.multiply(ops.astype(target, input1.dtype), ops.subtract(input1, input2))
-        return self._reduced(ops.clip(ops.subtract(self.margin, lead), 0.0))
+        return self._reduced(ops.clip(ops.subtract(typed(self.margin, lead.dtype), lead), 0.0))
 
 
 class CosineEmbeddingLoss(_MarginLoss):
     """1 - cos(input1, input2) where the target is 1, max(0, cos - margin) where it is -1.
 
     Args:
-        margin: cosines up to it cost nothing for target -1.
+        margin: cosines up to it cost nothing for target -1; a number, or a `Buffer` of one float.
         reduction: "mean", "sum" or "none".
 
     Raises:
@@ -102,7 +103,7 @@ class CosineEmbeddingLoss(_MarginLoss):
     """
 
     @checked
-    def __init__(self, margin: float = 0.0, *, reduction: str = "mean") -> None:
+    def __init__(self, margin: float | Buffer = 0.0, *, reduction: str = "mean") -> None:
         super().__init__(margin, reduction)
 
     @of_arrays
@@ -123,7 +124,7 @@ class CosineEmbeddingLoss(_MarginLoss):
         self._between(target, -1, 1, "target")
         cosine = _cosine(input1, input2)
         near = ops.where(ops.equal(target, 1), ops.subtract(1.0, cosine), 0.0)
-        apart = ops.clip(ops.subtract(cosine, self.margin), 0.0)
+        apart = ops.clip(ops.subtract(cosine, typed(self.margin, cosine.dtype)), 0.0)
         return self._reduced(ops.add(near, ops.where(ops.equal(target, -1), apart, 0.0)))
 
 

@@ -10,7 +10,8 @@ from gpubp.arguments import checked
 from gpubp.core import describe
 from gpubp.errors import DataError, ShapeError
 from gpubp.nn.arrays import of_arrays
-from gpubp.nn.loss_base import REDUCTIONS, Loss
+from gpubp.nn.loss_base import REDUCTIONS, Loss, present, typed
+from gpubp.nn.parameter import Buffer
 
 _RESHAPE = " Reshape the target, for example with y[:, None]."
 
@@ -53,7 +54,7 @@ class HuberLoss(Loss):
 
     Args:
         reduction: "mean", "sum" or "none".
-        delta: where the square ends; above 0.
+        delta: where the square ends; above 0; or a `Buffer` of one float.
 
     Raises:
         UnknownNameError: any other reduction.
@@ -61,9 +62,9 @@ class HuberLoss(Loss):
     """
 
     @checked
-    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+    def __init__(self, reduction: str = "mean", delta: float | Buffer = 1.0) -> None:
         super().__init__(reduction)
-        if not 0 < delta < math.inf:
+        if not 0 < present(delta, "HuberLoss: delta") < math.inf:
             raise DataError(f"HuberLoss: delta must be a number above 0, got {delta}.")
         self.delta = delta
 
@@ -81,7 +82,7 @@ class SmoothL1Loss(Loss):
 
     Args:
         reduction: "mean", "sum" or "none".
-        beta: where the square ends; 0 gives L1Loss.
+        beta: where the square ends; 0 gives L1Loss; or a `Buffer` of one float, above 0.
 
     Raises:
         UnknownNameError: any other reduction.
@@ -89,9 +90,10 @@ class SmoothL1Loss(Loss):
     """
 
     @checked
-    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+    def __init__(self, reduction: str = "mean", beta: float | Buffer = 1.0) -> None:
         super().__init__(reduction)
-        if not 0 <= beta < math.inf:
+        now = present(beta, "SmoothL1Loss: beta")
+        if not 0 <= now < math.inf or (now == 0 and isinstance(beta, Buffer)):
             raise DataError(f"SmoothL1Loss: beta must be a number of at least 0, got {beta}.")
         self.beta = beta
 
@@ -100,15 +102,18 @@ class SmoothL1Loss(Loss):
         """Compare two arrays of one shape. Raises ShapeError if the shapes differ."""
         self._same_shapes(input, target, _RESHAPE)
         difference = ops.subtract(input, target)
-        if self.beta == 0:
+        if not isinstance(self.beta, Buffer) and self.beta == 0:
             return self._reduced(ops.abs(difference))
-        return self._reduced(ops.multiply(_huber(difference, self.beta), 1.0 / self.beta))
+        scale = typed(1.0 / self.beta, difference.dtype)
+        return self._reduced(ops.multiply(_huber(difference, self.beta), scale))
 
 
-def _huber(difference: Any, delta: float) -> Any:
+def _huber(difference: Any, delta: float | Buffer) -> Any:
+    dtype = difference.dtype
     distance = ops.abs(difference)
     near = ops.multiply(ops.square(difference), 0.5)
-    far = ops.multiply(ops.subtract(distance, 0.5 * delta), delta)
+    half, delta = typed(0.5 * delta, dtype), typed(delta, dtype)
+    far = ops.multiply(ops.subtract(distance, half), delta)
     return ops.where(ops.less(distance, delta), near, far)
 
 

@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp import habits
 from gpubp.arguments import checked
-from gpubp.core import active_graph, at_once
+from gpubp.core import active_graph, at_once, checked_dtype
 from gpubp.core.interop import on_device
-from gpubp.errors import ArgumentError, unknown_name
+from gpubp.errors import ArgumentError, DTypeError, unknown_name
 from gpubp.nn.attributes import Attributes
 from gpubp.nn.parameter import Buffer, Parameter
 from gpubp.nn.state_dict import LoadResult, load_slots
@@ -189,6 +190,40 @@ class Module(Attributes):
         """Freeze (False) or train (True) all parameters here and below; returns self."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
+        return self
+
+    def to(self: ModuleT, *args: Any, **kwargs: Any) -> ModuleT:
+        """Convert all parameters and buffers of floats; returns self.
+
+        Args:
+            *args, **kwargs: a dtype of NumPy's or torch's, its name, or an array of it. A device
+                may be the CPU's alone, where weights are kept: programs choose where they run.
+
+        Raises:
+            DataError: another device. DTypeError: a dtype that is not of floats or not supported,
+                or a compiled program uses the weights already; says what to do.
+        """
+        dtype = habits.asked_of_to(*args, **kwargs)
+        if dtype is None:
+            return self
+        wanted = checked_dtype(dtype)
+        if wanted.kind != "f":
+            raise DTypeError(f"to({wanted}): a module's weights are floats: float32 or float64.")
+        slots = [s for s in self._slots_by_name().values() if s.dtype.kind == "f"]
+        for slot in slots:
+            slot.convert(wanted)
+        return self
+
+    def float(self: ModuleT) -> ModuleT:
+        """See `to`: float32."""
+        return self.to("float32")
+
+    def double(self: ModuleT) -> ModuleT:
+        """See `to`: float64."""
+        return self.to("float64")
+
+    def cpu(self: ModuleT) -> ModuleT:
+        """Nothing: weights are kept on the host."""
         return self
 
     def state_dict(self) -> dict[str, NDArray[Any]]:

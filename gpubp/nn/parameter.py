@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp import habits
 from gpubp.core import active_graph, checked_dtype, describe
+from gpubp.core.announce import announce
 from gpubp.core.noted import Noted
 from gpubp.core.operators import Operators
 from gpubp.core.store import Bank, Slot
@@ -34,6 +36,54 @@ class Buffer(Operators, Slot):
     def numpy(self) -> NDArray[Any]:
         """A copy of the live value."""
         return self.value.copy()
+
+    @property
+    def data(self) -> NDArray[Any]:
+        """`value`, by torch's name. Raises TraceError inside of a traced function."""
+        return self._at_rest("data")
+
+    @data.setter
+    def data(self, new: ArrayLike) -> None:
+        self.value = new
+
+    def item(self) -> Any:
+        """The number of a buffer of one element; in a traced function, TraceError."""
+        return self._at_rest("item()").item()
+
+    def tolist(self) -> Any:
+        """The numbers as nested lists; in a traced function, TraceError."""
+        return self._at_rest("tolist()").tolist()
+
+    def _at_rest(self, what: str) -> NDArray[Any]:
+        if active_graph() is not None:
+            raise TraceError(
+                f"{what} of {self.name} ({describe(self)}) was read inside a traced function: its "
+                "value would be frozen into the program. Use the array itself, or "
+                "gp.ops.stop_gradient of it."
+            )
+        return self.value
+
+    def convert(self, dtype: Any) -> None:
+        """Go on in another dtype; the numbers are rounded to it.
+
+        Raises:
+            DTypeError: a dtype that gpubp has not, or a program uses the array already.
+        """
+        wanted = checked_dtype(dtype)
+        if wanted == self.dtype:
+            return
+        if self.bank is not None:
+            raise DTypeError(
+                f"{self.name} is {describe(self)}, and compiled programs use it. Convert a model "
+                "before its first step; or build a new one, convert that, and give it the weights: "
+                "new.load_state_dict(model.state_dict())."
+            )
+        self._take(wanted)
+        announce()
+
+    def _take(self, dtype: np.dtype[Any]) -> None:
+        self._value = self._value.astype(dtype)
+        self.dtype = dtype
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a value of this shape can be kept here."""
@@ -68,6 +118,7 @@ class Parameter(Buffer):
     """
 
     requires_grad = Noted()
+    hints = habits.PARAMETER
 
     def __init__(
         self,
@@ -114,7 +165,10 @@ class _Uninitialized(Buffer):
                 "first called. Call the model once on a batch (or nn.summary on the shape of one) "
                 "before its parameters are used."
             )
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
+        return super().__getattr__(name)
+
+    def _take(self, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__)

@@ -6,8 +6,11 @@ other way round, except through the operators of traced arrays, which are filled
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 from gpubp.core.operators import Operators
-from gpubp.ops import update
+from gpubp.ops import torch_names, update
 from gpubp.ops.activation import (
     elu,
     leaky_relu,
@@ -586,6 +589,15 @@ __all__ = [
     "zeros_like",
 ]
 
+# Arguments by torch's names and by NumPy's; see `torch_names`.
+globals().update(torch_names.with_both_names({name: globals()[name] for name in __all__}))
+
+
+def __getattr__(name: str) -> Any:
+    """A function under another name: torch's `cat`, say."""
+    return torch_names.find(name, sys.modules[__name__])
+
+
 Operators.functions.update(
     add=add,
     subtract=subtract,
@@ -612,3 +624,4 @@ Operators.functions.update(
     max=max,
     min=min,
 )
+Operators.methods.update(torch_names.methods(sys.modules[__name__]))

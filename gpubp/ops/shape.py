@@ -118,7 +118,10 @@ def _reshape_layout(source: Strided, shape: Shape, /, **_: Any) -> Strided | Non
 
 def _transpose_infer(x: Typed, *, axes: tuple[int, ...]) -> ArrayType:
     if sorted(axes) != list(range(len(x.shape))):
-        raise ShapeError(f"transpose: {axes} is not a permutation of the axes of {describe(x)}.")
+        raise ShapeError(
+            f"transpose: {axes} is not a permutation of the axes of {describe(x)}. torch's "
+            "transpose(a, b) of two axes is swapaxes(a, b)."
+        )
     return ArrayType(tuple(x.shape[a] for a in axes), x.dtype)
 
 

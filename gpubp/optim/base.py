@@ -22,6 +22,7 @@ from gpubp.arguments import checked, reading
 from gpubp.core import Array, Shape, assume
 from gpubp.core.store import Slot
 from gpubp.errors import DataError, unknown_name
+from gpubp.habits import Stepless
 from gpubp.nn.parameter import Parameter
 from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params, plain
 from gpubp.optim.options import check_numbers, only_options
@@ -31,7 +32,7 @@ from gpubp.optim.state import Arrays, Cohort, Cohorts, Edits, Past, Start, as_st
 Update = list[tuple[Slot, Array]]
 
 
-class Optimizer(ABC):
+class Optimizer(Stepless, ABC):
     """Base of optimisers.
 
     Args:
@@ -70,7 +71,7 @@ class Optimizer(ABC):
                 "used before is empty."
             )
 
-    def check(self, options: Mapping[str, Any]) -> None:  # noqa: B027
+    def check(self, options: Mapping[str, Any]) -> None:
         """Raise DataError if options do not fit together; their ranges are checked before."""
 
     def used_state(self, group: ParamGroup) -> tuple[str, ...]:
@@ -226,9 +227,7 @@ class Optimizer(ABC):
     @reading("the state of an optimizer")
     @checked
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over state and options; works before the first step too.
-
-        If it raises, nothing has changed.
+        """Take over state and options, before the first step too; if it raises, nothing changed.
 
         Args:
             state_dict: from `state_dict`, or torch.optim's with its tensors as arrays. Options that

@@ -109,13 +109,18 @@ class Cohorts:
                 return
         self._all.append(Cohort(params, key, past))
 
-    def split(self) -> None:
-        """Part trained from frozen parameters: their counts differ from now on."""
+    def split(self, apart: Callable[[Parameter], bool] | None = None) -> None:
+        """Part trained from frozen parameters: their counts differ from now on.
+
+        Args:
+            apart: which to part from the others instead.
+        """
+        chosen = apart or _is_frozen
         for cohort in list(self._all):
-            frozen = [p for p in cohort.members if not p.requires_grad]
-            if frozen and len(frozen) < len(cohort.members):
-                cohort.members = [p for p in cohort.members if p.requires_grad]
-                self._all.append(Cohort(frozen, cohort.key, cohort.past))
+            gone = [p for p in cohort.members if chosen(p)]
+            if gone and len(gone) < len(cohort.members):
+                cohort.members = [p for p in cohort.members if not chosen(p)]
+                self._all.append(Cohort(gone, cohort.key, cohort.past))
                 self._changed()
 
     def restore(self, pasts: Mapping[Parameter, Past]) -> None:
@@ -135,6 +140,10 @@ class Cohorts:
         for param, key in members:
             self.add([param], key, pasts[param])
         self._changed()
+
+
+def _is_frozen(param: Parameter) -> bool:
+    return not param.requires_grad
 
 
 class Arrays:

@@ -96,6 +96,7 @@ class Batched:
             [rooms],
             None if start else lambda: check_indices(program, data.arrays, data.names),
             look=lambda done: pauses.look(),
+            checked=start > 0,
         )
         with running(self._runner, [ready.graph]):
             self.backend.run([ready.loaded], schedule, feed)

@@ -220,8 +220,8 @@ class Step(Ran):
         Ctrl-C ends a run in the main thread within about 0.1 s (or at the end of the step, if that
         takes longer) with KeyboardInterrupt. Whole steps are done then: parameters, optimiser,
         schedule and averages are as after as many steps of an uninterrupted run, `losses` has what
-        was returned so far, and the stream of orders stands behind the epochs that were begun (one,
-        at least). The same holds for what `progress` raises.
+        was returned so far, and the stream of orders stands behind the epochs that were begun. The
+        same holds for what `progress` raises. A run that is refused uses up no order.
 
         Raises:
             DataError: empty data, NaN or infinity, indices out of range, labels out of range.
@@ -238,7 +238,7 @@ class Step(Ran):
                 buffers = self._ran = run.output_buffers()
                 run.run(buffers, checked, progress, pauses)
             except BaseException:
-                drawn.keep(1 if self._ran is None else self._ran.begun_of(len(drawn.orders)))
+                drawn.keep(0 if self._ran is None else self._ran.begun_of(len(drawn.orders)))
                 raise
         return buffers.value
 

@@ -67,26 +67,34 @@ class Hyper:
         for name, values in given.items():
             self.put(name, values, slice(None))
         for slot, value in slots.items():
-            memory.stacked(slot)[...] = self._arrays(slot, value)
+            memory.stacked(slot)[...] = self._arrays(slot, value, memory.members)
 
     @property
     def names(self) -> list[str]:
         """Of the options that members have for themselves."""
         return list(self._slots)
 
-    def get(self, name: str) -> NDArray[np.float64]:
-        """One number for each member (a copy).
+    def get(self, name: str | Slot, members: Any) -> NDArray[Any]:
+        """What members have of one of the options, or of one of the slots (a copy).
 
         Raises:
-            UnknownNameError: it was not given when the population was made.
+            UnknownNameError, DataError: it was not given when the population was made.
         """
-        if name not in self._slots:
+        if isinstance(name, Slot):
+            self._require(name)
+        elif name not in self._slots:
             raise unknown_name("number that members have for themselves", name, self._slots)
-        return self._memory.stacked(self._slots[name][0]).copy()
+        slot = name if isinstance(name, Slot) else self._slots[name][0]
+        found: NDArray[Any] = self._memory.stacked(slot)[members].copy()
+        return found
 
-    def set(self, name: str, value: Any, members: Any) -> None:
+    def set(self, name: str | Slot, value: Any, members: Sequence[int]) -> None:
         """Give members other numbers, after a check."""
-        self.get(name)
+        if isinstance(name, Slot):
+            self._require(name)
+            self._memory.stacked(name)[members] = self._arrays(name, value, len(members))
+            return
+        self.get(name, members)
         array = np.asarray(host_array(value, name), np.float64)
         self._check(name, np.atleast_1d(array))
         self.put(name, array, members)
@@ -110,11 +118,18 @@ class Hyper:
             )
         return np.broadcast_to(array.astype(np.float64), (self._memory.members,))
 
-    def _arrays(self, slot: Slot, value: ArrayLike) -> NDArray[Any]:
+    def _require(self, slot: Slot) -> None:
+        if not any(slot is own for own in self.slots):
+            raise DataError(
+                f"{slot.name} is no slot that members have for themselves: pass it to "
+                "compile_population in slots={...}."
+            )
+
+    def _arrays(self, slot: Slot, value: ArrayLike, members: int) -> NDArray[Any]:
         array = host_array(value, slot.name)
-        if array.shape not in (slot.shape, (self._memory.members, *slot.shape)):
+        if array.shape not in (slot.shape, (members, *slot.shape)):
             raise ShapeError(
                 f"slots: {slot.name} got values of shape {array.shape}; expected {slot.shape}, or "
-                f"{(self._memory.members, *slot.shape)}: one for each member."
+                f"{(members, *slot.shape)}: one for each member."
             )
         return array

@@ -59,24 +59,6 @@ class Books:
         if task is not None and task.begun and task.is_drawn:
             stream.draw(len(task.drawn.orders[0]), task.begun, True, None, None)
 
-    def best(self, scores: ArrayLike | None, mode: str) -> int:
-        """See `Population.best`."""
-        if mode not in ("min", "max"):
-            raise unknown_name("mode", mode, ("min", "max"))
-        if scores is None:
-            found: NDArray[Any] = np.array([h[-1] if h else np.nan for h in self.histories])
-        else:
-            found = np.asarray(host_array(scores, "scores"), np.float64)
-        if found.shape != (len(self.steps),):
-            raise DataError(
-                f"scores have shape {found.shape}, expected ({len(self.steps)},): one a member."
-            )
-        usable = np.isfinite(found)
-        if not usable.any():
-            raise DataError("no member has a finite score: train an epoch first, or pass scores.")
-        sign = 1.0 if mode == "min" else -1.0
-        return int(np.argmin(np.where(usable, sign * found, np.inf)))
-
     def state_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
@@ -101,3 +83,22 @@ class Books:
         made.histories = [[float(x) for x in history] for history in state["histories"]]
         made.stopped = {int(i) for i in state["stopped"]}
         return made
+
+
+def best_of(scores: ArrayLike | None, histories: Sequence[Sequence[float]], mode: str) -> int:
+    """The member with the best score, else the best loss of its last epoch; `Population.best`."""
+    if mode not in ("min", "max"):
+        raise unknown_name("mode", mode, ("min", "max"))
+    if scores is None:
+        found: NDArray[Any] = np.array([h[-1] if h else np.nan for h in histories])
+    else:
+        found = np.asarray(host_array(scores, "scores"), np.float64)
+    if found.shape != (len(histories),):
+        raise DataError(
+            f"scores have shape {found.shape}, expected ({len(histories)},): one a member."
+        )
+    usable = np.isfinite(found)
+    if not usable.any():
+        raise DataError("no member has a finite score: train an epoch first, or pass scores.")
+    sign = 1.0 if mode == "min" else -1.0
+    return int(np.argmin(np.where(usable, sign * found, np.inf)))

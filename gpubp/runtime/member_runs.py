@@ -10,12 +10,14 @@ order, on the same rows. Members share the data and the programs' code, and noth
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.base import Feed, MemberRun
+from gpubp.backends.base import Backend, Feed, MemberRun
 from gpubp.core.store import Bank
 from gpubp.errors import DataError
 from gpubp.runtime.arguments import Arguments
@@ -61,7 +63,10 @@ class Task:
     @property
     def begun(self) -> int:
         """How many of them were begun."""
-        return self.buffers.begun_of(self.epochs) if self.buffers.done else 0
+        return self.buffers.begun_of(self.epochs)
+
+
+Part = tuple[Task, int, int]  # the steps from the first number to the second
 
 
 def require_batch(batch_size: int, samples: int, member: int) -> None:
@@ -93,6 +98,11 @@ class MemberRuns:
         self._programs, self._memory, self._schedules = programs, memory, schedules
         self._arrays = arrays
 
+    @property
+    def backend(self) -> Backend:
+        """That runs them."""
+        return self._programs.backend
+
     def task(
         self,
         member: int,
@@ -123,8 +133,9 @@ class MemberRuns:
         buffers = self._programs.output_buffers(self._arrays, batches)
         return Task(member, drawn, np.ascontiguousarray(order, np.int64), batches, buffers)
 
-    def run(self, tasks: Sequence[Task], checked: bool, pauses: Pauses) -> None:
-        """Run them all; see `Population.run`."""
+    @contextmanager
+    def opened(self, tasks: Sequence[Task], checked: bool) -> Iterator[Opened]:
+        """While open, the programs of these tasks are this thread's to run."""
         programs = self._programs
         with turn(programs.updating):
             programs.require_own_weights()
@@ -135,8 +146,7 @@ class MemberRuns:
                     check_values(ready.program, self._arrays, True)
             banks = self._memory.banks_of(ready.program for ready in readies)
             with programs.running(readies):
-                for parts in self._segments(tasks):
-                    self._run(parts, readies, banks, pauses)
+                yield Opened(self, [r.loaded for r in readies], banks, list(self._segments(tasks)))
 
     def _readies(self, tasks: Sequence[Task]) -> list[Ready]:
         """The programs of all tasks; each task is told which of them its steps are."""
@@ -146,7 +156,7 @@ class MemberRuns:
             task.which = np.array([kinds.index(kind) for kind in mine])[which]
         return [self._programs.ready(self._arrays, size, final) for size, final in kinds]
 
-    def _segments(self, tasks: Sequence[Task]) -> Iterator[list[tuple[Task, int, int]]]:
+    def _segments(self, tasks: Sequence[Task]) -> Iterator[list[Part]]:
         """Parts of the tasks that no schedule's table is too short for."""
         if self._schedules is None:
             yield [(task, 0, len(task.which)) for task in tasks]
@@ -157,31 +167,27 @@ class MemberRuns:
         for k in range(max(map(len, cut))):
             yield [(t, *parts[k]) for t, parts in zip(tasks, cut) if k < len(parts)]
 
-    def _run(
-        self,
-        parts: Sequence[tuple[Task, int, int]],
-        readies: Sequence[Ready],
-        banks: Sequence[Bank],
-        pauses: Pauses,
-    ) -> None:
-        schedules = self._schedules
-        if schedules is not None:
+    def fill(self, parts: Sequence[Part]) -> None:
+        """Let schedules look ahead, for parts of tasks that are about to run."""
+        if self._schedules is not None:
             for task, start, stop in parts:
-                schedules.fill(task.member, int(task.batches.final[start:stop].sum()))
-        runs = [self._member_run(*part, len(readies), banks) for part in parts]
-        try:
-            loaded = [ready.loaded for ready in readies]
-            self._programs.backend.run_members(loaded, runs, pauses.look)
-        finally:
-            if schedules is not None:
-                for task, _, _ in parts:
-                    schedules.settle(task.member)
-        for task, _, stop in parts:
-            task.buffers.done = stop
+                self._schedules.fill(task.member, int(task.batches.final[start:stop].sum()))
 
-    def _member_run(
-        self, task: Task, start: int, stop: int, programs: int, banks: Sequence[Bank]
-    ) -> MemberRun:
+    def settle(self, parts: Sequence[Part]) -> None:
+        """They have run, as far as they came."""
+        if self._schedules is not None:
+            for task, _, _ in parts:
+                self._schedules.settle(task.member)
+
+    def member_run(self, part: Part, programs: slice, banks: Sequence[Bank]) -> MemberRun:
+        """What a backend runs of a task.
+
+        Args:
+            part: of it.
+            programs: where those of all tasks stand among the loaded ones.
+            banks: that they name.
+        """
+        task, start, stop = part
         schedule = np.empty((stop - start, 2), np.int64)
         schedule[:, 0] = task.which[start:stop]
         schedule[:, 1] = task.batches.starts[start:stop]
@@ -190,5 +196,50 @@ class MemberRuns:
             task.buffers.done = start + done
 
         outputs = task.buffers.rows(start, stop)
-        feed = Feed(self._arrays.arrays, task.order, [outputs] * programs, look=look)
-        return MemberRun(self._memory.of(task.member, banks), schedule, feed)
+        count = programs.stop - programs.start
+        feed = Feed(self._arrays.arrays, task.order, [outputs] * count, look=look)
+        return MemberRun(self._memory.of(task.member, banks), schedule, feed, programs)
+
+
+class Opened(NamedTuple):
+    """Tasks of one population that can run now.
+
+    Attributes:
+        runs: that made them.
+        loaded: their programs.
+        banks: that these name.
+        segments: parts of the tasks, one behind the other.
+    """
+
+    runs: MemberRuns
+    loaded: Sequence[Any]
+    banks: Sequence[Bank]
+    segments: Sequence[Sequence[Part]]
+
+
+def run_side_by_side(
+    jobs: Sequence[tuple[MemberRuns, Sequence[Task]]], checked: bool, pauses: Pauses
+) -> None:
+    """Run the tasks of one population, or of several on one backend: a thread takes whole tasks."""
+    with ExitStack() as stack:
+        opened = [stack.enter_context(runs.opened(tasks, checked)) for runs, tasks in jobs]
+        for k in range(max(len(one.segments) for one in opened)):
+            _run_parts([(one, one.segments[k]) for one in opened if k < len(one.segments)], pauses)
+
+
+def _run_parts(jobs: Sequence[tuple[Opened, Sequence[Part]]], pauses: Pauses) -> None:
+    loaded: list[Any] = []
+    members: list[MemberRun] = []
+    for one, parts in jobs:
+        one.runs.fill(parts)
+        mine = slice(len(loaded), len(loaded) + len(one.loaded))
+        loaded += one.loaded
+        members += [one.runs.member_run(part, mine, one.banks) for part in parts]
+    try:
+        jobs[0][0].runs.backend.run_members(loaded, members, pauses.look)
+    finally:
+        for one, parts in jobs:
+            one.runs.settle(parts)
+    for _, parts in jobs:
+        for task, _, stop in parts:
+            task.buffers.done = stop

@@ -99,7 +99,8 @@ class MemberState:
     def check(self, arrays: Mapping[str, ArrayLike], base: Sequence[str]) -> None:
         """Raise DataError or ShapeError unless `load` can take these arrays, of which `base`
         were known before programs were traced."""
-        missing = [name for name in self._slots() if name not in arrays]
+        fresh = self._fresh(arrays)
+        missing = [name for name in self._slots() if name not in arrays and name not in fresh]
         odd = missing or sorted(set(self.base) ^ set(base))
         if odd:
             raise DataError(
@@ -107,13 +108,21 @@ class MemberState:
                 "choice of what members have for themselves."
             )
         for name, slot in self._slots().items():
-            self._fitting(name, slot, arrays[name])
+            if name not in fresh:
+                self._fitting(name, slot, arrays[name])
+
+    def _fresh(self, arrays: Mapping[str, ArrayLike]) -> set[str]:
+        """Slots that programs have made since the state was taken, before any was traced: there
+        members have what stands in the bank, as they had at first."""
+        made = set(self._slots()) - set(self.base)
+        return set() if made & set(arrays) else made
 
     def load(self, arrays: Mapping[str, ArrayLike]) -> None:
         """Take over values that `check` has seen."""
-        slots = self._slots()
+        slots, fresh = self._slots(), self._fresh(arrays)
         for name, slot in slots.items():
-            self.memory.stacked(slot)[...] = self._fitting(name, slot, arrays[name])
+            given = slot.value if name in fresh else self._fitting(name, slot, arrays[name])
+            self.memory.stacked(slot)[...] = given
         rest = {name: value for name, value in arrays.items() if name not in slots}
         self._waiting = {name: np.array(host_array(value, name)) for name, value in rest.items()}
 

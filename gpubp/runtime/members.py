@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.arguments import checked
+from gpubp.core.store import Slot
 from gpubp.runtime.hyper import Hyper
-from gpubp.runtime.member_books import Books
+from gpubp.runtime.member_books import Books, best_of
 from gpubp.runtime.members_chosen import chosen
 
 
@@ -64,20 +64,31 @@ class Members:
         Raises:
             DataError: no epoch has ended, or not one score for each member.
         """
-        return self._books.best(scores, mode)
+        return best_of(scores, self.histories, mode)
 
     @checked
-    def hyper(self, name: str) -> NDArray[np.float64]:
-        """One of the numbers in which members differ, one for each member (a copy).
+    def hyper(self, name: str | Slot, members: int | Sequence[int] | None = None) -> NDArray[Any]:
+        """One of the numbers in which members differ, one for each of them (a copy).
+
+        Args:
+            name: of an option of the optimiser; or a slot of `slots`.
+            members: whose; default: of all.
 
         Raises:
-            UnknownNameError: it was not given when the population was made.
+            UnknownNameError, DataError: it was not given when the population was made.
         """
-        return self._hyper.get(name)
+        return self._hyper.get(name, chosen(members, self.n))
 
     @checked
-    def set_hyper(self, name: str, value: Any, members: int | Sequence[int] | None = None) -> None:
+    def set_hyper(
+        self, name: str | Slot, value: Any, members: int | Sequence[int] | None = None
+    ) -> None:
         """Give members another number from the next step on; default: all of them.
+
+        Args:
+            name: of an option of the optimiser; or a slot of `slots`.
+            value: one for all of them, or one for each.
+            members: whose.
 
         Raises:
             DataError: out of the option's range.

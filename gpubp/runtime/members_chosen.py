@@ -1,10 +1,10 @@
-"""Which members are meant, and which rows are theirs."""
+"""Which members are meant, which rows are theirs, and in which order."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from gpubp.arguments import shown
 from gpubp.core.interop import host_array
 from gpubp.errors import DataError
+
+M = TypeVar("M")
 
 
 def one_member(member: Any, n: int) -> int:
@@ -58,3 +60,28 @@ def checked_rows(
             )
         found.append(array.astype(np.int64))
     return found
+
+
+def of_epoch(members: Sequence[M], orders: Sequence[ArrayLike], epoch: int) -> dict[M, ArrayLike]:
+    """The order of each member in one epoch."""
+    found: dict[M, ArrayLike] = {}
+    for i, order in zip(members, orders, strict=True):
+        rows = host_array(order, "orders")
+        found[i] = rows[epoch] if rows.ndim == 2 else rows
+    return found
+
+
+def epochs_of(orders: Sequence[ArrayLike], epochs: int) -> int:
+    """How many epochs the orders are of; `epochs` for those of one epoch.
+
+    Raises:
+        DataError: members would go through different numbers of epochs.
+    """
+    arrays = [host_array(order, "orders") for order in orders]
+    found = {len(order) if order.ndim == 2 else epochs for order in arrays}
+    if len(found) > 1:
+        raise DataError(
+            f"orders are of {min(found)} to {max(found)} epochs; between epochs, for a callback or "
+            "schedules, all members must have gone through as many."
+        )
+    return found.pop()

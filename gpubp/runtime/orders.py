@@ -44,15 +44,15 @@ class OrderStream:
         Raises:
             DataError: `order` is not a list of indices of samples.
         """
-        several = epochs != 1 and shuffle and seed is None and order is None
-        before = self.state if several else None
+        before = self.state if shuffle and seed is None and order is None else None
         rng = self._rng if seed is None else np.random.default_rng(checked_seed(seed))
         return Drawn(_orders(samples, epochs, shuffle, rng, order), samples, self, before)
 
     def go_back(self, before: Mapping[str, Any], samples: int, epochs: int) -> None:
         """Stand where so many orders have been drawn from an earlier state."""
         self._rng.bit_generator.state = before
-        _orders(samples, epochs, True, self._rng, None)
+        if epochs:
+            _orders(samples, epochs, True, self._rng, None)
 
 
 class Drawn:

@@ -107,8 +107,8 @@ class OutputBuffers:
         return len(self.sizes)
 
     def begun_of(self, epochs: int) -> int:
-        """How many of a run's epochs were begun: one, at least."""
-        return max(1, -(-self.done // (self.steps // epochs)))
+        """How many of a run's epochs were begun."""
+        return -(-self.done // (self.steps // epochs))
 
     @property
     def losses(self) -> Any:

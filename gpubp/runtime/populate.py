@@ -15,7 +15,7 @@ from gpubp.core.store import Slot, pack
 from gpubp.errors import ArgumentError, DataError
 from gpubp.ops.random import checked_seed, default_generator, manual_seed
 from gpubp.runtime.ensemble import slots_of
-from gpubp.runtime.hyper import Hyper
+from gpubp.runtime.hyper import Group, Hyper
 from gpubp.runtime.loss_scale import as_loss_scale
 from gpubp.runtime.member_schedules import MemberSchedules
 from gpubp.runtime.member_state import MemberState
@@ -39,6 +39,7 @@ def compile_population(
     seeds: Sequence[int] | None = None,
     slots: Mapping[Any, Any] | None = None,
     scheduler: Any = None,
+    scheduler_every: str = "step",
     backend: str | Backend | None = None,
     device: str | None = None,
     max_grad_norm: float | None = None,
@@ -56,10 +57,14 @@ def compile_population(
     ```python
     gp.manual_seed(seeds[i])
     model = initial()
-    optimizer = ...  # with member i's numbers
+    optimizer = ...  # with member i's rate; other numbers that are given here, and what is in
+    optimizer.param_groups[0].in_slot("momentum").value = ...  # `slots`, must be in slots here too
     step = gp.compile_step(fn, optimizer, seed=seeds[i])
     step.run(X[rows[i]], y[rows[i]], ...)
     ```
+
+    (A number that a lone program has baked in, `SGD(..., momentum=0.9)`, is contracted with its
+    neighbours to one operation where one in a slot takes two: the last bit may differ.)
 
     On the CPU each thread takes whole members, so there are no barriers between workers. On a GPU
     members are run one after the other.
@@ -77,7 +82,10 @@ def compile_population(
         slots: other slots in which members differ: {slot: (n, ...) or (...)}; a `gpubp.nn.Buffer`
             that fn or the model reads as a number, say.
         scheduler: a function from the optimiser to a schedule, or n such functions: each member has
-            its own, which moves after each of its updates, inside the program.
+            its own.
+        scheduler_every: "step": it moves after each of the member's updates, inside the program;
+            "epoch": after each of its epochs, and one that watches a number
+            (ReduceLROnPlateau) is given the epoch's loss.
         backend, device, max_grad_norm, max_grad_value, accumulate, ema, loss_scale, options: as of
             `gp.compile_step`. Gradients that wait at the end of an epoch update there.
         **hyper: numbers of the optimiser, one for all members or one for each: lr, weight_decay,
@@ -89,8 +97,7 @@ def compile_population(
         UnknownNameError, ShapeError: `initial` gives another model.
     """
     require_count("n", n)
-    if not hasattr(optimizer, "param_groups"):
-        raise ArgumentError(f"optimizer is {shown(optimizer)}, expected one of gpubp.optim.")
+    groups = _groups(optimizer, hyper)
     if searches(optimizer):
         raise DataError(f"{type(optimizer).__name__} searches outside of the program: it cannot.")
     target = get_backend(backend, device)
@@ -100,8 +107,10 @@ def compile_population(
     pack("params", optimizer.parameters())
     pack("slots", [*named.values(), default_generator.state])
     _start(memory, model, initial, numbers, named)
-    members = Hyper(optimizer.param_groups, hyper, slots or {}, memory)
-    schedules = None if scheduler is None else MemberSchedules(scheduler, optimizer, memory)
+    members = Hyper(groups, hyper, slots or {}, memory)
+    schedules = None
+    if scheduler is not None:
+        schedules = MemberSchedules(scheduler, optimizer, memory, scheduler_every)
     if loss_scale is None and target.precision == "float16":
         loss_scale = "dynamic"
     settings = Settings(
@@ -121,6 +130,18 @@ def compile_population(
     made = Population(programs, state, members, schedules, accumulate, model)
     made.seed(numbers)
     return made
+
+
+def _groups(optimizer: Any, hyper: Mapping[str, Any]) -> Sequence[Group]:
+    """Where the optimiser's numbers stand; a rule without groups has its numbers in slots.
+
+    Raises:
+        ArgumentError: no optimiser, or numbers by name for one that has none.
+    """
+    found = getattr(optimizer, "param_groups", None)
+    if found is None and (hyper or not hasattr(optimizer, "emit")):
+        raise ArgumentError(f"optimizer is {shown(optimizer)}, expected one of gpubp.optim.")
+    return found or []
 
 
 def _seeds(seeds: Sequence[int] | None, n: int) -> list[int]:

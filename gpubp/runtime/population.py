@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.arguments import checked, reading
 from gpubp.backends.base import Backend
-from gpubp.core.interop import host_array
 from gpubp.errors import DataError, GradientError
 from gpubp.runtime.arguments import Arguments, checked_arguments
 from gpubp.runtime.ensemble import as_ensemble
 from gpubp.runtime.hyper import Hyper
 from gpubp.runtime.member_books import Books
+from gpubp.runtime.member_calls import Call, How, Trained, stacked, train
 from gpubp.runtime.member_outputs import MemberOutputs
-from gpubp.runtime.member_runs import MemberRuns, Task, require_batch
+from gpubp.runtime.member_runs import MemberRuns, Task
 from gpubp.runtime.member_schedules import MemberSchedules
 from gpubp.runtime.member_state import MemberState
 from gpubp.runtime.members import Members
-from gpubp.runtime.members_chosen import checked_rows, chosen, one_member
-from gpubp.runtime.pauses import Pauses
+from gpubp.runtime.members_chosen import chosen, one_member
 from gpubp.runtime.step_programs import StepPrograms
 
 Callback = Callable[["Population", int], Any]
@@ -100,87 +98,35 @@ class Population(Members):
         Raises:
             DataError: as of `Step.run`; or another number of `rows` or `orders` than members.
         """
-        members = self.active
-        if not members:
-            raise DataError("all members were stopped: there is nothing to train.")
         self._last = []
-        arrays = checked_arguments(data, self._state.floating, self.backend)
-        mine = checked_rows("rows", rows, len(members), arrays.samples)
-        if orders is not None and len(orders) != len(members):
-            raise DataError(f"orders has {len(orders)} entries for {len(members)} members.")
-        plan = (batch_size, shuffle, drop_last)
-        if callback is None:
-            given = None if orders is None else dict(zip(members, orders))
-            return self._run(
-                arrays, members, dict(zip(members, mine)), given, epochs, plan, checked
-            )
-        return self._epochs(arrays, members, mine, orders, epochs, plan, checked, callback)
 
-    def _epochs(
-        self,
-        arrays: Arguments,
-        members: Sequence[int],
-        rows: Sequence[NDArray[np.int64] | None],
-        orders: Sequence[ArrayLike] | None,
-        epochs: int,
-        plan: tuple[int, bool, bool],
-        checked: bool,
-        callback: Callback,
-    ) -> Any:
-        """Epoch by epoch, with the callback between."""
-        found: dict[int, list[NDArray[Any]]] = {i: [] for i in members}
-        mine = dict(zip(members, rows))
-        for epoch in range(epochs):
-            active = [i for i in members if i in self.active]
-            if not active:
-                break
-            given = None if orders is None else _of_epoch(members, orders, epoch)
-            losses = self._run(arrays, active, mine, given, 1, plan, checked or epoch > 0)
-            for i, row in zip(active, losses):
-                found[i].append(row)
-            if callback(self, epoch + 1) is True:
-                break
-        return _stacked([np.concatenate(found[i]) for i in members])
+        def between(epoch: int) -> bool:
+            return callback is not None and callback(self, epoch) is True
 
-    def _run(
-        self,
-        arrays: Arguments,
-        members: Sequence[int],
-        rows: Mapping[int, NDArray[np.int64] | None],
-        orders: Mapping[int, ArrayLike] | None,
-        epochs: int,
-        how: tuple[int, bool, bool],
-        checked: bool,
-    ) -> Any:
-        batch_size, shuffle, drop_last = how
-        runs = MemberRuns(self._programs, self._state.memory, self._schedules, arrays)
-        pending = self._state.pending if self._accumulate > 1 else np.zeros(self.n, np.int64)
-        tasks: list[Task] = []
-        before = {i: self._books.streams[i].state for i in members}
-        with Pauses() as pauses:
-            try:
-                for i in members:
-                    own = rows[i]
-                    samples = arrays.samples if own is None else len(own)
-                    require_batch(batch_size, samples, i)
-                    order = None if orders is None else orders[i]
-                    drawn = self._books.streams[i].draw(samples, epochs, shuffle, None, order)
-                    waiting = int(pending[i])
-                    plan = (batch_size, drop_last, self._accumulate, waiting)
-                    tasks.append(runs.task(i, drawn, own, *plan))
-                    tasks[-1].is_drawn = shuffle and order is None
-                self._state.settle()
-                runs.run(tasks, checked, pauses)
-            except BaseException:
-                begun = {task.member: task for task in tasks}
-                for i in members:
-                    self._books.go_back(i, before[i], begun.get(i))
-                raise
-            finally:
-                self._last = tasks
-                for task in tasks:
-                    self._books.note(task)
-        return _stacked([task.buffers.value_so_far for task in tasks])
+        how = How(batch_size, epochs, shuffle, drop_last)
+        between_epochs = None if callback is None else between
+        return stacked(train([self.trained()], data, how, rows, orders, checked, between_epochs))
+
+    def trained(self) -> Trained:
+        """What a run needs of this population; `Populations` runs several."""
+        by_epoch = self._schedules is not None and self._schedules.by_epoch
+        return Trained(
+            self._call,
+            lambda data: checked_arguments(data, self._state.floating, self.backend),
+            lambda: self.active,
+            self._stepped if by_epoch else None,
+        )
+
+    def _call(self, arrays: Arguments) -> Call:
+        inside = None if self._schedules is None or self._schedules.by_epoch else self._schedules
+        runs = MemberRuns(self._programs, self._state.memory, inside, arrays)
+        call = Call(runs, self._state, self._books, self._accumulate)
+        self._last = call.tasks
+        return call
+
+    def _stepped(self, member: int) -> None:
+        if self._schedules is not None:
+            self._schedules.step(member, self.histories[member][-1])
 
     @property
     def losses(self) -> list[Any]:
@@ -268,20 +214,3 @@ class Population(Members):
             self._schedules.load_state_dict(record["schedules"])
         self._state.load(state["arrays"])
         self._books = books
-
-
-def _of_epoch(
-    members: Sequence[int], orders: Sequence[ArrayLike], epoch: int
-) -> dict[int, ArrayLike]:
-    """The order of each member in one epoch."""
-    found: dict[int, ArrayLike] = {}
-    for i, order in zip(members, orders, strict=True):
-        rows = host_array(order, "orders")
-        found[i] = rows[epoch] if rows.ndim == 2 else rows
-    return found
-
-
-def _stacked(rows: Sequence[Any]) -> Any:
-    """One array, where rows are arrays of one length."""
-    alike = all(isinstance(row, np.ndarray) for row in rows) and len({len(r) for r in rows}) == 1
-    return np.stack(rows) if alike else list(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -63,6 +64,12 @@ class StepScheduler(Protocol):
     def table(self) -> StepTable: ...
 
     def require(self, epoch: int) -> None: ...
+
+
+def takes_metric(scheduler: Any) -> bool:
+    """Whether `scheduler.step` wants the number it watches (ReduceLROnPlateau)."""
+    parameters = list(inspect.signature(scheduler.step).parameters.values())
+    return bool(parameters) and parameters[0].default is inspect.Parameter.empty
 
 
 class StepAverage(Protocol):

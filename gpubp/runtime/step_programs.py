@@ -135,10 +135,11 @@ class StepPrograms:
             order = np.ascontiguousarray(order, np.int64)
             loaded = [r.loaded for r in readies]
             for start, stop in self._segments(batches):
-                check = None if checked or start else lambda: check_values(program, data, finite)
-                outputs = buffers.rows(first + start, first + stop)
+                known = checked or start > 0
+                check = None if known else lambda: check_values(program, data, finite)
+                outputs = [buffers.rows(first + start, first + stop)] * len(loaded)
                 listen = None if pauses is None else look
-                feed = Feed(data.arrays, order, [outputs] * len(loaded), check, finite, listen)
+                feed = Feed(data.arrays, order, outputs, check, finite, listen, known)
                 with self.running(readies), self.scheduled(batches.final[start:stop]):
                     self.backend.run(loaded, schedule[start:stop], feed)
                 if pauses is not None:

@@ -81,6 +81,12 @@ class Rows:
         rows = X.toarray(order="C") if is_sparse(X) else X
         return np.ascontiguousarray(rows, dtype=self._dtype)
 
+    @property
+    def usable(self) -> bool:
+        """Held dense, and without weights that are infinite in the network's dtype: nothing that
+        would be refused stands in the way of others' training."""
+        return self.dense and (self.weights is None or bool(np.isfinite(self.weights).all()))
+
     def like(self, batch_size: int) -> list[NDArray[Any]]:
         """Arrays of a batch's types."""
         shape = (batch_size, self._X.shape[1])

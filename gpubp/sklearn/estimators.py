@@ -80,13 +80,12 @@ class _Accelerated(CallbackSupportMixin):  # type: ignore[misc]
         start = time.perf_counter()
         if reason:
             super()._fit_stochastic(X, y, sample_weight, *buffers, **named)
-            where = log.STOCK
+            where, seconds = log.STOCK, time.perf_counter() - start
         else:
-            backend = fit_stochastic(self, network, X, y, sample_weight, incremental)
-            where = f"gpubp ({backend})"
+            ran = fit_stochastic(self, network, X, y, sample_weight, incremental)
+            where, seconds = f"gpubp ({ran.where})", ran.seconds
         method = "partial_fit" if incremental else "fit"
-        kind = log.Kind(type(self).__name__, method, where, reason)
-        log.note(kind, time.perf_counter() - start)
+        log.note(log.Kind(type(self).__name__, method, where, reason), seconds)
 
     def _fit_lbfgs(self, X: Any, y: Any, sample_weight: Any, *buffers: Any) -> None:
         network = self._network(X, self._lbfgs_type(X), sample_weight is not None)

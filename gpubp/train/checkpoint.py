@@ -164,6 +164,7 @@ def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str
     """The parts of a state, each there and of its kind."""
     try:
         found = {k: tensorfile.unpack(v, tensors) for k, v in record["trainer"].items()}
+        found.setdefault("classes", [])  # files of before have none
         missing = [n for n in (*TrainState.saved(), *_PARTS) if n not in found]
         if missing:
             raise LookupError(f"it has no {missing[0]}")

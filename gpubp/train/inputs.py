@@ -13,6 +13,7 @@ from gpubp import nn
 from gpubp.compiler.trace import trace
 from gpubp.core.interop import check_dtype
 from gpubp.data.checks import check_finite, check_labels, check_samples
+from gpubp.data.frames import from_frame
 from gpubp.data.sources import ArraySource, BatchSource, MappedSource, Source, is_mapped
 from gpubp.errors import DataError
 from gpubp.runtime.arguments import Arguments, built
@@ -20,6 +21,7 @@ from gpubp.runtime.program_cache import as_input
 from gpubp.train import metrics as metrics_module
 from gpubp.train.calling import outputs_of
 from gpubp.train.evaluation import mode
+from gpubp.train.labels import by_index, indices_of, is_array, note_classes
 from gpubp.train.metrics import Metric, UserMetric
 from gpubp.train.run import Run
 from gpubp.train.weights import ClassWeight, sample_weights
@@ -76,6 +78,9 @@ def prepare(
 ) -> Data:
     """Check and convert; the arguments are those of `Trainer.fit`."""
     found = metrics_module.find(metrics)
+    note_classes(run.state, y)
+    if y is None and is_array(X) and not _by_index(run):
+        y = X
     names = ("validation X", "validation y", "validation weights")
     held_out = None if validation_data is None else checked(run, validation_data, names)
     if not 0.0 <= validation_split < 1.0:
@@ -91,6 +96,7 @@ def prepare(
         return _of_stream(run, X, held_out, found, drop_last)
     given = (X, y) if sample_weight is None else (X, y, sample_weight)
     arrays = checked(run, given, ("X", "y", "sample_weight"))
+    class_weight = by_index(run.state.classes, class_weight)
     rows = None
     if validation_split:
         rows, held = _split(arrays.samples, validation_split, run.seed)
@@ -171,9 +177,14 @@ def checked(run: Run, given: Sequence[Any], names: Sequence[str]) -> Arguments:
 
     Large memory-mapped arrays stay on disk as they are.
     """
+    if len(given) == 2 and given[1] is None:
+        given = given[:1]
+    if len(given) == 1 and not _by_index(run):  # each sample is its own target
+        given = (given[0], given[0])
     if len(given) not in (2, 3):
         raise DataError(f"got {len(given)} arrays; expected (X, y) or (X, y, weights).")
     floating = run.floating
+    given = (given[0], indices_of(run.state.classes, given[1], names[1]), *given[2:])
     taken = Arguments.taken(given[:2], names)
     arrays = taken.converted(lambda a, name: _converted(a, name, floating))
     check_samples(arrays)
@@ -194,7 +205,7 @@ def _converted(value: Any, name: str, floating: np.dtype[Any]) -> NDArray[Any]:
         check_dtype(value.dtype, name)
         mapped: NDArray[Any] = value
         return mapped
-    converted: NDArray[Any] = as_input(value, name, floating)
+    converted: NDArray[Any] = as_input(from_frame(value, name), name, floating)
     return converted
 
 
@@ -214,10 +225,13 @@ def _ignored(loss_fn: Any) -> int | None:
     return next((index for index in found if index is not None), None)
 
 
+def _by_index(run: Run) -> bool:
+    """Whether targets of the loss are class indices."""
+    return isinstance(run.loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss))
+
+
 def _takes_classes(run: Run, y: Any) -> bool:
-    by_index = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
-    of_labels = isinstance(y, np.ndarray) and y.dtype.kind == "i"
-    return isinstance(run.loss_fn, by_index) and of_labels
+    return _by_index(run) and isinstance(y, np.ndarray) and y.dtype.kind == "i"
 
 
 def _classes(run: Run, arrays: Arguments) -> int:

@@ -89,6 +89,7 @@ class Run(ABC):
     rng: np.random.Generator = _of_state()
     stop_reason: str | None = _of_state()
     diverged: bool = _of_state()
+    classes: list[str] = _of_state()
     resuming: bool = _of_state()
     callbacks: Sequence[Hooks] = _of_state()
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpubp.errors import DataError, unknown_name, warn
+from gpubp.runtime.settings import takes_metric
 from gpubp.train.direction import direction
-
-
-def takes_metric(scheduler: Any) -> bool:
-    """Whether `scheduler.step` wants the number it watches (ReduceLROnPlateau)."""
-    parameters = list(inspect.signature(scheduler.step).parameters.values())
-    return bool(parameters) and parameters[0].default is inspect.Parameter.empty
 
 
 def check_owner(scheduler: Any, optimizer: Any) -> None:

@@ -114,6 +114,7 @@ def read(path: Path_, sealed: bool = True) -> tuple[Tensors, dict[str, Any]]:
     except Exception as error:
         raise CheckpointError(
             f"{path} is no safetensors file, or it is truncated or damaged ({error})."
+            f"{_meant(path, raw)}"
         ) from error
     for name, dtype in foreign.items():
         raise CheckpointError(
@@ -129,6 +130,18 @@ def read(path: Path_, sealed: bool = True) -> tuple[Tensors, dict[str, Any]]:
     # safetensors.torch.save_model leaves out names of shared tensors, and notes the names it kept.
     shared = {n: tensors[k] for n, k in metadata.items() if n not in tensors and k in tensors}
     return {**tensors, **shared}, {}
+
+
+def _meant(path: Path_, raw: bytes) -> str:
+    """What to do with a file of another kind, if it looks like one."""
+    if raw[:2] in (b"PK", b"\x80\x02"):  # zip, and pickles of old
+        return (
+            f" If PyTorch wrote it: model.load_state_dict(torch.load({str(path)!r})), which keeps "
+            "torch's names."
+        )
+    if Path(path).suffix.lower() in (".csv", ".tsv", ".npz"):
+        return " It holds data: a model file comes from `gpubp train --save`."
+    return ""
 
 
 def _verified(path: Path_, raw: bytes, metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class TrainState:
         fit_facts: what must be as it was, to go on within an epoch.
         stop_reason: why the last fit ended before its last epoch, else None.
         made: options that a resumed run compares its own with; see `resumption`.
+        classes: the labels, if they are texts, in the order of the model's outputs.
         epoch_rng: the state of `rng` from which the order of the epoch in progress was drawn.
         diverged: the reason to stop was a loss that is not finite.
         resuming: this call of fit goes on from a checkpoint.
@@ -77,6 +78,7 @@ class TrainState:
     fit_facts: dict[str, Any] = field(default_factory=dict, metadata=SAVED)
     stop_reason: str | None = field(default=None, metadata=SAVED)
     made: dict[str, Any] = field(default_factory=dict, metadata=SAVED)
+    classes: list[str] = field(default_factory=list, metadata=SAVED)
     epoch_rng: Mapping[str, Any] = field(init=False)
     diverged: bool = False
     resuming: bool = False

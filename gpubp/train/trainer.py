@@ -12,31 +12,24 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from gpubp.arguments import checked
 from gpubp.backends import Backend
-from gpubp.backends.device_array import DeviceArray
-from gpubp.core.interop import check_dtype
-from gpubp.data.checks import check_finite, check_samples
-from gpubp.errors import DataError, unknown_name
+from gpubp.errors import unknown_name
 from gpubp.nn.module import Module
 from gpubp.ops.random import checked_seed
 from gpubp.optim.base import Optimizer
-from gpubp.runtime.arguments import Arguments
-from gpubp.runtime.program_cache import as_input
 from gpubp.runtime.step import compile_step
 from gpubp.train import inputs, members
 from gpubp.train import metrics as metrics_module
-from gpubp.train.evaluation import BATCH
 from gpubp.train.fit import Fit
 from gpubp.train.history import History
 from gpubp.train.hooks import Hooks, check_callbacks
 from gpubp.train.metrics import Metric, UserMetric
 from gpubp.train.plan import Plan
+from gpubp.train.predicting import Predicting
 from gpubp.train.ranks import share
-from gpubp.train.run import Run
 from gpubp.train.scheduling import check_monitor, check_owner
 from gpubp.train.weights import ClassWeight
 
@@ -44,7 +37,7 @@ if TYPE_CHECKING:
     from gpubp.train.tensorfile import Path_
 
 
-class Trainer(Run):
+class Trainer(Predicting):
     """Trains a model.
 
     Args:
@@ -77,6 +70,7 @@ class Trainer(Run):
             member whose last validation loss (else loss, or what `EarlyStopping` watches) is best.
         model, loss_fn: may be set; what runs from then on is the new one. (optimizer may not, nor
             scheduler where it moves with each step: the step is compiled for them.)
+        classes: the labels, if they were texts, in the order of the model's outputs.
         stop_reason: why the last `fit` ended before its last epoch, else None: "interrupted",
             "max_steps", "max_time", or what a callback gave.
         diverged: that reason was a loss that is not finite (`TerminateOnNaN`).
@@ -156,9 +150,12 @@ class Trainer(Run):
                 of arrays goes to `forward` as positional arguments, where it takes so many, a dict
                 as keyword arguments, where it has these names; else as one argument. Arrays without
                 samples are marked by `gp.whole`. An array that is memory-mapped is read in blocks.
-                With y left out, an iterable of batches (x, y) or (x, y, weights), or a function
-                that returns one, taken in a thread.
-            y: one target a sample; tuples and dicts of such go to the loss as they are.
+                A data frame is its columns of numbers.
+                With y left out, an array is its own target, as of an autoencoder; or an iterable of
+                batches (x, y) or (x, y, weights), or a function that returns one, taken in a
+                thread.
+            y: one target a sample; tuples and dicts of such go to the loss as they are. Labels that
+                are texts become class indices, in the order of `classes`.
             epochs: passes over the data, at least 1.
             batch_size: samples a step; the last batch of an epoch may be shorter. Iterables bring
                 their own.
@@ -216,7 +213,7 @@ class Trainer(Run):
     def evaluate(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         metrics: Sequence[str | UserMetric | Metric] = (),
         sample_weight: ArrayLike | None = None,
     ) -> dict[str, float]:
@@ -235,32 +232,6 @@ class Trainer(Run):
         given = (X, y) if sample_weight is None else (X, y, sample_weight)
         arrays = inputs.checked(self, given, ("X", "y", "sample_weight"))
         return self.evaluator.measure(arrays, self.floating, found)
-
-    @checked
-    def predict(self, X: Any, batch_size: int = BATCH) -> Any:
-        """The model's outputs in eval mode, for all samples; on the device if X is there.
-
-        Args:
-            X: as for `fit`.
-            batch_size: samples at a time.
-
-        Raises:
-            DataError: X is empty or not finite.
-        """
-        data = Arguments.taken((X,), ("X",)).converted(self._read)
-        check_samples(data)
-        for array, name in zip(data.arrays, data.names):
-            if not isinstance(array, DeviceArray):
-                check_finite(array, name)
-        if batch_size < 1:
-            raise DataError(f"batch_size={batch_size}: expected at least 1.")
-        return self.evaluator.predict(data, self.floating, batch_size)
-
-    def _read(self, value: Any, name: str) -> Any:
-        if isinstance(value, np.memmap):
-            check_dtype(value.dtype, name)
-            return value
-        return as_input(value, name, self.floating, self.evaluator.backend)
 
     @checked
     def save(self, path: Path_, extra: Mapping[str, Any] | None = None) -> None:

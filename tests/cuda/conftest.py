@@ -12,6 +12,7 @@ import pytest
 
 HERE = Path(__file__).parent
 QUICK = {
+    "test_counts.py",
     "test_cupy_names.py",
     "test_driver_on_fake_cupy.py",
     "test_elementwise_on_shim.py",

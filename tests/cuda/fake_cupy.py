@@ -8,17 +8,21 @@ Streams are handles in a log; work is done when it is queued.
 from __future__ import annotations
 
 import ctypes
+import gc
 import itertools
+import threading
+import weakref
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from shim_array import ShimArray, to_user_array
 from shim_driver import ShimDriver, ShimKernel
 
 from gpubp.backends.cuda.drivers.base import DeviceMemoryError
+from gpubp.errors import BackendError
 
 
 class CUDARuntimeError(RuntimeError):
@@ -66,6 +70,7 @@ class Stream:
 
     def begin_capture(self) -> None:
         assert self.ptr != 0
+        assert not gc.isenabled(), "what is freed while captured is freed by each replay"
         self.captured = []
 
     def end_capture(self) -> Graph:
@@ -75,8 +80,13 @@ class Stream:
 
 
 class Event:
+    known: ClassVar[weakref.WeakValueDictionary[int, Event]] = weakref.WeakValueDictionary()
+
     def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
+        Contexts.require()
         self.recorded_on = -1
+        self.ptr = next(Stream.handles)
+        self.known[self.ptr] = self
 
     def record(self, stream: Stream | None = None) -> None:
         assert stream is not None
@@ -95,22 +105,27 @@ class Graph:
         self._work = work
 
     def launch(self, stream: Stream) -> None:
+        Contexts.require()
         assert stream.captured is None
         for launch in self._work:
             launch()
 
 
-class Device:
+class Contexts(threading.local):
+    """The context that is current in each thread; one for each GPU, and 0 for none."""
+
     current = 0
+    mine: Contexts
+    made: set[int]
 
-    def __init__(self, number: int) -> None:
-        self.id = number
+    @classmethod
+    def of(cls, device: int) -> int:
+        return 1000 + device
 
-    def __enter__(self) -> Device:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    @classmethod
+    def require(cls) -> None:
+        """Without a context CUDA's runtime would make one on GPU 0."""
+        assert cls.mine.current, "no context is current"
 
 
 class Pinned(bytearray):
@@ -166,6 +181,22 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
     streams: dict[int, Stream] = {}
     kernels: dict[int, ShimKernel] = {}
     Stream.current = Stream(null=True)
+    streams[0] = Stream.current
+    Contexts.mine, Contexts.made = Contexts(), set()
+
+    def set_device(number: int) -> None:
+        Contexts.mine.current = Contexts.of(number)
+        Contexts.made.add(number)
+
+    def set_context(context: int) -> None:
+        assert context == 0 or context - 1000 in Contexts.made
+        Contexts.mine.current = context
+
+    def event_record(event: int, stream: int) -> None:
+        Event.known[event].recorded_on = 0 if stream == 1 else stream
+
+    def wait_event(stream: int, event: int, flags: int = 0) -> None:
+        streams[0 if stream == 1 else stream].waited.append(Event.known[event].recorded_on)
 
     def stream_of(handle: int) -> Stream | None:
         return streams.get(handle)
@@ -174,12 +205,6 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
         made = Stream(**options)
         streams[made.ptr] = made
         return made
-
-    def external(ptr: int, device_id: int = -1) -> Stream:
-        made = Stream(null=True)
-        made.ptr = ptr
-        streams.setdefault(ptr, made)
-        return streams[ptr]
 
     def do(handle: int, work: Callable[[], Any]) -> None:
         stream = stream_of(handle)
@@ -207,11 +232,19 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
         f: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int,
         shared: int, stream: int, params: int, extra: int,
     ) -> None:  # fmt: skip
+        Contexts.require()
         kernel = kernels[f]
         place = ctypes.c_void_p.from_address(params).value
         assert place is not None
         taken = ctypes.string_at(place, kernel.entry.params_size)
         do(stream, lambda: device.launch(kernel, (gx, gy, gz), (bx, by, bz), shared, taken))
+
+    def set_attribute(f: int, attribute: int, value: int) -> None:
+        assert attribute == 8
+        try:
+            device.allow_shared(kernels[f], value)
+        except BackendError as err:
+            raise CUDADriverError(str(err)) from err
 
     class Module:
         def load(self, code: bytes) -> None:
@@ -231,6 +264,9 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
     runtime = SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError,
         getDeviceCount=lambda: count,
+        setDevice=set_device,
+        eventRecord=event_record,
+        streamWaitEvent=wait_event,
         getDeviceProperties=lambda number: {
             "name": b"a fake", "major": 8, "minor": 0, "multiProcessorCount": 4
         },
@@ -254,13 +290,18 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
         "cuda": SimpleNamespace(
             alloc=alloc,
             alloc_pinned_memory=Pinned,
-            Device=Device,
             Stream=make_stream,
-            ExternalStream=external,
             Event=Event,
             get_current_stream=lambda: Stream.current,
             runtime=runtime,
-            driver=SimpleNamespace(launchKernel=launch, CUDADriverError=CUDADriverError),
+            driver=SimpleNamespace(
+                launchKernel=launch,
+                CUDADriverError=CUDADriverError,
+                CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+                funcSetAttribute=set_attribute,
+                ctxGetCurrent=lambda: Contexts.mine.current,
+                ctxSetCurrent=set_context,
+            ),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             function=SimpleNamespace(Module=Module),
             nvrtc=Nvrtc(),

@@ -96,6 +96,28 @@ def compile_source(source: str, architecture: str) -> dict[str, Usage]:
     return parse(log)
 
 
+def ptx_of(source: str, architecture: str) -> str:
+    """Compile to PTX, where instructions have names that tell what they divide.
+
+    Raises:
+        BackendError: the compiler's messages.
+    """
+    nvrtc = _bindings()
+    (program,) = _check(nvrtc.nvrtcCreateProgram(source.encode(), b"source.cu", 0, [], []))
+    virtual = architecture.replace("sm", "compute")
+    options = [*OPTIONS, f"--gpu-architecture={virtual}", f"--include-path={include_folder()}"]
+    try:
+        result = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
+        if int(result[0]) != 0:
+            raise BackendError(f"NVRTC refuses the source for {virtual}:\n{_log(program)}")
+        (size,) = _check(nvrtc.nvrtcGetPTXSize(program))
+        text = b" " * size
+        _check(nvrtc.nvrtcGetPTX(program, text))
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+    return text.rstrip(b"\0").decode()
+
+
 def parse(log: str) -> dict[str, Usage]:
     """Read ptxas's messages; functions that are called count for the kernel before them."""
     found: dict[str, Usage] = {}

@@ -14,7 +14,7 @@ from shim_driver import ShimDriver
 
 from gpubp.backends.cuda import CupyBackend
 from gpubp.backends.cuda.drivers.base import Driver, Memory
-from gpubp.backends.cuda.memory import Staging
+from gpubp.backends.cuda.memory import Resident, Staging
 
 
 class ApartStaging(Staging):
@@ -41,7 +41,10 @@ def shim_backend(
     """
     device = driver or ShimDriver(order, **{"seed": 1, **options})
     backend = CupyBackend(driver=device)
-    backend._staging, backend._results = ApartStaging(device), ApartStaging(device)
+    transfers, block = backend._transfers, backend._transfers.block
+    transfers.arguments, transfers.results = ApartStaging(device), ApartStaging(device)
+    transfers.resident = Resident(device, ApartStaging)
+    block._results, block._arguments = 0, 0
     return backend
 
 

@@ -23,7 +23,7 @@ from shim_array import ShimArray, to_user_array
 from shim_build import built, runtime
 from shim_streams import Copy, Mark, Streams
 
-from gpubp.backends.cuda.drivers.base import DeviceMemoryError, Dim, Event
+from gpubp.backends.cuda.drivers.base import SHARED_BYTES, DeviceMemoryError, Dim, Event
 from gpubp.backends.cuda.products import Products
 from gpubp.errors import BackendError, unknown_name
 
@@ -107,6 +107,7 @@ class ShimKernel:
     def __init__(self, name: str, entry: _Entry) -> None:
         self.name = name
         self.entry = entry
+        self.allowed = SHARED_BYTES
 
 
 class ShimKernels:
@@ -224,6 +225,13 @@ class ShimDriver:
         copied = bytes(params)
         self.enqueue(lambda: self._run(kernel, grid, block, shared, copied))
 
+    def allow_shared(self, kernel: ShimKernel, nbytes: int) -> None:
+        """See `Driver.allow_shared`."""
+        most = MOST_SHARED[self.architecture]
+        if nbytes > most:
+            raise BackendError(f"{nbytes} bytes of shared memory, {self.architecture} has {most}")
+        kernel.allowed = max(kernel.allowed, nbytes)
+
     def enqueue(self, work: Callable[[], None]) -> None:
         """Do some work in stream order, or record it."""
         if self._recorded is not None:
@@ -332,8 +340,8 @@ class ShimDriver:
                 refuse(f"the {what} is {sizes}, expected 1 to {most}")
         if block[0] * block[1] * block[2] > MOST_THREADS[0]:
             refuse(f"{block} are more than {MOST_THREADS[0]} threads in a block")
-        if not 0 <= shared <= MOST_SHARED[self.architecture]:
-            refuse(f"{shared} bytes of shared memory, {self.architecture} has {MOST_SHARED}")
+        if not 0 <= shared <= kernel.allowed:
+            refuse(f"{shared} bytes of shared memory, it was allowed {kernel.allowed}")
         if len(params) != kernel.entry.params_size or len(params) > MOST_PARAMS:
             expected = kernel.entry.params_size
             refuse(f"{len(params)} bytes of parameters, expected {expected}, at most {MOST_PARAMS}")

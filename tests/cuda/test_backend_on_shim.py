@@ -14,6 +14,7 @@ from tolerances import assert_same
 
 import gpubp as gp
 from gpubp.backends import Feed, get_backend
+from gpubp.backends.cuda.transfers import ARGUMENT_BYTES, RESULT_BYTES
 from gpubp.errors import BackendError, UnknownNameError
 
 pytestmark = pytest.mark.full
@@ -23,7 +24,7 @@ shim = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSIN
 
 @shim
 def test_memory_that_runs_out_is_explained() -> None:
-    driver = ShimDriver(memory=300_000)
+    driver = ShimDriver(memory=300_000 + ARGUMENT_BYTES + RESULT_BYTES)
     step = classifier_step(OPTIMIZERS["adam"], mlp(), backend=shim_backend(driver=driver))
     x, y = digits(samples=512)
     with pytest.raises(BackendError) as caught:

@@ -22,6 +22,7 @@ import gpubp as gp
 from gpubp import nn, optim
 from gpubp.backends.cuda import CupyBackend, chunks
 from gpubp.backends.cuda.drivers.base import Event
+from gpubp.backends.cuda.transfers import ARGUMENT_BYTES, RESULT_BYTES
 from gpubp.errors import DataError, IndexRangeError
 
 pytestmark = pytest.mark.full
@@ -97,8 +98,8 @@ def test_data_that_do_not_fit_are_cut_by_themselves(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     expected = trained(CupyBackend(driver=ShimDriver()), (x, y))
-    small = Counting(memory=900_000)
-    assert x.nbytes > small.memory
+    small = Counting(memory=900_000 + ARGUMENT_BYTES + RESULT_BYTES)
+    assert x.nbytes > 900_000
     found = trained(CupyBackend(driver=small), (mapped, y))
     assert small.uploads > 2
     for key, value in expected.items():

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gpubp.backends.cuda.drivers import cupy as device
-from gpubp.backends.cuda.drivers import cupy_probe, nvrtc
+from gpubp.backends.cuda.drivers import cupy_probe, cupy_scope, nvrtc
 from gpubp.backends.cuda.sources import begin_step, expand
 from gpubp.errors import BackendError
 
@@ -23,9 +23,7 @@ REASON = "needs CuPy: pip install 'gpubp[cuda13]'"
 # What is called on objects, by CuPy's class.
 MEMBERS = {
     "cuda.Stream": ("synchronize", "wait_event", "begin_capture", "end_capture", "__enter__"),
-    "cuda.ExternalStream": ("wait_event",),
     "cuda.Event": ("record", "synchronize", "done"),
-    "cuda.Device": ("__enter__", "__exit__"),
     "cuda.Graph": ("launch",),
     "cuda.MemoryPointer": ("ptr", "memset_async"),
     "cuda.PinnedMemoryPointer": ("ptr",),
@@ -39,6 +37,11 @@ MEMBERS = {
 SIGNATURES = {
     "cuda.runtime.memcpyAsync": "dst src size kind stream",
     "cuda.runtime.getDeviceProperties": "device",
+    "cuda.runtime.setDevice": "device",
+    "cuda.runtime.eventRecord": "event stream",
+    "cuda.runtime.streamWaitEvent": "stream event flags",
+    "cuda.driver.ctxSetCurrent": "ctx",
+    "cuda.driver.funcSetAttribute": "f attribute value",
     "cuda.runtime.pointerGetAttributes": "ptr",
     "cuda.driver.launchKernel": "f grid_dim_x grid_dim_y grid_dim_z block_dim_x block_dim_y "
     "block_dim_z shared_mem_bytes stream kernel_params extra",
@@ -57,7 +60,6 @@ SIGNATURES = {
 KEYWORDS = {
     "cuda.Stream": "non_blocking",
     "cuda.Event": "disable_timing",
-    "cuda.ExternalStream": "ptr",
     "cuda.Graph.launch": "stream",
     "cuda.Stream.wait_event": "event",
     "cuda.Event.record": "stream",
@@ -94,6 +96,9 @@ def names_in(path: str | None) -> set[str]:
         "self._cupy.": "",
         "cupy.": "",
         "runtime.": "cuda.runtime.",
+        "driver.": "cuda.driver.",
+        "self._cuda.": "cuda.",
+        "cuda.": "cuda.",
         "binding.": "cuda.nvrtc.",
     }
     return {
@@ -105,7 +110,7 @@ def names_in(path: str | None) -> set[str]:
 
 
 def test_every_name_is_there(cupy: Any) -> None:
-    names = set().union(*(names_in(m.__file__) for m in (device, cupy_probe, nvrtc)))
+    names = set().union(*(names_in(m.__file__) for m in (device, cupy_probe, cupy_scope, nvrtc)))
     assert {"cuda.alloc", "cuda.runtime.memcpyAsync", "cuda.nvrtc.getCUBIN"} <= names
     for kind in ("HostToDevice", "DeviceToHost"):
         names.add(f"cuda.runtime.memcpy{kind}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +13,17 @@ import numpy as np
 import pytest
 import shim_build
 from classifier import OPTIMIZERS, classifier_step, digits, mlp
-from fake_cupy import CUDARuntimeError, Stream, fake_cupy
+from counting_driver import CountingDriver, Sources
+from fake_cupy import Contexts, CUDARuntimeError, Event, Graph, Stream, fake_cupy
 from shim_driver import ShimDriver
 from tolerances import assert_same
 
 import gpubp as gp
 from gpubp.backends.cuda import CupyBackend
 from gpubp.backends.cuda.drivers import nvrtc
-from gpubp.backends.cuda.drivers.base import DeviceMemoryError
+from gpubp.backends.cuda.drivers.base import SHARED_BYTES, DeviceMemoryError
 from gpubp.backends.cuda.drivers.cupy import SMALL, CupyDriver
+from gpubp.backends.cuda.sources import Kernels
 from gpubp.errors import BackendError
 
 shim = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
@@ -185,3 +190,139 @@ def test_a_gpu_that_is_there_is_told_of(cupy: Any) -> None:
         "cupy": "0 (fake)", "gpu": "a fake", "gpus": "1", "driver": "13000", "runtime": "13000",
         "nvrtc": "13.0",
     }  # fmt: skip
+
+
+SIMPLE = (
+    "struct P { int* out; };\n"
+    'extern "C" __global__ void k(const P p) { *p.out += 1; }\nGP_KERNEL(k, P)\n'
+)
+
+
+def _kernel(driver: CupyDriver) -> tuple[Any, Any]:
+    memory = driver.allocate(4)
+    kernel = driver.compile(SIMPLE).get("k")
+    return memory, lambda: driver.launch(kernel, (1, 1, 1), (1, 1, 1), 0, _packed(memory))
+
+
+def _packed(memory: Any) -> bytes:
+    return int(memory.address).to_bytes(8, "little")
+
+
+@shim
+def test_errors_of_cuda_are_gpubps(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever call meets them: after a kernel has failed, that may be any."""
+    driver = CupyDriver()
+    memory, launch = _kernel(driver)
+    replay, event, runtime = driver.record(launch), driver.mark(), cupy.cuda.runtime
+    raising = _raises(CUDARuntimeError("cudaErrorIllegalAddress"))
+    stream = type(driver._stream)
+    for owner, name, call in (
+        (runtime, "memcpyAsync", lambda: driver.upload(memory.address, np.zeros(1, np.int32))),
+        (runtime, "memcpyAsync", lambda: driver.download(memory.address, np.zeros(1, np.int32))),
+        (runtime, "streamWaitEvent", lambda: driver.wait_for(1)),
+        (runtime, "eventRecord", lambda: driver.make_wait(1)),
+        (cupy.cuda.driver, "launchKernel", launch),
+        (Graph, "launch", replay),
+        (stream, "synchronize", driver.synchronize),
+        (Event, "synchronize", event.wait),
+        (Event, "record", driver.mark),
+        (cupy.cuda, "alloc", lambda: driver.allocate(8)),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, raising)
+            with pytest.raises(BackendError, match=r"CUDA failed on a fake, .*IllegalAddress"):
+                call()
+
+
+@shim
+def test_the_first_error_of_a_recording_is_the_one_that_is_raised(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = CupyDriver()
+    ended = []
+    monkeypatch.setattr(
+        type(driver._stream),
+        "end_capture",
+        lambda self: ended.append(1) or _raises(CUDARuntimeError("capture invalidated"))(),
+    )
+    with pytest.raises(BackendError, match="the first"):
+        driver.record(_raises(BackendError("the first")))
+    assert ended == [1]
+    with pytest.raises(BackendError, match="capture invalidated"):
+        driver.record(lambda: None)
+
+
+@shim
+@pytest.mark.parametrize("before", [True, False])
+def test_nothing_is_collected_while_launches_are_recorded(cupy: Any, before: bool) -> None:
+    driver = CupyDriver()
+    _, launch = _kernel(driver)
+    seen = []
+    try:
+        gc.enable() if before else gc.disable()
+        driver.record(lambda: seen.append(gc.isenabled()) or launch())
+        assert seen == [False] and gc.isenabled() == before
+    finally:
+        gc.enable()
+
+
+@shim
+def test_threads_keep_the_context_that_they_came_with(cupy: Any) -> None:
+    """A second GPU's driver makes no context on the first, and sets one where another is current
+    alone.
+    """
+    cupy.cuda.runtime.getDeviceCount = lambda: 2
+    driver = CupyDriver(1)
+    assert Contexts.made == {1} and Contexts.mine.current == 0
+    _, launch = _kernel(driver)
+    seen: list[int] = []
+    plain = cupy.cuda.driver.ctxSetCurrent
+    cupy.cuda.driver.ctxSetCurrent = lambda context: seen.append(context) or plain(context)
+    launch()
+    assert seen == [Contexts.of(1), 0]
+    Contexts.mine.current = Contexts.of(1)
+    launch()
+    driver.synchronize()
+    assert len(seen) == 2, "nothing is set where it is current"
+    other = threading.Thread(target=launch)
+    other.start()
+    other.join()
+    assert seen[2:] == [Contexts.of(1), 0] and Contexts.mine.current == Contexts.of(1)
+    assert Contexts.made == {1}
+
+
+@shim
+def test_shared_memory_beyond_48_kib_is_asked_for(cupy: Any) -> None:
+    driver = CupyDriver()
+    memory = driver.allocate(4)
+    kernel = driver.compile(SIMPLE).get("k")
+    ones = (1, 1, 1)
+    with pytest.raises(BackendError, match="shared memory"):
+        driver.launch(kernel, ones, ones, SHARED_BYTES + 1, _packed(memory))
+    driver.allow_shared(kernel, 100 << 10)
+    driver.launch(kernel, ones, ones, 100 << 10, _packed(memory))
+    found = np.zeros(1, np.int32)
+    driver.download(memory.address, found)
+    assert found[0] == 1
+    with pytest.raises(BackendError, match=r"sm_80 has 166912"):
+        driver.allow_shared(kernel, 200 << 10)
+
+
+def test_sources_are_compiled_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By threads: two that wait for each other come to an end; each source once."""
+    device = CountingDriver()
+    both = threading.Barrier(2, timeout=30)
+    compiled: list[str] = []
+
+    def compile_one(source: str) -> Any:
+        compiled.append(source)
+        both.wait()
+        return Sources()
+
+    monkeypatch.setattr(device, "compile", compile_one)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    kernels = Kernels(device)
+    kernels.compile(["one", "two", "one"])
+    kernels.compile(["two"])
+    assert sorted(compiled) == ["one", "two"]
+    assert kernels.get("one", "k") == "k" and len(compiled) == 2

@@ -120,7 +120,7 @@ def test_replays_are_launches_bit_for_bit(
         return step.run(x, y, batch_size=8, epochs=2)
 
     replayed = losses()
-    monkeypatch.setattr(stepping, "RECORD_FROM", 10**9)
+    monkeypatch.setattr(stepping, "WARM", 10**9)
     assert_same(losses(), replayed)
 
 

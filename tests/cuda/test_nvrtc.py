@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import nvrtc
 import pytest
 from launching import kernel
@@ -26,6 +28,33 @@ def test_every_source_has_a_kernel_in_the_table():
     assert table.keys() == set(nvrtc.ARCHITECTURES)
     for architecture, kernels in table.items():
         assert {name.split("/")[0] for name in kernels} == sources_for(architecture).keys()
+
+
+WIDE = re.compile(r"\b(?:div|rem)\.[su]64\b")
+
+
+def test_nothing_divides_64_bit_numbers_for_each_element():
+    """Batches that are gathered, operands that are broadcast or strided, slices and what is joined
+    have positions of 32 bits; with them in 64 the divisions are seen.
+    """
+    found = {
+        name: source
+        for name, source in sources_for("sm_90").items()
+        if name.split()[0] == "broadcast" or "gp::load_batch<" in source or "gp::gather<" in source
+    }
+    assert len(found) > 5
+    for name, source in found.items():
+        assert not WIDE.search(nvrtc.ptx_of(source, "sm_90")), name
+    batch = next(source for source in found.values() if "gp::load_batch<" in source)
+    assert WIDE.search(nvrtc.ptx_of(batch.replace("gp::u32>(", "gp::i64>("), "sm_90"))
+
+
+def test_factors_are_loaded_by_vectors_and_rounded_in_pairs():
+    source = sources_for("sm_90")["tensor bf16 nt 2000"]
+    text = nvrtc.ptx_of(source, "sm_90")
+    assert "cvt.rn.bf16x2.f32" in text and "ld.v4.f32" in text
+    product = nvrtc.ptx_of(sources_for("sm_90")["product nn 2000"], "sm_90")
+    assert "ld.shared.v4.f32" in product and "ld.shared.f32" not in product
 
 
 def test_a_stack_frame_is_seen():

@@ -17,6 +17,7 @@ from shim_driver import ShimDriver, ShimKernels
 from tolerances import assert_product, assert_same
 
 import gpubp as gp
+from gpubp import nn
 from gpubp.backends.cuda import PRECISIONS
 from gpubp.errors import BackendError, UnknownNameError
 
@@ -126,6 +127,38 @@ def test_the_instructions_registers_hold_what_they_should(precision: str, proces
         found.append([compiled(a, b) for a, b in pairs])
     for emulated, plain in zip(*found):
         assert_same(emulated, plain)
+
+
+@pytest.mark.parametrize("precision", LOW)
+def test_every_nan_stays_one(precision: str) -> None:
+    """Also one whose only bits are among those that the type leaves out."""
+    target = shim_backend(driver=EmulatedDriver())
+    target.precision = precision
+    a = np.ones((4, 16), np.float32)
+    a.view(np.uint32)[1, 3], a.view(np.uint32)[2, 5] = 0x7F800001, 0xFF801000
+    a[3, 7] = np.inf
+    check = gp.Options(verify=False)
+    out = gp.compile(lambda a, b: a @ b, backend=target, options=check)(a, np.ones((16, 3), "f"))
+    assert np.isnan(out[1:3]).all() and (out[0] == 16).all() and (out[3] == np.inf).all()
+
+
+@pytest.mark.parametrize("layout", ["nn", "nt", "tn"])
+@pytest.mark.parametrize("precision", LOW)
+def test_rows_that_do_not_start_at_sixteen_bytes(precision: str, layout: str) -> None:
+    """Vectors are loaded only where rows start so: lengths of every remainder, of weights whose
+    place is known, and whose last vector is half a row's.
+    """
+    rng = np.random.default_rng(5)
+    for k in (64, 62, 37, 36):
+        a, b = (rng.standard_normal(s).astype(np.float32) for s in ((33, k), (k, 17)))
+        given = (a.T.copy() if layout[0] == "t" else a, b.T.copy() if layout[1] == "t" else b)
+        weight = nn.Parameter(given[1])
+
+        def product(a: Any, weight: Any = weight) -> Any:
+            return (a.T if layout[0] == "t" else a) @ (weight.T if layout[1] == "t" else weight)
+
+        found = gp.compile(product, backend=_backend(precision))(given[0])
+        assert_product(found, rounded(a, precision), rounded(b, precision), f"k = {k}")
 
 
 @pytest.mark.parametrize("old", ["a[8 * SLICE_PITCH + 4]", "b[4]"])

@@ -54,12 +54,15 @@ def test_products_of_every_size_and_layout(layout: str, processors: int) -> None
 
 
 def test_the_sizes_meet_every_plan() -> None:
-    found = {
-        (plan(1, m, n, k, 4, processors).tile[0], plan(1, m, n, k, 4, processors).chunks > 1)
+    """Tiles, pieces of k, and groups of threads that share it."""
+    plans = [
+        plan(1, m, n, k, 4, processors, grouped=True)
         for m, n, k in _sizes()
         for processors in PROCESSORS
-    }
-    assert found >= {(128, False), (64, False), (32, False), (32, True)}
+    ]
+    found = {(each.tile[0], each.chunks > 1, each.groups) for each in plans}
+    whole = {(128, False, 1), (64, False, 1), (32, False, 1), (32, False, 4)}
+    assert found >= whole | {(32, True, 4)}
 
 
 @pytest.mark.parametrize("order", ORDERS)

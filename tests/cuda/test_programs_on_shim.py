@@ -14,7 +14,7 @@ from tolerances import ORACLE
 import gpubp as gp
 from gpubp import nn, optim
 from gpubp.backends.cuda import CupyBackend, stepping
-from gpubp.backends.cuda.stepping import RECORD_FROM, STEPS_A_GRAPH
+from gpubp.backends.cuda.stepping import STEPS_A_GRAPH, WARM
 from gpubp.errors import DataError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
@@ -47,7 +47,7 @@ def agree(actual: dict[str, Any], expected: dict[str, Any], dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_ten_steps_of_every_optimizer(name: str, dtype: str) -> None:
-    assert STEPS >= RECORD_FROM, "so that recorded launches are part of it"
+    assert STEPS > WARM, "so that recorded launches are part of it"
     expected = trained(OPTIMIZERS[name], "numpy", dtype)
     found = [trained(OPTIMIZERS[name], backend(order), dtype) for order in ORDERS]
     agree(found[0], expected, dtype)
@@ -104,16 +104,27 @@ def test_a_schedule_reaches_recorded_launches() -> None:
     agree(_scheduled(backend()), _scheduled("numpy"), "float64")
 
 
-def test_replays_are_launches_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = 2 * STEPS_A_GRAPH + 5
-    x, y = digits(samples=8 * steps)
+@pytest.mark.parametrize(
+    ("samples", "options"),
+    [
+        (8 * (2 * STEPS_A_GRAPH + 5), {"epochs": 2}),
+        (8 * 4 + 3, {"epochs": 9}),  # epochs as one, with their short batch, and several together
+        (8 * 9 + 3, {"epochs": 3, "accumulate": 4}),
+    ],
+)
+def test_replays_are_launches_bit_for_bit(
+    samples: int, options: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = digits(samples=samples)
+    accumulate = options.pop("accumulate", 1)
 
     def losses() -> Any:
-        step = classifier_step(OPTIMIZERS["adam"], mlp(), backend=backend())
-        return step.run(x, y, batch_size=8, epochs=2)
+        step = classifier_step(OPTIMIZERS["adam"], mlp(), backend=backend(), accumulate=accumulate)
+        runs = [step.run(x, y, batch_size=8, seed=i, **options) for i in range(2)]
+        return np.concatenate([*runs, [step(x[:8], y[:8]) for _ in range(4)]])
 
     replayed = losses()
-    monkeypatch.setattr(stepping, "RECORD_FROM", 10**9)
+    monkeypatch.setattr(stepping, "WARM", 10**9)
     np.testing.assert_array_equal(losses(), replayed)
 
 

@@ -17,7 +17,6 @@ import shim_build
 from attention_rows import attention_rows, attention_shapes
 from classifier import OPTIMIZERS, classifier_step, digits
 from conv_rows import OPS, conv_row, geometry
-from launching import kernel, launch
 from products import operands
 from shim_backend import shim_backend
 from shim_build import KERNELS
@@ -26,13 +25,12 @@ from specs import cases
 from test_conformance import compare
 from test_precision_on_shim import rounded
 from test_programs_on_shim import _scheduled, agree, trained
-from tolerances import assert_close, assert_product, assert_same
+from tolerances import assert_close, assert_product
 
 import gpubp as gp
-from gpubp import ops
+from gpubp import nn, ops
 from gpubp.backends.cuda import CupyBackend
 from gpubp.backends.cuda.memory import BankCopy
-from gpubp.backends.cuda.sources import expand
 from gpubp.core import bind
 from gpubp.errors import BackendError
 
@@ -76,6 +74,11 @@ def _long_product(backend: CupyBackend) -> None:
     assert_product(gp.compile(ops.matmul, backend=backend)(a, b), a, b)
 
 
+def _grouped_product(backend: CupyBackend) -> None:
+    a, b, *_ = operands(33, 35, 150)
+    assert_product(gp.compile(ops.matmul, backend=backend)(a, b), a, b)
+
+
 def _sum(backend: CupyBackend) -> None:
     x = np.random.default_rng(0).normal(size=(3, 100))
     assert_close(gp.compile(lambda x: ops.sum(x, 1), backend=backend)(x), x.sum(1))
@@ -88,22 +91,10 @@ def _long_sum(backend: CupyBackend) -> None:
 
 
 def _softmax(backend: CupyBackend) -> None:
-    x = np.random.default_rng(0).normal(size=(5, 30))
-    expected = np.exp(x) / np.exp(x).sum(1, keepdims=True)
-    assert_close(gp.compile(ops.softmax, backend=backend)(x), expected)
-
-
-def _two_joins(backend: CupyBackend) -> None:
-    """Two joins by one op in turn, which share their memory."""
-    source = expand('#include "rowwise.cuh"\n') + kernel(
-        "float *x;",
-        "float v = p.x[threadIdx.x];\n"
-        "float first = gp::join<32, gp::Plus>(v), second = gp::join<32, gp::Plus>(2.0f * v);\n"
-        "p.x[threadIdx.x] = 1000.0f * first + second;",
-    )
-    x = np.arange(256, dtype=np.float32)
-    (found,) = launch(backend.driver, source, (x,), 1, 256)
-    assert_same(found, 1002 * np.repeat(x.reshape(8, 32).sum(1), 32))
+    for columns in (30, 2100):  # rows of a few lanes, and of a block
+        x = np.random.default_rng(0).normal(size=(5, columns))
+        expected = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+        assert_close(gp.compile(ops.softmax, backend=backend)(x), expected)
 
 
 def _two_outputs(backend: CupyBackend) -> None:
@@ -117,6 +108,19 @@ def _chain(backend: CupyBackend) -> None:
     for n in (255, 256, 257):
         x = np.random.default_rng(0).normal(size=n).astype(np.float32)
         assert_close(gp.compile(lambda x: x * x + 1.0, backend=backend)(x), x * x + np.float32(1))
+
+
+def _biased(backend: CupyBackend) -> None:
+    """A vector along the last axis, read by whole vectors and, where rows are odd, one by one."""
+    for columns in (8, 7):
+        x = np.random.default_rng(0).normal(size=(300, columns)).astype(np.float32)
+        bias = nn.Parameter(np.arange(columns, dtype=np.float32))
+
+        def twice(x: Any, bias: Any = bias) -> Any:
+            return ops.softmax(ops.softmax(x) * 2.0 + bias)
+
+        expected = gp.compile(twice, backend="numpy")(x)
+        assert_close(gp.compile(twice, backend=backend)(x), expected)
 
 
 def _training(backend: CupyBackend) -> None:
@@ -152,7 +156,7 @@ def _attention(backend: CupyBackend) -> None:
 # What is changed, into what, what must notice, and how many processors the device claims.
 FAULTS: dict[str, tuple[str, str, Check, int]] = {
     "product without its barrier": (
-        *("next_b.store(held_b[now]);\n    __syncthreads();", "next_b.store(held_b[now]);"),
+        *("next_b.store(slice_b);\n    __syncthreads();", "next_b.store(slice_b);"),
         *(_product, 1),
     ),
     "product that stores one column too many": (
@@ -171,6 +175,16 @@ FAULTS: dict[str, tuple[str, str, Check, int]] = {
         *("for (i64 c = 1; c < chunks; ++c) sum +=", "for (i64 c = 1; c < 1; ++c) sum +="),
         *(_long_product, 132),
     ),
+    "product whose groups take the same slices": (
+        *("i64 mine = k0 + group * BK;", "i64 mine = k0;"),
+        *(_grouped_product, 132),
+    ),
+    "product that forgets a group": (
+        "g < GROUPS; ++g",
+        "g < GROUPS - 1; ++g",
+        _grouped_product,
+        132,
+    ),
     "reduction without its barrier": (
         *("    __syncthreads();\n    if (y < half) held", "    if (y < half) held"),
         *(_sum, 1),
@@ -179,16 +193,14 @@ FAULTS: dict[str, tuple[str, str, Check, int]] = {
         *("for (i64 c = 1; c < chunks; ++c) all =", "for (i64 c = 1; c < 1; ++c) all ="),
         *(_long_sum, 132),
     ),
-    "row without the barrier between two reductions": (
-        *(
-            "const int at = threadIdx.x % W;\n  __syncthreads();\n",
-            "const int at = threadIdx.x % W;",
-        ),
-        *(_two_joins, 1),
-    ),
     "row without the barrier before it reads the result": (
-        *("__syncthreads();\n  return held[", "return held["),
+        *("__syncthreads();\n    const T* of_row", "const T* of_row"),
         *(_softmax, 1),
+    ),
+    "row that leaves out half of its lanes": ("int half = W / 2", "int half = W / 4", _softmax, 1),
+    "bias that is read in the wrong column": (
+        *("gp::low(g) % gp::low(", "gp::low(g + 1) % gp::low("),
+        *(_biased, 1),
     ),
     "chain with an off-by-one tail": (
         *("for (gp::i64 i = gp::thread_number(); i < p.n;",),
@@ -262,10 +274,10 @@ def test_every_barrier_is_needed() -> None:
     checks: dict[str, tuple[tuple[Check, int], ...]] = {
         "attention.cuh": ((_attention, 1),),
         "conv.cuh": ((_convolutions, 1),),
-        "gemm.cuh": ((_product, 1), (_long_product, 132)),
+        "gemm.cuh": ((_product, 1), (_grouped_product, 132), (_long_product, 132)),
         "reduce.cuh": ((_sum, 1), (_long_sum, 132)),
         "tensor.cuh": ((_rounded_product, 1),),
-        "rowwise.cuh": ((_softmax, 1), (_two_joins, 1)),
+        "rowwise.cuh": ((_softmax, 1),),
     }
     found = {p.name for p in KERNELS.glob("*.cuh") if "__syncthreads();" in p.read_text()}
     assert found == checks.keys()

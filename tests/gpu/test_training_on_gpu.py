@@ -86,7 +86,7 @@ def test_replays_are_launches_bit_for_bit(
         return step.run(x, y, batch_size=32, epochs=3, seed=1)
 
     replayed = losses()
-    monkeypatch.setattr(stepping, "RECORD_FROM", 10**9)
+    monkeypatch.setattr(stepping, "WARM", 10**9)
     assert_same(losses(), replayed)
 
 

@@ -19,31 +19,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.base import (
-    PROBLEMS,
-    Backend,
-    Feed,
-    Probe,
-    banks_kept,
-    feed_of_zeros,
-)
+from gpubp.backends.base import Backend, Feed, Probe, banks_kept, feed_of_zeros
 from gpubp.backends.cuda import chunks
 from gpubp.backends.cuda.autotune import Autotuner
 from gpubp.backends.cuda.chunks import Chunks
-from gpubp.backends.cuda.drivers.base import Driver
-from gpubp.backends.cuda.exchange import begin, end, import_array, require_aligned
+from gpubp.backends.cuda.drivers.base import DeviceMemoryError, Driver
+from gpubp.backends.cuda.exchange import import_array
 from gpubp.backends.cuda.executor import Executor
-from gpubp.backends.cuda.loaded import RUN_WORDS, STATUS_WORD, Loaded
-from gpubp.backends.cuda.memory import Staging
+from gpubp.backends.cuda.loaded import STATUS_WORD, Loaded
 from gpubp.backends.cuda.nvmath_products import describe
 from gpubp.backends.cuda.products import PIP
 from gpubp.backends.cuda.stepping import Stepping
+from gpubp.backends.cuda.transfers import Transfers
 from gpubp.backends.cuda.trial import Trial
 from gpubp.backends.device_array import DeviceArray
 from gpubp.backends.poison import check_writes
 from gpubp.compiler.program import Program
 from gpubp.core.forks import anew_in_child
-from gpubp.errors import BackendError, DataError, unknown_name
+from gpubp.errors import BackendError, unknown_name
 
 PRECISIONS = {"float32": 0, "tf32": 80, "bf16": 80, "float16": 80}  # and the least architecture
 
@@ -84,9 +77,7 @@ class CupyBackend(Backend):
         waits = os.environ.get("GPUBP_CUDA_SYNC", "") not in ("", "0")
         self._chooser = Autotuner(Executor(driver, waits))
         self._stepping = Stepping(driver, self._chooser.executor)
-        self._run = driver.allocate(8 * RUN_WORDS)
-        self._staging = Staging(driver)
-        self._results = Staging(driver)
+        self._transfers = Transfers(driver)
         self._chunks = Chunks(driver)
         self._resident_bytes = chunks.resident_bytes(resident_bytes)
         self._lock = threading.RLock()  # one stream, one run block
@@ -123,8 +114,14 @@ class CupyBackend(Backend):
 
     def load(self, program: Program) -> Loaded:
         self._require_own_process()
+        run = self._transfers.block.address
         with self._lock:
-            return Loaded(program, self.driver, self._chooser, self._run.address, self.precision)
+            try:
+                return Loaded(program, self.driver, self._chooser, run, self.precision)
+            except DeviceMemoryError:
+                if not self._transfers.resident.let_go():
+                    raise
+                return Loaded(program, self.driver, self._chooser, run, self.precision)
 
     def profile(self, loaded: Loaded, feed: Feed, repeats: int = 50) -> list[float]:
         """Seconds that each part of a program takes on the device, when it runs alone again and
@@ -139,26 +136,36 @@ class CupyBackend(Backend):
             One number for each part of the program.
         """
         with self._lock, banks_kept(loaded.program):
-            self._prepare([loaded], np.zeros((1, 2), np.int64), feed)
+            self._transfers.prepare([loaded], np.zeros((1, 2), np.int64), feed)
             loaded.step()
             self.driver.synchronize()
-            return [self._timed(works, repeats) for works in loaded.parts]
+            plain = loaded.recordable and not self._chooser.executor.waits
+            return [self._timed(works, repeats, plain and bool(works)) for works in loaded.parts]
 
     def check_writes(self, loaded: Loaded) -> None:
         with self._lock, banks_kept(loaded.program):
             feed = feed_of_zeros(loaded.program)
-            self._prepare([loaded], np.zeros((1, 2), np.int64), feed)
+            self._transfers.prepare([loaded], np.zeros((1, 2), np.int64), feed)
             loaded.begin()
-            trial = Trial(loaded, self.driver, self._run.address + 8 * STATUS_WORD)
+            status = self._transfers.block.address + 8 * STATUS_WORD
+            trial = Trial(loaded, self.driver, status)
             check_writes(loaded.program, trial)
 
-    def _timed(self, works: Sequence[Callable[[], None]], repeats: int) -> float:
-        found = []
-        for _ in range(5):
-            start = time.perf_counter()
+    def _timed(self, works: Sequence[Callable[[], None]], repeats: int, recordable: bool) -> float:
+        def run() -> None:
             for _ in range(repeats):
                 for work in works:
                     work()
+
+        again: Callable[[], None] = run
+        if recordable:  # launched one by one, small kernels would take as long as Python
+            again = self.driver.record(run)
+            again()  # the first launch of a recording brings it to the device
+            self.driver.synchronize()
+        found = []
+        for _ in range(5):
+            start = time.perf_counter()
+            again()
             self.driver.synchronize()
             found.append((time.perf_counter() - start) / repeats)
         return min(found)
@@ -190,7 +197,7 @@ class CupyBackend(Backend):
                     assert feed.look is not None
                     feed.look(done)
                 except BaseException:
-                    self._collect(outputs, feed, reports)  # of the steps that were made
+                    self._transfers.collect(outputs, feed, reports)  # of the steps that were made
                     raise
 
             def steps(first: int, stop: int) -> None:
@@ -200,16 +207,17 @@ class CupyBackend(Backend):
                     listen(stop)
 
             if cut is None:
-                outputs = self._prepare(loaded, schedule, feed)
+                outputs = self._transfers.prepare(loaded, schedule, feed)
             else:
                 apart, order = loaded[0].program.batched, np.arange(cut.most)
-                outputs = self._prepare(loaded, cut.schedule, replace(feed, order=order), apart)
+                pieces = replace(feed, order=order)
+                outputs = self._transfers.prepare(loaded, cut.schedule, pieces, apart)
             if cut is None:
                 steps(0, len(which))
             else:
                 resident = replace(feed, inputs=[feed.inputs[i] for i in apart])
                 self._chunks.run(cut, resident, loaded, steps)
-            self._collect(outputs, feed, reports)
+            self._transfers.collect(outputs, feed, reports)
 
     def _plan(
         self, loaded: Sequence[Loaded], schedule: NDArray[np.int64], feed: Feed
@@ -225,60 +233,10 @@ class CupyBackend(Backend):
         if limit is None:
             if sum(a.nbytes for a in arrays) <= chunks.SMALL_BYTES:
                 return None
-            free = self.driver.free_bytes() + self._staging.nbytes
+            free = self.driver.free_bytes() + self._transfers.nbytes
             limit = int(chunks.RESIDENT_SHARE * free)
         sizes = [p.batch_size for p in programs]
         return chunks.plan_if_needed(arrays, schedule, sizes, limit)
-
-    def _prepare(
-        self,
-        loaded: Sequence[Loaded],
-        schedule: NDArray[np.int64],
-        feed: Feed,
-        apart: Sequence[int] = (),
-    ) -> list[tuple[int, NDArray[Any]]]:
-        """Upload what the run reads, but for the inputs `apart`, which come in chunks; returns
-        where its outputs for the host will be."""
-        if any(target.program.batched for target in loaded):
-            require_aligned(feed)
-        begin(self.driver, feed)
-        steps = np.ascontiguousarray(schedule, np.int64)
-        given = [a for i, a in enumerate(feed.inputs) if i not in apart]
-        host = [a for a in given if not isinstance(a, DeviceArray)]
-        *uploaded, order, listed = self._staging.upload([*host, feed.order, steps])
-        at = iter(uploaded)
-        inputs = [a.address if isinstance(a, DeviceArray) else next(at) for a in given]
-        for i in sorted(apart):
-            inputs.insert(i, 0)
-        self.driver.upload(self._run.address, np.array([0, listed, order, 0], np.int64))
-        flat = [a for outputs in feed.outputs for a in outputs if not isinstance(a, DeviceArray)]
-        distinct = list({id(a): a for a in flat}.values())
-        places = self._results.place([a.nbytes for a in distinct])
-        place_of = {id(a): p for a, p in zip(distinct, places, strict=True)}
-        for target, outputs in zip(loaded, feed.outputs, strict=True):
-            target.prepare(
-                inputs,
-                [a.address if isinstance(a, DeviceArray) else place_of[id(a)] for a in outputs],
-            )
-        return list(zip(places, distinct, strict=True))
-
-    def _collect(self, outputs: list[tuple[int, NDArray[Any]]], feed: Feed, reports: bool) -> None:
-        """Fetch the outputs for the host and what kernels reported; else order the user's streams
-        after the run."""
-        if not outputs and not reports and end(self.driver, feed):
-            return
-        try:
-            self.driver.synchronize()
-        except BackendError as err:
-            hint = "Set GPUBP_CUDA_SYNC=1 to learn which instruction it was."
-            raise BackendError(f"{err} {hint}") from err
-        for place, array in outputs:
-            if array.nbytes:
-                self.driver.download(place, array)
-        words = np.zeros(RUN_WORDS, np.int64)
-        self.driver.download(self._run.address, words)
-        if words[STATUS_WORD]:
-            raise DataError(PROBLEMS[int(words[STATUS_WORD])])
 
 
 def _on_gpu(device: int) -> Driver:

@@ -4,7 +4,7 @@ vendor's products with their workspace.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from gpubp.backends.cuda.drivers.base import Driver, Memory
@@ -36,6 +36,10 @@ class Executor:
         self._kernels = Kernels(driver)
         self._room: Memory | None = None
 
+    def compile(self, launches: Iterable[AnyLaunch]) -> None:
+        """Compile what these launches need, at once; `bind` would do it one after the other."""
+        self._kernels.compile([of.source for of in launches if isinstance(of, Launch)])
+
     def bind(self, launch: AnyLaunch) -> Work:
         """What runs a launch."""
         work = self._product(launch) if isinstance(launch, ProductLaunch) else self._own(launch)
@@ -51,7 +55,8 @@ class Executor:
     def _own(self, launch: Launch) -> Work:
         kernel = self._kernels.get(launch.source, launch.kernel)
         start, of = self.driver.launch, launch
-        return lambda: start(kernel, of.grid, of.block, 0, of.params)
+        self.driver.allow_shared(kernel, of.shared)
+        return lambda: start(kernel, of.grid, of.block, of.shared, of.params)
 
     def _product(self, launch: ProductLaunch) -> Work:
         """A product, whose errors say which instruction it is of."""

@@ -29,6 +29,7 @@ class Launch:
         grid, block: sizes.
         params: the kernel's argument.
         part: whose work it is, for errors and reports.
+        shared: bytes of dynamic shared memory.
     """
 
     source: str
@@ -37,6 +38,7 @@ class Launch:
     block: Dim
     params: bytes
     part: str
+    shared: int = 0
 
 
 @dataclass(frozen=True)

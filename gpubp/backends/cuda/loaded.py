@@ -9,7 +9,8 @@ kernels' parameters keep. Nothing in a recorded launch changes with the step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,10 @@ class Loaded:
         reports: it may find a label or an index out of range.
         begin: lets the tables point at what the next step reads and writes.
         parts: for each part of the program, what launches its kernels.
+        made: steps that were launched kernel by kernel in runs.
         seconds: that a step takes, when a long run has measured it; else 0.
         replay: number of steps -> what runs so many recorded steps again.
+        epochs: steps of this and other programs -> what runs these again; see `stepping.py`.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Loaded:
         precision: str = "float32",
     ) -> None:
         self.program = program
-        self.seconds = 0.0
+        self.seconds, self.made = 0.0, 0
         self._driver = driver
         self._residents = len(program.input_types) if program.batched else 0
         self._order = len(program.buffers) + self._residents
@@ -63,7 +66,6 @@ class Loaded:
         self._tables = driver.allocate(8 * (self._order + 1 + 3 * len(self._rows)))
         self._run, self._chooser, self._executor = run, chooser, chooser.executor
         self.recordable = not any(_on_host(p) for p in program.parts)
-        self.begin = self._executor.bind(begin_step(self._begin_numbers()))
         context = self._context(precision)
         try:
             self._allocate()
@@ -73,6 +75,8 @@ class Loaded:
             beside = context.copies.nbytes + context.workspace.nbytes
             raise DeviceMemoryError(f"{err} {_needs(program, driver, beside)}") from err
         self.replay: dict[int, Work] = {}
+        self.epochs: dict[Hashable, Work] = {}
+        self._told = b""
 
     def _allocate(self) -> None:
         self._fixed: dict[int, int] = {}
@@ -118,6 +122,9 @@ class Loaded:
         self._keep += size_workspace(lambda: self._launches(context), context, self._driver)
         made = self._launches(context)
         self.reports = context.reports
+        begin = begin_step(self._begin_numbers())
+        self._executor.compile([begin, *itertools.chain(*made)])
+        self.begin = self._executor.bind(begin)
         return [self._works(*pair) for pair in zip(self.program.parts, made, strict=True)]
 
     def _launches(self, context: Context) -> list[Sequence[AnyLaunch]]:
@@ -165,7 +172,9 @@ class Loaded:
         buffers = self.program.buffers
         rows = [(i, outputs[buffers[i].position], buffers[i].nbytes) for i in self._rows]
         words = np.concatenate([self._table(), np.array(rows, np.int64).reshape(-1)])
-        self._driver.upload(self._tables.address, words)
+        if words.tobytes() != self._told:
+            self._driver.upload(self._tables.address, words)
+            self._told = words.tobytes()
         for i, bank in self._banks:
             copy = copy_of(bank, self._driver)
             if copy.memory.address != self._fixed[i]:
@@ -176,6 +185,7 @@ class Loaded:
         """Within a run: other addresses of the resident arrays, for the steps that follow."""
         for position, address in zip(self.program.batched, batched, strict=True):
             self._inputs[position] = address
+        self._told = b""
         self._driver.upload(self._tables.address, self._table())
 
     def _table(self) -> NDArray[np.int64]:

@@ -6,8 +6,11 @@ header.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -61,9 +64,23 @@ class Kernels:
         self._driver = driver
         self._known: dict[str, Any] = {}
 
+    def compile(self, sources: Sequence[str]) -> None:
+        """Compile those that were not before, several at a time: compilers do not hold Python's
+        lock.
+
+        Raises:
+            BackendError: one does not compile.
+        """
+        new = [source for source in dict.fromkeys(sources) if source not in self._known]
+        texts = [expand(source) for source in new]
+        if len(new) > 1:
+            with ThreadPoolExecutor(min(len(new), os.cpu_count() or 1)) as pool:
+                made = list(pool.map(self._driver.compile, texts))
+        else:
+            made = [self._driver.compile(text) for text in texts]
+        self._known.update(zip(new, made, strict=True))
+
     def get(self, source: str, name: str) -> Any:
         """A kernel; compiled if it was not before."""
-        found = self._known.get(source)
-        if found is None:
-            found = self._known[source] = self._driver.compile(expand(source))
-        return found.get(name)
+        self.compile([source])
+        return self._known[source].get(name)

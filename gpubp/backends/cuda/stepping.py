@@ -1,13 +1,19 @@
-"""The steps of a run on the device: launched one by one, or replayed from recordings of several.
+"""The steps of a run on the device: launched kernel by kernel once, then replayed from recordings.
 
 Comes in: encoded programs, and which of them each step is. Goes out: launches, so many at a time
 that the host can look around between them.
+
+A program's first step ever is launched kernel by kernel, as kernels are loaded outside of
+recordings. From then on steps are recorded when they are first wanted: a short epoch as one, all
+its programs in turn, else up to `STEPS_A_GRAPH` equal steps, by powers of two.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +22,12 @@ from gpubp.backends.base import LOOK_SECONDS
 from gpubp.backends.cuda.drivers.base import Driver, Event
 from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.loaded import Loaded
+from gpubp.backends.cuda.products import Work
 
-STEPS_A_GRAPH = 16  # recorded together, for long runs
-RECORD_FROM = 8  # steps in a run that are worth a recording
+STEPS_A_GRAPH = 16  # equal steps, or short epochs of so many steps together
+STEPS_AN_EPOCH = 64  # of an epoch that is recorded as one, at most
+WARM = 1  # steps of a program that are launched kernel by kernel
+MOST_EPOCHS = 8  # recordings of several programs that one of them keeps
 
 
 class Stepping:
@@ -44,51 +53,87 @@ class Stepping:
 
         The device is one piece behind, so that it never waits for the host.
         """
+        steps = "".join(map(chr, which.tolist()))
+        period = (steps + steps).find(steps, 1)  # they repeat themselves after so many
         behind: Event | None = None
         before, start = 0, first
         while start < end:
             size = end if look is None else _piece(loaded[which[start]].seconds, start - first)
-            piece = min(end, start + size)
+            stop = _end_of_piece(start, size, end, period)
             begin, at = time.perf_counter(), start
-            while at < piece:
-                stop = at + 1
-                while stop < piece and which[stop] == which[at]:
-                    stop += 1
-                self._steps(loaded[which[at]], stop - at)
-                at = stop
-            if look is not None and (behind is not None or piece < end):
+            while at < stop:
+                at += self._together(loaded, steps, at, stop, period)
+            if look is not None and (behind is not None or at < end):
                 reached = self._driver.mark()
                 if behind is not None:
                     behind.wait()
-                    loaded[which[start]].seconds = (time.perf_counter() - begin) / before
-                behind, before = reached, piece - start
-                look(piece)
-            start = piece
+                    seconds = (time.perf_counter() - begin) / before
+                    for target in loaded:  # programs that take turns share what is known
+                        target.seconds = seconds
+                behind, before = reached, at - start
+                look(at)
+            start = at
 
-    def _steps(self, loaded: Loaded, count: int) -> None:
-        """Run `count` steps of one program."""
-        if count < RECORD_FROM or not loaded.recordable or self._executor.waits:
-            for _ in range(count):
-                loaded.step()
-            return
-        loaded.step()  # first as it is: kernels are loaded outside of a recording
-        count -= 1
-        while count >= STEPS_A_GRAPH:
-            self._replay(loaded, STEPS_A_GRAPH)
-            count -= STEPS_A_GRAPH
-        for _ in range(count):
-            self._replay(loaded, 1)
+    def _together(
+        self, loaded: Sequence[Loaded], steps: str, at: int, stop: int, period: int
+    ) -> int:
+        """Make the steps from `at` on that one launch can make; returns how many."""
+        target = loaded[ord(steps[at])]
+        if not self._records(target):
+            target.step()
+            target.made += 1
+            return 1
+        if period > 1 and at % period == 0:
+            count = self._epochs(loaded, steps, at, stop, period)
+            if count:
+                return count
+        left = stop if period == 1 else min(stop, at + period - at % period)
+        count = STEPS_A_GRAPH
+        while not steps.startswith(steps[at] * count, at, left):
+            count //= 2
+        self._replay(target.replay, count, [target] * count)
+        return count
 
-    def _replay(self, loaded: Loaded, steps: int) -> None:
-        replay = loaded.replay.get(steps)
+    def _epochs(self, loaded: Sequence[Loaded], steps: str, at: int, stop: int, period: int) -> int:
+        """Make an epoch, or several short ones, if they can be recorded; returns how many steps."""
+        kinds = sorted(set(steps[at : at + period]))
+        known = all(self._records(loaded[ord(kind)]) for kind in kinds)
+        if not known or at + period > stop or period > STEPS_AN_EPOCH:
+            return 0
+        count = period
+        while 2 * count <= STEPS_A_GRAPH and at + 2 * count <= stop:
+            count *= 2
+        pattern = steps[at : at + count]
+        made = [loaded[ord(kind)] for kind in pattern]
+        # By weak references: programs keep no others alive, and one that is gone is like none.
+        key = (pattern, *(weakref.ref(loaded[ord(kind)]) for kind in kinds))
+        held = made[0].epochs
+        if key not in held and len(held) >= MOST_EPOCHS:
+            held.clear()
+        self._replay(held, key, made)
+        return count
+
+    def _records(self, loaded: Loaded) -> bool:
+        return loaded.recordable and loaded.made >= WARM and not self._executor.waits
+
+    def _replay(self, held: dict[Any, Work], key: Hashable, programs: Sequence[Loaded]) -> None:
+        """Launch the recording of a step of each of these; made, if it is not `held`."""
+        replay = held.get(key)
         if replay is None:
 
             def work() -> None:
-                for _ in range(steps):
-                    loaded.step()
+                for program in programs:
+                    program.step()
 
-            replay = loaded.replay[steps] = self._driver.record(work)
+            replay = held[key] = self._driver.record(work)
         replay()
+
+
+def _end_of_piece(start: int, size: int, end: int, period: int) -> int:
+    """Where a piece of so many steps ends: with an epoch, if one ends in it."""
+    stop = min(end, start + size)
+    whole = stop - stop % period
+    return whole if stop < end and start < whole and period <= STEPS_AN_EPOCH else stop
 
 
 def _piece(seconds: float, done: int) -> int:

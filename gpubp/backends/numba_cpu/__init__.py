@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.apart import runs_apart
+from gpubp.backends.apart import most_threads, runs_apart
 from gpubp.backends.base import (
     LOOK_SECONDS,
     PROBLEMS,
@@ -111,7 +111,7 @@ class NumbaBackend(Backend):
     def run_members(
         self, loaded: Sequence[Loaded], members: Sequence[MemberRun], look: Callable[[], None]
     ) -> None:
-        count = max_workers() if self._workers is None else self._workers
+        count = most_threads(max_workers() if self._workers is None else self._workers)
         if any(target.customs for target in loaded):
             count = 1  # Python runs inside, one thread at a time, and may look who runs what
         work = sum(run_flops(loaded, member) for member in members)

@@ -28,7 +28,7 @@ class _EndedError(Exception):
 
 def run_flops(loaded: Sequence[Loaded], member: MemberRun) -> float:
     """Arithmetic of a member's run, at most."""
-    return max(target.pace.flops for target in loaded) * len(member.schedule)
+    return max(target.pace.flops for target in loaded[member.programs]) * len(member.schedule)
 
 
 def run_on_threads(
@@ -113,9 +113,10 @@ class _Threads:
     def _work(self, lane: Sequence[Loaded], look: Callable[[], None]) -> None:
         """Take members until there are none."""
         while (member := self._next()) is not None:
-            for target in lane:
+            mine = lane[member.programs]
+            for target in mine:
                 target.place(member.banks)
-            self._run(lane, member.schedule, heard(member.feed, look), 1)
+            self._run(mine, member.schedule, heard(member.feed, look), 1)
 
     def _next(self) -> Any:
         with self._lock:

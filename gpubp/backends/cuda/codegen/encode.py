@@ -18,7 +18,7 @@ from gpubp.backends.cuda.codegen.encode_pool import pool, unpool
 from gpubp.backends.cuda.codegen.encode_reduce import reduce
 from gpubp.backends.cuda.codegen.encode_scatter import cleared, scatter_add
 from gpubp.backends.cuda.codegen.index import Index
-from gpubp.backends.cuda.codegen.writer import Writer, ctype_of
+from gpubp.backends.cuda.codegen.writer import Writer, ctype_of, number_of
 from gpubp.backends.cuda.launch import THREADS, AnyLaunch, Context, Launch, simple, source, status
 from gpubp.compiler.parts import Operand, Part
 from gpubp.core.strided import c_strides
@@ -56,7 +56,7 @@ def _lanes(columns: int) -> int:
 
 def _row_launch(part: Part, writer: Writer, rows: int, lanes: int, call: str) -> list[Launch]:
     body = [*writer.pointers, call]
-    text = source(["rowwise"], writer.params, [("kernel", THREADS, body)])
+    text = source(["rowwise"], writer.params, [("kernel", THREADS, body)], blocks=1)
     grid = (-(-rows * lanes // THREADS), 1, 1)
     return [Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)]
 
@@ -142,7 +142,8 @@ def _load_batch(part: Part, context: Context) -> list[Launch]:
     target = writer.pointer(out, True, ctype)
     rows = writer.params.add("rows", out.shape[0])
     width = writer.params.add("width", nbytes // unit)
-    call = f"gp::load_batch<{ctype}>({rows}, {width}, {order}, {data}, {target});"
+    kind = f"{ctype}, {number_of(out.shape[0] * nbytes // unit)}"
+    call = f"gp::load_batch<{kind}>({rows}, {width}, {order}, {data}, {target});"
     return [simple(writer, part, "move", [call], out.shape[0] * (nbytes // unit))]
 
 
@@ -158,8 +159,10 @@ def _gather(part: Part, context: Context) -> list[Launch]:
     values = [("outer", outer), ("size", data.shape[axis]), ("count", count)]
     values.append(("width", width // unit))
     numbers = ", ".join(writer.params.add(k, v) for k, v in values)
+    size = out.dtype.itemsize
+    kind = f"{ctype}, {number_of(math.prod(out.shape) * size, math.prod(data.shape) * size)}"
     call = (
-        f"gp::gather<{ctype}>({numbers}, {writer.pointer(data, ctype=ctype)}, "
+        f"gp::gather<{kind}>({numbers}, {writer.pointer(data, ctype=ctype)}, "
         f"{writer.pointer(indices)}, {writer.pointer(out, True, ctype)}, "
         f"{status(writer, context)});"
     )
@@ -194,8 +197,9 @@ def _place(
     values = [("outer", outer), ("width", width // unit)]
     numbers = ", ".join(writer.params.add(k, v) for k, v in values)
     target = writer.pointer(part.outputs[0][1], True, ctype)
+    kind = f"{ctype}, {number_of(outer * pitch)}"
     call = (
-        f"gp::place_rows<{ctype}>({numbers}, {writer.pointer(operand, ctype=ctype)}, "
+        f"gp::place_rows<{kind}>({numbers}, {writer.pointer(operand, ctype=ctype)}, "
         f"{writer.params.add('pitch', pitch // unit)}, "
         f"{target} + {writer.params.add('start', start // unit)});"
     )

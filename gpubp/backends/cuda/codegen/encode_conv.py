@@ -14,7 +14,7 @@ from gpubp.backends.cuda.codegen.conv_geometry import Geometry, geometry_of
 from gpubp.backends.cuda.codegen.encode_elementwise import walk
 from gpubp.backends.cuda.codegen.index import Index
 from gpubp.backends.cuda.codegen.tiles import Product
-from gpubp.backends.cuda.codegen.writer import Writer, ctype_of
+from gpubp.backends.cuda.codegen.writer import Writer, ctype_of, number_of
 from gpubp.backends.cuda.launch import HEADERS, THREADS, Context, Launch, blocks_for, source
 from gpubp.compiler.parts import Part
 
@@ -160,18 +160,19 @@ def _direct(part: Part, context: Context, shape: Geometry, writer: Writer) -> li
     count = writer.params.add("count", math.prod(compute.shape))
     first, second = _inputs(part, writer)
     call = f"gp::direct_{compute.spec.name}<{shape.coordinates}>(shape, {first}, {second}, "
-    after = _after(writer, part)
+    after, kind = _after(writer, part), number_of(math.prod(compute.shape))
     body = [
         shape.declare(writer),
         walk(count),
-        "  const gp::i64 row = i / p.result_channels, channel = i % p.result_channels;",
+        f"  const {kind} at = static_cast<{kind}>(i);",
+        f"  const {kind} channels = static_cast<{kind}>(p.result_channels);",
+        "  const gp::i64 row = at / channels, channel = at % channels;",
         f"  const {ctype_of(compute.dtype)} total = {call}row, channel);",
         *[f"  {line}" for line in after[1:]],
         "}",
     ]
-    text = source(
-        [*HEADERS, "conv_direct"], writer.params, [("kernel", THREADS, [*writer.pointers, *body])]
-    )
+    kernels = [("kernel", THREADS, [*writer.pointers, *body])]
+    text = source([*HEADERS, "conv_direct"], writer.params, kernels, blocks=1)
     grid = (blocks_for(math.prod(compute.shape)), 1, 1)
     return [Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)]
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from gpubp.backends.cuda.codegen.chain import chain, operands_of
 from gpubp.backends.cuda.codegen.index import Index, VectorIndex
 from gpubp.backends.cuda.codegen.writer import Writer
@@ -18,8 +16,11 @@ VECTOR_BYTES = 16
 
 
 def walk(n: str, name: str = "i") -> str:
-    """The head of a loop in which the threads share 0 <= name < n."""
-    return (
+    """The head of a loop in which the threads share 0 <= name < n.
+
+    Most threads go through it once. Unrolled, it would begin with a division, to know how often.
+    """
+    return "#pragma unroll 1\n" + (
         f"for (gp::i64 {name} = gp::thread_number(); {name} < {n}; {name} += gp::thread_count()) {{"
     )
 
@@ -37,9 +38,7 @@ def elementwise(part: Part, context: Context, shape: Shape | None = None) -> lis
         body = _by_vectors(writer, positions, index, operands, lanes, n)
     else:
         lines = chain(writer, positions, index, "i", {})
-        # Unrolled four times by the compiler, float64's long formulas (atan on sm_90) spill.
-        once = ["#pragma unroll 1"] if any(o.dtype == np.float64 for o in operands) else []
-        body = [*once, walk(n), *[f"  {line}" for line in lines], "}"]
+        body = [walk(n), *[f"  {line}" for line in lines], "}"]
     text = source(HEADERS, writer.params, [("kernel", THREADS, [*writer.pointers, *body])])
     grid = (blocks_for(-(-math.prod(shape) // lanes)), 1, 1)
     return [Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)]
@@ -47,16 +46,22 @@ def elementwise(part: Part, context: Context, shape: Shape | None = None) -> lis
 
 def _vector(part: Part, context: Context, index: Index, operands: list[Operand]) -> int:
     """Elements that one thread takes at a time: 16 bytes of each array, or 1."""
-    walked = [o for o in operands if index.strides(o) != (0,)]
+    walked = [o for o in operands if not VectorIndex.single(index, o)]
     sizes = {o.dtype.itemsize for o in walked}
-    if len(sizes) != 1 or sizes & {1, 2} or any(index.strides(o) != (1,) for o in walked):
+    if len(sizes) != 1 or sizes & {1, 2} or len(index.dims) > 2:
         return 1
     size = sizes.pop()
+    lanes = VECTOR_BYTES // size
+    rows = len(index.dims) == 2
+    if rows and (not index.short or index.dims[1] % lanes):
+        return 1
+    if not all(VectorIndex.takes(index, o) for o in walked):
+        return 1
     for operand in walked:
         start, entry = context.locate(operand.buffer)
         if entry is not None or (start + operand.offset * size) % VECTOR_BYTES:
             return 1
-    return VECTOR_BYTES // size
+    return lanes
 
 
 def _by_vectors(
@@ -70,7 +75,7 @@ def _by_vectors(
     """Whole vectors first, then what is left, element by element."""
     whole = f"({n} / {lanes})"
     single = chain(writer, positions, index, "i", {})
-    vectors = VectorIndex(writer, index, operands, lanes)
+    vectors = VectorIndex(writer, index, lanes)
     inner = chain(writer, positions, vectors, "i", {})
     return [
         walk(whole, "g"),
@@ -82,6 +87,7 @@ def _by_vectors(
         "  }",
         *[f"  {line}" for line in vectors.stores],
         "}",
+        "#pragma unroll 1",
         f"for (gp::i64 i = {whole} * {lanes} + gp::thread_number(); i < {n}; "
         "i += gp::thread_count()) {",
         *[f"  {line}" for line in single],

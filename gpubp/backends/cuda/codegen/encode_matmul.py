@@ -45,7 +45,8 @@ def tiled(part: Part, context: Context) -> list[Launch]:
     *batch, m, n = compute.shape
     writer = Writer(part, context)
     factors = _matrices(writer, a, b, tuple(batch))
-    product = Product(math.prod(batch), m, n, a.shape[-1], factors, _after(writer, part))
+    after = _after(writer, part)
+    product = Product(math.prod(batch), m, n, a.shape[-1], factors, after, grouped=True)
     return product.launches(part, writer, context)
 
 

@@ -6,7 +6,7 @@ import math
 
 from gpubp.backends.cuda.codegen.encode_elementwise import walk
 from gpubp.backends.cuda.codegen.encode_product import RESULT, follow, rest_of, with_room
-from gpubp.backends.cuda.codegen.writer import Writer, ctype_of
+from gpubp.backends.cuda.codegen.writer import Writer, ctype_of, number_of
 from gpubp.backends.cuda.launch import AnyLaunch, Context, Launch, simple, status
 from gpubp.compiler.parts import Operand, Part
 from gpubp.core.strided import c_strides
@@ -44,8 +44,9 @@ def _sums(part: Part, out: Operand, inner: Context, context: Context) -> list[La
     outer, width = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
     values = [("outer", outer), ("size", shape[axis]), ("count", math.prod(indices.shape))]
     numbers = ", ".join(writer.params.add(k, v) for k, v in [*values, ("inner", width)])
+    number = number_of(outer * shape[axis] * width, math.prod(updates.shape))
     call = (
-        f"gp::scatter_add<{ctype_of(out.dtype)}>({numbers}, {writer.pointer(updates)}, "
+        f"gp::scatter_add<{ctype_of(out.dtype)}, {number}>({numbers}, {writer.pointer(updates)}, "
         f"{writer.pointer(indices)}, {writer.pointer(out, True)}, {status(writer, context)});"
     )
     add = simple(writer, part, "move", [call], outer * width)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpubp.backends.cuda.codegen.writer import Writer, ctype_of
+from gpubp.backends.cuda.codegen.writer import Writer, ctype_of, number_of
 from gpubp.backends.cuda.launch import HEADERS, THREADS, Context, Launch, source
 from gpubp.compiler.parts import Part
 
@@ -18,6 +18,10 @@ from gpubp.compiler.parts import Part
 # few, k is split.
 _Tile = tuple[int, int, int, int, int]
 _TILES: tuple[_Tile, ...] = ((128, 128, 8, 8, 8), (64, 64, 16, 4, 4), (32, 32, 16, 2, 2))
+# In place of the smallest, where k is long enough: with its threads in so many groups, or half as
+# many for float64, whose slices have 48 KiB of shared memory too.
+_GROUPED: _Tile = (32, 32, 16, 4, 4)
+GROUPS, GROUPED_FROM = 4, 64
 _TENSOR_TILES: tuple[_Tile, ...] = ((128, 128, 32, 64, 32), (64, 64, 32, 32, 32))
 _TYPES = {"tf32": "gp::Tf32", "bf16": "gp::Bf16", "float16": "gp::Fp16"}
 MIN_CHUNK = 256  # of k
@@ -29,7 +33,8 @@ MAX_GRID = 65535  # along y and z
 class Plan:
     """How a product is shared: the tile, tiles along rows and columns, pieces of k.
 
-    `type`: the class of tensor.cuh that A and B are rounded to; "" for none.
+    `type`: the class of tensor.cuh that A and B are rounded to; "" for none. `groups`: of threads,
+    which share the slices of k.
     """
 
     tile: _Tile
@@ -38,26 +43,37 @@ class Plan:
     chunks: int
     chunk: int
     type: str
+    groups: int = 1
 
     @property
     def threads(self) -> int:
         bm, bn, _, tm, tn = self.tile
-        return (bm // tm) * (bn // tn) * (32 if self.type else 1)
+        return (bm // tm) * (bn // tn) * (32 if self.type else self.groups)
 
     def call(self, dtype: str) -> str:
         """The function with its template's arguments."""
         bm, bn, bk, tm, tn = self.tile
         if self.type:
             return f"gp::gemm_tensor<{self.type}, {bm}, {bn}, {tm}, {tn}>"
-        return f"gp::gemm<{dtype}, {bm}, {bn}, {bk}, {tm}, {tn}>"
+        return f"gp::gemm<{dtype}, {bm}, {bn}, {bk}, {tm}, {tn}, {self.groups}>"
 
 
 def plan(
-    batches: int, m: int, n: int, k: int, itemsize: int, processors: int, precision: str = "float32"
+    batches: int,
+    m: int,
+    n: int,
+    k: int,
+    itemsize: int,
+    processors: int,
+    precision: str = "float32",
+    grouped: bool = False,
 ) -> Plan:
-    """The largest tile that keeps every multiprocessor busy, else the smallest and pieces of k."""
+    """The largest tile that keeps every multiprocessor busy, else the smallest and pieces of k;
+    `grouped`: several threads of a block may share the steps of one sum.
+    """
     kind = _TYPES.get(precision, "") if itemsize == 4 else ""
-    for tile in _TENSOR_TILES if kind else _TILES[itemsize > 4 :]:
+    tiles = _TENSOR_TILES if kind else _TILES[itemsize > 4 :]
+    for tile in tiles:
         rows, columns = -(-m // tile[0]), -(-n // tile[1])
         if batches * rows * columns >= processors:
             break
@@ -65,7 +81,10 @@ def plan(
     chunks = max(1, min(2 * processors // blocks, k // MIN_CHUNK, MAX_CHUNKS))
     step = tile[2]
     chunk = max(step, -(-k // chunks // step) * step)
-    return Plan(tile, rows, columns, max(1, -(-k // chunk)), chunk, kind)
+    groups = 1
+    if grouped and tile == _TILES[-1] and not kind and min(k, chunk) >= GROUPED_FROM:
+        tile, groups = _GROUPED, GROUPS * 4 // itemsize
+    return Plan(tile, rows, columns, max(1, -(-k // chunk)), chunk, kind, groups)
 
 
 @dataclass(frozen=True)
@@ -83,6 +102,7 @@ class Product:
         place: of a product's row `line`, the row in the result.
         opening: lines that stand before all others.
         headers: that the lines need, beside those of products.
+        grouped: see `plan`.
     """
 
     batches: int
@@ -98,6 +118,7 @@ class Product:
     place: str = "line"
     opening: Sequence[str] = ()
     headers: Sequence[str] = ()
+    grouped: bool = False
 
     def launches(self, part: Part, writer: Writer, context: Context) -> list[Launch]:
         """The kernel of all products, and one that adds pieces of k up if there are any.
@@ -108,7 +129,7 @@ class Product:
         dtype, layers = ctype_of(compute.dtype), self.batches * self.turns
         found = plan(
             *(layers, self.m, self.n, self.k, compute.dtype.itemsize),
-            *(context.processors, context.precision),
+            *(context.processors, context.precision, self.grouped),
         )
         self._sizes(writer, found)
         finish = [
@@ -124,9 +145,12 @@ class Product:
         first = [*writer.pointers, *self.opening, *finish]
         kernels = [("kernel", found.threads, [*first, *lines])]
         if found.chunks > 1:
-            kernels.append(("kernel_finish", THREADS, [*first, *_join(dtype)]))
+            kernels.append(("kernel_finish", THREADS, [*first, *_join(dtype, self._elements)]))
         headers = [*HEADERS, "tensor" if found.type else "gemm", *self.headers]
-        text, params = source(headers, writer.params, kernels), writer.params.pack()
+        # With tensor cores or groups: rather registers than blocks, else a few are put aside.
+        blocks = 1 if found.type or found.groups > 1 else 0
+        text = source(headers, writer.params, kernels, blocks)
+        params = writer.params.pack()
         layers = min(layers * found.chunks, MAX_GRID)
         grid = (found.rows, min(found.columns, MAX_GRID), layers)
         made = [Launch(text, "kernel", grid, (found.threads, 1, 1), params, part.name)]
@@ -194,12 +218,15 @@ class Product:
         return [walk, *[f"  {line}" for line in tile("column")], "}"]
 
 
-def _join(dtype: str) -> list[str]:
+def _join(dtype: str, elements: int) -> list[str]:
     """The second kernel of a split product: one thread an element of C."""
+    kind = number_of(elements)
+    sizes = ", ".join(f"{name} = static_cast<{kind}>(p.{name})" for name in "mn")
     return [
         "const gp::i64 i = gp::thread_number();",
         "if (i >= p.count) return;",
         f"const {dtype}* partials = gp::fixed<const {dtype}>(p.partials);",
         f"const {dtype} total = gp::finish_chunks<{dtype}>(partials + i, p.chunks, p.count);",
-        "finish(i / (p.m * p.n), i / p.n % p.m, i % p.n, total);",
+        f"const {kind} {sizes}, at = static_cast<{kind}>(i), line = at / n;",
+        "finish(line / m, line % m, at % n, total);",
     ]

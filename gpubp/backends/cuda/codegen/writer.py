@@ -21,6 +21,7 @@ CTYPES = {
     "float32": "float",
     "float64": "double",
 }
+SHORT = 1 << 31  # positions below are counted in 32 bits
 # Where an operand's buffer is: (address, None) if it stays, (bytes into it, table entry) if not.
 Locate = Callable[[int], tuple[int, int | None]]
 
@@ -50,6 +51,11 @@ class Params:
         codes = {"gp::i64": "q", "gp::u64": "Q", "double": "d"}
         form = "<" + "".join(codes[ctype] for ctype, _ in self._fields.values())
         return struct.pack(form, *[value for _, value in self._fields.values()])
+
+
+def number_of(*counts: int) -> str:
+    """The C type in which positions up to these are counted; also of steps beyond the last."""
+    return "gp::u32" if max(counts) < SHORT else "gp::i64"
 
 
 def ctype_of(dtype: object) -> str:

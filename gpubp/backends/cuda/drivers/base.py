@@ -23,6 +23,7 @@ from gpubp.backends.cuda.products import Products
 from gpubp.errors import BackendError
 
 Dim = tuple[int, int, int]
+SHARED_BYTES = 48 << 10  # of dynamic shared memory that a kernel has without `allow_shared`
 
 
 class DeviceMemoryError(BackendError):
@@ -108,7 +109,17 @@ class Driver(Protocol):
         ...
 
     def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
-        """Start a kernel, in stream order. `shared`: bytes of dynamic shared memory."""
+        """Start a kernel, in stream order. `shared`: bytes of dynamic shared memory; more than
+        SHARED_BYTES must have been allowed.
+        """
+        ...
+
+    def allow_shared(self, kernel: Any, nbytes: int) -> None:
+        """From now on the kernel may be launched with so many bytes of dynamic shared memory.
+
+        Raises:
+            BackendError: no block of the device can have so much.
+        """
         ...
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:

@@ -10,8 +10,10 @@ not wait for the default stream (`non_blocking`), and copies chunks on another.
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,15 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.cuda.drivers import nvrtc
-from gpubp.backends.cuda.drivers.base import DeviceMemoryError, Dim, Event, Kernels, Memory
+from gpubp.backends.cuda.drivers.base import (
+    SHARED_BYTES,
+    DeviceMemoryError,
+    Dim,
+    Event,
+    Kernels,
+    Memory,
+)
 from gpubp.backends.cuda.drivers.cupy_probe import gpu_name, import_cupy
+from gpubp.backends.cuda.drivers.cupy_scope import Scope
 from gpubp.backends.cuda.nvmath_products import NvmathProducts
 from gpubp.backends.cuda.products import Products, opened, setting
 from gpubp.core.interop import on_device
 from gpubp.core.store import address_of
 from gpubp.errors import BackendError
 
-SMALL = 1 << 16  # uploads of fewer bytes do not make the host wait
+SMALL = 1 << 21  # uploads of fewer bytes go through pinned memory, and do not make the host wait
 # CuPy's classes for memory that is not its own.
 _BORROWED = ("UnownedMemory", "DLPackMemory")
 _LEGACY = 1  # the default stream's handle, where 0 is not allowed
@@ -60,9 +70,11 @@ class _Event:
     """See `driver.Event`; `event` is CuPy's."""
 
     event: Any
+    scope: Scope
 
     def wait(self) -> None:
-        self.event.synchronize()
+        with self.scope:
+            self.event.synchronize()
 
 
 class CupyDriver:
@@ -81,14 +93,14 @@ class CupyDriver:
             raise BackendError(f"cuda:{device} was asked for, but there are {count} GPUs.")
         nvrtc.version(cupy.cuda.nvrtc)
         self._cupy = cupy
-        self._device = cupy.cuda.Device(device)
+        properties = cupy.cuda.runtime.getDeviceProperties(device)
+        self.number = device
+        self.name = gpu_name(properties)
+        self._device = Scope(cupy, device, self.name)
         with self._device:
-            properties = cupy.cuda.runtime.getDeviceProperties(device)
             self._stream = cupy.cuda.Stream(non_blocking=True)
             self._copies = cupy.cuda.Stream(non_blocking=True)
         self._in_flight: deque[tuple[Event, Any]] = deque()  # small uploads' pinned memory
-        self.number = device
-        self.name = gpu_name(properties)
         self.architecture = f"sm_{properties['major']}{properties['minor']}"
         self.processors = int(properties["multiProcessorCount"])
         if setting() == "1":
@@ -105,19 +117,21 @@ class CupyDriver:
         return opened(lambda: NvmathProducts(self._cupy, *place))
 
     def allocate(self, nbytes: int) -> Memory:
-        with self._device, self._stream:
-            try:
-                memory = self._cupy.cuda.alloc(max(nbytes, 1))
-            except self._cupy.cuda.memory.OutOfMemoryError as err:
-                raise self._out_of_memory(nbytes) from err
+        with self._device, self._stream, self._room(nbytes):
+            memory = self._cupy.cuda.alloc(max(nbytes, 1))
             memory.memset_async(0, nbytes, self._stream)
         return _Block(memory, nbytes)
 
-    def _out_of_memory(self, nbytes: int) -> DeviceMemoryError:
-        return DeviceMemoryError(
-            f"{self.name} has not enough memory: {nbytes:,} bytes were asked for, "
-            f"{self.free_bytes():,} are free."
-        )
+    @contextmanager
+    def _room(self, nbytes: int) -> Iterator[None]:
+        """Where there is none, the error says how much was asked for."""
+        try:
+            yield
+        except self._cupy.cuda.memory.OutOfMemoryError as err:
+            raise DeviceMemoryError(
+                f"{self.name} has not enough memory: {nbytes:,} bytes were asked for, "
+                f"{self.free_bytes():,} are free."
+            ) from err
 
     def free_bytes(self) -> int:
         with self._device:
@@ -125,31 +139,30 @@ class CupyDriver:
             return free + int(self._cupy.get_default_memory_pool().free_bytes())
 
     def upload(self, target: int, array: NDArray[Any]) -> None:
-        if array.nbytes <= SMALL:
-            self._upload_small(target, array)
-        else:
-            self._copy(target, address_of(array), array.nbytes, "HostToDevice", self._stream)
-            self._stream.synchronize()  # the host's array may change when this returns
+        with self._device:
+            if array.nbytes <= SMALL:
+                self._upload_small(target, array)
+            else:
+                self._copy(target, address_of(array), array.nbytes, "HostToDevice", self._stream)
+                self._stream.synchronize()  # the host's array may change when this returns
 
     def _upload_small(self, target: int, array: NDArray[Any]) -> None:
         """By way of pinned memory, which is kept until the copy has ended."""
         staged, memory = self._pinned(array.nbytes)
-        staged[...] = np.frombuffer(array.tobytes(), np.uint8)
+        staged[...] = array.reshape(-1).view(np.uint8)
         self._copy(target, int(memory.ptr), array.nbytes, "HostToDevice", self._stream)
         self._in_flight.append((self.mark(), memory))
-        while self._in_flight[0][0].event.done:  # type: ignore[attr-defined]
+        while self._in_flight and self._in_flight[0][0].event.done:  # type: ignore[attr-defined]
             self._in_flight.popleft()
-            if not self._in_flight:
-                break
 
     def download(self, source: int, array: NDArray[Any]) -> None:
-        self._copy(address_of(array), source, array.nbytes, "DeviceToHost", self._stream)
-        self._stream.synchronize()
+        with self._device:
+            self._copy(address_of(array), source, array.nbytes, "DeviceToHost", self._stream)
+            self._stream.synchronize()
 
     def _copy(self, to: int, start: int, nbytes: int, kind: str, stream: Any) -> None:
         runtime = self._cupy.cuda.runtime
-        with self._device:
-            runtime.memcpyAsync(to, start, nbytes, getattr(runtime, f"memcpy{kind}"), stream.ptr)
+        runtime.memcpyAsync(to, start, nbytes, getattr(runtime, f"memcpy{kind}"), stream.ptr)
 
     def compile(self, source: str) -> Kernels:
         code = nvrtc.compiled(self._cupy.cuda.nvrtc, source, self.architecture)
@@ -164,27 +177,27 @@ class CupyDriver:
     def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
         argument = np.frombuffer(params, np.uint8)
         pointer = (ctypes.c_void_p * 1)(address_of(argument))
+        given = (shared, self._stream.ptr, ctypes.addressof(pointer), 0)
         with self._device:
-            try:
-                self._cupy.cuda.driver.launchKernel(
-                    kernel.ptr,
-                    *grid,
-                    *block,
-                    shared,
-                    self._stream.ptr,
-                    ctypes.addressof(pointer),
-                    0,
-                )
-            except self._cupy.cuda.driver.CUDADriverError as err:
-                raise BackendError(f"a kernel could not be launched: {err}.") from err
+            self._cupy.cuda.driver.launchKernel(kernel.ptr, *grid, *block, *given)
+
+    def allow_shared(self, kernel: Any, nbytes: int) -> None:
+        driver = self._cupy.cuda.driver
+        if nbytes > SHARED_BYTES:
+            what = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            with self._device:
+                driver.funcSetAttribute(kernel.ptr, what, nbytes)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        with self._device, self._stream:
+        with self._device, self._stream, _no_collection():
             self._stream.begin_capture()
             try:
                 work()
-            finally:
-                graph = self._stream.end_capture()
+            except BaseException:
+                with suppress(Exception):  # the first error is the one that says what happened
+                    self._stream.end_capture()
+                raise
+            graph = self._stream.end_capture()
         stream, device = self._stream, self._device
 
         def replay() -> None:
@@ -198,27 +211,22 @@ class CupyDriver:
             return int(self._cupy.cuda.get_current_stream().ptr) or _LEGACY
 
     def wait_for(self, stream: int) -> None:
+        runtime = self._cupy.cuda.runtime
         with self._device:
             event = self._cupy.cuda.Event(disable_timing=True)
-            event.record(self._external(stream))
-            self._stream.wait_event(event)
+            runtime.eventRecord(event.ptr, stream)
+            runtime.streamWaitEvent(self._stream.ptr, event.ptr)
 
     def make_wait(self, stream: int) -> None:
+        runtime = self._cupy.cuda.runtime
         with self._device:
             event = self._cupy.cuda.Event(disable_timing=True)
-            event.record(self._stream)
-            self._external(stream).wait_event(event)
-
-    def _external(self, stream: int) -> Any:
-        # 1 and 2 name the default streams in the array interface; CuPy's handles are 0 and 2.
-        return self._cupy.cuda.ExternalStream(0 if stream == _LEGACY else stream)
+            runtime.eventRecord(event.ptr, self._stream.ptr)
+            runtime.streamWaitEvent(stream, event.ptr)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        with self._device:
-            try:
-                return self._cupy.empty(shape, dtype)
-            except self._cupy.cuda.memory.OutOfMemoryError as err:
-                raise self._out_of_memory(int(np.prod(shape)) * dtype.itemsize) from err
+        with self._device, self._room(int(np.prod(shape)) * dtype.itemsize):
+            return self._cupy.empty(shape, dtype)
 
     def to_user_array(self, value: Any) -> Any:
         with self._device:
@@ -234,7 +242,8 @@ class CupyDriver:
         return type(array.data.mem).__name__ in _BORROWED
 
     def device_of(self, address: int) -> int:
-        return int(self._cupy.cuda.runtime.pointerGetAttributes(address).device)
+        with self._device:
+            return int(self._cupy.cuda.runtime.pointerGetAttributes(address).device)
 
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:
         return self._pinned(nbytes)[0]
@@ -254,20 +263,32 @@ class CupyDriver:
                 self._copy(target, address_of(array), array.nbytes, "HostToDevice", self._copies)
             event = self._cupy.cuda.Event(disable_timing=True)
             event.record(self._copies)
-        return _Event(event)
+        return _Event(event, self._device)
 
     def mark(self) -> Event:
         with self._device:
             event = self._cupy.cuda.Event(disable_timing=True)
             event.record(self._stream)
-        return _Event(event)
+        return _Event(event, self._device)
 
     def wait_event(self, event: Event) -> None:
         with self._device:
             self._stream.wait_event(event.event)  # type: ignore[attr-defined]
 
     def synchronize(self) -> None:
-        try:
+        with self._device:
             self._stream.synchronize()
-        except Exception as err:
-            raise BackendError(f"a kernel failed on {self.name}: {err}.") from err
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """While launches are recorded nothing is collected: memory that is freed then, from a pool that
+    frees in stream order, would be freed again by every replay.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

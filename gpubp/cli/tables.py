@@ -1,0 +1,121 @@
+"""A CSV file for training: what its columns are, which rows and columns are left out, and why."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gpubp.cli import summary
+from gpubp.cli.failures import BAD_DATA, WRONG_ARGUMENTS, CommandError
+from gpubp.cli.splitting import Dataset, split
+from gpubp.data import columns, encoding
+from gpubp.data.described import of_table
+from gpubp.data.encoding import Encoding
+from gpubp.data.numerals import COMMA, POINT, like_numbers
+from gpubp.data.table import Table, read_csv
+
+DECIMALS = {"auto": None, "point": POINT, "comma": COMMA}
+
+
+def of_csv(options: argparse.Namespace) -> Dataset:
+    """Read, describe and split the table of the options."""
+    whole = read_csv(options.data, decimal=DECIMALS[options.decimal], encoding=options.encoding)
+    target = options.target
+    if target is None:
+        raise CommandError(
+            WRONG_ARGUMENTS,
+            f"--target is missing: which of {', '.join(whole.columns)} is to be predicted?",
+        )
+    whole.column(target)
+    if target in (*options.drop, *options.id):
+        given = "drop" if target in options.drop else "id"
+        raise CommandError(WRONG_ARGUMENTS, f"--{given} {target}: it is the target.")
+    ids, left_out = _identifiers(options, whole)
+    used = [name for name in whole.columns if name not in (*options.drop, *ids)]
+    table, dropped = _complete(options, whole, used)
+    out = [*options.drop, *(name for name in ids if name not in options.drop)]
+    fill = options.missing == "mean"
+    found = of_table(table, target, options.task, out, options.categorical, fill)
+    found.ids = ids
+    _check_amounts(options, found, table)
+    X, y = found.features(table), _targets(found, table)
+    declared = [*options.categorical, *([target] if options.task == "classification" else [])]
+    warnings = [
+        *dropped,
+        *left_out,
+        *summary.doubts(table, [n for n in used if n not in declared]),
+        *summary.of_columns(table, found, declared),
+        *summary.of_labels(found, table, target in declared),
+    ]
+    made = split(options, found, X, y, "rows", table)
+    made.said.extend(summary.of_gaps(table, found))
+    made.said.extend(summary.of_writing(table, [n for n in used if n not in declared]))
+    made.warnings[:0] = warnings
+    return made
+
+
+def _identifiers(options: argparse.Namespace, table: Table) -> tuple[list[str], list[str]]:
+    """Columns that say who, not what, and what is said of them."""
+    for name in (*options.id, *options.drop, *options.categorical):
+        table.column(name)
+    ids, said = list(options.id), []
+    if table.index and table.index not in (*ids, *options.drop, options.target):
+        ids.append(table.index)
+        said.append(
+            f"column 1 has no name: it is taken for an index ({table.index!r}), from which nothing "
+            "is learned."
+        )
+    for name in table.columns:
+        if name in (*ids, *options.drop, options.target):
+            continue
+        why = columns.says_who(table, name, name in options.categorical)
+        if why:
+            ids.append(name)
+            said.append(f"column {name!r} {why}. Nothing is learned from it.")
+    return ids, said
+
+
+def _complete(
+    options: argparse.Namespace, table: Table, used: Sequence[str]
+) -> tuple[Table, list[str]]:
+    """The rows that can be learned from, and what was left out for it."""
+    if options.missing == "error":
+        rows = "leave out those rows (--missing drop)"
+        only = list(table.missing(used)) == [options.target]
+        advice = f"{rows}." if only else f"{rows} or columns (--drop NAME)."
+        table.check_complete(used, f"Fill them in (--missing mean), or {advice}")
+        return table, []
+    needed = used if options.missing == "drop" else [options.target]
+    kept = table.complete_rows(needed)
+    left = len(table) - len(kept)
+    text = (
+        f"{table.path}: {left:,} of {len(table):,} rows left out: values are missing in "
+        f"{table.gaps(needed)}."
+    )
+    if options.missing == "drop":
+        text += " --drop NAME leaves out a column instead."
+    return kept, [text] if left else []
+
+
+def _check_amounts(options: argparse.Namespace, found: Encoding, table: Table) -> None:
+    """Raise CommandError if the classes look like numbers that could not be read."""
+    target, count = found.target, len(found.classes)
+    asked = options.task == "classification" or target in options.categorical
+    if asked or table.is_numeric(target) or count <= encoding.MOST_CLASSES:
+        return
+    if like_numbers(found.classes):
+        cell = table.column(target)[0]
+        raise CommandError(
+            BAD_DATA,
+            f"{table.where(0, target)}: {cell!r} and {count - 1} other values look like numbers "
+            "that cannot be read as such. Write plain numbers, or add --task classification.",
+        )
+
+
+def _targets(found: Encoding, table: Table) -> NDArray[Any]:
+    if found.task == "classification":
+        return found.labels(table.column(found.target), table)
+    return table.numbers(found.target)

@@ -1,0 +1,73 @@
+"""Dates and times in columns of text: how they are written, and numbers that say when.
+
+Comes in: the cells of a column. Goes out: the one format that all of them have, and for each cell
+how many days have passed since 1970, and where in the year, the week and the day it stands: sine
+and cosine of the angle, so that December lies beside January.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+ISO = "iso"
+_DATES = (
+    "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d.%m.%y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y",
+    "%m-%d-%Y", "%d-%m-%Y", "%d %b %Y", "%d %B %Y", "%d. %B %Y", "%d-%b-%Y", "%d-%b-%y",
+    "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y", "%a %b %d %Y", "%Y-%m", "%b %Y", "%B %Y",
+)  # fmt: skip
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S")
+_FORMATS = (ISO, *map("".join, product(_DATES, _TIMES)), *("%H:%M", "%H:%M:%S", "%I:%M %p"))
+PARTS = ("days", "year sin", "year cos", "week sin", "week cos", "day sin", "day cos")
+_DAY, _YEAR = 86400.0, 365.25
+_VARIES = 1e-9
+
+
+def format_of(cells: Iterable[str]) -> tuple[str, str]:
+    """The format of all these cells, "" if they are no dates; and another one that they have too.
+
+    Where days and months can be exchanged everywhere, the month comes first beside slashes.
+    """
+    different = list(dict.fromkeys(cells))
+    if not different or not any(letter.isdigit() for letter in different[0]):
+        return "", ""
+    left = [f for f in _FORMATS if _read(different[0], f) is not None]
+    for cell in different[1:]:
+        left = [f for f in left if _read(cell, f) is not None]
+        if not left:
+            return "", ""
+    return (left[0], left[1] if len(left) > 1 else "") if left else ("", "")
+
+
+def _read(cell: str, form: str) -> float | None:
+    """Seconds since 1970, or None."""
+    try:
+        found = datetime.fromisoformat(cell) if form == ISO else datetime.strptime(cell, form)
+    except ValueError:
+        return None
+    aware = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return aware.timestamp()
+
+
+def measured(cells: Sequence[str], form: str) -> tuple[NDArray[np.float64], int]:
+    """All `PARTS` of dates, (rows, parts), and the first row that is of another format, or -1."""
+    seconds = {cell: _read(cell, form) for cell in set(cells)}
+    wrong = next((i for i, cell in enumerate(cells) if seconds[cell] is None), -1)
+    stamps = np.array([seconds[cell] or 0.0 for cell in cells], np.float64)
+    days = stamps / _DAY
+    whole = np.floor(days)
+    first = whole.astype("datetime64[D]").astype("datetime64[Y]").astype("datetime64[D]")
+    in_year = days - first.astype(np.int64)
+    angles = [in_year / _YEAR, (whole + 3) % 7 / 7, days - whole]  # 1970 began on a Thursday
+    turned = [f(2 * np.pi * angle) for angle in angles for f in (np.sin, np.cos)]
+    return np.stack([days, *turned], axis=1), wrong
+
+
+def varying(parts: NDArray[np.float64]) -> list[str]:
+    """The names of the parts that are not the same everywhere."""
+    spread = parts.max(axis=0) - parts.min(axis=0)
+    return [name for name, width in zip(PARTS, spread, strict=True) if width > _VARIES]
