@@ -33,6 +33,14 @@ REFUSED = {
     "FractionalMaxPool": "draws numbers of its own",
 }
 
+# Modules of which some inputs are refused, with what the error says: torch's own code looks at
+# numbers there (masks that may become nested tensors), or has a backward of its own.
+SOME_REFUSED = {
+    "LinearCrossEntropyLoss": "an autograd function with a backward of its own",
+    "Transformer": "depends on the numbers in a tensor",
+    "TransformerEncoder": "depends on the numbers in a tensor",
+}
+
 
 def _samples(info: Any) -> Iterator[Any]:
     """(module, arguments) in float64, in train mode and where it differs in eval mode."""
@@ -141,5 +149,10 @@ def test_a_module_translated_equals_torch(info: Any) -> None:
             with pytest.raises(TraceError, match="more than one value"):
                 _check(module, args, options)
             continue
-        with np.errstate(all="ignore"):
-            _check(module, args, options)
+        said = SOME_REFUSED.get(type(module).__name__)
+        try:
+            with np.errstate(all="ignore"):
+                _check(module, args, options)
+        except TraceError as error:
+            if said is None or said not in str(error):
+                raise
