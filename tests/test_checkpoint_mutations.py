@@ -130,7 +130,7 @@ def test_records_without_their_parts(good, tmp_path):
     path = tmp_path / "wrong.ckpt"
     made = _fit(trainer())
     before = _state(made)
-    for part in record["trainer"]:
+    for part in set(record["trainer"]) - {"classes"}:  # files of before have none
         wrong = {**record, "trainer": {k: v for k, v in record["trainer"].items() if k != part}}
         tensorfile.write(path, tensors, wrong)
         with pytest.raises(CheckpointError, match="incomplete"):

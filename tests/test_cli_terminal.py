@@ -135,7 +135,7 @@ def test_sigint_and_a_resumption_end_as_a_run_that_was_left_alone(tmp_path: Path
         assert child.poll() is None
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=TIMEOUT)
-    assert (child.returncode, out) == (130, "")
+    assert (child.returncode, out) == (130, ""), err
     assert "interrupted after" in err.splitlines()[-1]
     resumed = subprocess.run(again, capture_output=True, text=True, timeout=TIMEOUT)
     assert resumed.returncode == 0, resumed.stderr

@@ -105,3 +105,15 @@ def test_frames_of_polars_are_taken_too() -> None:
     trainer = _trainer()
     frame = polars.DataFrame({"a": X[:, 0], "b": X[:, 1], "c": X[:, 2]})
     np.testing.assert_array_equal(trainer.predict(frame), trainer.predict(X))
+
+
+def test_a_refused_fit_remembers_no_labels() -> None:
+    """Labels that the model has no outputs for are no labels of the run."""
+    model = nn.Linear(2, 2)
+    trainer = gp.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters(), lr=0.1))
+    X = np.ones((4, 2), np.float32)
+    with pytest.raises(errors.DataError, match="y has 3 different labels; the model has 2 outputs"):
+        trainer.fit(X, ["a", "b", "c", "a"], epochs=1)
+    assert trainer.state.classes == []
+    trainer.fit(X, ["d", "e", "e", "d"], epochs=1)
+    assert trainer.state.classes == ["d", "e"]

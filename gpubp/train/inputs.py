@@ -21,7 +21,7 @@ from gpubp.runtime.program_cache import as_input
 from gpubp.train import metrics as metrics_module
 from gpubp.train.calling import outputs_of
 from gpubp.train.evaluation import mode
-from gpubp.train.labels import by_index, indices_of, is_array, note_classes
+from gpubp.train.labels import by_index, indices_of, is_array
 from gpubp.train.metrics import Metric, UserMetric
 from gpubp.train.run import Run
 from gpubp.train.weights import ClassWeight, sample_weights
@@ -78,7 +78,6 @@ def prepare(
 ) -> Data:
     """Check and convert; the arguments are those of `Trainer.fit`."""
     found = metrics_module.find(metrics)
-    note_classes(run.state, y)
     if y is None and is_array(X) and not _by_index(run):
         y = X
     names = ("validation X", "validation y", "validation weights")
@@ -215,7 +214,13 @@ def _check_classes(run: Run, arrays: Arguments, y: Any, name: str) -> None:
         return
     ignored = _ignored(run.loss_fn)
     labels = y if ignored is None else np.where(y == ignored, 0, y)
-    check_labels(labels, _classes(run, arrays), name)
+    outputs = _classes(run, arrays)
+    if len(run.state.classes) > outputs:
+        raise DataError(
+            f"{name} has {len(run.state.classes)} different labels; the model has {outputs} "
+            "outputs. Give its last layer one for each."
+        )
+    check_labels(labels, outputs, name)
 
 
 def _ignored(loss_fn: Any) -> int | None:

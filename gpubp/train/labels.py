@@ -6,7 +6,8 @@ the first `fit`, which the state of the run keeps. Targets of another kind pass 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,18 @@ def is_array(value: Any) -> bool:
     return hasattr(value, "dtype") or is_frame(value)
 
 
-def note_classes(state: TrainState, y: Any) -> None:
-    """Let a run remember the labels of its first call of `fit`."""
-    texts = None if state.classes else as_texts(y)
+@contextmanager
+def noted(state: TrainState, y: Any) -> Iterator[None]:
+    """A run remembers the labels of its first call of `fit`, unless that call is refused."""
+    before = state.classes
+    texts = None if before else as_texts(y)
     if texts is not None:
         state.classes = sorted(set(texts))
+    try:
+        yield
+    except BaseException:
+        state.classes = before
+        raise
 
 
 def indices_of(classes: Sequence[str], y: Any, name: str) -> Any:

@@ -21,7 +21,7 @@ from gpubp.nn.module import Module
 from gpubp.ops.random import checked_seed
 from gpubp.optim.base import Optimizer
 from gpubp.runtime.step import compile_step
-from gpubp.train import inputs, members
+from gpubp.train import inputs, labels, members
 from gpubp.train import metrics as metrics_module
 from gpubp.train.fit import Fit
 from gpubp.train.history import History
@@ -202,10 +202,11 @@ class Trainer(Predicting):
             checkpoint, save_every, save_every_steps, resume, extra, drop_last,
         )  # fmt: skip
         plan.check()
-        data = inputs.prepare(
-            self, X, y, validation_data, validation_split, sample_weight, class_weight, metrics,
-            batch_size, drop_last,
-        )  # fmt: skip
+        with labels.noted(self.state, y):
+            data = inputs.prepare(
+                self, X, y, validation_data, validation_split, sample_weight, class_weight, metrics,
+                batch_size, drop_last,
+            )  # fmt: skip
         check_callbacks(callbacks)
         return Fit(self, plan, data, callbacks).run()
 
