@@ -135,8 +135,10 @@ def test_a_product_that_is_kept_and_followed(both: Any, products: int) -> None:
 
 
 def _measured(backend: CupyBackend) -> int:
-    """Launches while problems were measured: a first one, one to estimate, a round."""
-    return 3 * len(launches_of(backend))
+    """Launches while problems were measured: a first one; two recordings, to estimate and for the
+    only round, each launched once before it is timed.
+    """
+    return 5 * len(launches_of(backend))
 
 
 def test_a_bias_that_the_epilogue_cannot_read_is_added_afterwards() -> None:
