@@ -11,7 +11,7 @@ from written import join_every_gradient, pullbacks
 
 import gpubp as gp
 from gpubp import ops
-from gpubp.backends.cuda.codegen import encode
+from gpubp.backends.cuda import launch
 from gpubp.errors import VerificationError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
@@ -38,7 +38,7 @@ def test_an_encoder_that_leaves_out_a_result_is_found(monkeypatch: pytest.Monkey
 
 def test_a_result_that_is_not_written_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     join_every_gradient(monkeypatch)
-    monkeypatch.setattr(encode, "require_written", lambda *_: None)
+    monkeypatch.setattr(launch, "require_used", lambda *_: None)
     fn, args = pullbacks(2, True, 6)
     with pytest.raises(VerificationError, match="does not write all of %"):
         gp.compile(fn, backend=BACKEND, options=gp.Options(verify=True))(*args)
