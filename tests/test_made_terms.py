@@ -60,3 +60,11 @@ def test_short_rows_are_turned(inner: int, dtype: str) -> None:
     part = x[:, :, 3:29, 2:40:3]
     for found in by_workers(lambda x: ops.transpose(x[:, :, 3:29, 2:40:3], (0, 2, 3, 1)) + 1, x):
         np.testing.assert_array_equal(found, part.transpose(0, 2, 3, 1) + 1)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (2, 0, 3), (2, 3, 0)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_sums_of_no_terms_are_0(shape: tuple[int, ...], axis: int) -> None:
+    x, weight = np.zeros(shape, np.float32), np.ones(shape[-1], np.float32)
+    for found in by_workers(lambda x, w: ops.sum(x * w, axis=axis), x, weight):
+        np.testing.assert_array_equal(found, (x * weight).sum(axis))

@@ -171,7 +171,8 @@ class ChainEncoder:
         return (*[0] * extra, *kept)
 
     def _repeats_each_row(self, strides: tuple[int, ...]) -> bool:
-        return self.whole_rows and self.step % self.dims[-1] == 0 and not any(strides[:-1])
+        row = self.dims[-1]
+        return self.whole_rows and row > 0 and self.step % row == 0 and not any(strides[:-1])
 
     def _input(self, value: int, strides: tuple[int, ...]) -> list[int]:
         operand = self.part.inputs[value]
