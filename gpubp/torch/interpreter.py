@@ -23,8 +23,8 @@ from gpubp.errors import GpubpError, TraceError
 from gpubp.torch import where
 from gpubp.torch.cells import Cell, Detached, Fresh, View, detached, held, root
 from gpubp.torch.dtypes import numpy_dtype
-from gpubp.torch.rules import RULES, Rule, find
-from gpubp.torch.tables import FAMILIES  # noqa: F401 - fills the table of rules
+from gpubp.torch.rules import Rule, find
+from gpubp.torch.tables import RULES
 
 # Where a tensor lies and how: nothing that its numbers depend on.
 _PLACES = frozenset(

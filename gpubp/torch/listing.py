@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpubp.torch.optimizer import NAMES
-from gpubp.torch.rules import RULES
+from gpubp.torch.tables import RULES
 
 
 def supported() -> dict[str, list[str]]:
@@ -15,8 +15,6 @@ def supported() -> dict[str, list[str]]:
         {"operations": names of ATen's operations, each also in place (`add_`), "optimizers": names
         of `torch.optim`, "control": what else is followed}.
     """
-    import gpubp.torch.tables  # noqa: F401 - fills the table
-
     names = {name.partition(".")[0] for name in RULES}
     found: dict[str, Any] = {
         "operations": sorted(names),

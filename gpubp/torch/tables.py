@@ -1,4 +1,4 @@
-"""All families of rules: importing this fills the table."""
+"""The table of rules, with all families in it: whoever reads it takes it from here."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from gpubp.torch import (
     aten_reductions,
     aten_shapes,
 )
+from gpubp.torch.rules import RULES
+
+__all__ = ["FAMILIES", "RULES"]
 
 FAMILIES = (
     aten_activations,
