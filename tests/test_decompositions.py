@@ -134,6 +134,8 @@ def test_what_does_not_fit_is_refused() -> None:
     for fn, error, message in (
         (lambda: ops.svd(np.ones(3)), ShapeError, "expected matrices"),
         (lambda: ops.eigh(x), ShapeError, "square"),
+        (lambda: ops.pinv(x, "small"), DataError, "rcond must be finite"),
+        (lambda: ops.pinv(x, -1.0), DataError, "rcond must be finite"),
         (lambda: ops.cdist(x, np.ones((2, 3))), ShapeError, "width"),
         (lambda: ops.pdist(x, -1.0), ArgumentError, "at least 0"),
         (lambda: ops.tensor_split(x, 0), ArgumentError, "at least 1"),

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.arguments import truth
+from gpubp.arguments import is_number, shown, truth
 from gpubp.core import describe
-from gpubp.errors import GradientError, ShapeError, unknown_name
+from gpubp.errors import DataError, GradientError, ShapeError, unknown_name
 from gpubp.ops import logic
 from gpubp.ops.constant import constant
 from gpubp.ops.custom import custom_op
@@ -231,8 +231,13 @@ def pinv(x: Any, rcond: float | None = None) -> Any:
         x: (..., m, n).
         rcond: singular values up to this share of the largest count as 0; None: max(m, n) times
             the dtype's epsilon.
+
+    Raises:
+        DataError: `rcond` is no number, negative or not finite. ShapeError: `x` has no matrices.
     """
     x = _matrices("pinv", x)
     if rcond is None:
         rcond = max(x.shape[-2:]) * float(np.finfo(x.dtype).eps)
+    elif not is_number(rcond) or not 0 <= rcond < math.inf:
+        raise DataError(f"pinv: rcond must be finite and not negative, got {shown(rcond)}.")
     return _PINV(x, rcond=float(rcond))
