@@ -5,6 +5,7 @@ Dropout takes the numbers that gpubp's generator is documented to draw.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -86,14 +87,21 @@ class Theirs(Side):
     """The program in PyTorch, from the weights that gpubp's started with."""
 
     def __init__(self, r: Recipe, data: Data, start: Arrays, shake: float = 0.0) -> None:
-        """`shake` moves weights and gradients by that share, at random: how firm are the numbers?
+        """`shake` moves inputs, weights and gradients by that share, at random: how firm are the
+        numbers?
 
-        Gradients by a share of the largest of all: where two terms cancel, the sign of the rest is
+        Inputs, since what is made of them alone may cancel: with the sum of a softmax that is
+        normalised, the sign of a gradient is that of its rounding. Gradients by a share of the largest of all: where two terms cancel, the sign of the rest is
         rounding (a fused multiply-add leaves another rest than a product and a sum).
         """
         super().__init__(r)
         self.shake, self.noise = shake, np.random.default_rng([r.seed, round(shake * 1e15)])
         self.data, self.steps, self.draws = data, 0, 0
+        if shake:
+            self.data = copy.copy(data)
+            count = len(r.inputs)  # what follows are targets
+            shaken = [self._shaken(a) for a in data.arrays[:count]]
+            self.data.arrays = [*shaken, *data.arrays[count:]]
         self.modules = torch.nn.ModuleList([self._module(m.name, m.options) for m in r.modules])
         for a, b in r.ties:
             self.modules[a].weight = self.modules[b].weight
@@ -160,6 +168,11 @@ class Theirs(Side):
             old = self.averages
             self.averages = [d * a + (1 - d) * w for a, w in zip(old, new)] if old else new
         return losses
+
+    def _shaken(self, array: np.ndarray) -> np.ndarray:
+        if array.dtype.kind != "f":
+            return array
+        return array * (1.0 + self.shake * self.noise.uniform(-1, 1, array.shape))
 
     def shake_gradients(self) -> None:
         grads = [p.grad for p in self.params if p.grad is not None] if self.shake else []
