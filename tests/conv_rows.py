@@ -99,6 +99,12 @@ GEOMETRIES = (
     geometry((6, 7, 7, 1), (5, 1, 7, 7), padding=3, chunk=5),
     geometry((2, 6, 5, 3), (3, 3, 2, 2), stride=3, dilation=3),
     geometry((2, 9, 9, 2), (4, 2, 3, 2), stride=(2, 4), padding=((1, 2), (0, 0)), dilation=(4, 2)),
+    # one channel, few filters and lines that fill vectors, forwards and (the last) backwards
+    geometry((5, 6, 28, 1), (6, 1, 5, 5), padding=2, chunk=2),
+    geometry((3, 7, 33, 1), (9, 1, 3, 2), (2, 1), ((1, 0), (0, 3)), (2, 3), chunk=2),
+    geometry((4, 40, 1), (13, 1, 4), padding=1, chunk=3),
+    geometry((2, 2, 3, 17, 1), (3, 1, 1, 2, 3), padding=((0, 0), (1, 0), (1, 1)), chunk=2),
+    geometry((2, 5, 36, 5), (1, 5, 3, 3), stride=2),
     # windows that begin inside of the image along one axis, and before it along another
     geometry((2, 7, 7, 15), (80, 3, 3, 1), (1, 2), 1, (3, 1), groups=5),
     # windows of zeros alone, far from the image

@@ -1,4 +1,4 @@
-"""Sums over short rows with elementwise ops inside: several rows at a time, the same bits."""
+"""Sums over short rows, with elementwise ops inside or not: several at a time, the same bits."""
 
 from __future__ import annotations
 
@@ -41,3 +41,19 @@ def test_sums_over_short_rows(shape: tuple[int, ...], axis: Any, dtype: str) -> 
         again = gp.compile(f, backend=NumbaBackend(workers=workers))(x, mean)
         for found, same in zip(again, first, strict=True):
             np.testing.assert_array_equal(found, same)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("columns", [1, 2, 3, 6, 16, 31, 32, 33])
+def test_sums_of_columns_that_are_joined(columns: int, dtype: str) -> None:
+    for rows in (0, 1, 5, 130, 4099):
+        x = np.random.default_rng(rows).normal(size=(2, rows, columns)).astype(dtype)
+        found = [
+            gp.compile(lambda x: ops.sum(x, 1), backend=NumbaBackend(workers=n))(x)
+            for n in (1, 2, 3)
+        ]
+        tolerance = 1e-6 if dtype == "float32" else 1e-13
+        right = x.astype("f8").sum(1)
+        np.testing.assert_allclose(found[0], right, rtol=tolerance, atol=tolerance * rows**0.5)
+        for again in found[1:]:
+            np.testing.assert_array_equal(again, found[0])

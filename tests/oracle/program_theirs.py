@@ -91,8 +91,9 @@ class Theirs(Side):
         numbers?
 
         Inputs, since what is made of them alone may cancel: with the sum of a softmax that is
-        normalised, the sign of a gradient is that of its rounding. Gradients by a share of the largest of all: where two terms cancel, the sign of the rest is
-        rounding (a fused multiply-add leaves another rest than a product and a sum).
+        normalised, the sign of a gradient is that of its rounding. Gradients by a share of the
+        largest of all: where two terms cancel, the sign of the rest is rounding (a fused
+        multiply-add leaves another rest than a product and a sum).
         """
         super().__init__(r)
         self.shake, self.noise = shake, np.random.default_rng([r.seed, round(shake * 1e15)])

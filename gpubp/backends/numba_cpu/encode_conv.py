@@ -30,6 +30,8 @@ WIDE_BYTES = 96 << 10  # planes of an image with zeros around them
 CHAIN_BYTES = 32 << 10  # results that a chain follows
 K_BYTES = 32 << 10  # cotangents of a block, as wide as a tile, beside weight gradients
 CONV = words.CONV
+# What lines of results do themselves, and no chain after them.
+_FOLLOWING = {"depthwise": (), "pixels": ("bias", "bias_relu")}
 Encoding = tuple[str, list[int], int, list[tuple[int, str]]]
 
 
@@ -42,13 +44,14 @@ def encode_conv(part: Part, indexed: Mapping[int, IndexedOperand]) -> Encoding:
     axes = axes_of(x.shape, compute.shape, w.shape[2:], compute.attrs, backward)
     groups, dtype = compute.attrs["groups"], compute.dtype.name
     made = len(part.inputs) + part.anchor
-    own = _is_depthwise(groups, x.shape[-1], w.shape[0], w.shape[1])
-    epilogue = None if own else find_epilogue(part, words.epilogues(dtype))
+    code, lengths = _images(x, compute.shape, axes, indexed)
+    _weights(code, w, groups, backward)
+    own = _lines_of(code, x.shape[-1], axes, dtype)
+    known = words.epilogues(dtype) if own is None else _FOLLOWING[own]
+    epilogue = find_epilogue(part, known)
     chain = _chain(part, made) if epilogue is None and len(part.body) > 1 else None
     stored = next((o for v, o in part.outputs if v == made), None)
     stored = epilogue.target if epilogue is not None else stored
-    code, lengths = _images(x, compute.shape, axes, indexed)
-    _weights(code, w, groups, backward)
     code[words.MM_B : words.MM_B + 2] = place(w)
     code[words.MM_C_SCRATCH] = int(stored is None)
     if stored is not None:
@@ -56,20 +59,39 @@ def encode_conv(part: Part, indexed: Mapping[int, IndexedOperand]) -> Encoding:
     followed = chain is not None or stored is None
     code[CONV["block"]] = _block(code, axes, CHAIN_BYTES if followed else 0)
     describe_epilogue(code, epilogue)
-    scratch = _passes(code, axes, lengths, own)
+    scratch = _passes(code, axes, lengths, own is not None)
     name = words.EPILOGUES[code[words.MM_EPILOGUE]]
-    needs = [] if own else [(words.MM_TILES, f"windows_{name}_{dtype}")]
+    needs = [] if own is not None else [(words.MM_TILES, f"windows_{name}_{dtype}")]
     if chain is not None:
         code[words.MM_CHAIN] = len(code)
         needs += [(words.MM_CHAIN_KERNEL, f"chain_{dtype}"), *chain.needs_at(len(code))]
         code += chain.words
         scratch += chain.scratch
-    return "depthwise" if own else "conv", code, scratch, needs
+    return own or "conv", code, scratch, needs
 
 
-def _is_depthwise(groups: int, images: int, filters: int, channels: int) -> bool:
-    """Each channel has one filter of its own."""
-    return channels == 1 and images == filters == groups > 1
+def _lines_of(code: list[int], images: int, axes: Sequence[Axis], dtype: str) -> str | None:
+    """The kernel that does a line of results at a time; None: register tiles do.
+
+    Args:
+        code: where groups, channels and filters are known.
+        images: channels of an image.
+        axes: three.
+        dtype: "float32" or "float64".
+    """
+    groups, channels, filters = (code[CONV[n]] for n in ("groups", "channels", "filters"))
+    if channels == filters == 1 and images == groups > 1:
+        return "depthwise"  # each channel has one filter of its own
+    shortest = min((p.count for p in axes[2].phases), default=0)
+    neighbours = groups == channels == axes[2].step == 1
+    return "pixels" if neighbours and pays(shortest, filters, lanes(dtype)) else None
+
+
+def pays(line: int, filters: int, width: int) -> bool:
+    """Whether more lanes of vectors are used by the pixels of a line than by filters."""
+    if line < width:
+        return False
+    return line * round_up(filters, width) >= filters * round_up(line, width)
 
 
 def encode_conv_input(part: Part, indexed: Mapping[int, IndexedOperand]) -> Encoding:
@@ -99,7 +121,12 @@ def encode_conv_weight(part: Part, indexed: Mapping[int, IndexedOperand]) -> Enc
     code[CONV["chunk"]], code[CONV["images"]] = compute.attrs["chunk"], x.shape[0]
     code[words.MM_B : words.MM_B + 2] = place(dy)
     code[words.MM_C : words.MM_C + 2] = place(out)
-    positions = axes[1].found * axes[2].found * 2 * lanes(dtype) * dy.dtype.itemsize
+    own = _lines_of(code, x.shape[-1], axes, dtype)
+    wide, line = lanes(dtype) * dy.dtype.itemsize, axes[2].found
+    positions = axes[1].found * line * 2 * wide
+    if own == "pixels":
+        line = round_up(line, lanes(dtype)) * dy.dtype.itemsize
+        positions = axes[1].found * line * code[CONV["filters"]]
     code[CONV["block"]] = min(_block(code, axes, 0), max(1, K_BYTES // positions))
     phases = next(passes_of(axes))
     taps = taps_of(phases, axes, lengths, bool(code[CONV["copied"]]))
@@ -107,9 +134,16 @@ def encode_conv_weight(part: Part, indexed: Mapping[int, IndexedOperand]) -> Enc
     code += [at for _, at in taps]
     lines = code[CONV["block"]] * axes[1].found
     rows = 8 * (len(taps) * code[CONV["channels"]] + lines)
-    scratch = _scratch(code, axes, [rows])
-    if _is_depthwise(groups, x.shape[-1], dy.shape[-1], code[CONV["channels"]]):
-        return "depthwise_weight", code, scratch, []
+    if own == "pixels":
+        sums = len(taps) * code[CONV["filters"]] * wide
+        scratch = _scratch(code, axes, [rows, sums, code[CONV["block"]] * positions])
+        at = code[CONV["scratch_rows"]] + round_up(rows, words.ALIGN)
+        code[CONV["scratch_sums"]] = at
+        code[CONV["scratch_turned"]] = at + round_up(sums, words.ALIGN)
+    else:
+        scratch = _scratch(code, axes, [rows])
+    if own is not None:
+        return f"{own}_weight", code, scratch, []
     return "conv_weight", code, scratch, [(words.MM_TILES, f"windows_add_{dtype}")]
 
 
@@ -197,7 +231,7 @@ def _pass(
     groups, channels = code[CONV["groups"]], code[CONV["channels"]]
     size = lengths.pixel // max(groups * channels, 1)
     taps = taps_of(phases, axes, lengths, bool(code[CONV["copied"]]))
-    starts, run = segments_of([at for _, at in taps], lengths.pixel, joined=groups == 1)
+    starts, run = segments_of([at for _, at in taps], lengths.pixel, joined=groups == 1 and not own)
     by_lines = own or any(axis.grow > 1 for axis in axes)
     order = len(code)
     code += [number for number, _ in taps]

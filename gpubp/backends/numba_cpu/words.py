@@ -96,11 +96,11 @@ OUTPUT_REG, OUTPUT_DTYPE = OUTPUT["reg"], OUTPUT["dtype"]
 OUTPUT_BUFFER, OUTPUT_OFFSET = OUTPUT["at"], OUTPUT["at"] + 1
 OUTPUT_DIRECT, OUTPUT_WORDS = OUTPUT["direct"], len(OUTPUT)
 
-# Register tiles, see `kernels.microkernel`: what follows the product, and the parameters.
-# Those from "bias_sigmoid" on are there for float32 only.
+# Register tiles, see `kernels.microkernel`: what follows the product (from "bias_sigmoid" on for
+# float32 only), and the parameters.
 EPILOGUES: tuple[str, ...] = ("plain", "bias", "bias_relu", "relu_grad", "sgd", "momentum", "adam")
-EPILOGUES += ("adam_decay",)
-EPILOGUES += ("bias_sigmoid", "bias_tanh", "bias_gelu", "sigmoid_grad", "tanh_grad", "gelu_grad")
+EPILOGUES += ("adam_decay", "bias_sigmoid", "bias_tanh", "bias_gelu")
+EPILOGUES += ("sigmoid_grad", "tanh_grad", "gelu_grad")
 TILE_WHOLE, TILE_TWO, TILE_ONE = 0, 1, 2  # two vectors; two, the second partly there; one, partly
 TILE_KINDS = 3
 TILE_K, TILE_A_COL, TILE_B_ROW, TILE_C_ROW = 0, 1, 2, 3  # strides in bytes
@@ -156,12 +156,13 @@ A_COPIED = 8  # elements of A that are copied at once; no strip has more rows
 # from window to window, `grow*`: results from one to the next. `positions`: along the outer axis,
 # `block` of them at a time. `filters`, `channels`: of a group. `w_*`: elements between weights.
 # Of weight gradients: `chunk`, `images`, and `taps` of the kernel, whose distances in bytes from a
-# window's start follow at `reach`. `passes` records stand at `first_pass`.
+# window's start follow at `reach`; `scratch_sums`, `scratch_turned`: sums as wide as vectors, and
+# turned cotangents, where lanes are pixels. `passes` records stand at `first_pass`.
 CONV = Layout(
     f"{_MM} image plane line pixel wide_plane wide_line copied planes before0 before1 before2 "
     "in0 in1 in2 out0 out1 out2 step0 step1 step2 grow0 grow1 grow2 positions block groups filters "
     "channels w_group w_filter w_channel chunk images taps reach passes first_pass scratch_wide "
-    "scratch_rows row wide0 wide1"
+    "scratch_rows row wide0 wide1 scratch_sums scratch_turned"
 )
 # A transpose that is spread has `passes` lines of `taps` taps; `row`: bytes of a cotangent's
 # channels, `wide0`, `wide1`: sizes with zeros around.

@@ -4,7 +4,7 @@ A worker computes whole images. B, the weights, is copied into panels once a cal
 read in place, or, where there are zeros around them, copied in blocks of planes to this worker's
 scratch, which stay in the second-level cache. Results that meet the same taps make a pass: one for
 a convolution, stride many along each axis for its transpose. Where each channel has a filter of its
-own there is no product: `depthwise` does a line of results.
+own, or one channel has few filters, there is no product: a line of results is done by `lines`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
-from gpubp.backends.numba_cpu.kernels.depthwise import make_results
+from gpubp.backends.numba_cpu.kernels.conv_lines import NO_LINES, Lines
 from gpubp.backends.numba_cpu.kernels.images import clear, planes_of
 from gpubp.backends.numba_cpu.kernels.language import native
 from gpubp.backends.numba_cpu.kernels.strips import make_follow, make_strip, make_strip_rows
@@ -24,14 +24,14 @@ START0, START1, START2 = PASS.start0, PASS.start1, PASS.start2
 COUNT0, COUNT1, COUNT2 = PASS.count0, PASS.count1, PASS.count2
 
 
-def make_conv(kind: Any, depthwise: bool = False) -> Any:
-    """The kernel of conv and conv_input for float32 or float64."""
+def make_conv(kind: Any, lines: Lines | None = None) -> Any:
+    """The kernel of conv and conv_input for float32 or float64. `lines`: None, it is a product."""
     load_i64, store_i64 = low.load_i64, low.store_i64
     load, store = low.make_load(kind), low.make_store(kind)
     size = low.ITEMSIZE[kind]
     panel = 2 * lanes(kind)
     strip, strip_rows, follow = make_strip(kind), make_strip_rows(), make_follow(kind)
-    results = make_results(kind)
+    by_lines, (pack_lines, line) = lines is not None, lines or NO_LINES
 
     @native
     def pack(code, record, w, out):
@@ -51,16 +51,6 @@ def make_conv(kind: Any, depthwise: bool = False) -> Any:
         return 0
 
     @native
-    def pack_depthwise(code, record, w, out):
-        """The weights as (taps, channels)."""
-        taps, order = load_i64(record, PASS.taps), code + 8 * load_i64(record, PASS.order)
-        channels, step = load_i64(code, CONV.groups), load_i64(code, CONV.w_group)
-        for c in range(channels):
-            for t in range(taps):
-                store(out, t * channels + c, load(w, c * step + load_i64(order, t)))
-        return 0
-
-    @native
     def group_bytes(code, record):
         """Of the panels of one group."""
         filters = (load_i64(code, CONV.filters) + panel - 1) // panel * panel
@@ -70,8 +60,8 @@ def make_conv(kind: Any, depthwise: bool = False) -> Any:
     def prepare_pass(code, record, w, scratch):
         """Panels of all groups, and how far windows are from the first one of a block."""
         at = scratch + load_i64(record, PASS.weights)
-        if depthwise:
-            return pack_depthwise(code, record, w, at)
+        if by_lines:
+            return pack_lines(code, record, w, at)
         for g in range(load_i64(code, CONV.groups)):
             pack(code, record, w + g * load_i64(code, CONV.w_group) * size, at)
             at += group_bytes(code, record)
@@ -104,27 +94,9 @@ def make_conv(kind: Any, depthwise: bool = False) -> Any:
         return 0
 
     @native
-    def line(code, params, record, scratch, m, a, c):
-        """m results of a line, all channels."""
-        channels = load_i64(code, CONV.groups)
-        results(
-            c,
-            load_i64(params, words.TILE_C_ROW),
-            a,
-            load_i64(code, CONV.step2) * load_i64(code, CONV.pixel),
-            scratch + load_i64(record, PASS.weights),
-            channels * size,
-            load_i64(record, PASS.taps),
-            code + 8 * load_i64(record, PASS.starts),
-            m,
-            channels,
-        )
-        return 0
-
-    @native
     def groups(code, params, record, scratch, m, a, c):
         """m rows of C, all columns."""
-        if depthwise:
+        if by_lines:
             return line(code, params, record, scratch, m, a, c)
         filters, channels = load_i64(code, CONV.filters), load_i64(code, CONV.channels)
         rows = scratch + load_i64(record, PASS.rows)

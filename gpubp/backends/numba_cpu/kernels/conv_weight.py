@@ -11,7 +11,7 @@ from typing import Any
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
-from gpubp.backends.numba_cpu.kernels.depthwise import make_gradients
+from gpubp.backends.numba_cpu.kernels.conv_lines import Sums
 from gpubp.backends.numba_cpu.kernels.images import clear, planes_of
 from gpubp.backends.numba_cpu.kernels.language import native
 from gpubp.backends.numba_cpu.kernels.strips import make_strip, make_strip_rows
@@ -20,13 +20,12 @@ from gpubp.backends.numba_cpu.target import lanes
 CONV = words.CONV.at
 
 
-def make_conv_weight(kind: Any, depthwise: bool = False) -> Any:
-    """The kernel of conv_weight for float32 or float64."""
+def make_conv_weight(kind: Any, sums: Sums | None = None) -> Any:
+    """The kernel of conv_weight for float32 or float64. `sums`: None, it is a product."""
     load_i64, store_i64 = low.load_i64, low.store_i64
     size = low.ITEMSIZE[kind]
     panel = 2 * lanes(kind)
     strip, strip_rows = make_strip(kind), make_strip_rows()
-    gradients = make_gradients(kind)
 
     @native
     def prepare(code, params, scratch):
@@ -53,30 +52,15 @@ def make_conv_weight(kind: Any, depthwise: bool = False) -> Any:
         return 0
 
     @native
-    def add_lines(code, params, a, dy, out, scratch):
-        """The same, line by line, where each channel has a filter of its own."""
-        channels, row = load_i64(code, CONV.groups), load_i64(code, words.MM_C + 2)
-        starts, m = load_i64(params, words.TILE_STARTS), load_i64(code, CONV.out2)
-        for i in range(load_i64(params, words.TILE_SEGMENTS)):
-            gradients(
-                out,
-                row,
-                a + load_i64(starts, i),
-                load_i64(params, words.TILE_A_COL),
-                dy + i * m * row,
-                row,
-                load_i64(code, CONV.taps),
-                code + 8 * load_i64(code, CONV.reach),
-                m,
-                channels,
-            )
+    def begin_product(code, out, scratch):
+        """The sums begin at 0."""
+        elements = load_i64(code, CONV.taps) * load_i64(code, CONV.channels)
+        clear(out, elements * load_i64(code, words.MM_C + 2))
         return 0
 
     @native
-    def add_block(code, params, a, dy, out, scratch):
+    def add_product(code, params, a, dy, out, scratch):
         """Add the positions of a block."""
-        if depthwise:
-            return add_lines(code, params, a, dy, out, scratch)
         channels, filters = load_i64(code, CONV.channels), load_i64(code, CONV.filters)
         tiles, row = load_i64(code, words.MM_TILES), load_i64(code, words.MM_C + 2)
         rows = scratch + load_i64(code, CONV.scratch_rows)
@@ -96,6 +80,13 @@ def make_conv_weight(kind: Any, depthwise: bool = False) -> Any:
         return 0
 
     @native
+    def finish_product(code, out, scratch):
+        """They are there."""
+        return 0
+
+    begin, add, finish = sums or (begin_product, add_product, finish_product)
+
+    @native
     def kernel(code, bases, row0, row1, tile, scratch):
         """Rows are chunks of images."""
         params = scratch
@@ -110,7 +101,7 @@ def make_conv_weight(kind: Any, depthwise: bool = False) -> Any:
         order = load_i64(code, words.MM_A_ORDER)
         for i in range(row0, row1):
             out = c + i * nbytes
-            clear(out, nbytes)
+            begin(code, out, scratch)
             for n in range(i * chunk, min((i + 1) * chunk, load_i64(code, CONV.images))):
                 number = n
                 if order >= 0:
@@ -121,7 +112,8 @@ def make_conv_weight(kind: Any, depthwise: bool = False) -> Any:
                     a = planes_of(code, image, position, count, scratch)
                     store_i64(params, words.TILE_SEGMENTS, count * load_i64(code, CONV.out1))
                     first = (n * positions + position) * plane
-                    add_block(code, params, a, dy + first * row, out, scratch)
+                    add(code, params, a, dy + first * row, out, scratch)
+            finish(code, out, scratch)
         return 0
 
     return kernel

@@ -15,17 +15,19 @@ import numpy as np
 
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
-from gpubp.backends.numba_cpu.kernels.lanes import make_add_eights, make_extreme_of_eights
+from gpubp.backends.numba_cpu.kernels.extremes import make_extremes
+from gpubp.backends.numba_cpu.kernels.lanes import make_add_eights
 from gpubp.backends.numba_cpu.kernels.language import native, types
 from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR
 
 _LANES = 8
 SHORT = 8  # rows of which so many fit into a strip are short
+FOLDED, ASIDE = 64, 128  # columns to which shorter rows are joined, and where their sums stand
 
 
 def make_reduce(kind: Any) -> Any:
     """The reduce kernel for float32, float64 or int64 arithmetic."""
-    load_i64, store_i64 = low.load_i64, low.store_i64
+    load_i64 = low.load_i64
     load, store = low.make_load(kind), low.make_store(kind)
     load_u8, load_i32 = low.load_u8, low.load_i32
     integer = kind is types.int64
@@ -42,7 +44,6 @@ def make_reduce(kind: Any) -> Any:
     strip, many = words.STRIP_BYTES // size, words.RED_MADE // size
     own = {types.float32: 3, types.float64: 4, types.int64: 2}[kind]
     add_eights = make_add_eights(kind)
-    largest, least = (make_extreme_of_eights(kind, top) for top in (True, False))
 
     @native
     def run_chain(code, chain, bases, first, stop, tile, scratch):
@@ -146,6 +147,45 @@ def make_reduce(kind: Any) -> Any:
                 strip_store_wide(sums, j, strip_load_wide(sums, j) + Wide(low_pair + high_pair))
         return 0
 
+    @native(inline=True)
+    def joined(step):
+        """How many rows are added side by side, as one; 0: not worth it."""
+        return FOLDED // step if step * 2 <= FOLDED else 0
+
+    @native
+    def add_joined(source, step, rows, sums):
+        """Add whole rows, several as one, to the sums aside; returns how many were added."""
+        fold = joined(step)
+        if fold == 0:
+            return 0
+        whole = rows - rows % (4 * fold)
+        add_fours(source, fold * step * size, whole // fold, fold * step, sums + 8 * ASIDE)
+        return whole
+
+    @native
+    def add_rows(top, step, i0, count, rows, most, sums):
+        """Add columns [i0, i0 + count) of rows, of which `most` may be joined."""
+        done = add_joined(top, step, most, sums)
+        fours = (rows - done) // 4 * 4
+        top += i0 * size
+        add_fours(top + done * step * size, step * size, fours, count, sums)
+        for q in range(done + fours, rows):
+            row = top + q * step * size
+            for j in range(count):
+                total = strip_load_wide(sums, j) + Wide(strip_load(row, j))
+                strip_store_wide(sums, j, total)
+        return 0
+
+    @native
+    def add_aside(step, i0, count, sums):
+        """What stands aside belongs to columns [i0, i0 + count)."""
+        aside = sums + 8 * ASIDE
+        for q in range(joined(step)):
+            for j in range(count):
+                x = load_wide(aside, q * step + i0 + j)
+                store_wide(sums, j, load_wide(sums, j) + x)
+        return 0
+
     @native
     def sum_columns(code, bases, source, dtype, o, i0, count, out, scratch):
         """Sums over the middle axis for columns [i0, i0 + count) of one outer index."""
@@ -157,11 +197,13 @@ def make_reduce(kind: Any) -> Any:
         width = 1 if dtype == 0 else (4 if dtype == 1 or dtype == 3 else 8)
         for j in range(count):
             store_wide(sums, j, Wide(0))
+        for j in range(FOLDED if joined(step) > 0 else 0):
+            store_wide(sums, ASIDE + j, Wide(0))
         start = 0
         if prologue == 0 and dtype == own:
-            start = red - red % 4
-            top = source + (o * red * step + i0) * size
-            add_fours(top, step * size, start, count, sums)
+            most = red if load_i64(code, words.RED_INNER) == step else 0
+            add_rows(source + o * red * step * size, step, i0, count, red, most, sums)
+            start = red
         whole = step * SHORT <= strip  # short rows are made several at a time, all columns
         together = many // step if prologue != 0 and whole else 1
         for r in range(start, red, together):
@@ -170,18 +212,12 @@ def make_reduce(kind: Any) -> Any:
                 rows = min(together, red - r)
                 stop = at + (rows * step if together > 1 else count)
                 run_chain(code, prologue, bases, at, stop, made - at * size, after)
-                top = made + (i0 * size if together > 1 else 0)
-                fours = rows - rows % 4
-                add_fours(top, step * size, fours, count, sums)
-                for q in range(fours, rows):
-                    row = top + q * step * size
-                    for j in range(count):
-                        total = strip_load_wide(sums, j) + Wide(strip_load(row, j))
-                        strip_store_wide(sums, j, total)
+                add_rows(made, step, i0 if together > 1 else 0, count, rows, rows, sums)
             else:
                 row = source + at * width
                 for j in range(count):
                     store_wide(sums, j, load_wide(sums, j) + Wide(item(row, dtype, j)))
+        add_aside(step, i0, count, sums)
         by = divisor(code)
         for j in range(count):
             store(out, j, rounded(load_wide(sums, j), by))
@@ -209,54 +245,7 @@ def make_reduce(kind: Any) -> Any:
             done += some
         return 0
 
-    @native
-    def extreme(code, source, dtype, which, op):
-        """(value, position) of output `which` for max, min, argmax, argmin."""
-        red, inner = load_i64(code, words.RED_RED), load_i64(code, words.RED_INNER)
-        o = which // inner
-        at = o * red * inner + (which - o * inner)
-        best, where = item(source, dtype, at), 0
-        largest = op == 1 or op == 3
-        for r in range(1, red):
-            x = item(source, dtype, at + r * inner)
-            better = x > best if largest else x < best
-            if (better or x != x) and best == best:
-                best, where = x, r
-        return best, where
-
-    @native
-    def extreme_row(source, n, op):
-        """The largest (op 1) or least of n >= 8 elements of the kernel's own type."""
-        whole = n // 8
-        best = largest(source, whole) if op == 1 else least(source, whole)
-        for i in range(8 * whole, n):
-            x = load(source, i)
-            better = x > best if op == 1 else x < best
-            best = x if better or x != x else best
-        return best
-
-    @native
-    def extreme_block(code, source, dtype, op, first, count, out, narrow):
-        """Outputs [first, first + count) of max, min, argmax or argmin.
-
-        `narrow`: the dtype code of an output narrower than the arithmetic (bool, int32), else -1.
-        """
-        red = load_i64(code, words.RED_RED)
-        if op < 3 and load_i64(code, words.RED_INNER) == 1 and red >= 8 and dtype == own:
-            for j in range(count):
-                store(out, j, extreme_row(source + (first + j) * red * size, red, op))
-            return 0
-        for j in range(count):
-            best, where = extreme(code, source, dtype, first + j, op)
-            if op >= 3:
-                store_i64(out, j, where)
-            elif narrow == 0:
-                low.store_u8(out, j, np.uint8(best))
-            elif narrow == 1:
-                low.store_i32(out, j, np.int32(best))
-            else:
-                store(out, j, best)
-        return 0
+    extreme_block = make_extremes(kind, item, own)
 
     @native
     def kernel(code, bases, row0, row1, tile, scratch):

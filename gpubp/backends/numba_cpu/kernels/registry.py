@@ -6,7 +6,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from gpubp.backends.numba_cpu.kernels import loop, move, rounds, scalar, team
+from gpubp.backends.numba_cpu.kernels import conv_lines, loop, move, rounds, scalar, team
 from gpubp.backends.numba_cpu.kernels.attention import make_attention
 from gpubp.backends.numba_cpu.kernels.attention_grad import make_attention_grad
 from gpubp.backends.numba_cpu.kernels.chain import make_chain, make_ops
@@ -56,8 +56,10 @@ def _family(dtype: str) -> SimpleNamespace:
         family.unpool = make_unpool(kind)
         family.matmul = make_matmul(kind)
         family.conv = make_conv(kind)
-        family.depthwise = make_conv(kind, depthwise=True)
-        family.depthwise_weight = make_conv_weight(kind, depthwise=True)
+        family.depthwise = make_conv(kind, conv_lines.lines_of_channels(kind))
+        family.depthwise_weight = make_conv_weight(kind, conv_lines.sums_of_channels(kind))
+        family.pixels = make_conv(kind, conv_lines.lines_of_pixels(kind))
+        family.pixels_weight = make_conv_weight(kind, conv_lines.sums_of_pixels(kind))
         family.conv_spread = make_conv_spread(kind)
         family.conv_weight = make_conv_weight(kind)
         family.attention = make_attention(kind)

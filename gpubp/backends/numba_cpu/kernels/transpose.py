@@ -29,7 +29,7 @@ def make_transpose(kind: Any) -> Any:
             rows = [builder.load(pointer(args[0], args[1], i), align=item) for i in range(width)]
             step = 1
             while step < width:
-                rows = _exchange(builder, rows, step)
+                rows = exchange(builder, rows, step)
                 step *= 2
             for i, row in enumerate(rows):
                 builder.store(row, pointer(args[2], args[3], i), align=item)
@@ -59,14 +59,16 @@ def make_copy(kind: Any, vectors: int, width: int) -> Any:
     return copy
 
 
-def _exchange(builder: Any, rows: list[Any], step: int) -> list[Any]:
-    """Swap the off-diagonal halves of every 2 x 2 block of `step` x `step` blocks."""
-    width = len(rows)
+def exchange(builder: Any, rows: list[Any], step: int) -> list[Any]:
+    """Swap the off-diagonal halves of every 2 x 2 block of `step` x `step` blocks. Fewer rows than
+    lanes are blocks side by side, each turned in its place.
+    """
+    width = rows[0].type.count
     kind = ir.VectorType(I32, width)
     upper = [i if not i & step else width + i - step for i in range(width)]
     lower = [i + step if not i & step else width + i for i in range(width)]
     out = list(rows)
-    for i in range(width):
+    for i in range(len(rows)):
         if not i & step:
             a, b = rows[i], rows[i + step]
             out[i] = builder.shuffle_vector(a, b, ir.Constant(kind, upper))
