@@ -98,9 +98,8 @@ OUTPUT_DIRECT, OUTPUT_WORDS = OUTPUT["direct"], len(OUTPUT)
 
 # Register tiles, see `kernels.microkernel`: what follows the product (from "bias_sigmoid" on for
 # float32 only), and the parameters.
-EPILOGUES: tuple[str, ...] = ("plain", "bias", "bias_relu", "relu_grad", "sgd", "momentum", "adam")
-EPILOGUES += ("adam_decay", "bias_sigmoid", "bias_tanh", "bias_gelu")
-EPILOGUES += ("sigmoid_grad", "tanh_grad", "gelu_grad")
+EPILOGUES = tuple("plain bias bias_relu relu_grad sgd momentum adam adam_decay".split())
+EPILOGUES += tuple("bias_sigmoid bias_tanh bias_gelu sigmoid_grad tanh_grad gelu_grad".split())
 TILE_WHOLE, TILE_TWO, TILE_ONE = 0, 1, 2  # two vectors; two, the second partly there; one, partly
 TILE_KINDS = 3
 TILE_K, TILE_A_COL, TILE_B_ROW, TILE_C_ROW = 0, 1, 2, 3  # strides in bytes
