@@ -125,9 +125,14 @@ def test_a_loop_is_what_python_would_do(name: str, reverse: bool) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loop_gives_the_bits_of_the_loop_written_out(name: str, dtype: str) -> None:
     fn = slopes(LOSSES[name]())
-    for loops, written_out in ((NumpyBackend, Unrolled), (NumbaBackend, UnrolledNative)):
-        for a, b in zip(run(fn, loops(), dtype), run(fn, written_out(), dtype), strict=True):
-            assert_same(a, b)
+    found = run(fn, NumbaBackend(), dtype)
+    for a, b in zip(found, run(fn, UnrolledNative(), dtype), strict=True):
+        assert_same(a, b)
+    # The products of the reference are a BLAS's, in which a row's rounding may depend on how many
+    # rows there are (OpenBLAS for AVX-512): written out, one product stands for all rounds.
+    tolerance = 1e-5 if dtype == "float32" else 1e-13
+    for a, b in zip(run(fn, NumpyBackend(), dtype), run(fn, Unrolled(), dtype), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", LOSSES)
