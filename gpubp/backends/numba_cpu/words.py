@@ -98,8 +98,9 @@ OUTPUT_DIRECT, OUTPUT_WORDS = OUTPUT["direct"], len(OUTPUT)
 
 # Register tiles, see `kernels.microkernel`: what follows the product (from "bias_sigmoid" on for
 # float32 only), and the parameters.
-EPILOGUES = tuple("plain bias bias_relu relu_grad sgd momentum adam adam_decay".split())
-EPILOGUES += tuple("bias_sigmoid bias_tanh bias_gelu sigmoid_grad tanh_grad gelu_grad".split())
+EPILOGUES: tuple[str, ...] = ("plain", "bias", "bias_relu", "relu_grad", "sgd", "momentum", "adam")
+EPILOGUES += ("adam_decay", "bias_sigmoid", "bias_tanh", "bias_gelu")
+EPILOGUES += ("sigmoid_grad", "tanh_grad", "gelu_grad")
 TILE_WHOLE, TILE_TWO, TILE_ONE = 0, 1, 2  # two vectors; two, the second partly there; one, partly
 TILE_KINDS = 3
 TILE_K, TILE_A_COL, TILE_B_ROW, TILE_C_ROW = 0, 1, 2, 3  # strides in bytes
@@ -107,11 +108,10 @@ TILE_COLUMNS = 4  # lanes of the last vector
 TILE_BIAS = 5  # address of a row as long as C's
 TILE_STATE = 6  # two words: distance in bytes from C to arrays laid out as C
 TILE_NUMBERS = 8  # scalars of the tile's own type, a word each
-TILE_MAX_NUMBERS = 8
+TILE_MAX_NUMBERS, TILE_STRIP = 8, 8  # no strip has more rows
 TILE_A_ROWS = TILE_NUMBERS + TILE_MAX_NUMBERS  # distance in bytes from A to each row of the tile
-TILE_STRIP = 8  # no strip has more rows
-TILE_SEGMENTS = TILE_A_ROWS + TILE_STRIP  # of tiles of windows: into how many segments k falls,
-TILE_STARTS = TILE_SEGMENTS + 1  # and the address of their distances in bytes from A
+# Of tiles of windows: into how many segments k falls, and the address of their distances from A.
+TILE_SEGMENTS, TILE_STARTS = TILE_A_ROWS + TILE_STRIP, TILE_A_ROWS + TILE_STRIP + 1
 TILE_PARAMS = TILE_STARTS + 1
 
 

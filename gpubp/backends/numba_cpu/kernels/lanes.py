@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from llvmlite import ir
@@ -33,6 +34,14 @@ class Lanes:
         self.width = lanes("float32" if self.item == 4 else "float64")
         self.vector = ir.VectorType(self.scalar, self.width)
         self.name = f"v{self.width}{'f' if self.floating else 'i'}{8 * self.item}"
+
+    def halved(self) -> Lanes:
+        """Vectors of half as many lanes."""
+        found = copy.copy(self)
+        found.width = self.width // 2
+        found.vector = ir.VectorType(self.scalar, found.width)
+        found.name = f"v{found.width}{'f' if self.floating else 'i'}{8 * self.item}"
+        return found
 
     def splat(self, value: Any) -> Any:
         """A scalar in every lane."""

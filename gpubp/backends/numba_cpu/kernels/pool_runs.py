@@ -56,7 +56,13 @@ def make_run(kind: Any, pool: str, apart: bool = False) -> Any:
         place: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-            _Run(builder, kind, pool, apart, args).emit()
+            wide, narrow = _Run(builder, kind, pool, apart, args), Lanes(builder, kind).halved()
+            fits = builder.icmp_signed("<=", wide.channels, I64(narrow.width))
+            with builder.if_else(fits) as (then, other):
+                with then:
+                    _Run(builder, kind, pool, apart, args, narrow).emit()
+                with other:
+                    wide.emit()
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 10), codegen
@@ -65,11 +71,24 @@ def make_run(kind: Any, pool: str, apart: bool = False) -> Any:
 
 
 class _Run:
-    def __init__(self, builder: Any, kind: Any, pool: str, apart: bool, args: Any) -> None:
+    """Emits the runs of one pool. `lanes`: half a vector, for few channels: what is read beside
+    them would be in another cache line, mostly.
+    """
+
+    def __init__(
+        self,
+        builder: Any,
+        kind: Any,
+        pool: str,
+        apart: bool,
+        args: Any,
+        lanes: Lanes | None = None,
+    ) -> None:
         self.builder, self.pool, self.apart = builder, pool, apart
         self.code, self.a, self.b, self.w, self.count, self.loose, *rest = args
         *self.taps, self.place = rest
-        self.lanes = Lanes(builder, kind)
+        self.lanes = lanes or Lanes(builder, kind)
+        self.channels = self._word("channels")
         self.wide = of_indices(builder, self.lanes.width)
         self.numbers = ir.VectorType(I32, self.lanes.width)
         self.steps = [self._word(f"tap_{axis}") for axis in "dhw"]
@@ -82,8 +101,8 @@ class _Run:
     def emit(self) -> None:
         """One of the written-out forms, or the general one."""
         builder, width = self.builder, I64(self.lanes.width)
-        channels = self._word("channels")
-        self.blocks, self.rest = builder.sdiv(channels, width), builder.srem(channels, width)
+        self.blocks = builder.sdiv(self.channels, width)
+        self.rest = builder.srem(self.channels, width)
         self.mask = self.lanes.mask(self.rest)
         after = builder.append_basic_block("done")
         for side in _WRITTEN_OUT:
