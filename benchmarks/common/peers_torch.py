@@ -38,6 +38,7 @@ class TorchCase(Case):
 
     def __init__(self, task: Task, nhwc: bool = False) -> None:
         if "OMP_NUM_THREADS" in os.environ:
+            torch.set_flush_denormal(True)  # as gpubp and XLA; its threads take it from this one
             torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         torch.set_float32_matmul_precision("high" if task.row.precision == "tf32" else "highest")
         self._task = task

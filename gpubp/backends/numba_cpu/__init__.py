@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.arguments import truth
 from gpubp.backends.apart import most_threads, runs_apart
 from gpubp.backends.base import (
     LOOK_SECONDS,
@@ -67,18 +68,24 @@ class NumbaBackend(Backend):
     Args:
         workers: always use this many threads; default is chosen for each run, at most
             GPUBP_NUM_THREADS or the processors this process may use.
+        flush_denormal: in runs of programs that write parameters or state (training steps) and call
+            no custom ops, denormal numbers (below 1.2e-38 in float32, 2.2e-308 in float64) are 0,
+            as `torch.set_flush_denormal` does and XLA always: many CPUs take a hundred times as
+            long for them, and gradients that vanish over a long sequence are made of them. Other
+            programs keep them.
     """
 
     name = "numba"
     _peak: ClassVar[Peak | None] = None  # one for the process: it belongs to the machine
     _peak_lock: ClassVar[threading.Lock] = threading.Lock()  # see the end of this file
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, flush_denormal: bool = True) -> None:
         self._workers = workers
+        self._flush_denormal = truth("NumbaBackend", "flush_denormal", flush_denormal)
         self._pool = Pool()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return NumbaBackend, (self._workers,)
+        return NumbaBackend, (self._workers, self._flush_denormal)
 
     @classmethod
     def probe(cls) -> Probe:
@@ -169,7 +176,11 @@ class NumbaBackend(Backend):
         made = [t.table(feed, o, workers) for t, o in zip(loaded, feed.outputs)]
         checks = checks_of([t.program for t in loaded], feed)
         bases = [keep[0] for _, keep in made]
-        return Job([row for row, _ in made], schedule, checks, workers, bases, (feed, made))
+        rows, flushes = [row for row, _ in made], self._flushes(loaded)
+        return Job(rows, schedule, checks, workers, bases, (feed, made), flushes)
+
+    def _flushes(self, loaded: Sequence[Loaded]) -> bool:
+        return self._flush_denormal and all(target.trains for target in loaded)
 
     def _most_workers(self, loaded: Sequence[Loaded], steps: int) -> int:
         """How many may be worth it; `run` finds out whether they are."""
@@ -209,15 +220,16 @@ class NumbaBackend(Backend):
     def _times(self, loaded: Loaded, feed: Feed, repeats: int) -> list[float]:
         table, keep = loaded.table(feed, feed.outputs[0], 1)
         keep[1][:, 2] = 0  # every repeat writes the first step's outputs
-        times = []
+        times, flushes = [], self._flushes([loaded])
         for record in loaded.record_of_part:
             if record < 0:
                 times.append(0.0)
                 continue
             alone = [table[0] + 8 * words.RECORD_WORDS * record, 1, *table[2:]]
-            once = self._timed(Job([alone], np.zeros((1, 2), np.int64), (), 1, (), keep))
+            one = np.zeros((1, 2), np.int64)
+            once = self._timed(Job([alone], one, (), 1, (), keep, flushes))
             count = max(1, min(repeats, int(PROFILE_SECONDS / once)))
-            job = Job([alone], np.zeros((count, 2), np.int64), (), 1, (), keep)
+            job = Job([alone], np.zeros((count, 2), np.int64), (), 1, (), keep, flushes)
             times.append(min(self._timed(job) for _ in range(5)) / count)
         return times
 

@@ -120,6 +120,11 @@ class Loaded:
             self._addresses[i] = address_of(banks[bank])
         self._note_written()
 
+    @property
+    def trains(self) -> bool:
+        """It writes parameters or state, and calls nothing of the user's."""
+        return bool(self._written_banks) and not self.customs
+
     def sync_host(self) -> None:
         """Fetch what a device has computed into the banks."""
         for buffer in self.program.buffers if Bank.has_device_copies else ():
@@ -173,6 +178,7 @@ class Job:
         workers: how many enter, at most.
         bases: the address tables that rows point at, one a program.
         keep: other arrays that rows point at.
+        flushes: denormal numbers are 0.
     """
 
     def __init__(
@@ -183,6 +189,7 @@ class Job:
         workers: int,
         bases: Sequence[NDArray[np.int64]] = (),
         keep: Any = None,
+        flushes: bool = False,
     ) -> None:
         programs = np.array(tables, np.int64)
         looked_at = np.array(checks, np.int64).reshape(-1, words.CHECK_WORDS)
@@ -199,6 +206,7 @@ class Job:
         self.context[words.CONTEXT_PROGRAMS] = address_of(programs)
         self.context[words.CONTEXT_SHARED] = address_of(self.shared)
         self.context[words.CONTEXT_WORKERS] = workers
+        self.context[words.CONTEXT_FLUSH] = int(flushes)
         self._looks = len(checks)
         self.context[words.CONTEXT_CHECKS] = self._looks
         self.context[words.CONTEXT_CHECK_LIST] = address_of(looked_at)

@@ -281,9 +281,9 @@ LINGER = 200  # more looks, each after such an offer, before a thread sleeps
 CONTEXT_STOP = 0  # the step to stop before
 CONTEXT_SCHEDULE, CONTEXT_PROGRAMS, CONTEXT_SHARED, CONTEXT_WORKERS = 1, 2, 3, 4
 CONTEXT_CHECKS, CONTEXT_CHECK_LIST = 5, 6  # how many, and where
-CONTEXT_FIRST = 7  # step
+CONTEXT_FIRST, CONTEXT_FLUSH = 7, 9  # step; 1: denormal numbers are 0
 CONTEXT_WORK = 8  # of a worker, from one change of the shares to the next; 0: they stay
-CONTEXT_WORDS = 9
+CONTEXT_WORDS = 10
 
 # What the workers of a run share; each group has cache lines of its own.
 SHARED_WORK = 2  # after the barrier's count and generation

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpubp.backends.numba_cpu import words
+from gpubp.backends.numba_cpu.kernels import denormals
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
 from gpubp.backends.numba_cpu.kernels.language import native
 from gpubp.backends.numba_cpu.kernels.sharing import meet, share
@@ -120,7 +121,7 @@ def refused(context, worker, workers):
 
 
 @native
-def loop(context, worker, _unused0, _unused1, _unused2, _unused3):
+def run_schedule(context, worker):
     """Run the whole schedule as one of the workers; status -1: the inputs are refused."""
     workers = load_i64(context, words.CONTEXT_WORKERS)
     if refused(context, worker, workers):
@@ -144,4 +145,15 @@ def loop(context, worker, _unused0, _unused1, _unused2, _unused3):
         phase = run_step(table, bases, scratch, context, worker, workers, phase)
         if phase < 0:
             return 0
+    return 0
+
+
+@native
+def loop(context, worker, _unused0, _unused1, _unused2, _unused3):
+    """The same, with denormal numbers as 0 where the context says so; in this thread, meanwhile."""
+    before = denormals.float_control()
+    if load_i64(context, words.CONTEXT_FLUSH) == 1:
+        denormals.set_float_control(before | denormals.FLUSH)
+    run_schedule(context, worker)
+    denormals.set_float_control(before)
     return 0
