@@ -1,6 +1,6 @@
 """The table of torch's operations: ATen's name -> a function of gpubp that computes the same.
 
-Each `aten_*.py` has a family. A rule takes ATen's arguments in ATen's order, with arrays in the
+Each file of `aten/` has a family. A rule takes ATen's arguments in ATen's order, with arrays in the
 place of tensors; the interpreter compares shape and dtype of each result with torch's own. What
 writes in place (`add_`) needs no rule of its own: it is the rule of `add`, and a write.
 """
