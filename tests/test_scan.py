@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tolerances import assert_same
+from tolerances import assert_close, assert_same
 
 import gpubp as gp
 from gpubp import nn, ops
@@ -125,9 +125,13 @@ def test_a_loop_is_what_python_would_do(name: str, reverse: bool) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loop_gives_the_bits_of_the_loop_written_out(name: str, dtype: str) -> None:
     fn = slopes(LOSSES[name]())
-    for loops, written_out in ((NumpyBackend, Unrolled), (NumbaBackend, UnrolledNative)):
-        for a, b in zip(run(fn, loops(), dtype), run(fn, written_out(), dtype), strict=True):
-            assert_same(a, b)
+    mine, written_out = run(fn, NumbaBackend(), dtype), run(fn, UnrolledNative(), dtype)
+    for a, b in zip(mine, written_out, strict=True):
+        assert_same(a, b)
+    # On some processors NumPy's products with a turned matrix differ in their last bits from those
+    # with a copy of it (OpenBLAS), which is what a loop reads.
+    for a, b in zip(run(fn, NumpyBackend(), dtype), run(fn, Unrolled(), dtype), strict=True):
+        assert_close(a, b)
 
 
 @pytest.mark.parametrize("name", LOSSES)
