@@ -193,3 +193,17 @@ def test_bags_take_none_for_what_they_need_not() -> None:
     assert_close(table(bags, offsets=None, per_sample_weights=None), table(bags))
     with pytest.raises(ArgumentError, match="got None"):
         table(None)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_no_indices_at_all_are_zeros(mode: str) -> None:
+    """Wherever they begin, as torch."""
+    table, none, starts = np.ones((7, 3)), np.zeros(0, np.int64), np.zeros(2, np.int64)
+
+    def fn(table: Any) -> Any:
+        return nn.functional.embedding_bag(none, table, starts, mode=mode)
+
+    for run in (lambda f: f, lambda f: gp.compile(f, backend="numba")):
+        np.testing.assert_array_equal(run(fn)(table), np.zeros((2, 3)), strict=True)
+        slope = run(gp.grad(lambda t: ops.sum(fn(t) * 2.0)))(table)
+        np.testing.assert_array_equal(slope, np.zeros((7, 3)), strict=True)

@@ -111,8 +111,8 @@ def _writes(x: Any) -> Any:
         (lambda: gp.vmap(ops.exp, 0, 0, "maybe")(X), ArgumentError, "randomness"),
         (lambda: gp.vmap(_writes)(X.astype(np.float32)), TraceError, "parameter or buffer"),
         (
-            lambda: gp.vmap(lambda x: gp.scan(lambda c, v: (c + v, None), x[0], x)[0])(
-                np.zeros((300, 2, 1))
+            lambda: gp.vmap(lambda x: gp.while_loop(lambda c: c[0] < 9.0, lambda c: c + 1.0, x))(
+                np.zeros((300, 1))
             ),
             TraceError,
             "limit is 256",
@@ -165,26 +165,3 @@ def test_many_members_with_convolutions_of_their_own(backend: str) -> None:
         assert_close(value[k], wanted)
         assert_close(by_w[k], dw)
         assert_close(by_x[k], dx)
-
-
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_loops_run_once_for_each_sample(backend: str) -> None:
-    w = np.random.default_rng(0).standard_normal((2, 2)) / 2
-
-    def last(x: Any) -> Any:
-        def body(c: Any, v: Any) -> Any:
-            c = ops.tanh(c @ w + v)
-            return c, c * v
-
-        end, ys = gp.scan(body, x[0], x)
-        return end + ops.sum(ys, 0)
-
-    x = np.random.default_rng(1).standard_normal((4, 5, 2))
-    found = gp.compile(gp.vmap(last), backend=backend)(x)
-    np.testing.assert_allclose(found, np.stack([last(s) for s in x]), 1e-12)
-    slopes = gp.compile(gp.vmap(gp.grad(lambda x: ops.sum(last(x)))), backend=backend)(x)
-    rows = gp.jacobian(last)(x[0])
-    np.testing.assert_allclose(slopes[0], rows.sum(0), 1e-10)
-    step = 1e-6 * np.random.default_rng(2).standard_normal((5, 2))
-    ends = (last(x[0] + step) - last(x[0] - step)) / 2
-    np.testing.assert_allclose(np.sum(rows * step, (1, 2)), ends, 1e-6)

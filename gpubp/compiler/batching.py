@@ -12,11 +12,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpubp import ops
+from gpubp.compiler.batched_loops import Batch, BatchedLoop, Replay, draws
 from gpubp.compiler.custom_vjp import refuse
+from gpubp.compiler.loop_body import VALUE
 from gpubp.core import INPUT, Array, Graph, Kind, Node, bind, describe
 from gpubp.errors import ShapeError, TraceError
 from gpubp.ops.batched import once_each
 
+_DRAWS = (
+    "vmap: the function draws random numbers. Say what the samples get with "
+    'randomness="different" or randomness="same".'
+)
 LIMIT = 256  # samples of an op that has no rule: it is appended once for each
 
 
@@ -32,6 +38,7 @@ def batch(
     samples: int,
     randomness: str = "same",
     start: int | None = None,
+    again: dict[int, Node] | None = None,
 ) -> list[Array | None]:
     """Append what makes `wanted` for all samples.
 
@@ -42,48 +49,127 @@ def batch(
         samples: how many.
         randomness: what random numbers inside are; see `vmap`.
         start: random ops from this node on are inside.
+        again: takes nodes that are the same for all samples and yet made again, by their indices:
+            what else a loop leaves behind some of whose values differ.
 
     Returns:
         For each of `wanted` its samples along the first axis; None where it is the same for all.
     """
-    first = min(values, default=len(graph.nodes))
+    first = min([*values, *([] if start is None else [start])], default=len(graph.nodes))
     last = max([n.index for n in wanted], default=-1)
     inside = graph.nodes[first : last + 1]
     needed = {n.index for n in wanted}
     for node in reversed(inside):
         if node.index in needed:
             needed.update([i.index for i in node.inputs])
-    loops: dict[int, list[Node]] = {}  # of each sample
+    batching = _Batching(graph, values, samples, randomness, start, {} if again is None else again)
     for node in inside:
-        if node.index not in needed or node.index in values:
-            continue
-        if node.spec.kind is Kind.RANDOM and start is not None and node.index >= start:
-            _draw(graph, node, values, samples, randomness)
-        elif node.spec.kind is Kind.LOOP:
-            if any(i.index in values for i in node.inputs):
-                loops[node.index] = _loops(graph, node, values, samples)
-        elif node.spec.kind is Kind.PIECE and node.inputs[0].index in loops:
-            each = [graph.add(node.spec, (x,), node.attrs) for x in loops[node.inputs[0].index]]
-            values[node.index] = ops.stack([Array(graph, n) for n in each], 0)
-        elif any(i.index in values for i in node.inputs):
-            values[node.index] = _batched(graph, node, values, samples)
-            if node.index in graph.rules:
-                refuse(graph, node, values[node.index].node)
+        if node.index in needed and node.index not in values:
+            batching.add(node)
     return [values.get(n.index) for n in wanted]
 
 
-def _draw(
-    graph: Graph, node: Node, values: dict[int, Array], samples: int, randomness: str
-) -> None:
-    """Random numbers for all samples, or the same ones."""
+class _Batching:
+    """What `batch` has made so far; for the arguments see there."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        values: dict[int, Array],
+        samples: int,
+        randomness: str,
+        start: int | None,
+        again: dict[int, Node],
+    ) -> None:
+        self._graph, self._values, self._samples = graph, values, samples
+        self._randomness, self._start, self._again = randomness, start, again
+        # One of all samples, or one of each.
+        self._loops: dict[int, BatchedLoop | list[Node]] = {}
+
+    def add(self, node: Node) -> None:
+        """Make a node for all samples, or again, where that must be."""
+        graph, values, at = self._graph, self._values, node.index
+        if node.spec.kind is Kind.PIECE and node.inputs[0].index in self._loops:
+            self._piece(node, self._loops[node.inputs[0].index])
+            return
+        own = self._renewed(node)
+        inside = self._start is not None and at >= self._start
+        made: Array | None = None
+        if own.spec.kind is Kind.RANDOM and inside:
+            made = _draw(graph, own, self._samples, self._randomness)
+        elif own.spec.kind is Kind.LOOP:
+            self._loop(node, own, inside)
+        elif any(i.index in values for i in own.inputs):
+            made = _batched(graph, own, values, self._samples)
+        if made is not None:
+            values[at] = made
+        elif own is not node:
+            self._again[at] = own
+        if at in graph.rules and (made is not None or own is not node):
+            refuse(graph, node, own if made is None else made.node)
+
+    def _renewed(self, node: Node) -> Node:
+        """The node, of what was made again."""
+        if not any(i.index in self._again for i in node.inputs):
+            return node
+        inputs = tuple([self._again.get(i.index, i) for i in node.inputs])
+        return self._graph.add(node.spec, inputs, node.attrs, node.weak)
+
+    def _loop(self, node: Node, own: Node, inside: bool) -> None:
+        """One loop of all samples; one for each, if its length is not known."""
+        loop = own.attrs["loop"]
+        drawing = inside and draws(loop)
+        if drawing and self._randomness == "error":
+            raise TraceError(_DRAWS)
+        different = drawing and self._randomness == "different"
+        if not different and not any(i.index in self._values for i in own.inputs):
+            return
+        if loop.until < 0:
+            stacks = [
+                n.attrs["at"]
+                for n in self._graph.nodes
+                if n.spec.kind is Kind.PIECE and n.inputs[0] is node and n.attrs["kind"] == VALUE
+            ]
+            replay = Replay(self._body(0 if inside else None), stand_in, self._samples, different)
+            self._loops[node.index] = BatchedLoop(self._graph, own, stacks, self._values, replay)
+            return
+        if drawing:
+            raise TraceError(
+                "vmap: a loop whose length the program finds out draws random numbers. Use "
+                "gp.scan, or draw before the loop."
+            )
+        self._loops[node.index] = _loops(self._graph, own, self._values, self._samples)
+
+    def _body(self, start: int | None) -> Batch:
+        def within(
+            body: Graph, wanted: Sequence[Node], own: dict[int, Array], again: dict[int, Node]
+        ) -> list[Array | None]:
+            return batch(body, wanted, own, self._samples, self._randomness, start, again)
+
+        return within
+
+    def _piece(self, node: Node, loop: BatchedLoop | list[Node]) -> None:
+        """What a loop leaves behind."""
+        if isinstance(loop, BatchedLoop):
+            found, differs = loop.piece(node.attrs["kind"], node.attrs["at"])
+            if differs:
+                self._values[node.index] = found
+            else:
+                self._again[node.index] = found.node
+            return
+        each = [self._graph.add(node.spec, (x,), node.attrs) for x in loop]
+        self._values[node.index] = ops.stack([Array(self._graph, n) for n in each], 0)
+
+
+def _draw(graph: Graph, node: Node, samples: int, randomness: str) -> Array | None:
+    """Random numbers for all samples; None where they are the same ones."""
     if randomness == "error":
-        raise TraceError(
-            "vmap: the function draws random numbers. Say what the samples get with "
-            'randomness="different" or randomness="same".'
-        )
-    if randomness == "different":
-        attrs = {**node.attrs, "shape": (samples, *node.shape)}
-        values[node.index] = bind(node.spec, *[Array(graph, i) for i in node.inputs], **attrs)
+        raise TraceError(_DRAWS)
+    if randomness != "different":
+        return None
+    attrs = {**node.attrs, "shape": (samples, *node.shape)}
+    made: Array = bind(node.spec, *[Array(graph, i) for i in node.inputs], **attrs)
+    return made
 
 
 def _batched(graph: Graph, node: Node, values: dict[int, Array], samples: int) -> Array:

@@ -219,7 +219,9 @@ def jacfwd(
 
 def _all_of(graph: Graph, nodes: list[Node], seed: Node, units: Array, count: int) -> list[Any]:
     """What nodes that depend on a stand-in are for all unit vectors in its place."""
-    made = batch(graph, nodes, {seed.index: units}, count)
+    again: dict[int, Node] = {}
+    made = batch(graph, nodes, {seed.index: units}, count, again=again)
+    nodes = [again.get(n.index, n) for n in nodes]
     return [
         ops.broadcast_to(Array(graph, n), (count, *n.shape)) if m is None else m
         for n, m in zip(nodes, made, strict=True)

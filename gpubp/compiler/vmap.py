@@ -85,12 +85,17 @@ def _mapped(
     nodes = [graph.lift(r) for r in results]
     places = _spread(out_dims, out, "out_dims")
     writes = [n for entry in graph.writes if entry not in written for n in entry[1:]]
-    made = batch(graph, [*nodes, *writes], values, samples, randomness, start)
+    again: dict[int, Node] = {}
+    made = batch(graph, [*nodes, *writes], values, samples, randomness, start, again)
     if any(m is not None for m in made[len(nodes) :]):
         raise TraceError(
             "vmap: the function writes a value of its sample to a parameter or buffer, which has "
             "no axis of samples. Put the module into eval mode, or return the value."
         )
+    for slot, n in list(graph.writes):
+        if n.index in again:
+            graph.assign(slot, again[n.index])
+    nodes = [again.get(n.index, n) for n in nodes]
     return tree.unflatten(
         shape, [_placed(graph, n, m, p, samples) for n, m, p in zip(nodes, made, places)]
     )

@@ -193,6 +193,8 @@ def _of_offsets(vectors: Any, counted: Any, starts: Any, mode: str) -> Any:
     bag = ops.subtract(ops.sum(ops.astype(begun, "int64"), 1), 1)
     seen = ops.expand_dims(counted, -1)
     if mode == "max":
+        if not n:
+            return ops.broadcast_to(ops.sum(vectors, 0), (bags, vectors.shape[1]))
         inside = ops.equal(ops.expand_dims(bag, 0), np.arange(bags).reshape(-1, 1))
         inside = ops.logical_and(inside, ops.expand_dims(counted, 0))
         low = float(np.finfo(vectors.dtype).min)
