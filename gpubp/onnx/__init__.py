@@ -1,0 +1,18 @@
+"""Models in ONNX's format: written from gpubp's modules, and read as modules that train.
+
+Needs onnx: `pip install "gpubp[onnx]"`.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from gpubp.errors import missing_extra
+
+if find_spec("onnx") is None:
+    raise missing_extra("onnx", "onnx", "gpubp.onnx")
+
+from gpubp.onnx.saving import export, save
+from gpubp.onnx.sizes import FixedError
+
+__all__ = ["FixedError", "export", "save"]
