@@ -60,5 +60,11 @@ def save(
         input_names=input_names,
         output_names=output_names,
     )
+    write(made, file)
+
+
+def write(model: Any, file: str | os.PathLike[str]) -> None:
+    """Write an `onnx.ModelProto`: the whole file, or none."""
+    content = model.SerializeToString(deterministic=True)
     with replacing(file) as out:
-        out.write(made.SerializeToString(deterministic=True))
+        out.write(content)
