@@ -12,17 +12,13 @@ from gpubp.errors import missing_extra
 if find_spec("onnx") is None:
     raise missing_extra("onnx", "onnx", "gpubp.onnx")
 
-from gpubp.onnx.import_common import OperatorError
 from gpubp.onnx.imported import OnnxModule
 from gpubp.onnx.listing import supported
 from gpubp.onnx.loading import from_model, load
 from gpubp.onnx.saving import export, save
-from gpubp.onnx.sizes import FixedError
 
 __all__ = [
-    "FixedError",
     "OnnxModule",
-    "OperatorError",
     "export",
     "from_model",
     "load",

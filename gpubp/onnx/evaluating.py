@@ -18,8 +18,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from gpubp.core import tracing
-from gpubp.errors import DTypeError, ShapeError
-from gpubp.onnx.import_common import DTYPES, OperatorError, RefusedError
+from gpubp.errors import DTypeError, OperatorError, ShapeError
+from gpubp.onnx.import_common import DTYPES, RefusedError
 from gpubp.onnx.import_table import TABLE
 
 

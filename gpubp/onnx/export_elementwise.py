@@ -85,6 +85,9 @@ def _clip(w: Writer, op: Op) -> str:
 
 @rule("leaky_relu", "elu")
 def _with_slope(w: Writer, op: Op) -> str:
+    """ONNX Runtime has them in float32 alone."""
+    if op.dtype.itemsize == 8:
+        return by_formula(w, op)
     alpha = _numbers(op)[0]
     return w.node({"elu": "Elu"}.get(op.spec.name, "LeakyRelu"), op.names[0], alpha=alpha)
 
@@ -101,14 +104,26 @@ def _gelu(w: Writer, op: Op) -> str:
 
 @rule("softplus")
 def _softplus(w: Writer, op: Op) -> str:
-    """log(1 + exp(p x)) / p; x itself where p x is above q."""
+    """log(1 + exp(p x)) / p; x itself where p x is above q.
+
+    ONNX Runtime has Softplus in float32 alone.
+    """
     (x,), (p, q) = op.names, _numbers(op)
-    if p == 1.0 and q >= 20.0:  # where the two are one in float32
+    single = op.dtype.itemsize == 4
+    if p == 1.0 and q >= 20.0 and single:  # where the two are one
         return w.node("Softplus", x)
     scale = w.constant(p, op.dtype)
     scaled = w.node("Mul", x, scale)
-    soft = w.node("Div", w.node("Softplus", scaled), scale)
+    grown = w.node("Softplus", scaled) if single else _grown(w, scaled, op)
+    soft = w.node("Div", grown, scale)
     return w.node("Where", w.node("Greater", scaled, w.constant(q, op.dtype)), x, soft)
+
+
+def _grown(w: Writer, x: str, op: Op) -> str:
+    """max(x, 0) + log(1 + exp(-|x|))."""
+    e = w.node("Exp", w.node("Neg", w.node("Abs", x)))
+    rest = w.node("Log", w.node("Add", e, w.constant(1, op.dtype)))
+    return w.node("Add", w.node("Relu", x), rest)
 
 
 def _numbers(op: Op) -> tuple[float, ...]:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.errors import FixedSizeError
 from gpubp.onnx.rules import Op, Value, rule
-from gpubp.onnx.sizes import FixedError, Size, whole
+from gpubp.onnx.sizes import Size, whole
 from gpubp.onnx.writer import Writer
 
 
@@ -199,5 +200,5 @@ def _weights(w: Writer, scores: str, op: Op) -> str:
 @rule("det")
 def _det(w: Writer, op: Op) -> str:
     if len(op.inputs[0].shape) < 2:
-        raise FixedError("a determinant of no matrix.")
+        raise FixedSizeError("a determinant of no matrix.")
     return w.node("Det", op.names[0])

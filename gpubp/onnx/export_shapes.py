@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpubp.errors import FixedSizeError
 from gpubp.onnx.rules import Op, rule
-from gpubp.onnx.sizes import Affine, FixedError, Size, Sizes, product, whole
+from gpubp.onnx.sizes import Affine, Size, Sizes, product, whole
 from gpubp.onnx.writer import Writer
 
 _BACK = -(2**62)  # before the first element
@@ -66,7 +67,7 @@ def _unslice(w: Writer, op: Op) -> str:
 
 def _fixed(size: Size) -> int:
     if isinstance(size, Affine):
-        raise FixedError("a part with steps of an axis that follows the batch.")
+        raise FixedSizeError("a part with steps of an axis that follows the batch.")
     return size
 
 

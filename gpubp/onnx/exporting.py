@@ -19,14 +19,14 @@ from gpubp.compiler.trace import trace
 from gpubp.core import CONST, INPUT, SLOT, Graph, Kind, Node, live_order
 from gpubp.core.spec import describe
 from gpubp.core.store import Slot
-from gpubp.errors import DataError, ShapeError, TraceError
+from gpubp.errors import DataError, FixedSizeError, ShapeError, TraceError
 from gpubp.nn.module import Module
 from gpubp.onnx import export_loops
 from gpubp.onnx.export_formula import by_formula
 from gpubp.onnx.families import RULES
 from gpubp.onnx.rules import Op, Value
 from gpubp.onnx.signature import Signature
-from gpubp.onnx.sizes import FixedError, Known
+from gpubp.onnx.sizes import Known
 from gpubp.onnx.writer import OPSET, Writer, described, seen_inside
 
 IR_VERSION = 10
@@ -43,12 +43,12 @@ def exported(model: Callable[..., Any], signature: Signature, dynamic: bool | No
 
     Raises:
         TraceError: an op that ONNX has not, or numbers drawn at random.
-        FixedError: with `dynamic`, a function that holds for one size of the batch.
+        FixedSizeError: with `dynamic`, a function that holds for one size of the batch.
     """
     if dynamic is None:
         try:
             return exported(model, signature, signature.has_batch)
-        except FixedError:
+        except FixedSizeError:
             return exported(model, signature, False)
     batches = signature.batches() if dynamic else [signature.batch]
     traced = [_traced(model, signature, n) for n in batches]
@@ -57,14 +57,14 @@ def exported(model: Callable[..., Any], signature: Signature, dynamic: bool | No
 
 
 def _traced(model: Any, signature: Signature, batch: int) -> tuple[Graph, Any]:
-    """A trace; FixedError where the model refuses a batch that is not the example's."""
+    """A trace; FixedSizeError where the model refuses a batch that is not the example's."""
     try:
         with _judging(model):
             return trace(model, signature.types(batch))
     except (ShapeError, DataError, ValueError) as error:
         if batch == signature.batch:
             raise
-        raise FixedError(f"the model refuses a batch of {batch}: {error}") from error
+        raise FixedSizeError(f"the model refuses a batch of {batch}: {error}") from error
 
 
 @contextmanager

@@ -7,13 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from gpubp.errors import GpubpError
-
 DTYPES = {1: "float32", 11: "float64", 6: "int32", 7: "int64", 9: "bool"}
-
-
-class OperatorError(GpubpError, NotImplementedError):
-    """An operator of ONNX that gpubp has not, or not with these options."""
 
 
 class RefusedError(Exception):

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.errors import ArgumentError
+from gpubp.errors import ArgumentError, OperatorError
 from gpubp.nn.module import Module
 from gpubp.nn.parameter import Buffer, Parameter
 from gpubp.onnx.evaluating import array_of, evaluate
-from gpubp.onnx.import_common import OperatorError, RefusedError
+from gpubp.onnx.import_common import RefusedError
 
 
 class OnnxModule(Module):

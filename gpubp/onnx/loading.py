@@ -10,9 +10,8 @@ import onnx
 from onnx import inliner, version_converter
 
 from gpubp.arguments import shown
-from gpubp.errors import ArgumentError, CheckpointError
+from gpubp.errors import ArgumentError, CheckpointError, OperatorError
 from gpubp.onnx.evaluating import described
-from gpubp.onnx.import_common import OperatorError
 from gpubp.onnx.import_table import TABLE
 from gpubp.onnx.imported import OnnxModule
 from gpubp.onnx.places import nodes_of, roles, with_own_statistics

@@ -4,7 +4,7 @@ Comes in: graphs of one function for batches of different sizes. Goes out: for e
 first one its shape and attributes, with an `Affine` wherever a number follows the batch.
 
 Holds in between: a number is taken for `offset + slope * batch` where three traces agree on it.
-What depends on the batch in another way is a `FixedError`, which says where.
+What depends on the batch in another way is a `FixedSizeError`, which says where.
 """
 
 from __future__ import annotations
@@ -17,11 +17,7 @@ import numpy as np
 
 from gpubp.compiler.loop_body import Loop
 from gpubp.core import CONST, Graph, Node, live_order
-from gpubp.errors import GpubpError
-
-
-class FixedError(GpubpError, ValueError):
-    """A graph that holds for one size of the batch alone."""
+from gpubp.errors import FixedSizeError
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Affine:
 
     def __mul__(self, other: Size) -> Affine:
         if isinstance(other, Affine):
-            raise FixedError("a size is the product of two that follow the batch.")
+            raise FixedSizeError("a size is the product of two that follow the batch.")
         return Affine(self.offset * other, self.slope * other)
 
     __radd__ = __add__
@@ -50,7 +46,7 @@ Sizes: TypeAlias = tuple[Size, ...]
 
 
 def product(sizes: Sequence[Size]) -> Size:
-    """All of them multiplied; FixedError if two follow the batch."""
+    """All of them multiplied; FixedSizeError if two follow the batch."""
     found: Size = 1
     for size in sizes:
         found = found * size
@@ -58,11 +54,11 @@ def product(sizes: Sequence[Size]) -> Size:
 
 
 def whole(values: Any, what: str) -> tuple[int, ...]:
-    """Numbers none of which may follow the batch; FixedError otherwise."""
+    """Numbers none of which may follow the batch; FixedSizeError otherwise."""
     found = []
     for value in values:
         if isinstance(value, Affine):
-            raise FixedError(f"{what} follows the size of the batch.")
+            raise FixedSizeError(f"{what} follows the size of the batch.")
         found.append(int(value))
     return tuple(found)
 
@@ -75,7 +71,7 @@ class Known:
         batches: sizes.
 
     Raises:
-        FixedError: the graphs differ in more than numbers.
+        FixedSizeError: the graphs differ in more than numbers.
     """
 
     def __init__(self, graphs: Sequence[Graph], batches: Sequence[int]) -> None:
@@ -104,14 +100,14 @@ class Known:
 
     def _align(self, lists: list[list[Node]]) -> None:
         if len({len(nodes) for nodes in lists}) > 1:
-            raise FixedError("the traced function does other things for other batches.")
+            raise FixedSizeError("the traced function does other things for other batches.")
         places = [{n.index: i for i, n in enumerate(nodes)} for nodes in lists]
         for nodes in zip(*lists, strict=True):
             first = nodes[0]
             inputs = {tuple(at[i.index] for i in n.inputs) for at, n in zip(places, nodes)}
             alike = len({n.spec for n in nodes}) == len({n.dtype for n in nodes}) == len(inputs)
             if not alike or len(inputs) != 1:
-                raise FixedError(f"{first.spec.name} does other things for other batches.")
+                raise FixedSizeError(f"{first.spec.name} does other things for other batches.")
             self._shapes[id(first)] = self._common([n.shape for n in nodes], first)
             if first.spec is CONST:
                 self._constant(nodes)
@@ -140,14 +136,14 @@ class Known:
             return tuple(self._common(parts, node) for parts in zip(*values))
         if isinstance(first, int):
             return self._line(values, node)
-        raise FixedError(f"{node.spec.name}: {first!r} is another for other batches.")
+        raise FixedSizeError(f"{node.spec.name}: {first!r} is another for other batches.")
 
     def _line(self, values: Sequence[int], node: Node) -> Affine:
         n = self._batches
         slope, rest = divmod(values[1] - values[0], n[1] - n[0])
         offset = values[0] - slope * n[0]
         if rest or any(offset + slope * b != v for b, v in zip(n, values)):
-            raise FixedError(f"{node.spec.name}: sizes {tuple(values)} for batches {n}.")
+            raise FixedSizeError(f"{node.spec.name}: sizes {tuple(values)} for batches {n}.")
         return Affine(offset, slope)
 
 

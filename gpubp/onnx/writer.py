@@ -15,7 +15,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from gpubp.core import CONST, Node
-from gpubp.onnx.sizes import Affine, FixedError, Known, Size, Sizes, counted, uniform
+from gpubp.errors import FixedSizeError
+from gpubp.onnx.sizes import Affine, Known, Size, Sizes, counted, uniform
 
 OPSET = 20
 _BATCH = "batch"
@@ -181,7 +182,7 @@ class Writer:
             return self._counted(line, shape, node)
         if node.shape == ():
             return self._shared(values, node)
-        raise FixedError("an array that the traced function knows is another for other batches.")
+        raise FixedSizeError("a constant array is another one for other batches.")
 
     def _counted(self, line: tuple[int, int], shape: Sizes, node: Node) -> str:
         (size,) = [n for n in shape if isinstance(n, Affine)]
@@ -202,7 +203,7 @@ class Writer:
         ):
             if np.allclose(found, found[0], rtol=1e-6, atol=0.0):
                 return self.node(op, self.constant(found[0], node.dtype), size)
-        raise FixedError(f"a number is {numbers} for batches of {batches}.")
+        raise FixedSizeError(f"a number is {numbers} for batches of {batches}.")
 
     def used(self, outputs: Sequence[str]) -> list[Any]:
         """The nodes that outputs need, in order."""

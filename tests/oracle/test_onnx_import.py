@@ -19,7 +19,7 @@ from onnx import helper  # noqa: E402
 import gpubp as gp  # noqa: E402
 from gpubp import nn, ops, optim  # noqa: E402
 from gpubp.core import tree  # noqa: E402
-from gpubp.errors import ArgumentError, CheckpointError, ShapeError  # noqa: E402
+from gpubp.errors import ArgumentError, CheckpointError, OperatorError, ShapeError  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 FLOAT = onnx.TensorProto.FLOAT
@@ -185,16 +185,16 @@ def test_weights_are_known_by_their_places_or_told() -> None:
 
 def test_what_cannot_be_read_names_node_operator_and_opset(tmp_path: Path) -> None:
     unknown = _model([helper.make_node("NonZero", ["x"], ["y"], name="places")])
-    with pytest.raises(gp.onnx.OperatorError, match=r"NonZero 'places' \(opset 20\)"):
+    with pytest.raises(OperatorError, match=r"NonZero 'places' \(opset 20\)"):
         gp.onnx.from_model(unknown)
     other = _model([helper.make_node("Magic", ["x"], ["y"], domain="here")])
-    with pytest.raises(gp.onnx.OperatorError, match=r"Magic 'y' \(opset 20\) of here"):
+    with pytest.raises(OperatorError, match=r"Magic 'y' \(opset 20\) of here"):
         gp.onnx.from_model(other)
     drawn = [_tensor("r", np.float32(0.5)), _tensor("t", True)]
     option = gp.onnx.from_model(
         _model([helper.make_node("Dropout", ["x", "r", "t"], ["y"])], drawn)
     )
-    with pytest.raises(gp.onnx.OperatorError, match=r"Dropout 'y' .*random numbers"):
+    with pytest.raises(OperatorError, match=r"Dropout 'y' .*random numbers"):
         option(_x(2, 3))
     wrong = gp.onnx.from_model(_model([helper.make_node("MatMul", ["x", "w"], ["y"])], [
         _tensor("w", _x(4, 2))
@@ -204,7 +204,7 @@ def test_what_cannot_be_read_names_node_operator_and_opset(tmp_path: Path) -> No
     half = _model([helper.make_node("Add", ["x", "w"], ["y"])], [
         _tensor("w", np.float16(1))
     ], kind=onnx.TensorProto.FLOAT16)  # fmt: skip
-    with pytest.raises(gp.onnx.OperatorError, match="float16"):
+    with pytest.raises(OperatorError, match="float16"):
         gp.onnx.from_model(half)
     (tmp_path / "text.onnx").write_text("no model")
     for name in ("text.onnx", "none.onnx"):

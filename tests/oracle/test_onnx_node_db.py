@@ -20,6 +20,7 @@ import gpubp as gp
 INSTALL = "needs onnx: pip install 'gpubp[oracle]'"
 onnx = pytest.importorskip("onnx", reason=INSTALL)
 cases = pytest.importorskip("onnx.backend.test.case.node", reason=INSTALL)
+from gpubp.errors import OperatorError  # noqa: E402
 from gpubp.onnx import evaluating, import_common, import_table  # noqa: E402 - needs onnx
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
@@ -140,7 +141,7 @@ def _judge(case: Any, counts: Counts) -> None:
     try:
         with np.errstate(all="ignore"):
             _check(case)
-    except (import_common.OperatorError, import_common.RefusedError) as error:
+    except (OperatorError, import_common.RefusedError) as error:
         refused = error.__cause__ or error
         assert isinstance(refused, import_common.RefusedError)
         why, _, what = str(refused).partition(": ")
