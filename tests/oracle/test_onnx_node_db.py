@@ -8,22 +8,20 @@ and why.
 from __future__ import annotations
 
 import collections
-import inspect
 from collections.abc import Iterator
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 import gpubp as gp
-from gpubp.core import tracing
 
 INSTALL = "needs onnx: pip install 'gpubp[oracle]'"
 onnx = pytest.importorskip("onnx", reason=INSTALL)
 cases = pytest.importorskip("onnx.backend.test.case.node", reason=INSTALL)
-import onnx_ops  # noqa: E402 - beside this file, and of use with onnx alone
+from gpubp.errors import OperatorError  # noqa: E402
+from gpubp.onnx import evaluating, import_common, import_table  # noqa: E402 - needs onnx
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 
@@ -78,65 +76,17 @@ def models(counts: Counts) -> dict[str, list[Any]]:
     return found
 
 
-def _attributes(node: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Graphs among them as functions, which see the values around them."""
-    found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    for name, value in found.items():
-        if isinstance(value, onnx.TensorProto):
-            found[name] = onnx.numpy_helper.to_array(value)
-        elif isinstance(value, onnx.GraphProto):
-            found[name] = partial(_called, value, values)
-        elif isinstance(value, bytes):
-            found[name] = value.decode()
-    return found
-
-
-def _called(graph: Any, around: dict[str, Any], *given: Any) -> tuple[Any, ...]:
-    """The outputs of a graph inside of a node."""
-    names = [v.name for v in graph.input]
-    inside = {**around, **dict(zip(names, given, strict=True))}
-    return tuple(_evaluate(graph, inside, inner=True))
-
-
 def _run(case: Any, inputs: dict[str, Any]) -> list[Any]:
     """Node by node, on NumPy arrays or traced ones."""
-    return _evaluate(case.model.graph, {**inputs, "": None})
-
-
-def _evaluate(graph: Any, values: dict[str, Any], inner: bool = False) -> list[Any]:
-    for tensor in graph.initializer:
-        values[tensor.name] = onnx.numpy_helper.to_array(tensor)
-    for node in graph.node:
-        if node.op_type not in onnx_ops.TABLE:
-            onnx_ops.refuse(f"no such op in gpubp: {node.op_type}")
-        fn = onnx_ops.TABLE[node.op_type]
-        options = _attributes(node, values)
-        if "outputs" in inspect.signature(fn).parameters:
-            options["outputs"] = len(node.output)
-        given = [_supported(values[name]) for name in node.input]
-        # Counters of loops are known, and so is what bodies make of them.
-        known = inner and all(isinstance(v, (np.ndarray, np.generic)) for v in given)
-        with tracing(None) if known else nullcontext():
-            result = fn(*given, **options)
-        results = result if isinstance(result, tuple) else (result,)
-        for name, value in zip(node.output, results, strict=False):
-            if name:
-                values[name] = value
-    return [values[v.name] for v in graph.output]
+    return evaluating.evaluate(case.model.graph, dict(inputs))
 
 
 def _array(value: Any) -> Any:
     if isinstance(value, onnx.TensorProto):
         value = onnx.numpy_helper.to_array(value)
     if not isinstance(value, (np.ndarray, np.generic)):
-        onnx_ops.refuse("sequences and optionals")
+        import_common.refuse("sequences and optionals")
     return np.asarray(value)
-
-
-def _supported(value: Any) -> Any:
-    if value is not None and str(value.dtype) not in onnx_ops.DTYPES.values():
-        onnx_ops.refuse(f"a dtype that gpubp has not: {value.dtype}")
-    return value
 
 
 def _traceable(case: Any, names: list[str]) -> list[str]:
@@ -145,7 +95,7 @@ def _traceable(case: Any, names: list[str]) -> list[str]:
     if len(nodes) > 1:
         kinds = {v.name: v.type.tensor_type.elem_type for v in case.model.graph.input}
         return [n for n in names if kinds[n] in (1, 11)]
-    static = onnx_ops.STATIC.get(nodes[0].op_type, ())
+    static = import_table.STATIC.get(nodes[0].op_type, ())
     fixed = {n for i, n in enumerate(nodes[0].input) if i in static}
     if nodes[0].op_type.endswith("Loss"):
         fixed.update(nodes[0].input[2:])  # weights
@@ -166,7 +116,7 @@ def _check(case: Any) -> None:
     atol = 1e-4 if case.name in ROUNDED else typed
     for raw in case.data_sets:
         given, expected = ([_array(v) for v in values] for values in raw)
-        inputs = {n: _supported(v) for n, v in zip(names, given, strict=True)}
+        inputs = {n: evaluating.supported(v) for n, v in zip(names, given, strict=True)}
         _assert_close(_run(case, inputs), expected, f"{case.name}: at once", atol)
         traced = _traceable(case, names)
 
@@ -181,18 +131,20 @@ def _check(case: Any) -> None:
 
 def _judge(case: Any, counts: Counts) -> None:
     kinds = {node.op_type for node in case.model.graph.node}
-    if kinds <= onnx_ops.OF_SHAPES:
+    if kinds <= import_table.OF_SHAPES:
         counts.refuse("shapes and constants, which are known while a program is traced", min(kinds))
         return
-    lacking = sorted(kinds - set(onnx_ops.TABLE))
+    lacking = sorted(kinds - set(import_table.TABLE))
     if lacking:
         counts.refuse("no such op in gpubp", lacking[0])
         return
     try:
         with np.errstate(all="ignore"):
             _check(case)
-    except onnx_ops.RefusedError as error:
-        why, _, what = str(error).partition(": ")
+    except (OperatorError, import_common.RefusedError) as error:
+        refused = error.__cause__ or error
+        assert isinstance(refused, import_common.RefusedError)
+        why, _, what = str(refused).partition(": ")
         counts.refuse(why, what or (min(kinds) if len(kinds) == 1 else "functions"))
     except BaseException:
         counts.applicable += 1
@@ -202,12 +154,12 @@ def _judge(case: Any, counts: Counts) -> None:
         counts.passed += 1
 
 
-@pytest.mark.parametrize("operator", sorted(onnx_ops.TABLE))
+@pytest.mark.parametrize("operator", sorted(import_table.TABLE))
 def test_operator_gives_the_stored_outputs(
     operator: str, models: dict[str, list[Any]], counts: Counts
 ) -> None:
     """Each model at its first operator in the alphabet."""
     for case in models.get(operator, []):
-        kinds = sorted({node.op_type for node in case.model.graph.node} & set(onnx_ops.TABLE))
+        kinds = sorted({node.op_type for node in case.model.graph.node} & set(import_table.TABLE))
         if kinds[0] == operator:
             _judge(case, counts)

@@ -1,4 +1,4 @@
-"""ONNX's pools written in gpubp, for `onnx_ops`.
+"""ONNX's pools written in gpubp.
 
 They differ from PyTorch's: padding an end, dilated averages, indices into the whole array.
 """
@@ -9,10 +9,10 @@ import math
 from typing import Any
 
 import numpy as np
-from onnx_adapters import ints
 
 from gpubp import ops
 from gpubp.core import bind
+from gpubp.onnx.import_common import ints
 from gpubp.ops.pool import MAX_POOL, MAX_POOL_INDICES, SUM_POOL
 from gpubp.ops.pooling import averaged, window_of
 from gpubp.ops.spatial import channels_first, channels_last

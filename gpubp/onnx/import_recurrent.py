@@ -1,4 +1,4 @@
-"""ONNX's LSTM, GRU, RNN, ReverseSequence, Scan, Loop and If, for `onnx_ops`."""
+"""ONNX's LSTM, GRU, RNN, ReverseSequence, Scan, Loop and If."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from onnx_adapters import refuse
 
 import gpubp as gp
 from gpubp import ops
 from gpubp.nn.recurrent_steps import STEPS, States, Steps, Weights, over_time
 from gpubp.nn.utils.rnn import valid_mask
+from gpubp.onnx.import_common import refuse, text
 
 # Where torch's gates stand among ONNX's: i, f, g, o in i, o, f, c; r, z, n in z, r, h.
 ORDERS = {1: (0,), 4: (0, 2, 3, 1), 3: (1, 0, 2)}
@@ -81,10 +81,22 @@ def _run(
     return (ops.transpose(y, (2, 0, 1, 3)) if layout else y, *states)
 
 
-def _plain(options: dict[str, Any]) -> None:
-    """What torch has not is refused."""
-    if options:
-        refuse(f"options that torch has not: {', '.join(sorted(options))}")
+_USUAL = {"rnn": ["Tanh"], "gru": ["Sigmoid", "Tanh"], "lstm": ["Sigmoid", "Tanh", "Tanh"]}
+
+
+def _plain(kind: str, direction: str, options: dict[str, Any]) -> bool:
+    """What torch has not is refused; whether an RNN has ReLU."""
+    sides = 2 if direction == "bidirectional" else 1
+    given = dict(options)
+    if not given.get("input_forget"):
+        given.pop("input_forget", None)
+    activations = [text(a) for a in given.pop("activations", _USUAL[kind] * sides)]
+    relu = kind == "rnn" and activations == ["Relu"] * sides
+    if not relu and activations != _USUAL[kind] * sides:
+        given["activations"] = activations
+    if given:
+        refuse(f"options that torch has not: {', '.join(sorted(given))}")
+    return relu
 
 
 def rnn(
@@ -101,8 +113,7 @@ def rnn(
     outputs: int = 1,
     **options: Any,
 ) -> Any:
-    _plain(options)
-    kind = STEPS["tanh"]
+    kind = STEPS["relu" if _plain("rnn", direction, options) else "tanh"]
     found = _run(lambda _: kind, (x, w, r, b), lengths, (h,), hidden_size, direction, layout)
     return found[:outputs]
 
@@ -122,7 +133,7 @@ def gru(
     outputs: int = 1,
     **options: Any,
 ) -> Any:
-    _plain(options)
+    _plain("gru", direction, options)
     kind = STEPS["gru" if linear_before_reset else "gru reset first"]
     found = _run(lambda _: kind, (x, w, r, b), lengths, (h,), hidden_size, direction, layout)
     return found[:outputs]
@@ -144,7 +155,7 @@ def lstm(
     outputs: int = 1,
     **options: Any,
 ) -> Any:
-    _plain(options)
+    _plain("lstm", direction, options)
 
     def kind(d: int) -> Steps:
         return STEPS["lstm"] if p is None else _peepholes(ops.getitem(p, d), hidden_size)
@@ -166,8 +177,19 @@ def reverse_sequence(x: Any, lengths: Any, *, batch_axis: int = 1, time_axis: in
     return y if time_axis == 0 else ops.swapaxes(y, 0, 1)
 
 
-def scan(*given: Any, body: Callable[..., Any], num_scan_inputs: int) -> Any:
+def scan(
+    *given: Any,
+    body: Callable[..., Any],
+    num_scan_inputs: int,
+    scan_input_axes: Any = None,
+    scan_output_axes: Any = None,
+    scan_input_directions: Any = None,
+    scan_output_directions: Any = None,
+    **version_8: Any,
+) -> Any:
     """`body` takes states and elements, and returns states and what is stacked."""
+    if any(version_8.pop("directions", ())) or version_8:
+        refuse("a Scan of version 8 that runs backwards")
     if given[0] is None:  # version 8: lengths, and a batch in front of everything
         count = given[1].shape[0]
         parts = [
@@ -178,13 +200,41 @@ def scan(*given: Any, body: Callable[..., Any], num_scan_inputs: int) -> Any:
         ]
         return tuple(ops.stack(p, 0) for p in zip(*parts, strict=True))
     states = len(given) - num_scan_inputs
+    axes = scan_input_axes or [0] * num_scan_inputs
+    back = scan_input_directions or [0] * num_scan_inputs
+    reverse = all(back)
+    elements = [
+        _turned(_first(x, a), bool(b) != reverse)
+        for x, a, b in zip(given[states:], axes, back, strict=True)
+    ]
 
     def step(carry: Any, elements: Any) -> Any:
         found = body(*carry, *elements)
         return found[:states], found[states:]
 
-    last, stacked = gp.scan(step, tuple(given[:states]), tuple(given[states:]))
-    return (*last, *stacked)
+    last, found = gp.scan(step, tuple(given[:states]), tuple(elements), reverse=reverse)
+    back = scan_output_directions or [0] * len(found)
+    stacks = [_turned(y, bool(b) != reverse) for y, b in zip(found, back, strict=True)]
+    axes = scan_output_axes or [0] * len(found)
+    return (*last, *[_to(y, a) for y, a in zip(stacks, axes, strict=True)])
+
+
+def _first(x: Any, axis: int) -> Any:
+    """An axis made the first."""
+    at = axis % x.ndim
+    return ops.transpose(x, (at, *[i for i in range(x.ndim) if i != at])) if at else x
+
+
+def _to(x: Any, axis: int) -> Any:
+    """The first axis put elsewhere."""
+    order = list(range(1, x.ndim))
+    order.insert(axis % x.ndim, 0)
+    return ops.transpose(x, order)
+
+
+def _turned(x: Any, back: bool) -> Any:
+    """From the last element to the first."""
+    return ops.getitem(x, slice(None, None, -1)) if back else x
 
 
 def loop(count: Any, going: Any, *carry: Any, body: Callable[..., Any]) -> Any:

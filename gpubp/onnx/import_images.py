@@ -1,13 +1,13 @@
-"""ONNX's operators of images written in gpubp: padding, sizes, grids, columns; for `onnx_ops`."""
+"""ONNX's operators of images written in gpubp: padding, sizes, grids, columns."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from onnx_adapters import ints, refuse
 
 from gpubp import ops
+from gpubp.onnx.import_common import ints, refuse
 from gpubp.ops.deform import deformed
 from gpubp.ops.fold import fold
 from gpubp.ops.pad import padded
@@ -32,7 +32,7 @@ def _given(values: Any) -> Any:
 
 def resize(x: Any, roi: Any = None, scales: Any = None, sizes: Any = None, **options: Any) -> Any:
     names = ("exclude_outside", "antialias")
-    flags = {k: bool(options.pop(k)) for k in names if k in options}
+    flags: dict[str, Any] = {k: bool(options.pop(k)) for k in names if k in options}
     return ops.resize(x, _given(sizes), _given(scales), roi=_given(roi), **flags, **options)
 
 

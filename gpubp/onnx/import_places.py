@@ -1,4 +1,4 @@
-"""ONNX's operators of order, index arrays and determinants, for `onnx_ops`."""
+"""ONNX's operators of order, index arrays and determinants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX's Attention, LinearAttention and RotaryEmbedding, for `onnx_ops`."""
+"""ONNX's Attention, LinearAttention and RotaryEmbedding."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
-from onnx_adapters import DTYPES, refuse
 
 import gpubp as gp
 from gpubp import ops
+from gpubp.onnx.import_common import DTYPES, refuse
 from gpubp.ops.attention import attention_weights
 
 
@@ -17,6 +17,8 @@ def _heads(x: Any, count: int | None) -> Any:
     """(N, L, heads * D) as (N, heads, L, D); other arrays as they are."""
     if x.ndim == 4:
         return x
+    if count is None:
+        refuse("attention of three axes that does not tell its number of heads")
     n, length, width = x.shape
     return ops.swapaxes(ops.reshape(x, (n, length, count, width // count)), 1, 2)
 

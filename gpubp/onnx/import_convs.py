@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from onnx_adapters import refuse
-
 from gpubp import ops
+from gpubp.onnx.import_common import refuse
 
 
 def _sizes(given: Any, count: int) -> tuple[int, ...]:

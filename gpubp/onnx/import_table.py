@@ -1,0 +1,191 @@
+"""The table of ONNX's operators: for each a function of gpubp that computes it.
+
+A function takes the node's inputs (None where one is left out) and its attributes by name, and
+gives one result or a tuple. Shapes, axes and other numbers that decide shapes come as NumPy arrays;
+STATIC names their positions. What gpubp has not is a `RefusedError`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpubp import ops
+from gpubp.onnx import import_arithmetic as arithmetic
+from gpubp.onnx import import_attention as attend
+from gpubp.onnx import import_common as common
+from gpubp.onnx import import_convs as convs
+from gpubp.onnx import import_images as images
+from gpubp.onnx import import_layers as layers
+from gpubp.onnx import import_places as places
+from gpubp.onnx import import_pools as pools
+from gpubp.onnx import import_recurrent as recurrent
+from gpubp.onnx import import_reductions as reductions
+from gpubp.onnx import import_shapes as shapes
+
+STATIC: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("Reshape", "Expand", "Squeeze", "Unsqueeze", "Tile", "Split", "Trilu"), (1,)),
+    **dict.fromkeys(("OneHot", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"), (1,)),
+    **dict.fromkeys(("ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum"), (1,)),
+    **dict.fromkeys(("ReduceLogSumExp", "ReduceProd"), (1,)),
+    **dict.fromkeys(("Clip", "Dropout"), (1, 2)),
+    "Slice": (1, 2, 3, 4),
+    "TopK": (1,),
+    "CumSum": (1,),
+    "Compress": (1,),
+    "Pad": (1, 2, 3),
+    "Resize": (1, 2, 3),
+    "Upsample": (1,),
+    "AffineGrid": (1,),
+    "Col2Im": (1, 2),
+    "CenterCropPad": (1,),
+    "ConstantOfShape": (0,),
+    "Range": (0, 1, 2),
+    "CastLike": (1,),
+    "MaxUnpool": (2,),
+    "Loop": (0, 1),
+}
+# Of shapes alone: NumPy computes them while gpubp traces, so they prove nothing of gpubp.
+OF_SHAPES = {"Shape", "Size", "Constant", "ConstantOfShape", "EyeLike", "Range"}
+# By the same name, in small letters.
+_PLAIN = (
+    "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Round", "Sinh", "Tan",
+)  # fmt: skip
+TABLE: dict[str, Callable[..., Any]] = {
+    "Abs": ops.abs,
+    **{name: getattr(ops, name.lower()) for name in _PLAIN},
+    "Add": ops.add,
+    "AffineGrid": images.affine_grid,
+    "And": ops.logical_and,
+    "ArgMax": reductions.extremum_index(ops.argmax),
+    "ArgMin": reductions.extremum_index(ops.argmin),
+    "Attention": attend.attention,
+    "AveragePool": pools.average,
+    "BatchNormalization": layers.batch_norm,
+    "Cast": arithmetic.cast,
+    "CastLike": lambda x, like, **_: ops.astype(x, like.dtype),
+    "Ceil": arithmetic.ceil,
+    "Celu": common.attribute(ops.celu, "alpha", 1.0),
+    "CenterCropPad": images.center_crop_pad,
+    "Clip": arithmetic.clipped,
+    "Col2Im": images.col2im,
+    "Concat": shapes.concat,
+    "Constant": shapes.constant,
+    "Conv": convs.convolution,
+    "ConvTranspose": convs.transposed,
+    "ConstantOfShape": shapes.constant_of_shape,
+    "Cos": ops.cos,
+    "DeformConv": images.deform_conv,
+    "DepthToSpace": shapes.depth_to_space,
+    "Div": arithmetic.div,
+    "Dropout": layers.dropout,
+    "Elu": common.attribute(ops.elu, "alpha", 1.0),
+    "Equal": ops.equal,
+    "Erf": ops.erf,
+    "Exp": ops.exp,
+    "Expand": shapes.expand,
+    "EyeLike": shapes.eye_like,
+    "Flatten": shapes.flatten,
+    "Floor": ops.floor,
+    "Gather": shapes.gather,
+    **places.TABLE,
+    "Gelu": common.attribute(ops.gelu, "approximate", "none"),
+    "Gemm": layers.gemm,
+    "GRU": recurrent.gru,
+    "GlobalAveragePool": reductions.pooled(ops.mean),
+    "GlobalMaxPool": reductions.pooled(ops.max),
+    "Greater": ops.greater,
+    "GreaterOrEqual": ops.greater_equal,
+    "GridSample": images.grid_sample,
+    "HardSigmoid": arithmetic.hard_sigmoid,
+    "HardSwish": ops.hardswish,
+    "GroupNormalization": layers.group_norm,
+    "Einsum": layers.einsum,
+    "MeanVarianceNormalization": layers.mean_variance,
+    "ReduceProd": reductions.reduced(ops.prod),
+    "Hardmax": reductions.hardmax,
+    "Identity": ops.copy,
+    "If": recurrent.branch,
+    "InstanceNormalization": layers.instance_norm,
+    "IsInf": arithmetic.is_inf,
+    "IsNaN": lambda x: ops.not_equal(x, x),
+    "LayerNormalization": layers.layer_norm,
+    "LeakyRelu": common.attribute(ops.leaky_relu, "alpha", 0.01),
+    "Less": ops.less,
+    "LessOrEqual": ops.less_equal,
+    "LinearAttention": attend.linear_attention,
+    "Log": ops.log,
+    "LogSoftmax": reductions.softmax(ops.log_softmax),
+    "LpNormalization": reductions.lp_norm,
+    "LSTM": recurrent.lstm,
+    "Loop": recurrent.loop,
+    "LRN": images.lrn,
+    "LpPool": pools.p_norm,
+    "MatMul": ops.matmul,
+    "Max": arithmetic.chained(ops.maximum),
+    "MaxPool": pools.largest,
+    "MaxUnpool": pools.unpool,
+    "Mean": arithmetic.mean,
+    "Min": arithmetic.chained(ops.minimum),
+    "Mish": ops.mish,
+    "Mod": arithmetic.mod,
+    "Mul": ops.multiply,
+    "Neg": ops.negative,
+    "NegativeLogLikelihoodLoss": layers.nll,
+    "Not": ops.logical_not,
+    "OneHot": shapes.one_hot,
+    "Or": ops.logical_or,
+    "Pad": images.pad,
+    "PRelu": arithmetic.p_relu,
+    "Pow": arithmetic.power,
+    "Resize": images.resize,
+    "RNN": recurrent.rnn,
+    "RMSNormalization": layers.rms_norm,
+    "Range": shapes.ranged,
+    "Reciprocal": lambda x: ops.divide(1.0, x),
+    "ReduceL1": reductions.reduced(reductions.composed(ops.abs, ops.sum, common.itself)),
+    "ReduceL2": reductions.reduced(reductions.composed(ops.square, ops.sum, ops.sqrt)),
+    "ReduceLogSum": reductions.reduced(reductions.composed(common.itself, ops.sum, ops.log)),
+    "ReduceLogSumExp": reductions.reduced(reductions.log_sum_exp),
+    "ReduceMax": reductions.reduced(ops.max),
+    "ReduceMean": reductions.reduced(ops.mean),
+    "ReduceMin": reductions.reduced(ops.min),
+    "ReduceSum": reductions.reduced(ops.sum),
+    "ReduceSumSquare": reductions.reduced(reductions.composed(ops.square, ops.sum, common.itself)),
+    "Relu": ops.relu,
+    "Reshape": shapes.reshape,
+    "ReverseSequence": recurrent.reverse_sequence,
+    "RotaryEmbedding": attend.rotary_embedding,
+    "Scan": recurrent.scan,
+    "Selu": arithmetic.selu,
+    "Shape": shapes.shape_of,
+    "Shrink": arithmetic.shrink,
+    "Sigmoid": ops.sigmoid,
+    "Sign": ops.sign,
+    "Sin": ops.sin,
+    "Size": lambda x: np.array(math.prod(x.shape), np.int64),
+    "Slice": shapes.sliced,
+    "Softmax": reductions.softmax(ops.softmax),
+    "SoftmaxCrossEntropyLoss": layers.cross_entropy,
+    "Softplus": ops.softplus,
+    "Softsign": ops.softsign,
+    "SpaceToDepth": shapes.space_to_depth,
+    "Split": shapes.split,
+    "Sqrt": ops.sqrt,
+    "Squeeze": shapes.squeeze,
+    "Sub": ops.subtract,
+    "Sum": arithmetic.chained(ops.add),
+    "Swish": arithmetic.swish,
+    "Tanh": ops.tanh,
+    "ThresholdedRelu": arithmetic.thresholded,
+    "Tile": shapes.tile,
+    "Transpose": shapes.transpose,
+    "Trilu": arithmetic.trilu,
+    "Unsqueeze": shapes.unsqueeze,
+    "Upsample": images.upsample,
+    "Where": ops.where,
+    "Xor": ops.not_equal,
+}
