@@ -14,7 +14,7 @@ import gpubp
 ROOT = Path(gpubp.__file__).parent
 # From the bottom up; folders of one row may import each other, as long as files form no circle.
 FLOORS = [
-    {"errors", "arguments", "kinds", "habits", "lazy", "atomic", "cache"},
+    {"errors", "arguments", "kinds", "habits", "lazy", "atomic", "cache", "pictures", "markup"},
     {"core"},
     {"ops"},
     {"compiler"},
