@@ -25,6 +25,7 @@ FLOORS = [
     {"data"},
     {"train"},
     {"sklearn", "accel", "_autostart", "torch"},
+    {"dashboard"},
     {"cli", "__main__"},
 ]
 # Inside a folder: what stands lower, then what stands on it.

@@ -1,4 +1,5 @@
-"""The command line: `gpubp train`, `tune`, `predict`, `evaluate`, `show`, `bench`, `info`.
+"""The command line: `gpubp train`, `tune`, `predict`, `evaluate`, `show`, `dashboard`, `bench`,
+`info`.
 
 Results go to stdout, progress and errors to stderr. Exit codes are in `failures`.
 """
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from gpubp.cli import config, evaluate, failures, joined, predict, show, train, tune
+from gpubp.cli import config, dashboard, evaluate, failures, joined, predict, show, train, tune
 from gpubp.cli.bench import add_arguments as add_bench
 
 _EPILOG = """\
@@ -23,6 +24,7 @@ examples:
   gpubp predict m.safetensors new.csv -o predictions.csv
   gpubp evaluate m.safetensors test.csv
   gpubp show m.safetensors
+  gpubp dashboard runs                                curves of running and finished runs
   gpubp COMMAND --help                                more examples, and all options
 """
 
@@ -55,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gpubp {_version('gpubp')}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for module in (train, tune, predict, evaluate, show):
+    for module in (train, tune, predict, evaluate, show, dashboard):
         made = commands.add_parser(
             module.NAME,
             help=module.HELP,

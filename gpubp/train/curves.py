@@ -35,7 +35,8 @@ def draw(
         UnknownNameError: a key that was not recorded.
     """
     panels = _panels(histories, keys)
-    columns = 1 if len(panels) <= _ONE_COLUMN else 2
+    alone = len(histories) == 1
+    columns = 1 if len(panels) <= (_ONE_COLUMN if alone else 1) else 2
     rows = math.ceil(len(panels) / columns)
     figure = pictures.new_figure("History.plot", _WIDTH * columns, _TITLE + _HEIGHT * rows)
     from matplotlib.ticker import MaxNLocator
@@ -54,9 +55,24 @@ def draw(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", ylabel=kind)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if alone:
+            axes.legend(fontsize=8)
+    if not alone:
+        _name_runs(figure, histories)
     figure.suptitle(_title(histories) if title is None else title, fontsize=10)
     return figure
+
+
+def _name_runs(figure: Any, histories: Mapping[str, Records]) -> None:
+    """One legend below all panels: a colour a run."""
+    from matplotlib.lines import Line2D
+
+    lines = [
+        Line2D([], [], color=pictures.COLOURS[i % len(pictures.COLOURS)], label=name)
+        for i, name in enumerate(histories)
+    ]
+    lines.append(Line2D([], [], color=pictures.GREY, ls="--", label="on its training data"))
+    figure.legend(handles=lines, loc="outside lower center", ncols=3, fontsize=8)
 
 
 def _draw_run(
