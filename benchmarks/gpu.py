@@ -176,7 +176,7 @@ class Report:
             extra = {"left_out": self.left_out, "versions": self._versions}
             write(json, "gpu", self.rows, complete=self.complete, **extra)
         if chart is not None:
-            draw(chart, "Time of a training step on the GPU", "us", self.panels())
+            draw(chart, "A training step on the GPU", "us", self.panels())
 
     def panels(self) -> list[Panel]:
         """One for each (optimizer, precision)."""
@@ -184,7 +184,8 @@ class Report:
         for row in self.rows:
             title = f"{row['optimizer']}, {row['precision']}"
             micro = Spread(**{k: v * 1e6 for k, v in row["seconds"].items()})
-            found.setdefault(title, Panel(title)).add(row["name"], row["contender"], micro)
+            panel = found.setdefault(title, Panel(title))
+            panel.add(row["name"], row["contender"], micro, row.get("rounds"))
         return list(found.values())
 
 

@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace) -> int:
         extra = {"left_out": list(dict.fromkeys(left_out)), "versions": versions}
         write(options.json, "kernels", rows, **extra)
     if options.chart is not None:
-        draw(options.chart, "Time of a kernel", "us", _panels(rows))
+        draw(options.chart, "A kernel", "us", _panels(rows))
     return 0
 
 
@@ -131,7 +131,7 @@ def _panels(rows: list[dict[str, Any]]) -> list[Panel]:
         panel = found.setdefault(title, Panel(title))
         micro = Spread(**{k: v * 1e6 for k, v in row["seconds"].items()})
         group = f"{row['kernel']} {row['size']} {row['dtype']}"
-        panel.add(group, row["contender"], micro)
+        panel.add(group, row["contender"], micro, row.get("rounds"))
     return list(found.values())
 
 

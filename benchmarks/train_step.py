@@ -108,7 +108,7 @@ class Report:
             extra = {"left_out": self.left_out, "versions": self.versions}
             write(json, "train_step", self.rows, complete=self.complete, **extra)
         if chart is not None:
-            draw(chart, "Time of a training step", "us", self.panels())
+            draw(chart, "A training step", "us", self.panels())
 
     def panels(self) -> list[Panel]:
         """One for each (optimizer, threads)."""
@@ -117,7 +117,7 @@ class Report:
             title = f"{row['optimizer']}, {row['threads']} thread{'s' * (row['threads'] > 1)}"
             panel = found.setdefault(title, Panel(title))
             micro = Spread(**{k: v * 1e6 for k, v in row["seconds"].items()})
-            panel.add(row["row"], row["contender"], micro)
+            panel.add(row["row"], row["contender"], micro, row["rounds"])
         return list(found.values())
 
 

@@ -4,15 +4,21 @@ Trace a Python function once, get a program of fused instructions that runs thou
 without Python. See `compile_step`, `compile`, `grad`, `nn`, `optim`, `Trainer`.
 
 A name is imported when it is first used, so what a program does not use costs it nothing.
+
+What goes on is told to the loggers below "gpubp" of Python's `logging`, which are silent unless the
+program that uses them asks: `logging.getLogger("gpubp").setLevel("INFO")`, and a handler.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from gpubp.backends import backends, default_backend_name
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from gpubp import compiler as compiler

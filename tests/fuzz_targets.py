@@ -24,7 +24,8 @@ from gpubp.optim import lr_scheduler
 
 Target = Callable[[Draw], Any]
 LEFT_OUT = {"Module", "Optimizer", "LRScheduler", "Summary", "SummaryRow", "ParamGroup", "Table"}
-LEFT_OUT |= {"TensorBoard", "WandbLogger", "Callback", "custom_op", "init", "update", "Generator"}
+LEFT_OUT |= {"TensorBoard", "WandbLogger", "MLflowLogger", "TrackioLogger", "RunFolder"}
+LEFT_OUT |= {"Callback", "Tracker", "custom_op", "init", "update", "Generator"}
 LEFT_OUT |= {"functional"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,29 @@ def test_a_chart_needs_matplotlib(common, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r'pip install "gpubp\[plot\]"'):
         common("charts").check_chart(Path("result.png"))
+
+
+def test_a_chart_shows_ratios_to_the_best_peer(common, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    charts, spread = common("charts"), common("contest").Spread.of
+    panel = charts.Panel("adam, 1 thread")
+    rounds = {"gpubp": [2.0, 1.0, 4.0], "torch": [6.0, 4.0, 4.0], "jax": [9.0, 8.0, 7.0]}
+    for name, seconds in rounds.items():
+        panel.add("late", name, spread(seconds), seconds)
+        panel.add("early", name, spread([s / 9 for s in seconds]))
+    panel.add("alone", "gpubp", spread([1.0]))
+    assert [panel.best_peer(row) for row in panel.bars] == ["torch", "torch", None]
+    assert panel.ratio("late", "gpubp", "torch") == common("contest").Spread(2.0, 1.0, 4.0)
+    early = panel.ratio("early", "gpubp", "torch")  # rounds are not known: the slowest, the fastest
+    np.testing.assert_allclose([early.median, early.least, early.most], [2.0, 1.0, 6.0])
+    assert charts._ordered(panel) == ["early", "alone", "late"]
+    charts.draw(tmp_path / "chart.svg", "A step", "us", [panel])
+    assert "<svg" in (tmp_path / "chart.svg").read_text()
+    alone = charts.Panel("times")
+    alone.add("startup", "seconds", spread([1.0, 2.0]))
+    with warnings.catch_warnings(action="error"):
+        charts.draw(tmp_path / "chart.png", "Start", "s", [alone])
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_flops_of_a_row_leave_out_the_gradient_of_the_data(common):

@@ -14,7 +14,7 @@ import gpubp
 ROOT = Path(gpubp.__file__).parent
 # From the bottom up; folders of one row may import each other, as long as files form no circle.
 FLOORS = [
-    {"errors", "arguments", "kinds", "habits", "lazy", "atomic", "cache"},
+    {"errors", "arguments", "kinds", "habits", "lazy", "atomic", "cache", "pictures", "markup"},
     {"core"},
     {"ops"},
     {"compiler"},
@@ -25,6 +25,7 @@ FLOORS = [
     {"data"},
     {"train"},
     {"sklearn", "accel", "_autostart", "torch", "onnx"},
+    {"dashboard"},
     {"cli", "__main__"},
 ]
 # Inside a folder: what stands lower, then what stands on it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -20,9 +19,11 @@ from gpubp.train import (
     History,
     LRFinder,
     LRMonitor,
+    MLflowLogger,
     ModelCheckpoint,
     TensorBoard,
     TerminateOnNaN,
+    TrackioLogger,
     Trainer,
     WandbLogger,
     load_model,
@@ -256,86 +257,13 @@ def test_a_schedule_that_takes_a_metric_gets_the_validation_loss():
         assert watcher.seen == made.history[key]
 
 
-def _fake(monkeypatch, name, **members):
-    module = types.ModuleType(name)
-    for key, value in members.items():
-        setattr(module, key, value)
-    monkeypatch.setitem(sys.modules, name, module)
-
-
-def test_tensorboard_gets_every_number(monkeypatch, tmp_path):
-    calls = []
-
-    class Writer:
-        def __init__(self, **options):
-            calls.append(("open", options))
-
-        def add_scalar(self, name, value, step):
-            calls.append((name, value, step))
-
-        def flush(self):
-            pass
-
-        def close(self):
-            calls.append(("close",))
-
-    _fake(monkeypatch, "tensorboardX", SummaryWriter=Writer)
-    checkpoint = tmp_path / "run.ckpt"
-    made = trainer()
-    logger = TensorBoard(tmp_path / "runs", comment="x")
-    _quiet(made, 2, callbacks=[logger], checkpoint=checkpoint)
-    losses = made.history["loss"]
-    assert calls == [
-        ("open", {"logdir": str(tmp_path / "runs"), "comment": "x"}),
-        *[("loss", loss, i + 1) for i, loss in enumerate(losses)],
-        ("close",),
-    ]
-    calls.clear()
-    _quiet(trainer(), 3, callbacks=[TensorBoard("runs")], resume=checkpoint)
-    assert calls[0] == ("open", {"logdir": "runs", "purge_step": 3})
-    assert [call[2] for call in calls[1:-1]] == [3]
-
-
-def test_tensorboard_files_are_real(tmp_path):
-    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
-    _quiet(trainer(), 2, callbacks=[TensorBoard(tmp_path)])
-    files = list(tmp_path.glob("events.*"))
-    assert len(files) == 1
-    assert b"loss" in files[0].read_bytes()
-
-
-def test_wandb_gets_every_record(monkeypatch, tmp_path):
-    calls = []
-
-    class Run:
-        id = "run-7"
-
-        def log(self, record, step):
-            calls.append(("log", record, step))
-
-        def finish(self):
-            calls.append("finish")
-
-    def init(**options):
-        calls.append(("init", options))
-        return Run()
-
-    _fake(monkeypatch, "wandb", init=init)
-    checkpoint = tmp_path / "run.ckpt"
-    made = trainer()
-    _quiet(made, 2, callbacks=[WandbLogger(project="p")], checkpoint=checkpoint)
-    logs = [("log", record, record["epoch"]) for record in made.history.records]
-    assert calls == [("init", {"project": "p"}), *logs, "finish"]
-    calls.clear()
-    _quiet(trainer(), 3, callbacks=[WandbLogger(project="p")], resume=checkpoint)
-    assert calls[0] == ("init", {"project": "p", "id": "run-7", "resume": "allow"})
-
-
 @pytest.mark.parametrize(
     ("package", "make", "line"),
     [
         ("tensorboardX", lambda: TensorBoard(), r'pip install "gpubp\[tensorboard\]"'),
         ("wandb", lambda: WandbLogger(), r'pip install "gpubp\[wandb\]"'),
+        ("mlflow", lambda: MLflowLogger(), r'pip install "gpubp\[mlflow\]"'),
+        ("trackio", lambda: TrackioLogger(), r'pip install "gpubp\[trackio\]"'),
         ("matplotlib.figure", lambda: _history().plot(), r'pip install "gpubp\[plot\]"'),
     ],
 )
@@ -350,26 +278,6 @@ def _history():
     for i in range(1, 5):
         history.add({"epoch": i, "loss": 1 / i, "val_loss": 1.2 / i, "val_accuracy": 1 - 1 / i})
     return history
-
-
-def test_plot_draws_every_number_and_writes_a_picture(tmp_path):
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    history = _history()
-    figure = history.plot(tmp_path / "curve.png")
-    panels = figure.get_axes()
-    assert [axes.get_ylabel() for axes in panels] == ["loss", "accuracy"]
-    lines = {line.get_label(): line for axes in panels for line in axes.get_lines()}
-    assert set(lines) == {"loss", "val_loss", "val_accuracy"}
-    for key, line in lines.items():
-        np.testing.assert_allclose(line.get_ydata(), history[key])
-        np.testing.assert_allclose(line.get_xdata(), history["epoch"])
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-    history.plot(tmp_path / "curve.svg", keys=["loss"])
-    assert "<svg" in (tmp_path / "curve.svg").read_text()
-    with pytest.raises(UnknownNameError, match="'val_loss'"):
-        history.plot(keys=["val_los"])
-    with pytest.raises(DataError, match="nothing to plot"):
-        History().plot()
 
 
 def test_lr_finder_finds_a_useful_rate_and_undoes_its_steps():

@@ -1,4 +1,5 @@
-"""The command line: `gpubp train`, `tune`, `predict`, `evaluate`, `show`, `export`, and others.
+"""The command line: `gpubp train`, `tune`, `predict`, `evaluate`, `show`, `export`, `dashboard`, and
+others.
 
 Results go to stdout, progress and errors to stderr. Exit codes are in `failures`.
 """
@@ -12,7 +13,18 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from gpubp.cli import config, evaluate, export, failures, joined, predict, show, train, tune
+from gpubp.cli import (
+    config,
+    dashboard,
+    evaluate,
+    export,
+    failures,
+    joined,
+    predict,
+    show,
+    train,
+    tune,
+)
 from gpubp.cli.bench import add_arguments as add_bench
 
 _EPILOG = """\
@@ -24,6 +36,7 @@ examples:
   gpubp evaluate m.safetensors test.csv
   gpubp show m.safetensors
   gpubp export m.safetensors -o m.onnx                for ONNX Runtime and others
+  gpubp dashboard runs                                curves of running and finished runs
   gpubp COMMAND --help                                more examples, and all options
 """
 
@@ -56,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gpubp {_version('gpubp')}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for module in (train, tune, predict, evaluate, show, export):
+    for module in (train, tune, predict, evaluate, show, export, dashboard):
         made = commands.add_parser(
             module.NAME,
             help=module.HELP,

@@ -164,9 +164,23 @@ def callbacks(options: argparse.Namespace, data: Dataset) -> list[Callback]:
     if options.early_stopping is not None:
         watched = "loss" if data.held_out is None else "val_loss"
         found.append(EarlyStopping(watched, options.early_stopping, restore_best_weights=True))
-    if options.log:
-        from gpubp.train import CSVLogger, TensorBoard
+    return [*found, *(_log(where) for where in options.log)]
 
-        csv = options.log.lower().endswith(".csv")
-        found.append(CSVLogger(options.log) if csv else TensorBoard(options.log))
-    return found
+
+LOGS = ("wandb", "mlflow", "trackio", "run")
+
+
+def _log(where: str) -> Callback:
+    """A place of `--log`: FILE.csv, SERVICE:NAME, run:FOLDER, or a folder for TensorBoard."""
+    from gpubp import train
+
+    service, colon, name = where.partition(":")
+    if not colon or service not in LOGS:
+        csv = where.lower().endswith(".csv")
+        return train.CSVLogger(where) if csv else train.TensorBoard(where)
+    if service == "run":
+        return train.RunFolder(name)
+    if service == "wandb":
+        return train.WandbLogger(**({"project": name} if name else {}))
+    logger = train.MLflowLogger if service == "mlflow" else train.TrackioLogger
+    return logger(name) if name else logger()

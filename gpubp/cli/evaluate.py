@@ -179,13 +179,9 @@ def _importance(
 
 def plot(found: Encoding, outputs: NDArray[Any], y: NDArray[Any], path: str) -> Any:
     """Draw the confusion matrix, or predicted against true; returns the figure."""
-    from gpubp.errors import missing_extra
+    from gpubp import pictures
 
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_extra("matplotlib", "plot", "--plot") from error
-    figure = Figure(figsize=(6, 5.4), layout="constrained")
+    figure = pictures.new_figure("--plot", 6, 5.4)
     axes = figure.subplots()
     if found.task == "classification":
         counts = confusion(found, outputs, y)
@@ -206,5 +202,5 @@ def plot(found: Encoding, outputs: NDArray[Any], y: NDArray[Any], path: str) -> 
         axes.scatter(true, predicted, s=9, alpha=0.5, zorder=2)
         axes.set(xlabel=f"true {found.target}", ylabel="predicted")
     axes.set_title(f"{found.target}: {_headline(found, outputs, y)}", fontsize=9, wrap=True)
-    figure.savefig(path, dpi=150)
+    pictures.save(figure, path)
     return figure

@@ -23,7 +23,7 @@ _FIXED = (
 def fixed(options: argparse.Namespace) -> dict[str, Any]:
     """The options that a resumed run must have again, as JSON values."""
     found = {name: getattr(options, name) for name in _FIXED}
-    found["log"] = options.log is not None
+    found["log"] = bool(options.log)
     if options.model == CNN:
         found |= {"model": options.model, "channels": options.channels}
     if options.schedule is not None:

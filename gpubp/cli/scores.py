@@ -21,19 +21,28 @@ if TYPE_CHECKING:
 _OF_NUMBERS = ("mae", "mse", "r2", "rmse")
 
 
-def metrics(options: argparse.Namespace, found: Encoding) -> list[str | UserMetric]:
+def metrics(
+    options: argparse.Namespace, found: Encoding, drawn: bool = True
+) -> list[str | UserMetric]:
     """What `--metrics` names, for `Trainer.fit`: of numbers, in the units of the target.
+
+    Where curves are drawn or kept for the dashboard, how good the model is on what it is trained on
+    is measured, too: accuracy, or r2. `drawn`: whether such curves may be asked for.
 
     Raises:
         UnknownNameError: no such metric, or none for this task.
     """
     numbers = found.task == "regression"
     known = [n for n in known_metrics.names() if (n in _OF_NUMBERS) == numbers]
-    for name in options.metrics:
+    if drawn and (options.plot or any(where.startswith("run:") for where in options.log)):
+        asked = [*options.metrics, "r2" if numbers else "accuracy"]
+    else:
+        asked = options.metrics
+    for name in asked:
         known_metrics.find([name])
         if (name in _OF_NUMBERS) != numbers:
             raise unknown_name(f"metric for {found.task}", name, known)
-    return [_in_units(name, found) if numbers else name for name in options.metrics]
+    return [_in_units(name, found) if numbers else name for name in dict.fromkeys(asked)]
 
 
 def _in_units(name: str, found: Encoding) -> UserMetric:
@@ -59,7 +68,7 @@ def result(options: argparse.Namespace, data: Dataset, trainer: Trainer) -> tupl
         plain = [name for name in plain if name != "r2"]  # of one number it is not defined
     names = list(dict.fromkeys([*plain, *options.metrics]))
     asked = argparse.Namespace(metrics=names)
-    values = trainer.evaluate(X, y, metrics(asked, data.encoding))
+    values = trainer.evaluate(X, y, metrics(asked, data.encoding, drawn=False))
     shown = ", ".join(f"{name} {_format(name, values[name])}" for name in names)
     name, answer, baseline = _baseline(data.encoding, data.train[1], y)
     samples = counted(len(y), data.unit)

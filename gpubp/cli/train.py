@@ -143,7 +143,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--save-every", default=1, type=int, metavar="N", help="epochs (1)")
     group.add_argument("--plot", metavar="FILE", help="draw the curves (.png, .svg, .pdf)")
-    group.add_argument("--log", metavar="FILE", help="FILE.csv, or a folder for TensorBoard")
+    group.add_argument(
+        "--log",
+        default=[],
+        type=parsing.names,
+        metavar="A,B",
+        help="FILE.csv, run:FOLDER (see gpubp dashboard), mlflow:NAME, wandb:NAME, trackio:NAME, or"
+        " a folder for TensorBoard",
+    )
     group.add_argument("--metrics", default=[], type=parsing.names, help="such as f1_macro,auc,r2")
     group.add_argument("--config", metavar="FILE", help="options from a TOML file")
     group.add_argument("--quiet", action="store_true", help="print the result and warnings only")
@@ -239,8 +246,14 @@ def _check_numbers(options: argparse.Namespace) -> None:
 
 def _check_outputs(options: argparse.Namespace) -> None:
     """Before any work: can the results be written?"""
-    for name in ("save", "resume", "plot", "log"):
-        path = getattr(options, name)
+    from gpubp.cli import build
+
+    paths = [(name, getattr(options, name)) for name in ("save", "resume", "plot")]
+    for where in options.log:
+        service, _, path = where.partition(":")
+        if service not in build.LOGS or service == "run":
+            paths.append(("log", path or where))
+    for name, path in paths:
         if path is not None and not Path(path).parent.is_dir():
             raise CommandError(BAD_DATA, f"--{name} {path}: the folder does not exist.")
     if options.plot and importlib.util.find_spec("matplotlib") is None:

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
     with of_files():
         data = dataset.load(options)
-    metrics = scores.metrics(options, data.encoding)
+    metrics = scores.metrics(options, data.encoding, drawn=False)
     numbers = _drawn(options)
     trainer = build.trainer(options, data, population={"n": options.members, **numbers})
     for line in () if options.quiet else data.said:
@@ -93,7 +93,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.members < 1:
         raise CommandError(WRONG_ARGUMENTS, f"--members is {options.members}, expected at least 1.")
     for name in _REFUSED:
-        if getattr(options, name) is not None:
+        if getattr(options, name) not in (None, []):
             raise CommandError(
                 WRONG_ARGUMENTS,
                 f"--{name.replace('_', '-')} is not for `gpubp tune`: leave it out.",
@@ -133,9 +133,9 @@ def table(trainer: Trainer, numbers: dict[str, NDArray[np.float64]], watched: st
 
 def plot(trainer: Trainer, rates: NDArray[np.float64], watched: str, path: str) -> Any:
     """Draw the last losses over the rates, and all losses over the epochs; returns the figure."""
-    from matplotlib.figure import Figure
+    from gpubp import pictures
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = pictures.new_figure("--plot", 10, 4)
     left, right = figure.subplots(1, 2)
     for i, history in enumerate(trainer.histories):
         best = i == trainer.best
@@ -145,7 +145,7 @@ def plot(trainer: Trainer, rates: NDArray[np.float64], watched: str, path: str) 
         right.plot(np.arange(1, len(values) + 1), values, color=color, lw=width, zorder=2 + best)
     left.set(xscale="log", yscale="log", xlabel="learning rate", ylabel=watched)
     right.set(yscale="log", xlabel="epoch", ylabel=watched)
-    figure.savefig(path)
+    pictures.save(figure, path)
     return figure
 
 

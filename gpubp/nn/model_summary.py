@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpubp import markup
 from gpubp.arguments import checked
 from gpubp.compiler.trace import trace
 from gpubp.core import Array, ArrayType, Kind, Node, Shape, active_graph, checked_dtype, tree
 from gpubp.errors import ShapeError, TraceError
 from gpubp.nn.module import Module
+
+_HEADER = ("module", "output shape", "parameters", "FLOPs", "bytes")
 
 
 class SummaryRow(NamedTuple):
@@ -63,8 +66,7 @@ class Summary(NamedTuple):
     bytes: int
 
     def __str__(self) -> str:
-        header = ("module", "output shape", "parameters", "FLOPs", "bytes")
-        cells = [header, *[_cells(row) for row in self.rows]]
+        cells = [_HEADER, *[_cells(row) for row in self.rows]]
         widths = [max(len(line[i]) for line in cells) for i in range(5)]
         lines = [
             "  ".join(
@@ -74,10 +76,22 @@ class Summary(NamedTuple):
             for line in cells
         ]
         rule = "-" * max(map(len, lines))
+        return "\n".join([lines[0], rule, *lines[1:], rule, self._total()])
+
+    def _total(self) -> str:
         frozen = self.parameters - self.trained
         total = f"parameters: {self.parameters:,} ({self.trained:,} trained, {frozen:,} frozen)"
-        state = f"; state: {self.buffers:,}" if self.buffers else ""
-        return "\n".join([lines[0], rule, *lines[1:], rule, f"{total}{state}"])
+        return total + (f"; state: {self.buffers:,}" if self.buffers else "")
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        rows = []
+        for row in self.rows:
+            label, *numbers = _cells(row)
+            depth = len(label) - len(label.lstrip())
+            rows.append(["\u2003" * (depth // 2) + label.lstrip(), *numbers])
+        text = markup.table(_HEADER, rows, texts=2)
+        return f"<div>{text}<p>{markup.escaped(self._total())}</p></div>"
 
 
 def _cells(row: SummaryRow) -> tuple[str, ...]:

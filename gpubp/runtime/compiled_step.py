@@ -24,7 +24,7 @@ from gpubp.runtime.nesting import nesting, require_not_running, turn
 from gpubp.runtime.orders import OrderStream
 from gpubp.runtime.pauses import Pauses
 from gpubp.runtime.ran import Ran
-from gpubp.runtime.report import report
+from gpubp.runtime.report import Report, report
 from gpubp.runtime.search import SearchPrograms
 from gpubp.runtime.settings import Settings, StepOptimizer, searches
 from gpubp.runtime.step_programs import StepPrograms
@@ -242,7 +242,7 @@ class Step(Ran):
                 raise
         return buffers.value
 
-    def report(self, profile: bool = False) -> str:
+    def report(self, profile: bool = False) -> Report:
         """Instructions, fusion, arithmetic, bytes moved fused and unfused, arena size.
 
         Args:

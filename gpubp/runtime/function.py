@@ -19,7 +19,7 @@ from gpubp.runtime.bound_call import Singles, key_of
 from gpubp.runtime.nesting import nesting, running, turn
 from gpubp.runtime.outputs import Results
 from gpubp.runtime.program_cache import Runner, as_input, check_indices
-from gpubp.runtime.report import report
+from gpubp.runtime.report import Report, report
 from gpubp.runtime.static import NOTHING_STATIC, Static
 
 _ONE_STEP = np.zeros((1, 2), np.int64)
@@ -150,7 +150,7 @@ class CompiledFunction:
             _, types, structure = self._inputs(args)
             return self._runner.explain(types, structure, after)
 
-    def report(self, profile: bool = False) -> str:
+    def report(self, profile: bool = False) -> Report:
         """Instructions, fusion, arithmetic and bytes of the last program used.
 
         Args:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +36,8 @@ from gpubp.runtime.nesting import nesting
 
 InputType = ArrayType | NumberType | WholeType
 LISTED = "encode"  # after the passes: what the backend makes of the program
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -89,6 +93,7 @@ class Runner:
         key = None if structure is None else repr(structure)
         ready = self._known.get((types, key))
         if ready is None or not ready.graph.still_valid():
+            begin, again = time.perf_counter(), ready is not None
             graph, structure = self._trace(types, structure)
             program = self._compiled(graph, types)
             loaded = self.backend.load(program)
@@ -97,6 +102,14 @@ class Runner:
             ready = Ready(graph, structure, program, loaded)
             nesting.possible = nesting.possible or graph.calls_python()
             self._known[types, key] = ready
+            _LOG.debug(
+                "%s was compiled%s for %s: %d instructions in %.1f ms",
+                self.name,
+                " again, for what its trace had read has changed" if again else "",
+                self.backend.name,
+                len(program.instructions),
+                (time.perf_counter() - begin) * 1e3,
+            )
         self.last = ready
         return ready
 

@@ -1,5 +1,6 @@
 """What a program does, as a table: instructions, fusion, arithmetic, bytes, memory.
 
+A `Report` is a text, and in a notebook a table; `plot` draws it, `rows` holds its numbers.
 With a profile, each part's measured time stands beside its roofline bound: the time that its
 arithmetic or its bytes, whichever is longer, take at the best rates of the backend (`Peak`).
 """
@@ -7,40 +8,73 @@ arithmetic or its bytes, whichever is longer, take at the best rates of the back
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 from gpubp.backends.base import Peak, feed_of_zeros
 from gpubp.compiler.parts import Part
 from gpubp.compiler.program import Program
 from gpubp.errors import BackendError, GpubpError
 from gpubp.runtime.program_cache import Ready, Runner
+from gpubp.runtime.report_rows import ReportRow, Timing
 
 # Widths of the column of names: a profile needs the room.
 _PLAIN, _PROFILED = 58, 50
 _MEASURES = f"{'us':>9}{'GFLOP/s':>9}{'GB/s':>7}{'bound':>9}{'of peak':>9}"
 
 
-class Timing(NamedTuple):
-    """One part, alone on one worker.
+class Report(str):
+    """What a program does: print it, `plot` it, or read its `rows`.
 
     Attributes:
-        seconds: measured; 0 if it had nothing to do.
-        bound: seconds at the peak; 0 if that is not known.
+        rows: one for each part, in the order in which they run.
+        backend: its name.
+        peak: the best rates of the backend; None without a profile, or where it is not known.
     """
 
-    seconds: float
-    bound: float
+    rows: tuple[ReportRow, ...]
+    backend: str
+    peak: Peak | None
 
-    @property
-    def share(self) -> str:
-        """How near to its peak it is; nothing where there was no work."""
-        if self.seconds <= 0 or self.bound <= 0:
-            return "-"
-        return f"{self.bound / self.seconds:.0%}"
+    def __new__(
+        cls, text: str, rows: Sequence[ReportRow], backend: str, peak: Peak | None
+    ) -> Report:
+        made = super().__new__(cls, text)
+        made.rows, made.backend, made.peak = tuple(rows), backend, peak
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return str(self), self.rows, self.backend, self.peak
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw the time of each part beside its roof; without a profile, arithmetic and bytes.
+
+        Args:
+            path: a file to write the figure to (.png, .svg, .pdf); None for none.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+            DataError: the program has no parts, or another ending.
+        """
+        from gpubp import pictures
+        from gpubp.runtime import report_picture
+
+        figure = report_picture.draw(self.rows, self.backend)
+        if path is not None:
+            pictures.save(figure, path)
+        return figure
+
+    def _repr_html_(self) -> str:
+        from gpubp.runtime import report_picture
+
+        return report_picture.as_table(self.rows, self.backend, self)
 
 
-def report(runner: Runner, profile: bool = False) -> str:
+def report(runner: Runner, profile: bool = False) -> Report:
     """A readable description of the program that ran last.
 
     Args:
@@ -54,9 +88,10 @@ def report(runner: Runner, profile: bool = False) -> str:
     ready = runner.last
     if ready is None:
         raise GpubpError("nothing is compiled yet: call the step or function once, then report().")
-    program = ready.program
+    program, backend = ready.program, runner.backend.name
     if not profile:
-        return "\n".join(_table(program, runner.backend.name) + _summary(program))
+        lines = _table(program, backend) + _summary(program)
+        return Report("\n".join(lines), _rows(program, None), backend, None)
     with runner.lock:
         times = _measure(runner, ready)
         peak = _peak(runner)
@@ -65,8 +100,17 @@ def report(runner: Runner, profile: bool = False) -> str:
         for p, time in zip(program.parts, times)
     ]
     timings = [Timing(*pair) for pair in zip(times, bounds)]
-    lines = _table(program, runner.backend.name, timings) + _summary(program)
-    return "\n".join(lines + _roofline(timings, peak))
+    lines = _table(program, backend, timings) + _summary(program) + _roofline(timings, peak)
+    return Report("\n".join(lines), _rows(program, timings), backend, peak)
+
+
+def _rows(program: Program, timings: Sequence[Timing] | None) -> list[ReportRow]:
+    measured, found = iter(timings or ()), []
+    for i, instruction in enumerate(program.instructions):
+        for part in instruction.parts:
+            row = (i, _name(part), part.kernel, part.flops, part.bytes_moved, _shared(part))
+            found.append(ReportRow(*row, next(measured, None)))
+    return found
 
 
 def _peak(runner: Runner) -> Peak | None:
@@ -125,14 +169,21 @@ def _roofline(timings: Sequence[Timing], peak: Peak | None) -> list[str]:
 
 
 def _line(mark: str, part: Part, timing: Timing | None) -> str:
-    name = f"{part.kernel}: {part.name}" if part.kernel not in part.name else part.name
+    name = _name(part)
     width = _PLAIN if timing is None else _PROFILED
     if len(name) > width - 2:
         name = name[: width - 5] + "..."
-    share = f"{part.rows} {part.shared}" if part.rows else "one worker"
     line = f"{mark}{name:<{width}}{part.flops / 1e3:>10.1f}{part.bytes_moved / 1e3:>10.1f}"
     if timing is not None:
         rate = timing.seconds * 1e9 if timing.seconds > 0 else math.inf  # nothing had to be done
         line += f"{timing.seconds * 1e6:>9.2f}{part.flops / rate:>9.1f}"
         line += f"{part.bytes_moved / rate:>7.1f}{timing.bound * 1e6:>9.2f}{timing.share:>9}"
-    return f"{line}  {share}"
+    return f"{line}  {_shared(part)}"
+
+
+def _name(part: Part) -> str:
+    return f"{part.kernel}: {part.name}" if part.kernel not in part.name else part.name
+
+
+def _shared(part: Part) -> str:
+    return f"{part.rows} {part.shared}" if part.rows else "one worker"

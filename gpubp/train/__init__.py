@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from gpubp.train.detection import mean_average_precision
     from gpubp.train.edits import edit_distance, error_rate
     from gpubp.train.history import History
-    from gpubp.train.loggers import CSVLogger, TensorBoard, WandbLogger
+    from gpubp.train.loggers import CSVLogger
     from gpubp.train.lr_finder import LRFinder
     from gpubp.train.metrics import metric
     from gpubp.train.modelfile import load_model, load_weights, save_model
     from gpubp.train.monitors import EarlyStopping, ModelCheckpoint
     from gpubp.train.populations import load_population, save_population
+    from gpubp.train.runfolder import RunFolder
+    from gpubp.train.trackers import MLflowLogger, TensorBoard, TrackioLogger, WandbLogger
+    from gpubp.train.tracking import Tracker
     from gpubp.train.trainer import Trainer
 else:
     from gpubp import lazy
@@ -30,12 +33,15 @@ else:
             "detection": "mean_average_precision",
             "edits": "edit_distance error_rate",
             "history": "History",
-            "loggers": "CSVLogger TensorBoard WandbLogger",
+            "loggers": "CSVLogger",
             "lr_finder": "LRFinder",
             "metrics": "metric",
             "modelfile": "load_model load_weights save_model",
             "monitors": "EarlyStopping ModelCheckpoint",
             "populations": "load_population save_population",
+            "runfolder": "RunFolder",
+            "trackers": "MLflowLogger TensorBoard TrackioLogger WandbLogger",
+            "tracking": "Tracker",
             "trainer": "Trainer",
         }
     )
@@ -49,9 +55,13 @@ __all__ = [
     "History",
     "LRFinder",
     "LRMonitor",
+    "MLflowLogger",
     "ModelCheckpoint",
+    "RunFolder",
     "TensorBoard",
     "TerminateOnNaN",
+    "Tracker",
+    "TrackioLogger",
     "Trainer",
     "WandbLogger",
     "beam_search",

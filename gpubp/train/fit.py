@@ -9,6 +9,7 @@ checkpoint can be written there; where the chunks end has no influence on any re
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -28,7 +29,7 @@ from gpubp.train.hooks import Hooks
 from gpubp.train.inputs import Data
 from gpubp.train.interrupt import Interrupt
 from gpubp.train.plan import Plan
-from gpubp.train.progress import EpochProgress
+from gpubp.train.progress import EpochProgress, shown
 from gpubp.train.recording import measured, part_of_epoch
 from gpubp.train.run import Run
 from gpubp.train.saving import Saver
@@ -38,6 +39,7 @@ from gpubp.train.scheduling import advance
 SECONDS_BETWEEN_UPDATES = 0.25
 SECONDS_BETWEEN_LOOKS = 1.0
 FIRST_CHUNK_BATCHES = 16
+_LOG = logging.getLogger(__name__)
 
 
 class Fit:
@@ -75,10 +77,12 @@ class Fit:
         with alone(trainer), training_mode(trainer.model):
             self.state.callbacks = self._callbacks
             self._start()
+            _LOG.info("training from epoch %d to %d", self.state.epoch + 1, self._last_epoch)
             foresight.check(trainer, self.plan, self.data)
             with self._interrupt:
                 self._run_epochs()
                 self._saver.after_end()
+        _LOG.info("ended after %d steps: %s", self.state.steps, self.state.stop_reason or "done")
         return self.state.history
 
     def _run_epochs(self) -> None:
@@ -195,6 +199,7 @@ class Fit:
         for callback in self.state.callbacks:
             callback.on_epoch_end(trainer, self.state.epoch, record)
         self.state.history.add(record)
+        _LOG.info("epoch %d of %d: %s", self.state.epoch, self._last_epoch, shown(record))
         due = (self.state.epoch - self.state.fit_start) % self.plan.save_every == 0
         # What was asked for while metrics were measured is heard before the next epoch.
         if self.state.epoch >= self._last_epoch or self._must_stop() or due:
@@ -257,8 +262,8 @@ class Fit:
         self.state.steps += len(losses)
         for callback in self.state.callbacks:
             callback.on_chunk_end(trainer, losses)
-        shown = losses[~np.isnan(losses) | spoiled(rows)]  # without batches where nothing counts
-        progress.advance(len(chunk), seconds, float(shown[-1]) if len(shown) else float("nan"))
+        counted = losses[~np.isnan(losses) | spoiled(rows)]  # without batches of which nothing does
+        progress.advance(len(chunk), seconds, float(counted[-1]) if len(counted) else float("nan"))
         every = self.plan.save_every_steps
         self._due = self._due or bool(every and self.state.steps % every == 0)
         if self._due and not trainer.step.apart:

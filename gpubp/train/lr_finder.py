@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.arguments import checked
-from gpubp.atomic import replacing
-from gpubp.errors import DataError, missing_extra
+from gpubp.errors import DataError
 from gpubp.runtime.arguments import Arguments
 from gpubp.runtime.step import Step
 from gpubp.runtime.totals import spoiled
@@ -146,18 +145,14 @@ class LRFinder:
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise missing_extra("matplotlib", "plot", "LRFinder.plot") from error
-        figure = Figure(layout="constrained")
+        from gpubp import pictures
+
+        figure = pictures.new_figure("LRFinder.plot", 6.4, 4.8)
         axes = figure.add_subplot()
         axes.semilogx(self.rates, self.losses)
         axes.axvline(self.suggestion(), linestyle="--", label=f"{self.suggestion():.2e}")
         axes.set(xlabel="learning rate", ylabel="loss, smoothed")
         axes.legend()
         if path is not None:
-            with replacing(path) as file:
-                kind = os.path.splitext(path)[1].lstrip(".").lower() or "png"
-                figure.savefig(file, format=kind, dpi=150)
+            pictures.save(figure, path)
         return figure

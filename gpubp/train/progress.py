@@ -1,12 +1,24 @@
-"""Progress on stderr: one line an epoch, and on a terminal a bar while the epoch runs."""
+"""Progress: one line an epoch, and while the epoch runs a bar on a terminal or in a notebook.
+
+On a terminal, and in files and pipes, it goes to stderr; in a notebook to its cell.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
+
+
+def in_notebook() -> bool:
+    """Whether cells of a notebook show what is printed here."""
+    if "IPython" not in sys.modules:
+        return False
+    shell = sys.modules["IPython"].get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
 
 
 class EpochProgress:
@@ -21,6 +33,7 @@ class EpochProgress:
     def __init__(self, epoch: int, epochs: int, samples: int | None, enabled: bool) -> None:
         self.title = f"epoch {epoch}/{epochs}"
         self._enabled = enabled
+        self._notebook = enabled and in_notebook()
         self._total = samples
         self._done = 0
         self._seconds = 0.0
@@ -31,24 +44,32 @@ class EpochProgress:
     @property
     def live(self) -> bool:
         """True if there is a bar to move while the epoch runs."""
+        if self._notebook:  # tqdm's bar for notebooks is one of ipywidgets'
+            return importlib.util.find_spec("ipywidgets") is not None
         return self._enabled and sys.stderr.isatty()
 
     def __enter__(self) -> EpochProgress:
         if self.live:
-            from tqdm import tqdm
-
-            # tqdm shows nothing on a terminal that gives its size as 0.
-            size = shutil.get_terminal_size()
-            self._bar = tqdm(
-                total=self._total,
-                desc=self.title,
-                unit=" samples",
-                unit_scale=True,
-                leave=False,
-                ncols=size.columns,
-                nrows=size.lines,
-            )
+            self._bar = self._made()
         return self
+
+    def _made(self) -> Any:
+        options: dict[str, Any] = {
+            "total": self._total,
+            "desc": self.title,
+            "unit": " samples",
+            "unit_scale": True,
+            "leave": False,
+        }
+        if self._notebook:
+            from tqdm.notebook import tqdm as bar_of_notebook
+
+            return bar_of_notebook(**options)
+        from tqdm import tqdm
+
+        # tqdm shows nothing on a terminal that gives its size as 0.
+        size = shutil.get_terminal_size()
+        return tqdm(**options, ncols=size.columns, nrows=size.lines)
 
     def skip(self, samples: int) -> None:
         """Move the bar by samples that an earlier run was trained on."""
@@ -76,11 +97,17 @@ class EpochProgress:
         if self._bar is not None:
             self._bar.close()
         if self._enabled and kind is None:
-            shown = "  ".join(f"{key} {_short(value)}" for key, value in self._metrics.items())
+            # Notebooks show stderr as if it were an error.
+            where = sys.stdout if self._notebook else sys.stderr
             rate = self._done / max(self._seconds, 1e-9)
-            print(f"{self.title}  {shown}  {rate:,.0f} samples/s", file=sys.stderr)
+            print(f"{self.title}  {shown(self._metrics)}  {rate:,.0f} samples/s", file=where)
             if self._note:
-                print(f"stopped: {self._note}", file=sys.stderr)
+                print(f"stopped: {self._note}", file=where)
+
+
+def shown(numbers: Mapping[str, float]) -> str:
+    """Numbers in a line, without the epoch's own."""
+    return "  ".join(f"{key} {_short(value)}" for key, value in numbers.items() if key != "epoch")
 
 
 def _short(value: float) -> str:

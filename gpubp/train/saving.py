@@ -6,6 +6,7 @@ with other weights than its last ones (the best), the file gives these to whoeve
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -15,6 +16,8 @@ from gpubp.errors import warn
 from gpubp.train.plan import Plan
 from gpubp.train.run import Run
 from gpubp.train.tensorfile import Path_
+
+_LOG = logging.getLogger(__name__)
 
 
 class Saver:
@@ -54,6 +57,7 @@ class Saver:
         if why is None:
             self._run.save(self._path, self._plan.extra)
             self._written_at = self._run.state.steps
+            _LOG.info("%s holds the state after step %d", self._path, self._written_at)
         elif not self._warned:
             self._warned = True
             kept = "nothing was saved before"

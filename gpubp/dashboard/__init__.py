@@ -1,0 +1,1 @@
+"""A page of runs, on this machine: `gpubp dashboard`."""
