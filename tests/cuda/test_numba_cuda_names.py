@@ -194,7 +194,7 @@ def test_the_bindings_take_plain_integers() -> None:
         "cuPointerGetAttribute": (ordinal, 8),
     }
     for name, arguments in calls.items():
-        with pytest.raises(RuntimeError, match="libcuda|driver library"):
+        with pytest.raises(RuntimeError, match=r"libcuda|driver library"):
             getattr(driver, name)(*arguments)
     with pytest.raises(TypeError):
         driver.cuLaunchKernel("8", *calls["cuLaunchKernel"][1:])
