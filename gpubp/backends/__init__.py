@@ -18,6 +18,7 @@ _REGISTRY = (
     ("numba", "gpubp.backends.numba_cpu", "NumbaBackend", "cpu"),
     ("numpy", "gpubp.backends.numpy", "NumpyBackend", "cpu"),
     ("cupy", "gpubp.backends.cuda", "CupyBackend", "cuda"),
+    ("numba_cuda", "gpubp.backends.cuda", "NumbaCudaBackend", "cuda"),
 )
 _instances: dict[tuple[str, int], Backend] = {}  # by name and number of the device
 
@@ -62,6 +63,15 @@ def default_backend_name(device: str | None = None) -> str:
     if asked and asked != "auto":
         class_of(asked)
         return asked
+    return _usable(kind, number)
+
+
+def _usable(kind: str, number: int) -> str:
+    """The preferred backend that can be used on a device.
+
+    Raises:
+        BackendError: none can be used there; says why.
+    """
     reasons = []
     for name, _, _, home in _REGISTRY:
         if kind in ("auto", home):
@@ -115,6 +125,18 @@ def get_backend(backend: str | Backend | None = None, device: str | None = None)
             raise BackendError(f"backend {name!r} was asked for but cannot be used: {probe.reason}")
         _instances[key] = cls.on_device(key[1])
     return _instances[key]
+
+
+def gpu_backend(number: int) -> Backend:
+    """The backend that works on a GPU's arrays: GPUBP_BACKEND if that is one for GPUs, else the
+    preferred one that can be used.
+
+    Raises:
+        BackendError: none can be used there.
+    """
+    asked = os.environ.get("GPUBP_BACKEND")
+    name = asked if asked in names("cuda") else _usable("cuda", number)
+    return get_backend(name, f"cuda:{number}")
 
 
 class _Folder(ModuleType):

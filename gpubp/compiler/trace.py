@@ -29,7 +29,7 @@ from gpubp.core import (
     tracing,
     tree,
 )
-from gpubp.core.interop import on_device
+from gpubp.core.interop import TO_GPU, TO_HOST, on_device
 from gpubp.core.store import Slot
 from gpubp.errors import DataError, TraceError
 from gpubp.ops.logic import COPY
@@ -127,7 +127,7 @@ def device_among(inputs: Sequence[Any]) -> Any:
     if device is not None and any(isinstance(a, np.ndarray) and a.ndim for a in inputs):
         raise DataError(
             "arrays on a GPU and NumPy arrays do not mix: copy the latter to the GPU with "
-            "cupy.asarray, or the others to the host with .get()."
+            f"{TO_GPU}, or the others to the host with {TO_HOST}."
         )
     return device
 

@@ -20,6 +20,8 @@ from gpubp.errors import ArgumentError, DataError, DTypeError
 
 _NATIVE = frozenset("?" + np.dtype(np.int32).char + "lq" + "fd")
 _CUDA, _CUDA_MANAGED = 2, 13
+# In errors: what copies an array to a GPU, and back.
+TO_GPU, TO_HOST = "cupy.asarray or numba.cuda.to_device", ".get() or .copy_to_host()"
 _LARGEST = np.iinfo(np.int64).max
 
 
@@ -31,6 +33,12 @@ def on_device(value: Any) -> bool:
     if asked is not None:
         return int(asked()[0]) in (_CUDA, _CUDA_MANAGED)
     return hasattr(value, "__cuda_array_interface__")
+
+
+def copied_to_host(array: Any) -> Any:
+    """A NumPy copy of an array on a GPU, as CuPy's or Numba's arrays give it."""
+    copy = getattr(array, "copy_to_host", None)
+    return array.get() if copy is None else copy()
 
 
 def device_number(value: Any) -> int | None:

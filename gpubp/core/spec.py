@@ -99,7 +99,8 @@ class OpSpec:
         flops: arithmetic for each element of the largest of result and inputs; or a function
             (result, *inputs: types, **attrs) -> arithmetic in all.
         formula: of an elementwise op: what backends make their code from.
-        cuda: of a custom op: CUDA source of its function, if the user gave one.
+        cuda: of a custom op: CUDA source of its function, or a `numba.cuda.jit` kernel, if the user
+            gave one.
         view: of a view: (source: Strided, shape: of the result, **attrs) -> the result as Strided
             over the same memory, or None where strides cannot say it and a copy is to be made.
         kernel: that computes it, if it is not elementwise; default is one of its own name (of the
@@ -131,7 +132,7 @@ class OpSpec:
     reference: Callable[..., Any]
     vjp: Callable[..., Sequence[Any]] | None = None
     flops: float | Callable[..., float] = 1.0
-    cuda: str | None = None
+    cuda: Any = None
     formula: Formula | Variants | None = None
     view: Callable[..., Any] | None = None
     kernel: str = ""

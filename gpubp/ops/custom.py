@@ -2,7 +2,8 @@
 
 Comes in: a function on NumPy arrays and, if wanted, its vjp and its shape rule. Goes out: a
 function that works like those of `gp.ops`, on concrete arrays and in a trace. A program runs such
-an op by calling back into Python, on one worker; on a GPU by the CUDA source, if there is one.
+an op by calling back into Python, on one worker; on a GPU by the CUDA source or Numba's kernel, if
+there is one.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def custom_op(
     forward: Callable[..., Any],
     vjp: Callable[..., Any] | None = None,
     infer: _Infer | None = None,
-    cuda: str | None = None,
+    cuda: str | Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """An op of your own.
 
@@ -53,18 +54,21 @@ def custom_op(
             being the op's name: writes element i of the result y, given all inputs, which lie in C
             order; static attributes follow as doubles, in the order of their names. T is the C type
             of each array's dtype (bool, int, long long, float, double), or a template's parameter.
-            Without it a GPU run goes through the host's memory and `forward` at each step.
+            Or a kernel made by `numba.cuda.jit`, of (*inputs, y, *attributes): it is launched with
+            a thread for each element of y at least, in blocks of 256 along one axis, so
+            `i = cuda.grid(1)` must be held to `y.size`; attributes are float64. Of int32 arrays and
+            the others as they are: Numba compiles it for their dtypes.
+            Without either a GPU run goes through the host's memory and `forward` at each step.
 
     Returns:
         A function of arrays and keyword attributes (hashable: numbers, strings, tuples).
 
     Raises:
-        ArgumentError: the name is that of a built-in op.
+        ArgumentError: the name is that of a built-in op; `cuda` is neither source nor a kernel.
     """
     if name in SPECS:
         raise ArgumentError(f"custom_op: {name!r} is the name of a built-in op; choose another.")
-    if cuda is not None and not name.isidentifier():
-        raise ArgumentError(f"custom_op: {name!r} cannot be the name of a CUDA function.")
+    _require_cuda(name, cuda)
     shape_rule = _shape_rule(name, infer)
     rule = None if vjp is None else _gradient_rule(name, vjp)
     reference = _checked(name, forward, shape_rule)
@@ -77,6 +81,16 @@ def custom_op(
     call.__name__ = call.__qualname__ = name
     call.__doc__ = forward.__doc__
     return call
+
+
+def _require_cuda(name: str, cuda: Any) -> None:
+    if isinstance(cuda, str) and not name.isidentifier():
+        raise ArgumentError(f"custom_op: {name!r} cannot be the name of a CUDA function.")
+    if not (cuda is None or isinstance(cuda, str)) and not hasattr(cuda, "configure"):
+        raise ArgumentError(
+            f"custom_op: cuda is {cuda!r}, expected CUDA C++ in a string, or a function that "
+            "numba.cuda.jit has made a kernel."
+        )
 
 
 def _shape_rule(name: str, infer: _Infer | None) -> Callable[..., ArrayType]:

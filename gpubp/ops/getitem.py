@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.core import Array, Typed, describe
-from gpubp.core.interop import on_device
+from gpubp.core.interop import TO_GPU, TO_HOST, on_device
 from gpubp.core.store import Slot
 from gpubp.errors import DataError, IndexRangeError, ShapeError, TraceError
 from gpubp.ops.index import gather
@@ -35,7 +35,7 @@ def getitem(x: Any, key: Any) -> Any:
     if on_device(x) and any(isinstance(k, np.ndarray) and k.ndim for k in given):
         raise DataError(
             "x[key]: an array on a GPU and NumPy indices do not mix. Copy them to the GPU with "
-            "cupy.asarray, or the array to the host with .get()."
+            f"{TO_GPU}, or the array to the host with {TO_HOST}."
         )
     parts = _expanded(_unmasked(given, x), x)
     arrays = [i for i, p in enumerate(parts) if _is_array(p)]

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpubp.arguments import checked, shown
 from gpubp.core import describe
-from gpubp.core.interop import on_device
+from gpubp.core.interop import TO_GPU, TO_HOST, on_device
 from gpubp.errors import ArgumentError, DataError, IndexRangeError, ShapeError, TraceError
 from gpubp.ops import logic
 from gpubp.ops.constant import constant
@@ -38,7 +38,7 @@ def index_array(name: str, indices: Any, like: Any) -> Any:
     if on_device(like) and isinstance(indices, np.ndarray) and indices.ndim:
         raise DataError(
             f"{name}: an array on a GPU and NumPy indices do not mix. Copy them to the GPU "
-            "with cupy.asarray, or the array to the host with .get()."
+            f"with {TO_GPU}, or the array to the host with {TO_HOST}."
         )
     found = operand(indices)
     require_integer(name, "indices", found)

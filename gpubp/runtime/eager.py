@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.backends import get_backend
+from gpubp.backends import gpu_backend
 from gpubp.backends.base import Backend
 from gpubp.core import OpSpec, at_once, bind
-from gpubp.core.interop import device_number, on_device, require_signed
+from gpubp.core.interop import TO_GPU, TO_HOST, device_number, on_device, require_signed
 from gpubp.core.keys import exact
 from gpubp.core.store import Slot
 from gpubp.errors import DataError, GpubpError
@@ -43,7 +43,7 @@ if hasattr(os, "register_at_fork"):
 
 def backend_of(array: Any) -> Backend:
     """The backend for the GPU that an array is on; one that does not say is on the first."""
-    return get_backend("cupy", f"cuda:{device_number(array) or 0}")
+    return gpu_backend(device_number(array) or 0)
 
 
 def to_user_array(array: Any) -> Any:
@@ -108,7 +108,7 @@ def _refuse_host_arrays(name: str, args: Sequence[Any]) -> None:
         if isinstance(value, np.ndarray) and value.ndim:
             raise DataError(
                 f"{name}: arrays on a GPU and a NumPy array of shape {value.shape} do not mix. "
-                "Copy it to the GPU with cupy.asarray, or the others to the host with .get()."
+                f"Copy it to the GPU with {TO_GPU}, or the others to the host with {TO_HOST}."
             )
 
 

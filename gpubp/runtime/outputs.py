@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gpubp.backends.base import Backend
 from gpubp.backends.device_array import DeviceArray, as_device_array
 from gpubp.core import Shape, tree
+from gpubp.core.interop import copied_to_host
 from gpubp.runtime.totals import NO_COUNT
 
 
@@ -118,7 +119,7 @@ class OutputBuffers:
     def loss_of(self, batch: int) -> float:
         """The loss of one batch that has returned it."""
         held = self.losses
-        found: Any = held if isinstance(held, (np.ndarray, np.generic)) else held.get()
+        found: Any = held if isinstance(held, (np.ndarray, np.generic)) else copied_to_host(held)
         return float(found if found.ndim == 0 else found[batch])
 
     @property
@@ -153,5 +154,5 @@ class OutputBuffers:
 
 
 def _on_host(values: Any) -> NDArray[np.float64]:
-    held = values if isinstance(values, np.ndarray) else values.get()
+    held = values if isinstance(values, np.ndarray) else copied_to_host(values)
     return np.asarray(held, np.float64)

@@ -29,7 +29,7 @@ from gpubp.core import (
     concrete,
 )
 from gpubp.core.forks import anew_in_child
-from gpubp.core.interop import on_device
+from gpubp.core.interop import TO_HOST, on_device
 from gpubp.core.store import pack
 from gpubp.errors import ArgumentError, DataError, IndexRangeError, TraceError, unknown_name
 from gpubp.runtime.nesting import nesting
@@ -209,7 +209,7 @@ def as_input(
         if backend is None:
             raise DataError(
                 f"{name} is on a GPU, but it is read from the host's memory here. Copy it with "
-                ".get()."
+                f"{TO_HOST}."
             )
         return backend.import_array(value, name, floating)
     array: NDArray[Any] = np.asarray(value) if type(value) is float else concrete(value, name)

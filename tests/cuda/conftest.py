@@ -2,21 +2,32 @@
 
 Each kernel is built by g++ before it runs on the test device; that takes long where nothing is
 cached. `pytest -m full tests/cuda` runs the rest.
+
+With GPUBP_TEST_DRIVER=cupy or numba_cuda, every backend that a test makes over the tests' device
+goes through that driver, on its made-up library.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
+import fake_drivers
 import pytest
+from shim_driver import ShimDriver
+
+from gpubp.backends.cuda import CudaBackend
 
 HERE = Path(__file__).parent
 QUICK = {
     "test_counts.py",
     "test_cupy_names.py",
-    "test_driver_on_fake_cupy.py",
+    "test_drivers_on_fakes.py",
     "test_elementwise_on_shim.py",
     "test_lt_names.py",
+    "test_numba_cuda_names.py",
+    "test_numba_kernels.py",
     "test_nvrtc.py",
 }
 
@@ -25,3 +36,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == HERE and item.path.name not in QUICK:
             item.add_marker(pytest.mark.full)
+
+
+@pytest.fixture(autouse=True)
+def _through_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See above. Devices that are not the plain one, or whose copies come late, stay: they are for
+    what stands on the drivers.
+    """
+    name = os.environ.get("GPUBP_TEST_DRIVER")
+    if not name:
+        return
+    plain = CudaBackend.__init__
+
+    def init(
+        self: CudaBackend, device: int = 0, driver: Any = None, *args: Any, **named: Any
+    ) -> None:
+        if type(driver) is ShimDriver and driver.streams.way == "now":
+            driver = fake_drivers.through(name, driver)
+        plain(self, device, driver, *args, **named)
+
+    monkeypatch.setattr(CudaBackend, "__init__", init)

@@ -12,6 +12,7 @@ import gc
 import itertools
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
@@ -48,6 +49,8 @@ class Stream:
 
     handles = itertools.count(100)
     current: Stream
+    device: ShimDriver
+    calls: ClassVar[Counter[str]] = Counter()
 
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
         assert null or non_blocking, "the default stream would be waited for"
@@ -64,6 +67,7 @@ class Stream:
 
     def synchronize(self) -> None:
         assert self.captured is None, "synchronised while captured"
+        self.calls["sync"] += 1
 
     def wait_event(self, event: Event) -> None:
         self.waited.append(event.recorded_on)
@@ -71,11 +75,12 @@ class Stream:
     def begin_capture(self) -> None:
         assert self.ptr != 0
         assert not gc.isenabled(), "what is freed while captured is freed by each replay"
-        self.captured = []
+        self.captured = self.device._recorded = []
 
     def end_capture(self) -> Graph:
         assert self.captured is not None
         graph, self.captured = Graph(self.captured), None
+        self.device._recorded = None
         return graph
 
 
@@ -107,6 +112,7 @@ class Graph:
     def launch(self, stream: Stream) -> None:
         Contexts.require()
         assert stream.captured is None
+        Stream.calls["graph"] += 1
         for launch in self._work:
             launch()
 
@@ -117,6 +123,11 @@ class Contexts(threading.local):
     current = 0
     mine: Contexts
     made: set[int]
+
+    @classmethod
+    def reset(cls) -> None:
+        """No context is made or current."""
+        cls.mine, cls.made = cls(), set()
 
     @classmethod
     def of(cls, device: int) -> int:
@@ -180,9 +191,8 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
     """
     streams: dict[int, Stream] = {}
     kernels: dict[int, ShimKernel] = {}
-    Stream.current = Stream(null=True)
+    Stream.current, Stream.calls = Stream(null=True), Counter()
     streams[0] = Stream.current
-    Contexts.mine, Contexts.made = Contexts(), set()
 
     def set_device(number: int) -> None:
         Contexts.mine.current = Contexts.of(number)
@@ -203,6 +213,7 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
 
     def make_stream(**options: Any) -> Stream:
         made = Stream(**options)
+        made.device = device
         streams[made.ptr] = made
         return made
 
@@ -226,6 +237,7 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
 
     def memcpy_async(dst: int, src: int, size: int, kind: int, stream: int) -> None:
         assert kind in (1, 2)
+        Stream.calls["upload" if kind == 1 else "download"] += 1
         do(stream, lambda: ctypes.memmove(dst, src, size))
 
     def launch(
@@ -233,6 +245,7 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
         shared: int, stream: int, params: int, extra: int,
     ) -> None:  # fmt: skip
         Contexts.require()
+        Stream.calls["launch"] += 1
         kernel = kernels[f]
         place = ctypes.c_void_p.from_address(params).value
         assert place is not None
@@ -292,6 +305,7 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
             alloc_pinned_memory=Pinned,
             Stream=make_stream,
             Event=Event,
+            get_elapsed_time=lambda start, end: 1.5,
             get_current_stream=lambda: Stream.current,
             runtime=runtime,
             driver=SimpleNamespace(
@@ -307,6 +321,7 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
             nvrtc=Nvrtc(),
         ),
         "streams": streams,
+        "calls": Stream.calls,
     }
     cupy.__dict__.update(members)
     return cupy

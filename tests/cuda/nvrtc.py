@@ -21,7 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from gpubp.backends.cuda.drivers.cupy import OPTIONS
+from gpubp.backends.cuda.drivers.nvrtc import OPTIONS
 from gpubp.errors import BackendError
 
 HERE = Path(__file__).resolve().parent

@@ -143,7 +143,7 @@ def test_without_the_gpus_driver_the_error_says_what_to_install() -> None:
     except Exception:
         pass
     with pytest.raises(BackendError, match=r"cuBLASLt cannot be used .*gpubp\[cuda13\]"):
-        nvmath_products.NvmathProducts(None, contextlib.nullcontext(), None, "sm_90")
+        nvmath_products.NvmathProducts(contextlib.nullcontext(), 0, "sm_90", lambda work: 0.0)
     assert nvmath_products.describe().startswith("not used: ")
 
 
@@ -188,7 +188,7 @@ class Uninitialised(n.NvmathProducts):  # no GPU, so no handle: what is called r
     def __init__(self):
         self._lt, self._cublas, self._nvmath = lt, cublas, nvmath
         self._handle, self._device, self.workspace = 0, contextlib.nullcontext(), 1 << 20
-        self._stream = types.SimpleNamespace(ptr=0)
+        self._stream = 0
 
 products = Uninitialised()
 algorithm = np.zeros(64, np.uint8)

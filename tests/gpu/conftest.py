@@ -1,5 +1,6 @@
 """A GPU backend for each test; without a GPU none is run, and one line says what is missing.
 
+GPUBP_TEST_DRIVER=numba_cuda goes through numba-cuda and cuda.core instead of CuPy.
 GPUBP_TEST_PART=2/4 runs the second quarter of them alone: every fourth, so that parts take about as
 long. Each op's sources are compiled first, which is most of the time where no cache has them.
 """
@@ -11,17 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from gpubp.backends.cuda import CupyBackend
+from gpubp.backends import class_of
+from gpubp.backends.cuda import CudaBackend
 
 HERE = Path(__file__).parent
 _left_out: list[pytest.Item] = []
+
+
+def _backend() -> type[CudaBackend]:
+    found = class_of(os.environ.get("GPUBP_TEST_DRIVER", "cupy"))
+    assert issubclass(found, CudaBackend)
+    return found
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mine = [item for item in items if item.path.parent == HERE]
     for item in mine:
         item.add_marker(pytest.mark.gpu)
-    if mine and not CupyBackend.probe().available:
+    if mine and not _backend().probe().available:
         _left_out.extend(mine)
         items[:] = [item for item in items if item.path.parent != HERE]
         config.hook.pytest_deselected(items=mine)
@@ -46,10 +54,10 @@ def part(given: str) -> slice:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _left_out:
-        reason = CupyBackend.probe().reason
+        reason = _backend().probe().reason
         terminalreporter.write_line(f"NOT RUN: {len(_left_out)} tests need a GPU ({reason})")
 
 
 @pytest.fixture(scope="session")
-def backend() -> CupyBackend:
-    return CupyBackend()
+def backend() -> CudaBackend:
+    return _backend()()

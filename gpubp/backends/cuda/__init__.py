@@ -1,4 +1,5 @@
-"""CUDA through CuPy: the same programs on NVIDIA GPUs, from CUDA C++ kernels compiled by NVRTC.
+"""CUDA: the same programs on NVIDIA GPUs, from CUDA C++ kernels compiled by NVRTC, through CuPy or
+through numba-cuda and cuda.core (`drivers/`).
 
 A program is loaded as a list of kernel launches. The first runs of it launch them one by one; then
 they are recorded as a CUDA graph of one step, and one of several, so that a run of many steps costs
@@ -8,7 +9,6 @@ generator's counter live on the device and advance there.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import threading
 import time
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.base import Backend, Feed, Probe, banks_kept, feed_of_zeros
-from gpubp.backends.cuda import chunks
+from gpubp.backends.cuda import chunks, drivers
 from gpubp.backends.cuda.autotune import Autotuner
 from gpubp.backends.cuda.chunks import Chunks
 from gpubp.backends.cuda.drivers.base import DeviceMemoryError, Driver
@@ -28,7 +28,6 @@ from gpubp.backends.cuda.exchange import import_array
 from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.loaded import STATUS_WORD, Loaded
 from gpubp.backends.cuda.nvmath_products import describe
-from gpubp.backends.cuda.products import PIP
 from gpubp.backends.cuda.stepping import Stepping
 from gpubp.backends.cuda.transfers import Transfers
 from gpubp.backends.cuda.trial import Trial
@@ -41,8 +40,8 @@ from gpubp.errors import BackendError, unknown_name
 PRECISIONS = {"float32": 0, "tf32": 80, "bf16": 80, "float16": 80}  # and the least architecture
 
 
-class CupyBackend(Backend):
-    """Runs programs on one GPU.
+class CudaBackend(Backend):
+    """Runs programs on one GPU, through the driver that has this backend's name.
 
     Args:
         device: number of the GPU.
@@ -59,7 +58,6 @@ class CupyBackend(Backend):
         BackendError: no such GPU, or one without the tensor cores for it.
     """
 
-    name = "cupy"
     reads_device_arrays = True
     nests = False
 
@@ -71,7 +69,7 @@ class CupyBackend(Backend):
         resident_bytes: int | None = None,
     ) -> None:
         self._made = device, driver, precision, resident_bytes
-        driver = driver or _on_gpu(device)
+        driver = driver or drivers.opened(self.name, device)
         self.driver = driver
         self.precision = _checked_precision(precision, driver)
         waits = os.environ.get("GPUBP_CUDA_SYNC", "") not in ("", "0")
@@ -97,19 +95,15 @@ class CupyBackend(Backend):
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CupyBackend, self._made
+        return type(self), self._made
 
     @classmethod
-    def on_device(cls, number: int) -> CupyBackend:
+    def on_device(cls, number: int) -> CudaBackend:
         return cls(number)
 
     @classmethod
     def probe(cls) -> Probe:
-        if importlib.util.find_spec("cupy") is None:
-            return Probe(cls.name, False, f"CuPy is not installed: {PIP}")
-        from gpubp.backends.cuda.drivers.cupy_probe import probe
-
-        available, reason, details = probe()
+        available, reason, details = drivers.probed(cls.name)
         return Probe(cls.name, available, reason, details, lambda: {"cublaslt": describe()})
 
     def load(self, program: Program) -> Loaded:
@@ -239,10 +233,16 @@ class CupyBackend(Backend):
         return chunks.plan_if_needed(arrays, schedule, sizes, limit)
 
 
-def _on_gpu(device: int) -> Driver:
-    from gpubp.backends.cuda.drivers.cupy import CupyDriver
+class CupyBackend(CudaBackend):
+    """CUDA through CuPy: arrays are CuPy's."""
 
-    return CupyDriver(device)
+    name = "cupy"
+
+
+class NumbaCudaBackend(CudaBackend):
+    """CUDA through numba-cuda and cuda.core, without CuPy: arrays are Numba's."""
+
+    name = "numba_cuda"
 
 
 def _checked_precision(precision: str | None, driver: Driver) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gpubp.backends.cuda.codegen.encode import encode
 from gpubp.backends.cuda.codegen.encode_rounds import rounds_kernel
 from gpubp.backends.cuda.copies import Copies
-from gpubp.backends.cuda.drivers.base import Memory
+from gpubp.backends.cuda.drivers.base import KernelDriver, Memory
 from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.launch import AnyLaunch, Context, Launch
 from gpubp.backends.cuda.products import Work
@@ -55,7 +55,7 @@ class Encoded:
     def recordable(self) -> bool:
         """No part asks the host."""
         loops = all(loop.recordable for loop in self._loops.values())
-        return loops and not any(_on_host(p) for p in self.program.parts)
+        return loops and not any(self._on_host(p) for p in self.program.parts)
 
     @property
     def reports(self) -> bool:
@@ -82,7 +82,7 @@ class Encoded:
             made: Sequence[AnyLaunch] = []
             if i in self._loops:
                 self._loops[i].encode()
-            elif not _on_host(part):
+            elif not self._on_host(part):
                 made = encode(part, self.context)
             self._made.append(made)
             self.context.copies.written(part)
@@ -95,9 +95,17 @@ class Encoded:
         part, launches = made
         if number in self._loops:
             return self._loops[number].works()
-        if _on_host(part):
+        if self._on_host(part):
             return [lambda: self._call_custom(part)]
         return [self._executor.bind(launch) for launch in launches]
+
+    def _on_host(self, part: Part) -> bool:
+        """A user's op without CUDA source, or with a kernel that this driver cannot launch."""
+        if part.kernel != "custom":
+            return False
+        cuda = part.body[0].spec.cuda
+        launches = isinstance(self._driver, KernelDriver)
+        return cuda is None or not (isinstance(cuda, str) or launches)
 
     def _call_custom(self, part: Part) -> None:
         """Run a user's NumPy function on the host: there and back through the host's memory."""
@@ -239,8 +247,3 @@ class LoopOnDevice:
         state = np.zeros(2, np.int64)
         self._driver.download(self._state, state)
         return bool(state[1])
-
-
-def _on_host(part: Part) -> bool:
-    """A user's op without CUDA source."""
-    return part.kernel == "custom" and part.body[0].spec.cuda is None

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from gpubp.backends.cuda.drivers.base import Driver, Memory
-from gpubp.backends.cuda.launch import AnyLaunch, Launch, ProductLaunch
+from gpubp.backends.cuda.drivers.base import Driver, KernelDriver, Memory
+from gpubp.backends.cuda.launch import AnyLaunch, KernelLaunch, Launch, ProductLaunch
 from gpubp.backends.cuda.products import Work
 from gpubp.backends.cuda.sources import Kernels
 from gpubp.errors import BackendError
@@ -42,13 +42,29 @@ class Executor:
 
     def bind(self, launch: AnyLaunch) -> Work:
         """What runs a launch."""
-        work = self._product(launch) if isinstance(launch, ProductLaunch) else self._own(launch)
+        work = self._work(launch)
         if not self.waits:
             return work
 
         def run() -> None:
             work()
             self.driver.synchronize()
+
+        return run
+
+    def _work(self, launch: AnyLaunch) -> Work:
+        if isinstance(launch, ProductLaunch):
+            return self._product(launch)
+        return self._users(launch) if isinstance(launch, KernelLaunch) else self._own(launch)
+
+    def _users(self, launch: KernelLaunch) -> Work:
+        """A user's kernel, whose errors say which instruction they are of."""
+        assert isinstance(self.driver, KernelDriver)
+        work = self.driver.bind_kernel(launch.kernel, launch.places, launch.numbers)
+
+        def run() -> None:
+            with _named(launch.part):
+                work()
 
         return run
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
 
 from gpubp.backends.cuda.codegen.writer import Locate, Params, Writer
 from gpubp.backends.cuda.copies import Copies
 from gpubp.backends.cuda.drivers.base import Dim
 from gpubp.backends.cuda.products import Addresses, Plan, Problem, Products
 from gpubp.compiler.parts import Part
+from gpubp.core import Shape
 from gpubp.errors import VerificationError
 
 THREADS = 256
@@ -56,7 +59,24 @@ class ProductLaunch:
     part: str
 
 
-AnyLaunch = Launch | ProductLaunch
+@dataclass(frozen=True)
+class KernelLaunch:
+    """One launch of a user's own `numba.cuda` kernel.
+
+    Attributes:
+        kernel: as Numba made it.
+        places: address, shape and dtype of its arrays, the last of which is the result.
+        numbers: its other arguments.
+        part: whose work it is, for errors and reports.
+    """
+
+    kernel: Any
+    places: tuple[tuple[int, Shape, np.dtype[Any]], ...]
+    numbers: tuple[float, ...]
+    part: str
+
+
+AnyLaunch = Launch | ProductLaunch | KernelLaunch
 Encode: TypeAlias = "Callable[[Context], Sequence[AnyLaunch]]"
 
 
@@ -91,7 +111,7 @@ class Context:
         order: number of the buffer that stands for the index order at the step's position.
         processors: multiprocessors of the device.
         workspace: room for partial results; shared by all kernels, which run in turn.
-        precision: what float32 matrix products are computed in: see `CupyBackend`.
+        precision: what float32 matrix products are computed in: see `CudaBackend`.
         chooser: for large matrix products; None if there is none.
         copies: what it reads instead of some operands.
         written: where launches of the part that is being encoded write: buffer, and byte in it.

@@ -1,12 +1,14 @@
 """cuBLASLt as a library of products, through the bindings of nvmath-python; see `products.py`.
 
-Like `device.py`, this runs on a GPU only. Descriptors are made once for each launch of a program
+Like the drivers, this runs on a GPU only. Descriptors are made once for each launch of a program
 and destroyed with it; a launch itself is one call.
 """
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -35,18 +37,24 @@ class NvmathProducts:
     """cuBLASLt on one device and stream.
 
     Args:
-        cupy: the module.
-        device: a `cupy.cuda.Device`.
-        stream: a `cupy.cuda.Stream` on it.
+        device: entered around each call: the calling thread works on the device there.
+        stream: the handle of the driver's stream.
         architecture: of the device, such as "sm_90".
+        seconds: how long some work takes on that stream.
 
     Raises:
         BackendError: the library cannot be used; says why, and what to install.
     """
 
-    def __init__(self, cupy: Any, device: Any, stream: Any, architecture: str) -> None:
+    def __init__(
+        self,
+        device: AbstractContextManager[Any],
+        stream: int,
+        architecture: str,
+        seconds: Callable[[Work], float],
+    ) -> None:
         self._lt, self._cublas, self._nvmath = bindings()
-        self._cupy, self._device, self._stream = cupy, device, stream
+        self._device, self._stream, self._seconds = device, stream, seconds
         newer = int(architecture.removeprefix("sm_")) >= 90
         self.workspace = WORKSPACE_FROM_90 if newer else WORKSPACE
         try:
@@ -124,17 +132,11 @@ class NvmathProducts:
         def launch(kept: tuple[Any, ...] = (made, numbers, algorithm)) -> None:
             try:
                 with device:
-                    lt.matmul(*arguments, stream.ptr)
+                    lt.matmul(*arguments, stream)
             except lt.cuBLASLtError as err:
                 raise BackendError(f"cuBLASLt failed in {problem}: {err}") from err
 
         return launch
 
     def seconds(self, work: Work) -> float:
-        with self._device:
-            start, stop = self._cupy.cuda.Event(), self._cupy.cuda.Event()
-            start.record(self._stream)
-            work()
-            stop.record(self._stream)
-            stop.synchronize()
-            return float(self._cupy.cuda.get_elapsed_time(start, stop)) / 1e3
+        return self._seconds(work)

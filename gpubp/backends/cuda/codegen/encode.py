@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from gpubp.backends.cuda.codegen.encode_attention import attention, attention_grad
 from gpubp.backends.cuda.codegen.encode_conv import CONVOLUTIONS
+from gpubp.backends.cuda.codegen.encode_custom import custom
 from gpubp.backends.cuda.codegen.encode_elementwise import elementwise, walk
 from gpubp.backends.cuda.codegen.encode_matmul import matmul
 from gpubp.backends.cuda.codegen.encode_pool import pool, unpool
@@ -231,20 +231,6 @@ def _unslice(part: Part, context: Context) -> list[Launch]:
     return [*launches, simple(writer, part, "base", body, math.prod(operand.shape))]
 
 
-def _custom(part: Part, context: Context) -> list[Launch]:
-    """A user's function, called for each element of the result."""
-    compute = part.body[0]
-    writer = Writer(part, context)
-    out = part.outputs[0][1]
-    n = writer.params.add("n", math.prod(out.shape))
-    arrays = [writer.pointer(part.inputs[i]) for i in compute.args] + [writer.pointer(out, True)]
-    for name in sorted(compute.attrs):
-        arrays.append(writer.params.add(f"attr_{name}", float(compute.attrs[name]), "double"))
-    call = f"  ::{compute.spec.name}(i, {', '.join(arrays)});"
-    launch = simple(writer, part, "functors", [walk(n), call, "}"], math.prod(out.shape))
-    return [replace(launch, source=f"{compute.spec.cuda}\n{launch.source}")]
-
-
 _ENCODERS: dict[str, Callable[[Part, Context], Sequence[AnyLaunch]]] = {
     "elementwise": elementwise,
     "scalar": elementwise,
@@ -260,7 +246,7 @@ _ENCODERS: dict[str, Callable[[Part, Context], Sequence[AnyLaunch]]] = {
     "scatter_add": scatter_add,
     "concat": _concat,
     "unslice": _unslice,
-    "custom": _custom,
+    "custom": custom,
     "max_pool": pool,
     "max_pool_grad": pool,
     "max_pool_indices": pool,

@@ -2,8 +2,9 @@
 
 Comes in: CUDA C++ source, addresses, parameter blocks. Goes out: work done in order on one stream,
 and copies from pinned memory beside it on a second one.
-`CupyDriver` (in `device.py`) is a GPU. The tests have another one, which builds the same sources
-with g++ and runs them on the CPU, so everything above this line is the same code in both.
+`CupyDriver` (in `cupy.py`) and `NumbaCudaDriver` (in `numba_cuda.py`) are GPUs. The tests have
+another one, which builds the same sources with g++ and runs them on the CPU, so everything above
+this line is the same code in all.
 
 The convention for kernels, which both rely on: a kernel is `extern "C" __global__ void name(const
 Params p)` with one trivially copyable struct by value, and the line `GP_KERNEL(name, Params)`
@@ -13,8 +14,10 @@ addresses. Headers are found in `gpubp.kernels`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,7 @@ from gpubp.errors import BackendError
 
 Dim = tuple[int, int, int]
 SHARED_BYTES = 48 << 10  # of dynamic shared memory that a kernel has without `allow_shared`
+SMALL = 1 << 21  # uploads of fewer bytes go through pinned memory, and do not make the host wait
 
 
 class DeviceMemoryError(BackendError):
@@ -192,3 +196,37 @@ class Driver(Protocol):
             BackendError: a kernel failed.
         """
         ...
+
+
+@runtime_checkable
+class KernelDriver(Protocol):
+    """A driver that also launches kernels of the user's own."""
+
+    def bind_kernel(
+        self,
+        kernel: Any,
+        places: Sequence[tuple[int, tuple[int, ...], np.dtype[Any]]],
+        numbers: Sequence[float],
+    ) -> Callable[[], None]:
+        """What launches a `numba.cuda.jit` kernel, in stream order.
+
+        Args:
+            kernel: of arrays, the last of which is the result, and then of numbers.
+            places: address, shape and dtype of each array; the elements lie in C order.
+            numbers: float64.
+        """
+        ...
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """While launches are recorded nothing is collected: memory that is freed then, from a pool that
+    frees in stream order, would be freed again by every replay.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -10,9 +10,8 @@ not wait for the default stream (`non_blocking`), and copies chunks on another.
 from __future__ import annotations
 
 import ctypes
-import gc
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,25 +23,27 @@ from numpy.typing import NDArray
 from gpubp.backends.cuda.drivers import nvrtc
 from gpubp.backends.cuda.drivers.base import (
     SHARED_BYTES,
+    SMALL,
     DeviceMemoryError,
     Dim,
     Event,
     Kernels,
     Memory,
+    no_collection,
 )
 from gpubp.backends.cuda.drivers.cupy_probe import gpu_name, import_cupy
-from gpubp.backends.cuda.drivers.cupy_scope import Scope
+from gpubp.backends.cuda.drivers.cupy_scope import CupyContexts
+from gpubp.backends.cuda.drivers.numba_arrays import NumbaCuda, Place
+from gpubp.backends.cuda.drivers.scope import Scope
 from gpubp.backends.cuda.nvmath_products import NvmathProducts
-from gpubp.backends.cuda.products import Products, opened, setting
+from gpubp.backends.cuda.products import Products, Work, opened, setting
 from gpubp.core.interop import on_device
 from gpubp.core.store import address_of
 from gpubp.errors import BackendError
 
-SMALL = 1 << 21  # uploads of fewer bytes go through pinned memory, and do not make the host wait
 # CuPy's classes for memory that is not its own.
 _BORROWED = ("UnownedMemory", "DLPackMemory")
 _LEGACY = 1  # the default stream's handle, where 0 is not allowed
-OPTIONS = nvrtc.OPTIONS
 
 
 class _Block:
@@ -91,12 +92,13 @@ class CupyDriver:
         cupy, count = import_cupy()
         if not 0 <= device < count:
             raise BackendError(f"cuda:{device} was asked for, but there are {count} GPUs.")
-        nvrtc.version(cupy.cuda.nvrtc)
+        self._compiler = nvrtc.CupyNvrtc(cupy.cuda.nvrtc)
+        self._compiler.version()
         self._cupy = cupy
         properties = cupy.cuda.runtime.getDeviceProperties(device)
         self.number = device
         self.name = gpu_name(properties)
-        self._device = Scope(cupy, device, self.name)
+        self._device = Scope(CupyContexts(cupy), device, self.name)
         with self._device:
             self._stream = cupy.cuda.Stream(non_blocking=True)
             self._copies = cupy.cuda.Stream(non_blocking=True)
@@ -113,8 +115,17 @@ class CupyDriver:
         Raises:
             BackendError: it cannot be used, and GPUBP_CUBLASLT is 1.
         """
-        place = (self._device, self._stream, self.architecture)
-        return opened(lambda: NvmathProducts(self._cupy, *place))
+        place = (self._device, self._stream.ptr, self.architecture)
+        return opened(lambda: NvmathProducts(*place, self._seconds))
+
+    def _seconds(self, work: Work) -> float:
+        with self._device:
+            start, stop = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+            start.record(self._stream)
+            work()
+            stop.record(self._stream)
+            stop.synchronize()
+            return float(self._cupy.cuda.get_elapsed_time(start, stop)) / 1e3
 
     def allocate(self, nbytes: int) -> Memory:
         with self._device, self._stream, self._room(nbytes):
@@ -165,7 +176,7 @@ class CupyDriver:
         runtime.memcpyAsync(to, start, nbytes, getattr(runtime, f"memcpy{kind}"), stream.ptr)
 
     def compile(self, source: str) -> Kernels:
-        code = nvrtc.compiled(self._cupy.cuda.nvrtc, source, self.architecture)
+        code = nvrtc.compiled(self._compiler, source, self.architecture)
         with self._device:
             try:
                 module = self._cupy.cuda.function.Module()
@@ -189,7 +200,7 @@ class CupyDriver:
                 driver.funcSetAttribute(kernel.ptr, what, nbytes)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        with self._device, self._stream, _no_collection():
+        with self._device, self._stream, no_collection():
             self._stream.begin_capture()
             try:
                 work()
@@ -198,13 +209,13 @@ class CupyDriver:
                     self._stream.end_capture()
                 raise
             graph = self._stream.end_capture()
-        stream, device = self._stream, self._device
+        return self._device.around(lambda: graph.launch(self._stream))
 
-        def replay() -> None:
-            with device:
-                graph.launch(stream)
-
-        return replay
+    def bind_kernel(self, kernel: Any, places: Sequence[Place], numbers: Sequence[float]) -> Work:
+        """See `base.KernelDriver`; only numba-cuda makes such kernels, so it is there."""
+        with self._device:
+            start = NumbaCuda().bound(kernel, places, numbers, int(self._stream.ptr))
+        return self._device.around(start)
 
     def current_stream(self) -> int:
         with self._device:
@@ -278,17 +289,3 @@ class CupyDriver:
     def synchronize(self) -> None:
         with self._device:
             self._stream.synchronize()
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """While launches are recorded nothing is collected: memory that is freed then, from a pool that
-    frees in stream order, would be freed again by every replay.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

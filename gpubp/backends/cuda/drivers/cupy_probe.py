@@ -16,7 +16,7 @@ def probe() -> tuple[bool, str, dict[str, str]]:
         details = {"cupy": cupy.__version__}
         if count == 0:
             return False, "CuPy is installed, but there is no GPU.", details
-        major, minor = nvrtc.version(cupy.cuda.nvrtc)
+        major, minor = nvrtc.CupyNvrtc(cupy.cuda.nvrtc).version()
         properties = cupy.cuda.runtime.getDeviceProperties(0)
         details |= {
             "gpu": gpu_name(properties),

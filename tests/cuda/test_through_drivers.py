@@ -1,0 +1,59 @@
+"""The other tests of this folder once more, with every backend going through a driver for real GPUs
+on its made-up library; see `conftest.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_drivers
+import numpy as np
+import pytest
+import shim_build
+from classifier import OPTIMIZERS, classifier_step, digits
+from shim_driver import ShimDriver
+
+from gpubp.backends.cuda import CupyBackend
+
+HERE = Path(__file__).parent
+# Of the test device itself, of the compiler, or of processes of their own.
+LEFT_OUT = {
+    "test_through_drivers.py",
+    "test_drivers_on_fakes.py",
+    "test_shim.py",
+    "test_shim_faults.py",
+    "test_shim_products.py",
+    "test_seeded_faults.py",
+    "test_nvrtc.py",
+    "test_contracted_on_shim.py",
+    "test_ranks_on_fake_nccl.py",
+}
+
+pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
+
+
+@pytest.mark.parametrize("name", fake_drivers.FAKES)
+def test_what_goes_through_a_driver_goes_through_its_library(name: str) -> None:
+    """The setting does something: launches and recordings are the library's."""
+    driver = fake_drivers.through(name, ShimDriver())
+    step = classifier_step(OPTIMIZERS["sgd"], backend=CupyBackend(driver=driver))
+    x, y = digits(samples=100)
+    losses = step.run(x, y, batch_size=5, seed=1)
+    assert np.isfinite(losses).all()
+    calls = driver.fake.calls
+    assert calls["launch"] > 10 and calls["graph"] >= 1 and calls["upload"] >= 1
+
+
+@pytest.mark.parametrize("name", fake_drivers.FAKES)
+def test_all_of_it_passes_through_each_driver(name: str) -> None:
+    files = sorted(str(p) for p in HERE.glob("test_*.py") if p.name not in LEFT_OUT)
+    path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "GPUBP_TEST_DRIVER": name, "PYTHONPATH": path}
+    command = ["-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    command += ["-m", "full or not full", *files]
+    run = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    assert " passed" in run.stdout
