@@ -24,12 +24,12 @@ FLOORS = [
     {"optim"},
     {"data"},
     {"train"},
-    {"sklearn", "accel", "_autostart", "torch"},
+    {"sklearn", "accel", "_autostart", "torch", "testing"},
     {"cli", "__main__"},
 ]
 # Inside a folder: what stands lower, then what stands on it.
 INSIDE = {
-    "backends.cuda": ["drivers", "codegen"],
+    "backends.cuda": ["drivers", "codegen", "emulator"],
 }
 
 

@@ -15,7 +15,10 @@ QUICK = {
     "test_counts.py",
     "test_cupy_names.py",
     "test_driver_on_fake_cupy.py",
+    "test_check_cuda.py",
     "test_elementwise_on_shim.py",
+    "test_emulated_instructions.py",
+    "test_emulated_ptx.py",
     "test_lt_names.py",
     "test_nvrtc.py",
 }
