@@ -65,7 +65,7 @@ def check_cuda(
         shared: bytes of dynamic shared memory.
         cooperative: all blocks are alive at a time, so `cooperative_groups::this_grid().sync()`
             works.
-        races: look for races, too; without it a run takes about half as long.
+        races: look for races, too: the most expensive check.
         architecture: what is compiled for.
         options: for NVRTC, such as "-DN=4" or "--include-path=src".
 

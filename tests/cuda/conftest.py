@@ -18,9 +18,11 @@ QUICK = {
     "test_check_cuda.py",
     "test_elementwise_on_shim.py",
     "test_emulated_instructions.py",
+    "test_emulated_memory.py",
     "test_emulated_ptx.py",
     "test_lt_names.py",
     "test_nvrtc.py",
+    "test_ops_on_emulator.py",
 }
 
 

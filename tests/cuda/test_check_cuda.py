@@ -309,6 +309,8 @@ def test_tensor_cores() -> None:
     args = [a.astype(np.float16), b.astype(np.float16), Output((16, 8))]
     found = check_cuda(source, grid=1, block=32, args=args).arrays[2]
     np.testing.assert_array_equal(found, a @ b)
+    fault = faulty(check_cuda, source, grid=1, block=20, args=args)
+    assert (fault.kind, "by 20 lanes of a warp" in str(fault)) == ("barrier", True)
     swapped = source.replace("D[4] = {0", "E[4], D[4] = {0").replace(
         "(g + 8 * (i / 2)) * 8 + 2", "(g + 8 * (i % 2)) * 8 + 2"
     )

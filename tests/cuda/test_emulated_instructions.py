@@ -448,6 +448,80 @@ def test_votes() -> None:
     assert int(same[3]) == bits[0]
 
 
+# Shape, types of D, A, B; after the figures of "Matrix Fragments for mma.m16n8k16" and its kin.
+PRODUCTS = [
+    ("m16n8k16", "f32", "f16", "f16"),
+    ("m16n8k8", "f32", "f16", "f16"),
+    ("m16n8k16", "f32", "bf16", "bf16"),
+    ("m16n8k8", "f32", "tf32", "tf32"),
+    ("m16n8k4", "f32", "tf32", "tf32"),
+    ("m16n8k16", "f16", "f16", "f16"),
+    ("m16n8k32", "s32", "s8", "u8"),
+    ("m16n8k16", "s32", "u8", "s8"),
+    ("m8n8k4", "f64", "f64", "f64"),
+    ("m16n8k8", "f64", "f64", "f64"),
+]
+
+
+def as_registers(x: np.ndarray, kind: str) -> list[np.ndarray]:
+    """(32, elements of a lane) to registers: as many elements in each as 32 bits hold, or one."""
+    if kind == "bf16":
+        raw = (np.ascontiguousarray(x, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    else:
+        names = {"tf32": "f4", "s8": "i1", "u8": "u1", "s32": "i4"}
+        raw = np.ascontiguousarray(x, names.get(kind) or f"f{int(kind[1:]) // 8}")
+    word = np.uint64 if kind == "f64" else np.uint32
+    words = np.ascontiguousarray(raw).view(word)
+    return [np.ascontiguousarray(words[:, i]) for i in range(words.shape[1])]
+
+
+@pytest.mark.parametrize(("shape", "total", "left", "right"), PRODUCTS)
+def test_products_of_a_warp(shape: str, total: str, left: str, right: str) -> None:
+    m, n, k = (int(v) for v in shape[1:].replace("n", " ").replace("k", " ").split())
+    rng = np.random.default_rng(5)
+    a = rng.integers(0 if left == "u8" else -9, 10, (m, k))
+    b = rng.integers(0 if right == "u8" else -9, 10, (k, n))
+    c = rng.integers(-9, 10, (m, n))
+    each = {"f16": 2, "bf16": 2, "s8": 4, "u8": 4}.get(left, 1)
+    parts: list[list[list[int]]] = [[], [], []]
+    for lane in range(32):
+        g, t = divmod(lane, 4)
+        run = [(j, e) for j in range(k // (4 * each)) for e in range(each)]
+        rows = [g, g + 8][: m // 8]
+        parts[0].append(
+            [
+                a[r, t * each + e + 4 * each * j]
+                for j in range(k // (4 * each))
+                for r in rows
+                for e in range(each)
+            ]
+        )
+        parts[1].append([b[t * each + e + 4 * each * j, g] for j, e in run])
+        parts[2].append([c[r, 2 * t + e] for r in rows for e in range(2)])
+    kinds = (left, right, total)
+    given = [as_registers(np.array(p), kind) for p, kind in zip(parts, kinds)]
+    width = "u64" if left == "f64" else "u32"
+    count, names = 0, []
+    for side in given:
+        names.append("{" + ", ".join(f"%a{count + i}" for i in range(len(side))) + "}")
+        count += len(side)
+    registers = ["%l" if width == "u64" else "%w"]
+    results = [f"{registers[0]}{4 + i}" for i in range(len(given[2]))]
+    text = f"mma.sync.aligned.{shape}.row.col.{total}.{left}.{right}.{total} "
+    text += ", ".join(["{" + ", ".join(results) + "}", *names]) + ";"
+    operands = [(width, x) for side in given for x in side]
+    found = [run_lines(f"{text}\nmov.b{width[1:]} %d, {r};", width, *operands) for r in results]
+    expected = np.array(
+        [
+            [(a @ b + c)[r, 2 * t + e] for r in [g, g + 8][: m // 8] for e in range(2)]
+            for g in range(8)
+            for t in range(4)
+        ]
+    )
+    for got, want in zip(found, as_registers(expected, total), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 def test_an_unknown_instruction_is_named() -> None:
     with pytest.raises(UnknownInstructionError, match=r"'tcgen05\.alloc %d, %a0'"):
         run_lines("tcgen05.alloc %d, %a0;", "u32", ("u32", [1]))

@@ -90,7 +90,7 @@ def _in_space(
     f: Frame, name: str, address: Value, chosen: Any, n: int, width: int, ins: Instruction
 ) -> Places:
     wave = f.wave
-    if np.any(address & np.uint64(width - 1)):
+    if (address & np.uint64(width - 1)).any():
         lane = _lane(f, chosen, np.flatnonzero(f.spread(address & np.uint64(width - 1)))[0])
         bad = int(address if not address.ndim else address[_first(address & np.uint64(width - 1))])
         text = f"{width} bytes at the {name} address {bad:#x}, which is no multiple of {width}"

@@ -26,6 +26,7 @@ _MEETINGS = (
     "ldmatrix",
     "stmatrix",
     "elect",
+    "wmma",
 )
 _STORES = ("st", "bar", "barrier", "bra", "brx", "membar", "fence", "red", "prefetch", "discard")
 _REGISTER = re.compile(r"%[\w$]+|(?<![\w$%.])temp_param_reg[\w$]*")

@@ -149,8 +149,11 @@ class Run:
         else:
             assert code.index is not None
             chosen = f.spread(code.index(f.R))
-            if code.condition is not None:
-                raise self._wave.fault("barrier", int(lanes[0]), "a jump by table", code.block.end)
+            beyond = chosen >= len(code.block.targets)
+            if beyond.any():
+                lane = int(lanes[np.flatnonzero(beyond)[0]])
+                text = "jumps beyond the end of a table"
+                raise self._wave.fault("bounds", lane, text, code.block.end)
             for i, target in enumerate(code.block.targets):
                 self._go(target, lanes[chosen == i])
 

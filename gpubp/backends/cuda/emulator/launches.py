@@ -57,7 +57,8 @@ class Device:
 
     def most_shared(self) -> int:
         """Bytes of shared memory that a block may ask for."""
-        return max(n for a, n in MOST_SHARED.items() if a <= self.architecture or a == 75)
+        known = [a for a in MOST_SHARED if a <= self.architecture]
+        return MOST_SHARED[max(known, default=75)]
 
 
 @dataclass

@@ -25,48 +25,51 @@ from gpubp.backends.cuda.emulator.wave import Frame
 LANE = np.arange(32)
 GROUP, MEMBER = LANE // 4, LANE % 4
 _SHAPE = re.compile(r"m(\d+)n(\d+)k(\d+)")
-_FACTORS = {"f16": 2, "bf16": 2, "tf32": 1}  # elements of a register
+# Elements of a register.
+_FACTORS = {"f16": 2, "bf16": 2, "tf32": 1, "s8": 4, "u8": 4, "f64": 1}
 
 
 def multiply(ins: Instruction, env: Env) -> Step:
-    """mma.sync.aligned.m16n8kK.row.col of f16, bf16 and tf32, with sums of f32 or f16."""
+    """mma.sync.aligned.mMnNkK.row.col: factors of f16, bf16, tf32 with sums of f32 or f16; of 8-bit
+    whole numbers with sums of s32; of f64.
+    """
     words = ins.words
-    match = _SHAPE.fullmatch(words[3])
-    types = words[6:10]
-    if match is None or words[4:6] != ["row", "col"] or len(types) != 4 or types[1] not in _FACTORS:
+    match = _SHAPE.fullmatch(words[3]) if len(words) == 10 else None
+    if match is None or words[4:6] != ["row", "col"]:
         raise UnknownInstructionError(str(ins))
     m, n, k = (int(x) for x in match.groups())
-    factor, total = types[1], types[0]
-    if (m, n) != (16, 8) or types[2] != factor or types[3] != total or total not in ("f32", "f16"):
+    total, left, right, added = words[6:]
+    wide = {"f64": "f64", "s8": "s32", "u8": "s32"}.get(left, "f32")
+    if left not in _FACTORS or wide != {"f16": "f32"}.get(total, total) or added != total:
         raise UnknownInstructionError(str(ins))
-    a_at, b_at = _rows_of_a(k, factor), _columns_of_b(k, factor)
+    if (m, n) != (16, 8) and (m, n, left) != (8, 8, "f64"):
+        raise UnknownInstructionError(str(ins))
+    a_at, b_at = _rows_of_a(m, k, left), _columns_of_b(k, left)
     operands = [env.vector(o) for o in ins.operands]
-    kind = "f32" if total == "f32" else "b32"
-    reads = [[env.read(o, "b32", ins) for o in names] for names in operands[1:3]]
-    sums = [env.read(o, kind, ins) for o in operands[3]]
+    bits = "b64" if left == "f64" else "b32"
+    reads = [[env.read(o, bits, ins) for o in names] for names in operands[1:3]]
+    sums = [env.read(o, "b32" if total == "f16" else total, ins) for o in operands[3]]
     targets = [env.target(o) for o in operands[0]]
-    if len(reads[0]) * _FACTORS[factor] != len(a_at[0]) or len(targets) not in (2, 4):
+    if len(reads[0]) * _FACTORS[left] != len(a_at[0]) or len(targets) != len(sums):
         raise UnknownInstructionError(str(ins), "another number of registers")
 
     def run(f: Frame) -> None:
-        a, b = (_elements(f, side, factor) for side in reads)
-        left = _gathered(a, a_at, (m, k))
-        right = _gathered(b, b_at, (k, n))
+        a = _gathered(_elements(f, reads[0], left), a_at, (m, k))
+        b = _gathered(_elements(f, reads[1], right), b_at, (k, n))
         c = [f.spread(read(f.R)).reshape(-1, 32) for read in sums]
-        found = left @ right
-        _put(f, targets, c, found, total)
+        _put(f, targets, c, a @ b, total)
 
     return run
 
 
-def _rows_of_a(k: int, factor: str) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+def _rows_of_a(m: int, k: int, factor: str) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     """(row, column) of each element of A that a lane holds, in the order of its registers."""
     each = _FACTORS[factor]
     rows, columns = [], []
-    for register in range(16 * k // 32 // each):
-        for half in range(each):
+    for register in range(m * k // 32 // each):
+        for part in range(each):
             rows.append(GROUP + 8 * (register % 2))
-            columns.append(MEMBER * each + half + 4 * each * (register // 2))
+            columns.append(MEMBER * each + part + 4 * each * (register // 2))
     return rows, columns
 
 
@@ -74,8 +77,8 @@ def _columns_of_b(k: int, factor: str) -> tuple[list[NDArray[Any]], list[NDArray
     each = _FACTORS[factor]
     rows, columns = [], []
     for register in range(8 * k // 32 // each):
-        for half in range(each):
-            rows.append(MEMBER * each + half + 4 * each * register)
+        for part in range(each):
+            rows.append(MEMBER * each + part + 4 * each * register)
             columns.append(GROUP)
     return rows, columns
 
@@ -85,13 +88,18 @@ def _elements(f: Frame, reads: list[Callable[[list[Value]], Value]], factor: str
     found: list[Any] = []
     for read in reads:
         bits = f.spread(read(f.R))
-        if factor == "tf32":
-            # 10 bits of fraction count.
+        values: list[Any]
+        if factor == "f64":
+            values = [bits.view(np.float64)]
+        elif factor == "tf32":  # 10 bits of fraction count
             values = [(bits & np.uint32(0xFFFFE000)).view(np.float32)]
         elif factor == "bf16":
             values = [widened(h) for h in halves(bits)]
-        else:
+        elif factor == "f16":
             values = [as_dtype(h, np.dtype(np.float16)) for h in halves(bits)]
+        else:
+            each = [(bits >> np.uint32(8 * i)).astype(np.uint8) for i in range(4)]
+            values = [as_dtype(b, DTYPES[factor]) for b in each]
         found += [v.astype(np.float64).reshape(-1, 32) for v in values]
     return found
 
@@ -108,18 +116,25 @@ def _gathered(
 
 def _put(f: Frame, targets: list[int], c: list[Any], found: Any, total: str) -> None:
     """D = A B + C, to the registers of its lanes."""
-    if total == "f32":
-        for i, target in enumerate(targets):
-            part = found[:, GROUP + 8 * (i // 2), MEMBER * 2 + i % 2]
-            f.R[target] = (part + c[i]).astype(np.float32).reshape(-1)
-        return
     for i, target in enumerate(targets):
-        pair = []
-        for half, held in enumerate(halves(c[i])):
-            part = found[:, GROUP + 8 * i, MEMBER * 2 + half]
-            wide = part + held.view(np.float16)
-            pair.append(wide.astype(np.float16).view(np.uint16).astype(np.uint32))
-        f.R[target] = (pair[0] | pair[1] << np.uint32(16)).reshape(-1)
+        if total == "f16":
+            f.R[target] = _pair_of_sums(found[:, GROUP + 8 * i], c[i])
+            continue
+        part = found[:, GROUP + 8 * (i // 2), MEMBER * 2 + i % 2]
+        if total == "s32":  # exact, and wraps around
+            whole = part.astype(np.int64) + c[i]
+            f.R[target] = whole.astype(np.int32).reshape(-1)
+        else:
+            f.R[target] = (part + c[i]).astype(DTYPES[total]).reshape(-1)
+
+
+def _pair_of_sums(rows: Any, c: Any) -> Any:
+    """Two sums of f16 in a register; `rows`: (warps, 32, columns)."""
+    pair = []
+    for half, held in enumerate(halves(c)):
+        wide = rows[:, LANE, MEMBER * 2 + half] + held.view(np.float16)
+        pair.append(wide.astype(np.float16).view(np.uint16).astype(np.uint32))
+    return (pair[0] | pair[1] << np.uint32(16)).reshape(-1)
 
 
 def load_matrix(ins: Instruction, env: Env) -> Step:

@@ -20,6 +20,7 @@ from gpubp.backends.cuda.emulator.matrices import load_matrix, multiply
 from gpubp.backends.cuda.emulator.ptx import Instruction
 from gpubp.backends.cuda.emulator.values import BITS, DTYPES, Read, Value, as_dtype
 from gpubp.backends.cuda.emulator.wave import WARP, Frame, Wave
+from gpubp.backends.cuda.emulator.wmma import matrices
 
 
 @dataclass
@@ -67,14 +68,28 @@ def meeting(ins: Instruction, env: Env) -> Meeting:
         return Meeting(ins, False, env.read(ins.operands[0], "b32", ins), _zero, None, None, True)
     if words[0] in ("bar", "barrier"):
         return _barrier(ins, env)
-    if words[0] in ("mma", "ldmatrix"):
-        make = multiply if words[0] == "mma" else load_matrix
-        return Meeting(ins, False, _all, _zero, None, make(ins, env))
+    if words[0] in ("mma", "ldmatrix", "wmma"):
+        make = {"mma": multiply, "ldmatrix": load_matrix, "wmma": matrices}[words[0]]
+        return Meeting(ins, False, _all, _zero, None, _by_whole_warps(ins, make(ins, env)))
     make_of = {"shfl": _shuffle, "vote": _vote, "match": _match, "redux": _reduce, "elect": _elect}
     if words[0] not in make_of or "sync" not in words:
         raise UnknownInstructionError(str(ins))
     mask = env.read(ins.operands[-1], "b32", ins)
     return Meeting(ins, False, mask, _zero, None, make_of[words[0]](ins, env))
+
+
+def _by_whole_warps(ins: Instruction, step: Step) -> Step:
+    """An instruction that all 32 lanes of a warp must carry out."""
+
+    def run(f: Frame) -> None:
+        members = np.bincount(f.ids() // WARP, minlength=f.wave.lanes // WARP)[f.ids() // WARP]
+        if (members < WARP).any():
+            lane = int(f.ids()[np.flatnonzero(members < WARP)[0]])
+            text = f"{ins.words[0]} by {members.min()} lanes of a warp; it needs all {WARP}"
+            raise f.wave.fault("barrier", lane, text, ins)
+        step(f)
+
+    return run
 
 
 def _barrier(ins: Instruction, env: Env) -> Meeting:

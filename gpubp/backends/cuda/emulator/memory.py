@@ -70,7 +70,7 @@ class Space:
             pattern = _PATTERN[wanted, each]
             lacks = (found & pattern) != pattern
             wrong = lacks if wrong is None else wrong | lacks
-        return wrong if np.any(wrong) else None
+        return wrong if wrong.any() else None
 
     def load(self, at: Any, width: int) -> Any:
         """The bits at places that were checked."""

@@ -231,6 +231,8 @@ def _code(block: Block, env: Env) -> Code:
     if end is not None and end.guard is not None:
         condition, wanted = env.read(end.guard[0], "pred", end), end.guard[1]
     if end is not None and end.words[0] == "brx":
+        if end.guard is not None:
+            raise UnknownInstructionError(str(end), "a jump by table under a condition")
         index = env.read(end.operands[0], "u32", end)
     return Code(
         block,

@@ -37,15 +37,18 @@ class Who:
     Attributes:
         number: of each thread; see `Numbers`.
         block_since, warp_since: the clock at the last barrier of its block, and of its warp.
+        several: the number that stands for several threads of its block.
     """
 
     number: Any
     block_since: Any
     warp_since: Any
+    several: Any
 
     def take(self, chosen: Any) -> Who:
         """Some of them."""
-        return Who(self.number[chosen], self.block_since[chosen], self.warp_since[chosen])
+        each = (self.number, self.block_since, self.warp_since, self.several)
+        return Who(*[x[chosen] for x in each])
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Races:
 
     def __init__(self, numbers: Numbers, launch_since: int, fences: bool, granule: int) -> None:
         self.numbers, self._fences, self.granule = numbers, fences, granule
+        self._shift = granule.bit_length() - 1
         self._launch_since = np.int64(launch_since)
         self.now = np.int64(launch_since)
 
@@ -111,7 +115,7 @@ class Races:
         """Lanes read `width` bytes at each of `at`; `shared`: places belong to one block."""
         writers, readers = space.shadow(self.granule)
         for part in range(0, width, self.granule):
-            place = (at + part) // self.granule
+            place = (at + part) >> self._shift
             found = writers.take(place)
             wrong = self._unordered(found, who, shared, atomic)
             if wrong is not None:
@@ -133,7 +137,7 @@ class Races:
         """Lanes are about to write; `changes`: which of them write another value than is there."""
         writers, readers = space.shadow(self.granule)
         for part in range(0, width, self.granule):
-            place = (at + part) // self.granule
+            place = (at + part) >> self._shift
             for table, wrote in ((writers, True), (readers, False)):
                 found = table.take(place)
                 wrong = self._unordered(found, who, shared, atomic)
@@ -147,7 +151,7 @@ class Races:
         """After lanes wrote in one instruction; `differs`: which do not find what they wrote."""
         if not np.any(differs):
             return None
-        place = at // self.granule
+        place = at >> self._shift
         return self._conflict(differs, space.shadow(self.granule)[0].take(place), True, place)
 
     def _conflict(self, wrong: Any, found: Any, wrote: bool, place: Any) -> Conflict:
@@ -183,6 +187,11 @@ class Races:
 
     def _note_readers(self, readers: Any, place: Any, who: Who, shared: bool) -> None:
         found = readers.take(place)
+        known = found == (self.now | who.several)
+        if not shared:
+            known |= found == (self.now | MANY_BLOCKS)
+        if known.all():
+            return
         mine: Any = self.now | who.number
         new = mine
         others = self._unordered(found, who, shared, False)

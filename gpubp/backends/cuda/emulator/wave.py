@@ -132,7 +132,9 @@ class Wave:
         races = launch.races
         if races is not None:
             numbers = (first + self.block_of) * launch.numbers.each + self.thread_of
-            self._who = Who(numbers, np.full(self.lanes, races.now), np.full(self.lanes, races.now))
+            several = (first + self.block_of + 1) * launch.numbers.each - 1
+            times = np.full(self.lanes, races.now), np.full(self.lanes, races.now)
+            self._who = Who(numbers, *times, several)
 
     def _shared(self) -> Space:
         each = self.launch.shared_bytes
