@@ -10,6 +10,8 @@ import re
 import pytest
 from pages import ROOT, code_blocks, run_page, run_python, shown_outputs
 
+from gpubp.backends.cuda.emulator.compiler import missing
+
 # What shows that the code of a page works, run after it.
 CHECKS = {
     "README.md": """
@@ -108,6 +110,8 @@ def require_packages(code: str) -> None:
         uses = rf'^\s*(import|from) (gpubp\.)?{package}\b|\bfiles\("{package}"\)'
         if re.search(uses, code, re.MULTILINE):
             pytest.importorskip(package, reason=f"this code needs {package}")
+    if "gpubp.testing" in code and missing():
+        pytest.skip(missing())
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_CODE)

@@ -24,13 +24,13 @@ FLOORS = [
     {"optim"},
     {"data"},
     {"train"},
-    {"sklearn", "accel", "_autostart", "torch", "onnx"},
+    {"sklearn", "accel", "_autostart", "torch", "onnx", "testing"},
     {"dashboard"},
     {"cli", "__main__"},
 ]
 # Inside a folder: what stands lower, then what stands on it.
 INSIDE = {
-    "backends.cuda": ["drivers", "codegen"],
+    "backends.cuda": ["drivers", "codegen", "emulator"],
 }
 
 

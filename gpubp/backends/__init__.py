@@ -19,6 +19,7 @@ _REGISTRY = (
     ("numpy", "gpubp.backends.numpy", "NumpyBackend", "cpu"),
     ("cupy", "gpubp.backends.cuda", "CupyBackend", "cuda"),
     ("numba_cuda", "gpubp.backends.cuda", "NumbaCudaBackend", "cuda"),
+    ("emulated", "gpubp.backends.cuda.emulator.backend", "EmulatedBackend", "cuda-emulated"),
 )
 _instances: dict[tuple[str, int], Backend] = {}  # by name and number of the device
 
@@ -50,7 +51,8 @@ def default_backend_name(device: str | None = None) -> str:
     """The backend used when none is asked for.
 
     Args:
-        device: "cpu", "cuda", "cuda:N", or None/"auto" for GPUBP_DEVICE and then any.
+        device: "cpu", "cuda", "cuda:N", "cuda-emulated", or None/"auto" for GPUBP_DEVICE and then
+            any but that.
 
     Returns:
         GPUBP_BACKEND if set, else the first available one for the device.
@@ -74,7 +76,7 @@ def _usable(kind: str, number: int) -> str:
     """
     reasons = []
     for name, _, _, home in _REGISTRY:
-        if kind in ("auto", home):
+        if kind == home or (kind == "auto" and home != "cuda-emulated"):  # a device for tests
             if (name, number) in _instances:
                 return name
             probe = class_of(name).probe()
@@ -99,7 +101,7 @@ def get_backend(backend: str | Backend | None = None, device: str | None = None)
 
     Args:
         backend: a name, an instance, or None/"auto".
-        device: "cpu", "cuda", "cuda:N" or None/"auto".
+        device: "cpu", "cuda", "cuda:N", "cuda-emulated" or None/"auto".
 
     Returns:
         An instance, shared by all callers of one name and device.

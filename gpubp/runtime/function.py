@@ -184,7 +184,8 @@ def compile_function(
     Args:
         fn: takes and returns arrays or nested structures of them; an nn module works too.
         backend: "numba", "numpy" or an instance; default from GPUBP_BACKEND, else the best.
-        device: "cpu", "cuda" or "cuda:N"; default from GPUBP_DEVICE, else the CPU.
+        device: "cpu", "cuda", "cuda:N" or "cuda-emulated" (see docs/gpu.md); default from
+            GPUBP_DEVICE, else the CPU.
         options: for tests: switch fusion or memory reuse off.
         static_argnums: positions of arguments that are no arrays but values that the trace may
             look at (numbers that decide, names, functions): there is a program for each value.

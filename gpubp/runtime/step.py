@@ -48,7 +48,8 @@ def compile_step(
         optimizer: an optimiser of `gpubp.optim`, every parameter of which must reach the loss; or a
             list of several, each with parameters of its own.
         backend: "numba", "numpy" or an instance; default from GPUBP_BACKEND, else the best.
-        device: "cpu", "cuda" or "cuda:N"; default from GPUBP_DEVICE, else the CPU.
+        device: "cpu", "cuda", "cuda:N" or "cuda-emulated" (see docs/gpu.md); default from
+            GPUBP_DEVICE, else the CPU.
         max_grad_norm: clip the gradients' global norm. Gradients are kept in a buffer then.
         max_grad_value: clip each element of the gradients to [-max_grad_value, max_grad_value],
             before the norm.

@@ -46,7 +46,7 @@ class Trainer(Predicting):
             is taken for a mean over samples but for the losses and `gp.ops.mean_over` it calls. A
             function with the attribute `from_logits = True` takes logits, for metrics.
         optimizer: over the model's parameters.
-        device: "auto", "cpu", "cuda" or "cuda:N"; see `gp.compile_step`.
+        device: "auto", "cpu", "cuda", "cuda:N" or "cuda-emulated"; see `gp.compile_step`.
         backend: a backend's name; default is the best one available.
         seed: of the order of the samples and of `validation_split`. Weights and dropout are seeded
             by `gp.manual_seed`.

@@ -24,11 +24,16 @@ QUICK = {
     "test_counts.py",
     "test_cupy_names.py",
     "test_drivers_on_fakes.py",
+    "test_check_cuda.py",
     "test_elementwise_on_shim.py",
+    "test_emulated_instructions.py",
+    "test_emulated_memory.py",
+    "test_emulated_ptx.py",
     "test_lt_names.py",
     "test_numba_cuda_names.py",
     "test_numba_kernels.py",
     "test_nvrtc.py",
+    "test_ops_on_emulator.py",
 }
 
 

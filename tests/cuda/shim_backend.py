@@ -39,8 +39,12 @@ def shim_backend(
         driver: instead of a new one.
         **options: for `ShimDriver`.
     """
-    device = driver or ShimDriver(order, **{"seed": 1, **options})
-    backend = CupyBackend(driver=device)
+    return apart(CupyBackend(driver=driver or ShimDriver(order, **{"seed": 1, **options})))
+
+
+def apart(backend: CupyBackend) -> CupyBackend:
+    """With memory of its own for each array of a run."""
+    device = backend.driver
     transfers, block = backend._transfers, backend._transfers.block
     transfers.arguments, transfers.results = ApartStaging(device), ApartStaging(device)
     transfers.resident = Resident(device, ApartStaging)

@@ -269,9 +269,9 @@ def test_a_fault_in_a_kernel_is_caught(name: str) -> None:
     assert any(_fails(old, new, check, processors, order) for order in ORDERS)
 
 
-def test_every_barrier_is_needed() -> None:
-    """One barrier after another is taken out of the headers; some order must show each."""
-    checks: dict[str, tuple[tuple[Check, int], ...]] = {
+def barrier_checks() -> dict[str, tuple[tuple[Check, int], ...]]:
+    """For each header with barriers, the checks that use all of them."""
+    return {
         "attention.cuh": ((_attention, 1),),
         "conv.cuh": ((_convolutions, 1),),
         "gemm.cuh": ((_product, 1), (_grouped_product, 132), (_long_product, 132)),
@@ -279,6 +279,11 @@ def test_every_barrier_is_needed() -> None:
         "tensor.cuh": ((_rounded_product, 1),),
         "rowwise.cuh": ((_softmax, 1),),
     }
+
+
+def test_every_barrier_is_needed() -> None:
+    """One barrier after another is taken out of the headers; some order must show each."""
+    checks = barrier_checks()
     found = {p.name for p in KERNELS.glob("*.cuh") if "__syncthreads();" in p.read_text()}
     assert found == checks.keys()
     for name, each in checks.items():
@@ -287,7 +292,7 @@ def test_every_barrier_is_needed() -> None:
         for i in range(1, len(pieces)):
             without = "__syncthreads();".join(pieces[:i]) + "__syncthreads();".join(pieces[i:])
             assert any(
-                _fails(_included(text), _included(without), *c, o) for c in each for o in ORDERS
+                _fails(included(text), included(without), *c, o) for c in each for o in ORDERS
             ), f"barrier {i} of {name} is not missed"
 
 
@@ -301,7 +306,7 @@ def _fails(old: str, new: str, check: Check, processors: int, order: str) -> boo
     return False
 
 
-def _included(header: str) -> str:
+def included(header: str) -> str:
     """A header's text as it stands in an expanded source: after its own includes."""
     return header[header.index("namespace gp {") :]
 

@@ -1,0 +1,206 @@
+"""The emulator as a device: `device="cuda-emulated"`.
+
+Comes in: what `drivers/base.py` says. Goes out: the same work as on a GPU, done when a call
+returns, or a `KernelError`. Bounds, alignment and memory that nobody wrote are looked at in every
+launch; races, which take longer to look for, in the first launches of each kernel and size
+(GPUBP_EMULATOR_RACES: "first", "all" or "off").
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Dim, Event
+from gpubp.backends.cuda.emulator.compiler import compiled
+from gpubp.backends.cuda.emulator.launches import Device, Sizes, launch
+from gpubp.backends.cuda.emulator.memory import WRITTEN, DeviceSpace, Piece
+from gpubp.backends.cuda.emulator.program import Kernel, Program, loaded
+from gpubp.backends.cuda.products import Products
+from gpubp.errors import BackendError, unknown_name
+
+RACES = ("first", "all", "off")
+FIRST = 2  # launches of a kernel and size that races are looked for in
+_GIBIBYTE = 1 << 30
+
+
+class _Done:
+    """An event: everything before it is done."""
+
+    def wait(self) -> None:
+        pass
+
+
+class EmulatedKernel:
+    """A kernel for `EmulatedDriver.launch`.
+
+    Attributes:
+        kernel: translated when it is first launched.
+        allowed: bytes of dynamic shared memory.
+        seen: launches, by their sizes.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel, self.allowed = kernel, SHARED_BYTES
+        self.seen: Counter[tuple[Dim, Dim]] = Counter()
+
+
+class EmulatedKernels:
+    """The kernels of one source."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+
+    def get(self, name: str) -> EmulatedKernel:
+        return EmulatedKernel(self._program.get(name))
+
+
+class EmulatedDriver:
+    """See `driver.Driver`.
+
+    Args:
+        architecture: what sources are compiled for.
+        processors: as many multiprocessors are claimed.
+        memory: bytes that the device has.
+        races: one of RACES; None: GPUBP_EMULATOR_RACES, else "first".
+    """
+
+    number = 0
+    name = "emulated GPU"
+    products: Products | None = None
+
+    def __init__(
+        self,
+        architecture: str = "sm_90",
+        processors: int = 4,
+        memory: int = 16 * _GIBIBYTE,
+        races: str | None = None,
+    ) -> None:
+        self.architecture, self.processors = architecture, processors
+        self._races = races or os.environ.get("GPUBP_EMULATOR_RACES") or "first"
+        if self._races not in RACES:
+            raise unknown_name("GPUBP_EMULATOR_RACES", self._races, RACES)
+        number = int(architecture.removeprefix("sm_").rstrip("af"))
+        self._device = Device(DeviceSpace(memory), number)
+        self._memory = self._device.memory
+        self._lock = threading.RLock()
+        self._recorded: list[Callable[[], None]] | None = None
+
+    def allocate(self, nbytes: int) -> Piece:
+        self._not_while_recording("allocate")
+        with self._lock:
+            return self._memory.allocate(nbytes, WRITTEN)
+
+    def free_bytes(self) -> int:
+        return self._memory.limit - self._memory.used
+
+    def upload(self, target: int, array: NDArray[Any]) -> None:
+        self._not_while_recording("upload")
+        self._memory.write(target, array)
+
+    def download(self, source: int, array: NDArray[Any]) -> None:
+        self._not_while_recording("download")
+        array.reshape(-1).view(np.uint8)[...] = self._memory.read(source, array.nbytes)
+
+    def compile(self, source: str) -> EmulatedKernels:
+        ptx = compiled(source, self.architecture)
+        with self._lock:
+            return EmulatedKernels(loaded(ptx, source, self._memory))
+
+    def launch(
+        self, kernel: EmulatedKernel, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
+        work = self._bound(kernel, grid, block, shared, bytes(params))
+        if self._recorded is not None:
+            self._recorded.append(work)
+        else:
+            work()
+
+    def _bound(
+        self, kernel: EmulatedKernel, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> Callable[[], None]:
+        sizes = Sizes(grid, block, shared, kernel.allowed)
+
+        def work() -> None:
+            kernel.seen[grid, block] += 1
+            few = kernel.seen[grid, block] <= FIRST
+            races = self._races == "all" or (self._races == "first" and few)
+            with self._lock:
+                for text in launch(self._device, kernel.kernel, sizes, params, races):
+                    print(text, end="")
+
+        return work
+
+    def allow_shared(self, kernel: EmulatedKernel, nbytes: int) -> None:
+        most = self._device.most_shared()
+        if nbytes > most:
+            raise BackendError(f"{nbytes} bytes of shared memory, {self.architecture} has {most}")
+        kernel.allowed = max(kernel.allowed, nbytes)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        self._not_while_recording("record")
+        recorded: list[Callable[[], None]] = []
+        self._recorded = recorded
+        try:
+            work()
+        finally:
+            self._recorded = None
+
+        def replay() -> None:
+            self._not_while_recording("replay")
+            for one in recorded:
+                one()
+
+        return replay
+
+    def current_stream(self) -> int:
+        return 1
+
+    def wait_for(self, stream: int) -> None:
+        """Nothing is ever left to wait for."""
+
+    def make_wait(self, stream: int) -> None:
+        """Nothing is ever left to wait for."""
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        raise BackendError(_NO_ARRAYS)
+
+    def to_user_array(self, value: Any) -> Any:
+        raise BackendError(_NO_ARRAYS)
+
+    def borrowed(self, array: Any) -> bool:
+        return False
+
+    def device_of(self, address: int) -> int:
+        return 0
+
+    def pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        return np.zeros(nbytes, np.uint8)
+
+    def start_upload(self, target: int, array: NDArray[Any], after: Event) -> Event:
+        self._memory.write(target, array)
+        return _Done()
+
+    def mark(self) -> Event:
+        return _Done()
+
+    def wait_event(self, event: Event) -> None:
+        """Everything is done when a call returns."""
+
+    def synchronize(self) -> None:
+        self._not_while_recording("synchronize")
+
+    def _not_while_recording(self, what: str) -> None:
+        if self._recorded is not None:
+            raise BackendError(f"{what} while launches are recorded: a GPU refuses that")
+
+
+_NO_ARRAYS = (
+    "arrays of the emulated GPU cannot be handed out: give and take NumPy arrays on this device."
+)

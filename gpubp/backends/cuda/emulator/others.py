@@ -1,0 +1,178 @@
+"""What is left: fences, copies that go on beside, printing, assertions, hints."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from gpubp.backends.cuda.emulator.access import Access, check_state, locate
+from gpubp.backends.cuda.emulator.env import Env, Step, family
+from gpubp.backends.cuda.emulator.faults import UnknownInstructionError
+from gpubp.backends.cuda.emulator.memory import ALLOCATED
+from gpubp.backends.cuda.emulator.ptx import Instruction
+from gpubp.backends.cuda.emulator.values import Read
+from gpubp.backends.cuda.emulator.wave import Frame
+
+_MOST_TEXT = 4096
+
+
+def _nothing(f: Frame) -> None:
+    """A hint, or an order that lanes here keep anyway."""
+
+
+@family("membar", "fence")
+def fence(ins: Instruction, env: Env) -> Step:
+    if ins.words[1:2] not in (["cta"],):
+        env.traits.add("fence")
+    return _nothing
+
+
+@family(
+    "prefetch", "prefetchu", "nanosleep", "discard", "applypriority", "griddepcontrol", "pmevent"
+)
+def hint(ins: Instruction, env: Env) -> Step:
+    return _nothing
+
+
+@family("activemask")
+def active(ins: Instruction, env: Env) -> Step:
+    """The lanes of the warp that run together now."""
+    target = env.target(ins.operands[0])
+
+    def run(f: Frame) -> None:
+        bits = np.zeros(f.wave.lanes, np.uint32)
+        ids = f.ids()
+        bits[ids] = np.uint32(1) << (ids % 32).astype(np.uint32)
+        total = bits.reshape(-1, 32).sum(1, dtype=np.uint32)
+        f.R[target] = total[ids // 32]
+
+    return run
+
+
+@family("cp")
+def copy(ins: Instruction, env: Env) -> Step:
+    """cp.async: done at once, so a wait that is missing is not seen."""
+    words = ins.words
+    if words[1] != "async" or "bulk" in words or "mbarrier" in words:
+        raise UnknownInstructionError(str(ins))
+    if "commit_group" in words or "wait_group" in words or "wait_all" in words:
+        return _nothing
+    if not 3 <= len(ins.operands) <= 4:
+        raise UnknownInstructionError(str(ins))
+    width = int(ins.operands[2])
+    to, more = env.address(ins.operands[0], ins)
+    source, offset = env.address(ins.operands[1], ins)
+    given = env.read(ins.operands[3], "u32", ins) if len(ins.operands) == 4 else None
+    reads, writes = Access(ins, "global", 4, width // 4), Access(ins, "shared", 4, width // 4)
+
+    def run(f: Frame) -> None:
+        here, there = to(f.R) + np.uint64(more), source(f.R) + np.uint64(offset)
+        values: list[Any] = [np.zeros(f.n, np.uint32) for _ in range(width // 4)]
+        if given is None:
+            values = reads.load(f, there)
+        else:
+            bytes_of = f.spread(given(f.R))
+            _load_parts(f, ins, f.spread(there), bytes_of, values)
+        writes.store(f, here, values)
+
+    return run
+
+
+def _load_parts(f: Frame, ins: Instruction, there: Any, nbytes: Any, values: list[Any]) -> None:
+    """Words of which a lane takes only the first ones; the rest is 0."""
+    kept = f.mask
+    one = Access(ins, "global", 4)
+    for i, value in enumerate(values):
+        wanted = nbytes >= 4 * (i + 1)
+        f.mask = wanted if kept is None else wanted & kept
+        if f.mask.any():
+            (found,) = one.load(f, there + np.uint64(4 * i))
+            value[f.mask] = found[f.mask]
+    f.mask = kept
+
+
+@family("call.__assertfail")
+def failed(ins: Instruction, env: Env) -> Step:
+    """assert: (message, file, line, function)."""
+    places = [_argument(env, o, ins) for o in ins.operands[-5:]]
+
+    def run(f: Frame) -> None:
+        message = _text(f, int(f.spread(places[0](f.R))[0]), ins)
+        raise f.wave.fault("assertion", int(f.ids()[0]), f"assertion failed: {message}", ins)
+
+    return run
+
+
+@family("call.vprintf")
+def printed(ins: Instruction, env: Env) -> Step:
+    """printf: (result, format, address of the arguments)."""
+    result = env.place(f"[{ins.operands[0]}+0]", "b32", add=True)
+    form, values = (_argument(env, o, ins) for o in ins.operands[1:3])
+    assert result is not None
+
+    def run(f: Frame) -> None:
+        starts, places = f.spread(form(f.R)), f.spread(values(f.R))
+        for i, lane in enumerate(f.ids()):
+            text = _text(f, int(starts[i]), ins)
+            f.wave.launch.printed.append(_formatted(f, i, int(lane), text, int(places[i]), ins))
+        f.R[result] = np.uint32(0)
+
+    return run
+
+
+def _argument(env: Env, name: str, ins: Instruction) -> Read:
+    n = env.place(f"[{name}+0]", "b64", add=False)
+    if n is None:
+        raise UnknownInstructionError(str(ins), "an argument that nobody wrote")
+    return lambda R: R[n]
+
+
+def _text(f: Frame, address: int, ins: Instruction) -> str:
+    """Up to the zero."""
+    one = np.array([address], np.uint64)
+    (p,) = locate(Frame([], f.ids()[:1], 1, f.wave), "", one, 1, ins)
+    start = int(p.at[0])
+    raw = bytes(p.space.data[start : start + _MOST_TEXT])
+    return raw.partition(b"\0")[0].decode(errors="replace")
+
+
+_FORM = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?(hh|h|ll|l|z|j|t)?([diouxXeEfgGaAcsp%])")
+
+
+def _formatted(f: Frame, i: int, lane: int, text: str, place: int, ins: Instruction) -> str:
+    """A thread's line; arguments lie one behind the other, each at a multiple of its size."""
+    single = Frame([], np.array([lane]), 1, f.wave)
+    at = place
+
+    def value(match: re.Match[str]) -> str:
+        nonlocal at
+        size, kind = match.groups()
+        if kind == "%":
+            return "%"
+        width = 8 if kind in "eEfgGaAsp" or size in ("l", "ll", "z", "j", "t") else 4
+        at = -(-at // width) * width
+        (p,) = locate(single, "", np.array([at], np.uint64), width, ins)
+        check_state(single, p, width, ALLOCATED, ins)
+        bits = p.space.load(p.at, width)[0]
+        at += width
+        return _shown(f, match[0].replace(size or "", "", 1) if size else match[0], kind, bits, ins)
+
+    return _FORM.sub(value, text)
+
+
+def _shown(f: Frame, form: str, kind: str, bits: Any, ins: Instruction) -> str:
+    if kind in "eEfgG":
+        return form % float(bits.view(np.float64))
+    if kind in "aA":
+        return float(bits.view(np.float64)).hex()
+    if kind == "s":
+        return form % _text(f, int(bits), ins)
+    if kind == "p":
+        return hex(int(bits))
+    signed = kind in "di"
+    number = (
+        int(bits.view(np.int32 if bits.dtype.itemsize == 4 else np.int64)) if signed else int(bits)
+    )
+    return form % (chr(number & 255) if kind == "c" else number)

@@ -1,0 +1,107 @@
+"""The faults that the shim must notice, and some in what it does not run: on the emulator, each is
+reported.
+
+The list and the checks are those of `test_seeded_faults.py`. The shim runs threads in three orders;
+the emulator runs one, and looks for what other orders would do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from emulated_backend import FaultyEmulator, emulated_backend
+from products import operands
+from shim_build import KERNELS
+from test_precision_on_shim import rounded
+from test_seeded_faults import CAUGHT, FAULTS, Check, barrier_checks, included
+from tolerances import assert_product
+
+import gpubp as gp
+from gpubp import ops
+from gpubp.backends.cuda import CupyBackend
+from gpubp.backends.cuda.emulator import compiler
+from gpubp.backends.cuda.emulator.faults import KernelError
+
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(bool(compiler.missing()), reason=compiler.missing() or "-"),
+]
+
+
+def _fails(old: str, new: str, check: Check, processors: int) -> BaseException | None:
+    driver = FaultyEmulator(old, new, processors=processors)
+    try:
+        check(emulated_backend(driver))
+    except CAUGHT as error:
+        return error
+    assert driver.changed
+    return None
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_in_a_kernel_is_caught(name: str) -> None:
+    old, new, check, processors = FAULTS[name]
+    healthy = FaultyEmulator(old, old, processors=processors)
+    check(emulated_backend(healthy))
+    assert healthy.changed, "the check does not even build what is changed"
+    assert _fails(old, new, check, processors) is not None
+
+
+@pytest.mark.parametrize("name", barrier_checks())
+def test_every_barrier_is_needed(name: str) -> None:
+    """One barrier after another is taken out of the headers: a race, with its line, each time."""
+    text = (KERNELS / name).read_text().replace("#pragma once\n", "")
+    pieces = text.split("__syncthreads();")
+    for i in range(1, len(pieces)):
+        without = "__syncthreads();".join(pieces[:i]) + "__syncthreads();".join(pieces[i:])
+        found = [_fails(included(text), included(without), *c) for c in barrier_checks()[name]]
+        kinds = {e.kind for e in found if isinstance(e, KernelError)}
+        assert kinds & {"race", "unwritten"}, f"barrier {i} of {name}: {found}"
+
+
+def _on_tensor_cores(backend: CupyBackend) -> None:
+    for precision in ("bf16", "float16", "tf32"):
+        backend.precision = precision
+        a, b, *_ = operands(33, 65, 100)
+        found = gp.compile(ops.matmul, backend=backend)(a, b)
+        assert_product(found, rounded(a, precision), rounded(b, precision))
+
+
+# What the shim does not run: the fragments of the `mma` instruction itself.
+FRAGMENTS = {
+    "rows of A for steps of k": (
+        *(
+            "out[1] = a[8 * SLICE_PITCH], out[2] = a[4]",
+            "out[1] = a[4], out[2] = a[8 * SLICE_PITCH]",
+        ),
+    ),
+    "steps of k exchanged in B": (
+        *("out[0] = b[0], out[1] = b[4];", "out[0] = b[4], out[1] = b[0];"),
+    ),
+    "columns of the sums": (
+        *("+ 8 * j + 2 * t + e % 2;\n        if (row", "+ 8 * j + t + e % 2 * 4;\n        if (row"),
+    ),
+    "rows of the sums": ("16 * i + g + e / 2 * 8;", "16 * i + 2 * g + e / 2;"),
+}
+
+
+@pytest.mark.parametrize("name", FRAGMENTS)
+def test_a_wrong_fragment_is_caught(name: str) -> None:
+    old, new = FRAGMENTS[name]
+    assert _fails(old, old, _on_tensor_cores, 1) is None
+    assert _fails(old, new, _on_tensor_cores, 1) is not None
+
+
+def test_a_grid_that_is_one_block_short_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = FaultyEmulator.launch
+
+    def short(self, kernel, grid, *rest):  # type: ignore[no-untyped-def]
+        launch(self, kernel, (max(1, grid[0] - 1), *grid[1:]), *rest)
+
+    monkeypatch.setattr(FaultyEmulator, "launch", short)
+    x = np.random.default_rng(0).normal(size=(300, 30))
+    driver = FaultyEmulator(" ", " ")
+    with pytest.raises(AssertionError):
+        found = gp.compile(ops.softmax, backend=emulated_backend(driver))(x)
+        expected = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+        np.testing.assert_allclose(found, expected)
