@@ -1,5 +1,4 @@
-"""The command line: `gpubp train`, `tune`, `predict`, `evaluate`, `show`, `export`, `dashboard`, and
-others.
+"""The command line: `gpubp train`, `tune`, `predict`, `evaluate`, `show`, `export`, and others.
 
 Results go to stdout, progress and errors to stderr. Exit codes are in `failures`.
 """
