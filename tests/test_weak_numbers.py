@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from registered import BACKENDS
-from tolerances import assert_same
+from tolerances import assert_close, assert_same
 
 import gpubp as gp
 from gpubp import nn, ops, optim
@@ -246,3 +246,35 @@ def test_states_take_their_dtype() -> None:
 
         gp.compile(fn)(X.astype(np.float32))
         np.testing.assert_array_equal(buffer.value, np.where(X > 0, 0.1, 0.3).astype(dtype))
+
+
+MEASURED: dict[str, Any] = {
+    "norm": lambda v: ops.norm(v, 2, 1),
+    "normalize": nn.functional.normalize,
+    "pairwise_distance": lambda v: nn.functional.pairwise_distance(v, v[::-1]),
+    "cosine_similarity": lambda v: nn.functional.cosine_similarity(v, v[::-1]),
+    "cdist": lambda v: ops.cdist(v, v[::-1]),
+    "cumsum": lambda v: ops.cumsum(v, 1),
+    "cumprod": lambda v: ops.cumprod(v, 1),
+    "prod": lambda v: ops.prod(v, 1),
+    "tril": ops.tril,
+    "ones_like": lambda v: v * ops.ones_like(v),
+    "full_like": lambda v: v + ops.full_like(v, 0.5),
+    "nanmean": lambda v: ops.nanmean(v, 1),
+    "binary_cross_entropy": lambda v: nn.functional.binary_cross_entropy(v, v),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_what_is_made_in_the_dtype_of_a_weak_value_is_weak(name: str) -> None:
+    """Integers and Python's floats: float32 as at once, and all digits where they meet float64."""
+    counts = np.array([[1, 2, 3], [4, 5, 7]])
+
+    def fn(x: Any) -> Any:
+        return MEASURED[name](ops.multiply(x, 0.1))
+
+    assert gp.compile(fn, backend="numpy")(counts).dtype == np.float32
+    assert_close(gp.compile(fn, backend="numpy")(counts), fn(counts))
+    one = gp.compile(lambda x, u: fn(x) * u, backend="numpy")
+    assert one(counts, np.ones((), np.float32)).dtype == np.float32
+    assert_close(one(counts, np.ones(())), MEASURED[name](counts * 0.1))

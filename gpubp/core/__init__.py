@@ -33,6 +33,7 @@ from gpubp.core.spec import (
     checked_dtype,
     describe,
     dtype_name,
+    is_to_come,
 )
 from gpubp.core.whole import Whole, whole
 
@@ -65,6 +66,7 @@ __all__ = [
     "describe",
     "dtype_name",
     "evaluate",
+    "is_to_come",
     "live_order",
     "note",
     "tracing",

@@ -10,7 +10,7 @@ import numpy as np
 from gpubp.core.interop import host_array, on_device
 from gpubp.core.node import Node
 from gpubp.core.operators import Operators
-from gpubp.core.spec import CONST, ConcreteArray, Shape, describe
+from gpubp.core.spec import CONST, TO_COME, ConcreteArray, Shape, describe
 from gpubp.core.store import Slot
 from gpubp.errors import DataError, TraceError
 
@@ -35,7 +35,7 @@ class Array(Operators):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.node.dtype
+        return TO_COME if self.node.weak else self.node.dtype
 
     @property
     def ndim(self) -> int:

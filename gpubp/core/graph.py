@@ -25,6 +25,7 @@ from gpubp.core.spec import (
     Shape,
     checked_dtype,
     describe,
+    is_to_come,
 )
 from gpubp.core.store import Slot
 from gpubp.errors import TraceError
@@ -107,13 +108,14 @@ class Graph:
     def constant(self, value: ConcreteArray, weak: bool = False) -> Node:
         """A constant: a copy of `value` as it is now; equal ones are one."""
         dtype = checked_dtype(value.dtype)
+        weak = weak or is_to_come(dtype)
         data = value.tobytes()
         # The checksum finds what may be equal, the comparison says whether it is.
         known = self._constants.setdefault((value.shape, dtype, weak, crc32(data)), [])
         for content, node in known:
             if content == data:
                 return node
-        own: ConcreteArray = np.ndarray(value.shape, dtype, data)
+        own: ConcreteArray = np.ndarray(value.shape, dtype.str, data)
         node = self.append(CONST, (), {}, value.shape, dtype, own, weak)
         known.append((data, node))
         return node
@@ -204,6 +206,8 @@ class Graph:
         weak: bool = False,
     ) -> Node:
         """Append a node as given, without looking for an equal one."""
+        if dtype.metadata is not None:
+            dtype = np.dtype(dtype.str)
         node = Node(spec, inputs, attrs, shape, dtype, len(self.nodes), payload, weak)
         self.nodes.append(node)
         return node

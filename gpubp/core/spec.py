@@ -217,6 +217,16 @@ def describe(value: Typed) -> str:
     return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
 
 
+# What weak values (see `ops.weak`) say that their dtype is: equal to float64, and known to be one
+# to come, so that what is made "of the dtype of x" is as weak as x.
+TO_COME = np.dtype(np.float64, metadata={"to come": True})
+
+
+def is_to_come(dtype: np.dtype[Any]) -> bool:
+    """It is the dtype of a weak value."""
+    return dtype.metadata is not None and "to come" in dtype.metadata
+
+
 def checked_dtype(dtype: Any) -> np.dtype[Any]:
     """The NumPy dtype, if gpubp has it."""
     if isinstance(dtype, np.dtype) and dtype in _SUPPORTED:

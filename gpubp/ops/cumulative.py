@@ -53,7 +53,7 @@ def _running(name: str, x: Any, dim: int, dtype: Any, op: Callable[..., Any]) ->
     out = x.dtype if dtype is not None or x.dtype.kind == "f" else np.dtype(np.int64)
     x = logic.astype(x, "float64" if out.kind == "f" else "int64")
     (total,) = _rounds([x], axis, lambda a, b: [op(a[0], b[0])])
-    return logic.astype(total, out.name)
+    return logic.astype(total, out)
 
 
 def cumsum(x: Any, dim: int, dtype: Any = None) -> Any:

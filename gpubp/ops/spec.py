@@ -28,6 +28,7 @@ from gpubp.core import (
     concrete,
     describe,
     dtype_name,
+    is_to_come,
 )
 from gpubp.core.formula import Formula, Variants
 from gpubp.core.interop import on_device
@@ -92,7 +93,7 @@ def promote(*values: Any, floating: bool = False) -> list[Any]:
             is_soft = True
         elif kind not in _NUMBERS:
             value = operand(value)
-            if type(value) is Array and value.node.weak:
+            if is_to_come(value.dtype):
                 is_soft = True
             else:
                 has_arrays = True
@@ -157,7 +158,10 @@ def beside(other: Any, value: Any) -> Any:
 def cast_to(value: Any, dtype: np.dtype[Any]) -> Any:
     """`value` itself if it has `dtype`, else a cast of it."""
     if type(value) is Array and value.node.weak:
-        return settled(value, dtype)
+        return value if is_to_come(dtype) else settled(value, dtype)
+    graph = active_graph()
+    if graph is not None and is_to_come(dtype):
+        return weakly(graph, value)
     if value.dtype == dtype:
         return value
     return bind(SPECS["cast"], value, dtype=dtype_name(dtype))
