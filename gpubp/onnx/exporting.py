@@ -29,7 +29,7 @@ from gpubp.onnx.signature import Signature
 from gpubp.onnx.sizes import Known
 from gpubp.onnx.writer import OPSET, Writer, described, seen_inside
 
-IR_VERSION = 10
+IR_VERSION = 9  # of the time of the opset, so that runtimes of that time read it
 PARAMETERS, BUFFERS = "gpubp.parameters", "gpubp.buffers"
 
 

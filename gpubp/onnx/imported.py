@@ -37,18 +37,22 @@ class OnnxModule(Module):
         own["_graph"], own["_opset"] = graph, model.opset_import[0].version
         own["input_names"] = [v.name for v in graph.input if v.name not in tensors]
         own["output_names"] = [v.name for v in graph.output]
-        own["_slots"] = {}
+        own["_paths"] = {}
         for name in [t for t in tensors if t in trained or t in kept]:
             value = values[name]
             slot = (
                 Parameter(value) if name in trained and value.dtype.kind == "f" else Buffer(value)
             )
-            own["_slots"][name] = self._placed(name, slot)
+            own["_paths"][name] = self._placed(name, slot)
 
-    def _placed(self, name: str, slot: Buffer) -> Buffer:
-        """Register a slot under the parts of its name; modules on the way are made."""
+    def _placed(self, name: str, slot: Buffer) -> str:
+        """Register a slot under the parts of its name; modules on the way are made.
+
+        Returns the dotted name that it has now.
+        """
         *path, last = [part or "_" for part in name.split(".")]
         owner: Module = self
+        taken: list[str] = []
         for part in path:
             found = owner._modules.get(part)
             if found is None:
@@ -56,8 +60,10 @@ class OnnxModule(Module):
                 owner.add_module(part, Module())
                 found = owner._modules[part]
             owner = found
-        setattr(owner, _free(owner, last), slot)
-        return slot
+            taken.append(part)
+        last = _free(owner, last)
+        setattr(owner, last, slot)
+        return ".".join([*taken, last])
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """The output, or a tuple of several.
@@ -72,7 +78,9 @@ class OnnxModule(Module):
         """
         own = self.__dict__
         given = self._given(own["input_names"], inputs, named)
-        values = {**own["_constants"], **own["_slots"], **given}
+        slots = self._slots_by_name()
+        weights = {name: slots[path] for name, path in own["_paths"].items()}
+        values = {**own["_constants"], **weights, **given}
         found = evaluate(own["_graph"], values, own["_opset"])
         return found[0] if len(found) == 1 else tuple(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from pathlib import Path
@@ -90,6 +91,27 @@ def test_an_imported_model_is_exported_again(tmp_path: Path) -> None:
     again = onnx_runtime.check(first, arrays, "exported again")
     second = gp.onnx.from_model(again)
     assert [n for n, _ in second.named_parameters()] == [n for n, _ in first.named_parameters()]
+
+
+def test_copies_and_new_parameters_are_used() -> None:
+    first = gp.onnx.from_model(gp.onnx.export(nn.Sequential(nn.Linear(4, 3)), (None, 4)))
+    x, before = _x(5, 4), first(_x(5, 4))
+    other = copy.deepcopy(first)
+    _trained(other, [x])
+    np.testing.assert_array_equal(first(x), before)
+    assert np.abs(other(x) - before).max() > 1e-3
+    run = gp.compile(first)
+    np.testing.assert_allclose(run(x), before, rtol=1e-5)
+    layer = first.get_submodule("0")
+    layer.weight = nn.Parameter(np.zeros((3, 4), np.float32))
+    np.testing.assert_allclose(run(x), np.broadcast_to(layer.bias.value, (5, 3)))
+    assert "input -> output" in repr(first)
+
+
+def test_an_export_has_the_same_bytes_each_time() -> None:
+    model = nn.GRU(4, 3, bidirectional=True)
+    first, second = (gp.onnx.export(model, _x(5, 2, 4)).SerializeToString() for _ in range(2))
+    assert first == second
 
 
 def test_torch_exports_are_read_with_their_names_and_train() -> None:

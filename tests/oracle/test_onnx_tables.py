@@ -171,3 +171,20 @@ def test_what_cannot_be_written_is_said(capsys, tmp_path, table) -> None:
     assert main(["export", str(model), "-o", str(tmp_path / "none" / "m.onnx")]) == 3
     assert main(["export", str(tmp_path / "d.csv")]) == 4
     assert not list(tmp_path.glob("**/*.onnx"))
+
+
+def test_columns_may_have_the_names_of_outputs_and_weights(capsys, tmp_path, table) -> None:
+    """Names of the graph's own give way."""
+    renamed = {
+        "label": table["height"],
+        "input": table["weight"],
+        "model.0.weight": table["colour"],
+    }
+    renamed |= {"number": table["code"], "y": table["label"]}
+    path, model = _write(tmp_path / "d.csv", renamed), tmp_path / "m.safetensors"
+    arguments = ["train", str(path), "--target", "y", "--categorical", "number"]
+    assert main([*arguments, "--save", str(model), *FAST]) == 0
+    expected = _predictions(capsys, model, path)
+    made = _exported(model)
+    labels, _ = onnx_runtime.run(made, _columns(made, renamed))
+    assert labels.tolist() == [row["prediction"] for row in expected]
