@@ -19,6 +19,7 @@ from gpubp.data import encoding as encodings
 from gpubp.data.digits import load_digits
 from gpubp.data.images import ENDINGS, read_images
 from gpubp.data.npz import read_npz
+from gpubp.data.parquet import ENDINGS as PARQUET
 from gpubp.data.textfile import STDIN
 
 DIGITS, FOLDER, CNN = "digits", "folder", "cnn"
@@ -75,15 +76,15 @@ def kind_of(path: str) -> str:
     if Path(path).is_dir():
         return FOLDER
     ending = Path(path.lower().removesuffix(".gz")).suffix
-    if path == STDIN or ending in (".csv", ".tsv", ".txt", ".tab", ".data"):
+    if path == STDIN or ending in (".csv", ".tsv", ".txt", ".tab", ".data", *PARQUET):
         return ".csv"
     if ending in ENDINGS:
         return FOLDER
     if ending != ".npz":
         raise CommandError(
             WRONG_ARGUMENTS,
-            f"data {path!r}: expected {DIGITS}, or a file that ends in .csv or .npz, or a folder "
-            "of images, or - for a CSV file on standard input.",
+            f"data {path!r}: expected {DIGITS}, or a file that ends in .csv, .parquet or .npz, or "
+            "a folder of images, or - for a CSV file on standard input.",
         )
     return ending
 

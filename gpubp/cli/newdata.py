@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.cli import summary
-from gpubp.cli.dataset import DECIMALS, DIGITS, DIGITS_IMAGE, FOLDER, kind_of
+from gpubp.cli.dataset import DIGITS, DIGITS_IMAGE, FOLDER, kind_of
 from gpubp.cli.failures import BAD_DATA, CommandError
+from gpubp.cli.tables import read_table
 from gpubp.data.digits import load_digits
 from gpubp.data.encoding import Encoding
 from gpubp.data.images import read_images
 from gpubp.data.npz import array_names, read_npz
-from gpubp.data.table import Table, read_csv
+from gpubp.data.table import Table
 from gpubp.data.units import check_unit
 from gpubp.errors import DataError
 
@@ -71,7 +72,7 @@ def load(found: Encoding, options: argparse.Namespace) -> NewData:
         return _of_arrays(found, arrays["X"], arrays.get(found.target), path, options.missing)
     if not found.columns:
         raise CommandError(BAD_DATA, f"the model was trained on arrays: {path} has columns.")
-    table = read_csv(path, decimal=DECIMALS[options.decimal], encoding=options.encoding)
+    table = read_table(options)
     data = _of_table(found, table, options.missing)
     kept = list(table.columns) if options.keep == ["all"] else options.keep
     wanted = [*(name for name in found.ids if name in table.columns), *kept]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gpubp.data import dates
 from gpubp.data.columns import Column
 from gpubp.data.encoding import MOST_CLASSES, Encoding
-from gpubp.data.numerals import COMMA, as_number, is_missing, like_numbers
+from gpubp.data.numerals import COMMA, as_number, like_numbers
 from gpubp.data.table import Table
 from gpubp.data.textfile import named
 
@@ -159,8 +159,7 @@ def of_columns(table: Table, found: Encoding, declared: Sequence[str]) -> list[s
     """
     warnings = []
     for column in found.columns:
-        cells = table.column(column.name)
-        different = Counter(cell for cell in cells if not is_missing(cell))
+        different = Counter(table.given(column.name))
         place = f"column {column.name!r}"
         leave = option("drop", column.name)
         if len(different) == 1:
@@ -200,9 +199,9 @@ def _of_numbers(table: Table, name: str, different: Sequence[str], place: str) -
         ]
     if lost := lost_digits(table, name):
         return [lost]
-    values = [as_number(cell) for cell in table.column(name)]
-    first = values[0] if len(values) > MANY_CLASSES else None
-    if first in (0, 1) and values == [float(i) + (first or 0) for i in range(len(values))]:
+    cells = table.column(name)
+    first = as_number(cells[0]) if len(cells) > MANY_CLASSES else None
+    if first in (0, 1) and all(as_number(c) == i + (first or 0) for i, c in enumerate(cells)):
         return [
             f"{place} counts the rows: if it is no more than that, leave it out "
             f"({option('drop', name)})."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from gpubp.data import columns, encoding
 from gpubp.data.described import of_table
 from gpubp.data.encoding import Encoding
 from gpubp.data.numerals import COMMA, POINT, like_numbers
+from gpubp.data.parquet import ENDINGS, read_parquet
 from gpubp.data.table import Table, read_csv
 
 DECIMALS = {"auto": None, "point": POINT, "comma": COMMA}
@@ -22,7 +24,7 @@ DECIMALS = {"auto": None, "point": POINT, "comma": COMMA}
 
 def of_csv(options: argparse.Namespace) -> Dataset:
     """Read, describe and split the table of the options."""
-    whole = read_csv(options.data, decimal=DECIMALS[options.decimal], encoding=options.encoding)
+    whole = read_table(options)
     target = options.target
     if target is None:
         raise CommandError(
@@ -55,6 +57,16 @@ def of_csv(options: argparse.Namespace) -> Dataset:
     made.said.extend(summary.of_writing(table, [n for n in used if n not in declared]))
     made.warnings[:0] = warnings
     return made
+
+
+def read_table(options: argparse.Namespace) -> Table:
+    """The table of a CSV or Parquet file."""
+    if Path(options.data).suffix.lower() in ENDINGS:
+        for name in ("encoding", "decimal"):
+            if getattr(options, name) not in (None, "auto"):
+                raise CommandError(WRONG_ARGUMENTS, f"--{name} is for CSV files. Leave it out.")
+        return read_parquet(options.data)
+    return read_csv(options.data, decimal=DECIMALS[options.decimal], encoding=options.encoding)
 
 
 def _identifiers(options: argparse.Namespace, table: Table) -> tuple[list[str], list[str]]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gpubp.data.images import read_images
     from gpubp.data.negatives import NegativeSampler
     from gpubp.data.npz import read_npz
+    from gpubp.data.parquet import read_parquet
     from gpubp.data.replay import ReplayBuffer
     from gpubp.data.scaling import Standardizer
     from gpubp.data.table import Table, read_csv
@@ -29,6 +30,7 @@ else:
             "images": "read_images",
             "negatives": "NegativeSampler",
             "npz": "read_npz",
+            "parquet": "read_parquet",
             "replay": "ReplayBuffer",
             "scaling": "Standardizer",
             "table": "Table read_csv",
@@ -54,6 +56,7 @@ __all__ = [
     "read_csv",
     "read_images",
     "read_npz",
+    "read_parquet",
     "train_test_split",
     "words",
 ]

@@ -79,8 +79,7 @@ def column_of(table: Table, name: str, categorical: bool, fill: bool = False) ->
         DataError: too many names, of which hardly any is in several rows; or dates and the like
             that are the same everywhere.
     """
-    cells = table.column(name)
-    given = [cell for cell in cells if not is_missing(cell)]
+    cells, given = table.column(name), table.given(name)
     gaps: dict[str, Any] = {"mark": len(given) < len(cells), "fill": []} if fill else {}
     if table.is_numeric(name) and not categorical:
         made = Column(name, unit=table.written[name].unit, **gaps)
@@ -122,7 +121,7 @@ def frequent(cells: Sequence[str]) -> set[object]:
 
 def says_who(table: Table, name: str, categorical: bool) -> str:
     """Why a column says who or nothing instead of what, in words; "" for all others."""
-    given = [cell for cell in table.column(name) if not is_missing(cell)]
+    given = table.given(name)
     if not given:
         return "has no values"
     if categorical or table.is_numeric(name) or len(given) <= MOST_NAMES:
@@ -154,12 +153,16 @@ def encoded(table: Table, column: Column, notes: list[str] | None = None) -> NDA
     """
     cells = table.column(column.name)
     out = np.zeros((len(cells), column.width))
-    gaps = np.array([column.fill is not None and is_missing(cell) for cell in cells], bool)
+    gaps = table.absent(column.name)
+    if column.fill is None:
+        gaps = np.zeros(len(cells), np.bool_)
     if column.mark:
         out[gaps, -1] = 1.0
     rows = np.flatnonzero(~gaps)
-    part = replace(table, columns={column.name: cells}, whole=table.whole or table)
-    part = part.rows(rows.tolist()) if gaps.any() else part
+    part = table
+    if gaps.any():
+        part = replace(table, columns={column.name: cells}, whole=table.whole or table)
+        part = part.rows(rows.tolist())
     if column.names:
         places = _places(part, column, notes)
         out[rows[places >= 0], places[places >= 0]] = 1.0

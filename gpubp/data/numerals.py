@@ -18,6 +18,7 @@ from decimal import Decimal, InvalidOperation
 POINT, COMMA = ".", ","
 _MISSING = " na n/a n.a. nan -nan null none ? - -- . <na> #n/a #na 1.#ind -1.#ind 1.#qnan -1.#qnan"
 MISSING = frozenset([*_MISSING.split(" "), "#n/a n/a"])  # the first one is empty
+_LONGEST = max(map(len, MISSING))
 
 _SIGNS = "$€£¥₹₽₩₺₪฿₫₴₦₱"
 _CODES = (
@@ -49,7 +50,7 @@ _SWAP = str.maketrans(".,", ",.")
 
 def is_missing(cell: str) -> bool:
     """Whether a cell has no value: empty, NA, NaN, null, none, ?, -, #N/A ... (in any case)."""
-    return cell.lower() in MISSING
+    return len(cell) <= _LONGEST and cell.lower() in MISSING
 
 
 def as_number(cell: str) -> float | None:

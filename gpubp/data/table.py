@@ -47,6 +47,9 @@ class Table:
     written: Mapping[str, Writing] = field(default_factory=dict)
     whole: Table | None = None
     index: str = ""
+    _known: dict[str, NDArray[np.bool_]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -77,12 +80,28 @@ class Table:
             return "", ""
         return whole.column(name)[writing.row], whole.where(writing.row, name)
 
+    def absent(self, name: str) -> NDArray[np.bool_]:
+        """Which cells of a column have no value, (rows,)."""
+        if name not in self._known:
+            cells = self.column(name)
+            marks = {cell for cell in set(cells) if is_missing(cell)}
+            found = np.zeros(len(cells), np.bool_)
+            if marks:
+                found[:] = [cell in marks for cell in cells]
+            self._known[name] = found
+        return self._known[name]
+
+    def given(self, name: str) -> list[str]:
+        """The cells of a column that have a value."""
+        absent, cells = self.absent(name), self.column(name)
+        return [cells[i] for i in np.flatnonzero(~absent)] if absent.any() else cells
+
     def missing(self, names: Sequence[str]) -> dict[str, list[int]]:
         """The rows of each of these columns without a value; only columns that have such rows.
 
         Those with most come first.
         """
-        found = {n: [i for i, c in enumerate(self.column(n)) if is_missing(c)] for n in names}
+        found = {n: np.flatnonzero(self.absent(n)).tolist() for n in names}
         order = sorted(found, key=lambda name: -len(found[name]))
         return {name: found[name] for name in order if found[name]}
 
