@@ -50,6 +50,7 @@ def check_cuda(
     shared: int = 0,
     cooperative: bool = False,
     races: bool = True,
+    early_exit: bool = False,
     architecture: str = "sm_90",
     options: Sequence[str] = (),
 ) -> CudaRun:
@@ -65,6 +66,8 @@ def check_cuda(
         shared: bytes of dynamic shared memory.
         cooperative: all blocks are alive at a time, so `cooperative_groups::this_grid().sync()`
             works.
+        early_exit: a barrier does not wait for threads that have ended, as on GPUs from compute
+            capability 7.0 on; else that is an error.
         races: look for races, too: the most expensive check.
         architecture: what is compiled for.
         options: for NVRTC, such as "-DN=4" or "--include-path=src".
@@ -90,7 +93,7 @@ def check_cuda(
     given = packed(name, program.module.functions[name].params, args, memory)
     device = Device(memory, int(architecture[3:].rstrip("af")))
     sizes = Sizes(_three(grid, "grid"), _three(block, "block"), shared, device.most_shared())
-    printed = launch(device, translated, sizes, given.params, races, cooperative)
+    printed = launch(device, translated, sizes, given.params, races, cooperative, early_exit)
     _require_filled(name, given, memory)
     arrays = [placed.value(memory) for placed in given.arrays]
     return CudaRun(arrays, "".join(printed), ptx)

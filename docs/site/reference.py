@@ -26,6 +26,7 @@ MODULES = {
     "gpubp.data": "Data",
     "gpubp.distributed": "Several ranks",
     "gpubp.sklearn": "scikit-learn's estimators",
+    "gpubp.testing": "Tests of CUDA code",
     "gpubp.errors": "Exceptions",
 }
 

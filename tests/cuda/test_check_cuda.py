@@ -129,6 +129,25 @@ def test_a_barrier_says_who_does_not_come() -> None:
     assert "waits in a barrier that not all reach: thread (77, 0, 0) has ended" in str(fault)
 
 
+def test_threads_that_ended_may_be_left_out() -> None:
+    source = """extern "C" __global__ void k(const int* x, int* y, int n) {
+      __shared__ int s[64];
+      int t = threadIdx.x;
+      if (t >= n) return;
+      s[t] = x[blockIdx.x * n + t];
+      __syncthreads();
+      y[blockIdx.x * n + t] = s[n - 1 - t];
+    }"""
+    x = np.arange(100, dtype=np.int32)
+    args = [x, Output(100, np.int32), 50]
+    assert faulty(check_cuda, source, grid=2, block=64, args=args).kind == "barrier"
+    found = check_cuda(source, grid=2, block=64, args=args, early_exit=True).arrays[1]
+    np.testing.assert_array_equal(found, x.reshape(2, 50)[:, ::-1].reshape(-1))
+    racing = source.replace("__syncthreads();", "if (t) __syncthreads();")
+    fault = faulty(check_cuda, racing, grid=2, block=64, args=args, early_exit=True)
+    assert fault.kind in ("race", "unwritten")
+
+
 def test_a_warp_needs_no_block_barrier() -> None:
     source = """extern "C" __global__ void k(float* x) {
       __shared__ float s[64];

@@ -29,6 +29,7 @@ class EmulatedBackend(CupyBackend):
     def start_anew(self) -> None:
         """A forked child goes on with its copy of everything."""
         self._lock = threading.RLock()
+        self.driver.start_anew()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return EmulatedBackend, (None, self._given[1])

@@ -92,6 +92,10 @@ class EmulatedDriver:
         self._lock = threading.RLock()
         self._recorded: list[Callable[[], None]] | None = None
 
+    def start_anew(self) -> None:
+        """In a forked child, whose lock another thread may have held."""
+        self._lock = threading.RLock()
+
     def allocate(self, nbytes: int) -> Piece:
         self._not_while_recording("allocate")
         with self._lock:

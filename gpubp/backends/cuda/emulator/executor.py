@@ -52,7 +52,7 @@ class Run:
         Raises:
             KernelError: a thread did something wrong, or threads wait forever.
         """
-        while self._ready:
+        while self._ready or self._go_without_ended():
             number = self._next()
             lanes = self._taken(number)
             code = self._code[number]
@@ -207,6 +207,20 @@ class Run:
                 chosen = waiting[np.isin(wave.block_of[waiting], full)]
                 self._require_one_place(chosen, number, meeting)
                 self._release(number, meeting, chosen)
+
+    def _go_without_ended(self) -> bool:
+        """Blocks whose threads all wait at one barrier or have ended, where that is allowed."""
+        wave, found = self._wave, False
+        if not wave.launch.early_exit:
+            return False
+        for block in np.unique(wave.block_of[self._waits_at >= 0]):
+            lanes = np.flatnonzero(self._alive & (wave.block_of == block))
+            number = int(self._waits_at[lanes[0]])
+            meeting = self._code[number].meeting if number >= 0 else None
+            if meeting is not None and meeting.block and (self._waits_at[lanes] == number).all():
+                self._release(number, meeting, lanes)
+                found = True
+        return found
 
     def _at_barriers(self, lanes: Lanes) -> NDArray[np.bool_]:
         numbers = self._waits_at[lanes]

@@ -80,6 +80,7 @@ def launch(
     params: bytes,
     races: bool = True,
     together: bool = False,
+    early_exit: bool = False,
 ) -> list[str]:
     """Run a kernel.
 
@@ -90,6 +91,7 @@ def launch(
         params: the parameters' bytes.
         races: look for races, too.
         together: all blocks are alive at a time, as in a cooperative launch.
+        early_exit: threads that have ended need not come to a barrier.
 
     Returns:
         What threads printed.
@@ -118,6 +120,7 @@ def launch(
         watch,
         numbers,
         device.workspace() if together else 0,
+        early_exit,
     )
     each = blocks if together or kernel.fences else max(1, WAVE_LANES // threads)
     with np.errstate(all="ignore"):

@@ -38,6 +38,7 @@ class Launch:
         races: None: races are not looked for.
         numbers: of threads.
         workspace: address of what grid barriers count in.
+        early_exit: threads that have ended need not come to a barrier.
         printed: what threads print, in the order in which they do.
     """
 
@@ -53,6 +54,7 @@ class Launch:
     races: Races | None
     numbers: Numbers
     workspace: int = 0
+    early_exit: bool = False
     printed: list[str] = field(default_factory=list)
 
     def fault(self, kind: str, reason: str, ins: Instruction | None = None) -> KernelError:
