@@ -129,11 +129,7 @@ def test_norms_that_cannot_be_clipped_to_are_refused(norm: float) -> None:
 
 
 def test_unknown_backends_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-<<<<<<< HEAD
     near = ("'numbaa'", "Did you mean 'numba'?", "Known: cupy, emulated, numba, numba_cuda, numpy")
-=======
-    near = ("'numbaa'", "Did you mean 'numba'?", "Known: cupy, emulated, numba, numpy")
->>>>>>> emu
     _assert_raises(UnknownNameError, near, lambda: gp.compile(ops.sin, backend="numbaa"))
     device = ("device 'gpu0'", "Known: auto, cpu")
     _assert_raises(UnknownNameError, device, lambda: gp.compile(ops.sin, device="gpu0"))

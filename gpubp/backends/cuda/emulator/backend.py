@@ -23,13 +23,14 @@ class EmulatedBackend(CupyBackend):
     reads_device_arrays = False
 
     def __init__(self, driver: EmulatedDriver | None = None, precision: str | None = None) -> None:
-        super().__init__(driver=driver or EmulatedDriver(), precision=precision)
+        self._device = driver or EmulatedDriver()
+        super().__init__(driver=self._device, precision=precision)
         self._given = driver, precision
 
     def start_anew(self) -> None:
         """A forked child goes on with its copy of everything."""
         self._lock = threading.RLock()
-        self.driver.start_anew()
+        self._device.start_anew()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return EmulatedBackend, (None, self._given[1])
