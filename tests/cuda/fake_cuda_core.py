@@ -19,7 +19,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
-from fake_cupy import Contexts
+from fake_cupy import Contexts, note_wait
 from fake_numba_cuda import fake_numba
 from shim_array import Capsule
 from shim_driver import ShimDriver
@@ -96,7 +96,7 @@ class Stream:
 
     @classmethod
     def from_handle(cls, handle: int) -> Stream:
-        return cls.known[handle]
+        return cls.known.get(handle) or cls(handle)  # or another library's
 
     def do(self, work: Callable[[], Any]) -> None:
         if self.captured is not None:
@@ -116,6 +116,7 @@ class Stream:
     def wait(self, event_or_stream: Event) -> None:
         Contexts.require()
         self.waited.append(event_or_stream.recorded_on)
+        note_wait(self.device, self.handle, event_or_stream.recorded_on)
 
     def create_graph_builder(self) -> GraphBuilder:
         return GraphBuilder(self)

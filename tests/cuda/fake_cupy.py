@@ -182,6 +182,14 @@ class Nvrtc:
         pass
 
 
+def note_wait(device: ShimDriver, stream: int, after: int) -> None:
+    """In the device's log, as it would note it; the drivers' own streams are from 100 on."""
+    if stream >= 100 > after:
+        device.log.append(("wait_for", after))
+    elif after >= 100 > stream:
+        device.log.append(("make_wait", stream))
+
+
 def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
     """A module to stand for `cupy` in `sys.modules`.
 
@@ -206,7 +214,12 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
         Event.known[event].recorded_on = 0 if stream == 1 else stream
 
     def wait_event(stream: int, event: int, flags: int = 0) -> None:
-        streams[0 if stream == 1 else stream].waited.append(Event.known[event].recorded_on)
+        place = 0 if stream == 1 else stream
+        if place not in streams:  # another library's
+            make_stream(non_blocking=True)
+            streams[place] = streams.pop(max(streams))
+        streams[place].waited.append(Event.known[event].recorded_on)
+        note_wait(device, stream, Event.known[event].recorded_on or 1)
 
     def stream_of(handle: int) -> Stream | None:
         return streams.get(handle)

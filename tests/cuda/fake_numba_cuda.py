@@ -53,7 +53,9 @@ class DeviceNDArray(ShimArray):
             "version": 3,
         }
 
-    def __getitem__(self, key: slice) -> DeviceNDArray:
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, slice) or self.ndim == 0:
+            return super().__getitem__(key)  # gpubp's own op, as of the tests' arrays
         start, stop, step = key.indices(self.shape[0])
         assert step == 1
         width = self.nbytes // max(self.shape[0], 1)
@@ -68,6 +70,10 @@ class Strict(DeviceNDArray):
     """Without what the tests' own arrays have besides."""
 
     get: Any = property(_is_not_numbas)
+
+    def __getitem__(self, key: slice) -> Any:
+        assert isinstance(key, slice)
+        return super().__getitem__(key)
 
 
 class Kernel:

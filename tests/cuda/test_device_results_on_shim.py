@@ -93,7 +93,7 @@ def test_losses_stay_on_the_device(gpu: CupyBackend) -> None:
     assert seen == [(1, 2), (2, 2)] * 2
     for host, device in zip(found["host"], found["device"], strict=True):
         assert_same(device.get() if isinstance(device, ShimArray) else device, np.asarray(host))
-    assert [type(v) is ShimArray for v in found["device"][:3]] == [True] * 3
+    assert all(isinstance(v, ShimArray) for v in found["device"][:3])
 
 
 def test_schedules_write_losses_in_segments(gpu: CupyBackend) -> None:

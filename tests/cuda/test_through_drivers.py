@@ -36,8 +36,11 @@ pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.
 
 
 @pytest.mark.parametrize("name", fake_drivers.FAKES)
-def test_what_goes_through_a_driver_goes_through_its_library(name: str) -> None:
+def test_what_goes_through_a_driver_goes_through_its_library(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """The setting does something: launches and recordings are the library's."""
+    monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path))
     driver = fake_drivers.through(name, ShimDriver())
     step = classifier_step(OPTIMIZERS["sgd"], backend=CupyBackend(driver=driver))
     x, y = digits(samples=100)

@@ -212,9 +212,13 @@ class CupyDriver:
         return self._device.around(lambda: graph.launch(self._stream))
 
     def bind_kernel(self, kernel: Any, places: Sequence[Place], numbers: Sequence[float]) -> Work:
-        """See `base.KernelDriver`; only numba-cuda makes such kernels, so it is there."""
+        """See `base.KernelDriver`."""
+        try:
+            numba = NumbaCuda()
+        except ImportError as err:
+            raise BackendError(f"a kernel of numba.cuda cannot be launched: {err}.") from err
         with self._device:
-            start = NumbaCuda().bound(kernel, places, numbers, int(self._stream.ptr))
+            start = numba.bound(kernel, places, numbers, int(self._stream.ptr))
         return self._device.around(start)
 
     def current_stream(self) -> int:

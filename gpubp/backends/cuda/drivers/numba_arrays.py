@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -93,7 +94,9 @@ class NumbaCuda:
         """
         arrays = [self.array(place, stream, None) for place in places]
         blocks = max(1, -(-math.prod(places[-1][1]) // THREADS))
-        launcher = kernel[blocks, THREADS, self._cuda.external_stream(stream)]
+        with warnings.catch_warnings():  # a small result is a small grid
+            warnings.simplefilter("ignore")
+            launcher = kernel[blocks, THREADS, self._cuda.external_stream(stream)]
         arguments = (*arrays, *map(np.float64, numbers))
         return lambda: launcher(*arguments)
 
