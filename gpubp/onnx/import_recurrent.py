@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-import gpubp as gp
 from gpubp import ops
+from gpubp.compiler.branches import cond
+from gpubp.compiler.scan import scan as run_scan
 from gpubp.nn.recurrent_steps import STEPS, States, Steps, Weights, over_time
 from gpubp.nn.utils.rnn import valid_mask
 from gpubp.onnx.import_common import refuse, text
@@ -212,7 +213,7 @@ def scan(
         found = body(*carry, *elements)
         return found[:states], found[states:]
 
-    last, found = gp.scan(step, tuple(given[:states]), tuple(elements), reverse=reverse)
+    last, found = run_scan(step, tuple(given[:states]), tuple(elements), reverse=reverse)
     back = scan_output_directions or [0] * len(found)
     stacks = [_turned(y, bool(b) != reverse) for y, b in zip(found, back, strict=True)]
     axes = scan_output_axes or [0] * len(found)
@@ -257,4 +258,4 @@ def branch(
 ) -> Any:
     if isinstance(condition, (np.ndarray, np.generic)):
         return then_branch() if condition else else_branch()
-    return gp.cond(condition, then_branch, else_branch)
+    return cond(condition, then_branch, else_branch)
