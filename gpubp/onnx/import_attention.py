@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import ops
-from gpubp.compiler.scan import scan
+from gpubp.compiler.scan import scan as run_scan
 from gpubp.onnx.import_common import DTYPES, refuse
 from gpubp.ops.attention import attention_weights
 
@@ -180,7 +180,7 @@ def linear_attention(
         return state, ops.multiply(out, scale)
 
     by_time = {name: ops.transpose(x, (2, 0, 1, 3)) for name, x in given.items()}
-    state, ys = scan(step, state, by_time)
+    state, ys = run_scan(step, state, by_time)
     y = ops.reshape(ops.transpose(ys, (1, 0, 2, 3)), (n, length, -1))
     return (y, state) if outputs > 1 else y
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpubp import ops
 from gpubp.compiler.branches import cond
-from gpubp.compiler.scan import scan as rounds
+from gpubp.compiler.scan import scan as run_scan
 from gpubp.nn.recurrent_steps import STEPS, States, Steps, Weights, over_time
 from gpubp.nn.utils.rnn import valid_mask
 from gpubp.onnx.import_common import refuse, text
@@ -213,7 +213,7 @@ def scan(
         found = body(*carry, *elements)
         return found[:states], found[states:]
 
-    last, found = rounds(step, tuple(given[:states]), tuple(elements), reverse=reverse)
+    last, found = run_scan(step, tuple(given[:states]), tuple(elements), reverse=reverse)
     back = scan_output_directions or [0] * len(found)
     stacks = [_turned(y, bool(b) != reverse) for y, b in zip(found, back, strict=True)]
     axes = scan_output_axes or [0] * len(found)
