@@ -11,8 +11,9 @@ import numpy as np
 
 from gpubp.cli import summary
 from gpubp.cli.failures import BAD_DATA, WRONG_ARGUMENTS, CommandError
+from gpubp.cli.folds import shares
 from gpubp.cli.splitting import Dataset as Dataset
-from gpubp.cli.splitting import shares, split
+from gpubp.cli.splitting import split
 from gpubp.cli.tables import DECIMALS as DECIMALS
 from gpubp.cli.tables import of_csv
 from gpubp.data import encoding as encodings

@@ -62,13 +62,9 @@ def result(options: argparse.Namespace, data: Dataset, trainer: Trainer) -> tupl
     samples, and what one gets by always giving the same answer: the most frequent class or the mean
     of the training part.
     """
-    part, (X, y) = data.judged
-    plain = ["accuracy"] if data.encoding.task == "classification" else ["r2", "rmse"]
-    if len(y) == 1:
-        plain = [name for name in plain if name != "r2"]  # of one number it is not defined
-    names = list(dict.fromkeys([*plain, *options.metrics]))
-    asked = argparse.Namespace(metrics=names)
-    values = trainer.evaluate(X, y, metrics(asked, data.encoding, drawn=False))
+    part, (_, y) = data.judged
+    values = measured(options, data, trainer)
+    names = list(values)
     shown = ", ".join(f"{name} {_format(name, values[name])}" for name in names)
     name, answer, baseline = _baseline(data.encoding, data.train[1], y)
     samples = counted(len(y), data.unit)
@@ -78,6 +74,18 @@ def result(options: argparse.Namespace, data: Dataset, trainer: Trainer) -> tupl
     if better:
         return line, None
     return line, f"the model is no better than always giving {answer} ({alone})."
+
+
+def measured(options: argparse.Namespace, data: Dataset, trainer: Trainer) -> dict[str, float]:
+    """Accuracy, or r2 and rmse, and the metrics that were asked for, of what is judged."""
+    _, (X, y) = data.judged
+    plain = ["accuracy"] if data.encoding.task == "classification" else ["r2", "rmse"]
+    if len(y) == 1:
+        plain = [name for name in plain if name != "r2"]  # of one number it is not defined
+    names = list(dict.fromkeys([*plain, *options.metrics]))
+    asked = argparse.Namespace(metrics=names)
+    values = trainer.evaluate(X, y, metrics(asked, data.encoding, drawn=False))
+    return {name: values[name] for name in names}
 
 
 def _format(name: str, value: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpubp.cli import held_out, summary
 from gpubp.cli.failures import BAD_DATA, CommandError
+from gpubp.cli.folds import parts, shares
 from gpubp.data import encoding as encodings
 from gpubp.data.columns import filled, with_fills
 from gpubp.data.encoding import Encoding
@@ -53,46 +53,6 @@ class Dataset:
         return ("training", self.train) if self.held_out is None else ("held-out", self.held_out)
 
 
-def shares(
-    y: NDArray[Any], parts: Sequence[float], seed: int, classes: bool = True
-) -> list[NDArray[np.int64]]:
-    """Rows of what is left and of each part, in a random order.
-
-    With classes the parts are stratified: each gets its share of every class, as far as whole rows
-    allow; those that are left go to the classes with the largest rest.
-
-    Args:
-        y: class indices, or numbers.
-        parts: shares of the rows; a part has so many, rounded up.
-        seed: of the order.
-        classes: what y is.
-    """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(y))
-    found = []
-    for share in parts:
-        count = math.ceil(share * len(y))
-        held = _stratified(y[order], count) if classes else np.arange(count)
-        found.append(order[held])
-        order = np.delete(order, held)
-    return [order, *found]
-
-
-def _stratified(y: NDArray[Any], count: int) -> NDArray[np.int64]:
-    """Positions of `count` rows: the first ones of each class, as many as is its share."""
-    classes, which = np.unique(y, return_inverse=True)
-    sizes = np.bincount(which, minlength=len(classes))
-    wanted = sizes * count / max(len(y), 1)
-    taken = np.floor(wanted).astype(np.int64)
-    rest = np.where(sizes > 1, wanted - taken, -1.0)  # a class of one row is there to be learned
-    for c in np.argsort(-rest, kind="stable")[: count - int(taken.sum())]:
-        taken[c] += 1
-    rank = np.zeros(len(y), np.int64)
-    for c in range(len(classes)):
-        rank[which == c] = np.arange(sizes[c])
-    return np.flatnonzero(rank < taken[which])
-
-
 def _check_varies(
     options: argparse.Namespace, found: Encoding, y: NDArray[Any], unit: str, table: Table | None
 ) -> None:
@@ -109,6 +69,21 @@ def _check_varies(
         )
 
 
+def _parts(
+    options: argparse.Namespace, found: Encoding, y: NDArray[Any], unit: str
+) -> list[NDArray[np.int64]]:
+    """Rows to train on, those held out, and perhaps those of the test."""
+    classes = found.task == "classification"
+    if getattr(options, "fold", None) is not None:
+        return parts(options, y, classes)
+    wanted = [options.validation, *([options.test] if options.test else [])]
+    if sum(math.ceil(share * len(y)) for share in wanted) >= len(y):
+        raise CommandError(
+            BAD_DATA, f"{named(options.data)} has {len(y)} {unit}: too few to hold some out."
+        )
+    return shares(y, wanted, options.seed, classes)
+
+
 def split(
     options: argparse.Namespace,
     found: Encoding,
@@ -119,12 +94,7 @@ def split(
 ) -> Dataset:
     """Hold parts out, and fill in and standardise by what is left."""
     _check_varies(options, found, y, unit, table)
-    wanted = [options.validation, *([options.test] if options.test else [])]
-    if sum(math.ceil(share * len(X)) for share in wanted) >= len(X):
-        raise CommandError(
-            BAD_DATA, f"{named(options.data)} has {len(X)} {unit}: too few to hold some out."
-        )
-    kept, *others = shares(y, wanted, options.seed, found.task == "classification")
+    kept, *others = _parts(options, found, y, unit)
     if found.columns:
         found.columns = with_fills(found.columns, X[kept])
         X = filled(found.columns, X)
@@ -138,7 +108,7 @@ def split(
     if found.task == "regression":
         found.target_scale = Standardizer.fit(y[kept].reshape(len(kept), -1))
     rows = [kept, *others]
-    parts = [(found.scaled(X[r]), found.scaled_targets(y[r])) for r in rows]
+    made = [(found.scaled(X[r]), found.scaled_targets(y[r])) for r in rows]
     said = [
         summary.of_file(options.data, unit, [len(r) for r in rows], table),
         summary.of_target(found, y),
@@ -146,5 +116,5 @@ def split(
     ]
     places = [int(i) if table is None else table.lines[i] for i in [*kept, *others[-1]]]
     warnings = held_out.of_split(found, (y[kept], y[others[-1]]), unit, places)
-    held = parts[1] if len(others[0]) else None
-    return Dataset(parts[0], held, found, unit, said, warnings, parts[2] if parts[2:] else None)
+    held = made[1] if len(others[0]) else None
+    return Dataset(made[0], held, found, unit, said, warnings, made[2] if made[2:] else None)

@@ -38,6 +38,7 @@ examples:
   gpubp train digits --hidden 128,64 --dropout 0.2
   gpubp train iris.csv --target species --save iris.safetensors --plot curve.png
   gpubp train houses.csv --target price --drop id --optimizer sgd --lr 0.05 --schedule cosine
+  gpubp train houses.csv --target price --cross-validate 5
   gpubp train data.npz --epochs 200 --early-stopping 10 --log run.csv
   gpubp train images.npz --model cnn --channels 16,32
   gpubp train photos/ --image-size 64,64 --save photos.safetensors
@@ -67,6 +68,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--validation", default=0.2, type=parsing.share, help="share held out (0.2)")
     data.add_argument(
         "--test", type=parsing.share, help="share for the last figures, where the other ends it"
+    )
+    data.add_argument(
+        "--cross-validate", type=int, metavar="K", help="judge every row, by K models; none is kept"
     )
     names: Any = {"default": [], "type": parsing.names, "metavar": "A,B"}
     data.add_argument("--drop", **names, help="columns to leave out")
@@ -158,10 +162,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train; returns the exit code."""
-    from gpubp.cli import build, dataset, joined, resuming, scores, summary
+    from gpubp.cli import build, crossing, dataset, joined, resuming, scores, summary
 
     communicator = joined.communicator(options)
     check(options)
+    if options.cross_validate is not None:
+        return crossing.run(options, communicator)
     with of_files():
         data = dataset.load(options)
     metrics = scores.metrics(options, data.encoding)
@@ -199,7 +205,11 @@ def run(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> None:
     """Complete options, and raise for those that cannot work, before any work."""
+    from gpubp.cli import crossing
+
     _complete(options)
+    if options.cross_validate is not None:
+        crossing.check(options)
     _check_numbers(options)
     _check_outputs(options)
 
@@ -217,7 +227,8 @@ def _complete(options: argparse.Namespace) -> None:
         options.epochs = MOST_EPOCHS if patient or options.early_stopping else EPOCHS
         if patient:
             options.early_stopping = PATIENCE
-            options.test = TEST if options.test is None else options.test
+            folds = options.cross_validate is not None  # each of which is a test
+            options.test = TEST if options.test is None and not folds else options.test
     if options.test and not options.validation:
         raise CommandError(WRONG_ARGUMENTS, "--test is a third part: it needs --validation.")
     if options.image_size is not None and not Path(options.data).is_dir():

@@ -28,7 +28,7 @@ examples:
   gpubp tune houses.csv --target price --members 64 --lrs 0.0001,0.1 --decays 0.00001,0.01
   gpubp tune digits --epochs 30 --early-stopping 5 --save best.safetensors --plot tuned.png
 """
-_REFUSED = ("class_weight", "schedule", "log", "max_time", "max_steps", "resume")
+_REFUSED = ("cross_validate", "class_weight", "schedule", "log", "max_time", "max_steps", "resume")
 SHOWN = 10
 
 
