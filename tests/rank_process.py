@@ -1,6 +1,7 @@
 """A program that ranks run as processes: trains, and may kill one of them on the way.
 
-Usage: rank_process.py FILE [--deterministic] [--checkpoint FILE] [--kill RANK:STEP,...]
+Usage: rank_process.py FILE [--deterministic] [--shard] [--buckets] [--checkpoint FILE]
+           [--kill RANK:STEP,...] [--epochs N] [--memory]
 
 Rank 0 writes the results to FILE (NPZ). The kills are done one a start: a file beside FILE counts
 the starts.
@@ -36,6 +37,25 @@ class Kill(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Memory(Callback):
+    """Looks at what this process has in memory, after some epochs and at the end."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.before = file, 0
+
+    def on_epoch_end(self, trainer, epoch, record):
+        now = resident()
+        if epoch == 200:
+            self.before = now
+        self.file.write_text(f"{now - self.before} {trainer.steps}")
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def start_number(folder: Path, rank: int) -> int:
     """How often this rank has been started before."""
     path = folder / f"starts-{rank}"
@@ -48,6 +68,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("file", type=Path)
     parser.add_argument("--deterministic", action="store_true")
+    parser.add_argument("--shard", action="store_true")
+    parser.add_argument("--buckets", action="store_true")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--checkpoint")
     parser.add_argument("--kill", default="")
     options = parser.parse_args()
@@ -57,7 +81,10 @@ def main() -> None:
     mine = [int(step) for who, step in kills[start : start + 1] if int(who) == rank]
     dtype = "float32" if options.deterministic else "float64"
     model, optimizer = classifier(dtype=dtype)
-    parallel = DataParallel(communicator, deterministic=options.deterministic)
+    parallel = DataParallel(
+        communicator, deterministic=options.deterministic, shard_optimizer=options.shard,
+        bucket_cap_mb=1e-4 if options.buckets else None,
+    )  # fmt: skip
     trainer = Trainer(
         model, nn.CrossEntropyLoss(), optimizer, communicator=parallel, max_grad_norm=0.5
     )
@@ -67,8 +94,11 @@ def main() -> None:
     began = time.monotonic()
     try:
         trainer.fit(
-            X, Y, epochs=4, batch_size=8, verbose=False, validation_split=0.1,
-            callbacks=[Kill(next(iter(mine), sys.maxsize))],  # the same ones at every start
+            X, Y, epochs=options.epochs, batch_size=8, verbose=False, validation_split=0.1,
+            # The same ones at every start.
+            callbacks=[Kill(next(iter(mine), sys.maxsize)), *(
+                [Memory(options.file.parent / f"memory-{rank}")] if options.memory else []
+            )],
             checkpoint=options.checkpoint, save_every_steps=2, resume=resume,
         )  # fmt: skip
     except LostPeerError:

@@ -94,3 +94,51 @@ def assert_same_bits(found: dict[str, Any], expected: dict[str, Any]) -> None:
 def assert_close(found: dict[str, Any], expected: dict[str, Any], atol: float = 1e-12) -> None:
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-12, atol=atol, err_msg=name)
+
+
+class Recorder:
+    """A communicator that writes down what is asked of it, and when it is done."""
+
+    def __init__(self, communicator: Any, events: list[str]) -> None:
+        self._inner, self.events = communicator, events
+        self.name, self.rank, self.size = communicator.name, communicator.rank, communicator.size
+
+    def _noted(self, name: str, array: Any, *args: Any) -> Any:
+        self.events.append(f"{name} {array.size}")
+        return getattr(self._inner, name)(array, *args)
+
+    def all_reduce(self, array: Any) -> None:
+        self._noted("all_reduce", array)
+
+    def broadcast(self, array: Any, root: int = 0) -> None:
+        self._noted("broadcast", array, root)
+
+    def gather(self, array: Any) -> Any:
+        return self._noted("gather", array)
+
+    def barrier(self) -> None:
+        self._inner.barrier()
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_all_reduce(self, array: Any) -> Any:
+        return self._started("all_reduce", array)
+
+    def start_reduce_scatter(self, rows: Any) -> Any:
+        return self._started("reduce_scatter", rows)
+
+    def _started(self, name: str, array: Any) -> Any:
+        request = self._noted(f"start_{name}", array)
+        return Waited(request, self.events, f"wait_{name} {array.size}")
+
+
+class Waited:
+    """A request that writes down when it is waited for."""
+
+    def __init__(self, request: Any, events: list[str], note: str) -> None:
+        self._request, self._events, self._note = request, events, note
+
+    def wait(self) -> None:
+        self._events.append(self._note)
+        self._request.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,18 +48,20 @@ def results(ranks, backend, folder, *arguments, **options):
         return dict(found)
 
 
+@pytest.mark.parametrize("options", [[], ["--shard"], ["--buckets"], ["--shard", "--buckets"]])
 @pytest.mark.parametrize(("backend", "ranks"), [("gloo", 2), ("gloo", 4), ("mpi", 2), ("mpi", 3)])
-def test_processes_give_what_one_gives(backend, ranks, tmp_path):
+def test_processes_give_what_one_gives(backend, ranks, options, tmp_path):
     expected = results(1, "local", tmp_path / "one")
-    found = results(ranks, backend, tmp_path / "all")
+    found = results(ranks, backend, tmp_path / "all", *options)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-12, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize("options", [[], ["--shard"]])
 @pytest.mark.parametrize(("backend", "ranks"), [("gloo", 3), ("mpi", 2)])
-def test_deterministic_processes_give_the_bits_of_one(backend, ranks, tmp_path):
+def test_deterministic_processes_give_the_bits_of_one(backend, ranks, options, tmp_path):
     expected = results(1, "local", tmp_path / "one", "--deterministic")
-    found = results(ranks, backend, tmp_path / "all", "--deterministic")
+    found = results(ranks, backend, tmp_path / "all", "--deterministic", *options)
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
@@ -77,15 +80,52 @@ def test_mpi_ends_all_ranks_when_one_is_killed(tmp_path):
     assert not (tmp_path / "found.npz").exists()
 
 
-@pytest.mark.parametrize(("backend", "kills"), [("gloo", 3), ("mpi", 20)])
-def test_killed_again_and_again_a_job_ends_with_the_same_bits(backend, kills, tmp_path):
-    expected = results(2, backend, tmp_path / "never", "--checkpoint", tmp_path / "never.ckpt")
+@pytest.mark.parametrize(
+    ("backend", "kills", "options"),
+    [("gloo", 3, []), ("mpi", 20, []), ("gloo", 3, ["--shard", "--buckets"])],
+)
+def test_killed_again_and_again_a_job_ends_with_the_same_bits(backend, kills, options, tmp_path):
+    expected = results(
+        2, backend, tmp_path / "never", "--checkpoint", tmp_path / "never.ckpt", *options
+    )
     steps = np.sort(np.random.default_rng(0).integers(1, 24, kills))
     asked = ",".join(f"{i % 2}:{step}" for i, step in enumerate(steps))
     found = results(
         2, backend, tmp_path / "killed", "--checkpoint", tmp_path / "killed.ckpt", "--kill", asked,
-        restarts=kills, timeout=20,
+        *options, restarts=kills, timeout=20,
     )  # fmt: skip
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     assert len((tmp_path / "killed" / "starts-0").read_text()) == kills + 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("options", [[], ["--shard", "--buckets"]])
+@pytest.mark.parametrize("backend", ["gloo", "mpi"])
+def test_ten_thousand_steps_take_no_more_memory_than_a_thousand(backend, options, tmp_path):
+    results(2, backend, tmp_path / "long", "--epochs", 1700, "--memory", *options)
+    for rank in range(2):
+        grown, steps = (tmp_path / "long" / f"memory-{rank}").read_text().split()
+        assert int(steps) >= 10_000
+        assert int(grown) < 16 << 20  # the history of 1,500 epochs is in it
+
+
+NETWORKS = [["--shard", "--buckets"], ["--cut", "1:0.3"]]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or not Path("/dev/net/tun").exists()
+    or shutil.which("ip") is None,
+    reason="needs root, TUN devices and iproute2",
+)  # fmt: skip
+@pytest.mark.parametrize("options", NETWORKS, ids=" ".join)
+def test_ranks_on_a_slow_network_and_ranks_that_are_cut_off(options):
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("needs torch")
+    command = [sys.executable, str(TESTS / "rank_networks.py"), "--ranks", "2", "--delay", "5"]
+    parts = [os.environ.get("PYTHONPATH", ""), str(TESTS), str(TESTS.parent)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in parts if p)}
+    done = subprocess.run(
+        [*command, *options], env=environment, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

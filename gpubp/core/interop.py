@@ -90,8 +90,9 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
 
 def _masked(value: Any) -> int:
     """How many elements a masked array hides; where none was made, numpy.ma is not imported."""
-    ma = sys.modules.get("numpy.ma")
-    return int(ma.count_masked(value)) if ma and isinstance(value, ma.MaskedArray) else 0
+    # Another thread may be in the middle of importing it: nobody has a masked array then.
+    kind = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    return int(np.count_nonzero(value.mask)) if kind and isinstance(value, kind) else 0
 
 
 def require_signed(value: Any, name: str) -> None:

@@ -1,7 +1,8 @@
 """Data frames of pandas, polars and their like: tables whose columns have dtypes of their own.
 
-Comes in: any object. Goes out: a frame of numbers as one array, everything else as it was. The
-libraries are not imported: a frame is what has columns and makes arrays.
+Comes in: any object. Goes out: a frame of numbers as one array, everything else as it was; what
+Dask has yet to compute is computed. The libraries are not imported: a frame is what has columns and
+makes arrays.
 """
 
 from __future__ import annotations
@@ -12,6 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.errors import DataError
+
+
+def computed(value: Any) -> Any:
+    """What is yet to be computed (arrays, frames and series of Dask), in memory; else as it is.
+
+    Tuples and dicts of such are gone through. Such a thing has `compute` and names its tasks.
+    """
+    if isinstance(value, (tuple, dict)):
+        parts = value if isinstance(value, tuple) else tuple(value.values())
+        made = [computed(part) for part in parts]
+        if all(a is b for a, b in zip(parts, made, strict=True)):
+            return value
+        return tuple(made) if isinstance(value, tuple) else dict(zip(value, made, strict=True))
+    lazy = hasattr(value, "__dask_graph__") and callable(getattr(value, "compute", None))
+    return value.compute() if lazy else value
 
 
 def is_frame(value: Any) -> bool:

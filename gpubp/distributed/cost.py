@@ -8,7 +8,10 @@ collective communication operations in MPICH", 2005):
 - recursive doubling: ceil(log2 n) messages of B bytes.
 
 A step computes its share of the batch, all-reduces counts and module state (one small vector),
-then gradients, and updates. Nothing overlaps: gradients are sent when the backward pass is done.
+then gradients, and updates. Gradients are sent when the backward pass is done, and nothing
+overlaps; in buckets, all but the last of them may travel while the backward pass goes on, which is
+taken for two thirds of the work. A divided optimiser takes the first half of a ring's messages for
+gradients, the second for parameters, and updates a part.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from dataclasses import dataclass
 
 from gpubp.arguments import checked
 from gpubp.errors import DataError
+
+BACKWARD = 2 / 3  # of a step's work: two products a layer, where forwards there is one
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class Network:
         doubling = math.ceil(math.log2(ranks)) * self.message(nbytes)
         return min(ring, doubling)
 
+    def reduce_scatter(self, ranks: int, nbytes: float) -> float:
+        """Seconds until every rank has the sums of its part of so many bytes (half a ring)."""
+        return (ranks - 1) * self.message(nbytes / ranks)
+
     def gather(self, ranks: int, nbytes: float) -> float:
         """Seconds until every rank has so many bytes of each rank (a ring)."""
         return (ranks - 1) * self.message(nbytes)
@@ -68,7 +77,14 @@ class Work:
 
 @checked
 def step_seconds(
-    work: Work, network: Network, ranks: int, average_every: int | None = None, pieces: int = 0
+    work: Work,
+    network: Network,
+    ranks: int,
+    average_every: int | None = None,
+    pieces: int = 0,
+    *,
+    shard_optimizer: bool = False,
+    buckets: int = 1,
 ) -> float:
     """Seconds that a step is predicted to take.
 
@@ -78,14 +94,16 @@ def step_seconds(
         ranks: that share the batch.
         average_every: local SGD, with averages after so many updates; see `DataParallel`.
         pieces: of a deterministic step; 0 for one that is not.
+        shard_optimizer: the optimiser is divided.
+        buckets: in which gradients are sent, of one size; 1: all of them behind the backward pass.
 
     Raises:
         DataError: no rank, or numbers that do not fit.
     """
-    if ranks < 1 or (average_every is not None and average_every < 1) or pieces < 0:
+    if ranks < 1 or (average_every is not None and average_every < 1) or pieces < 0 or buckets < 1:
         raise DataError(
-            f"ranks={ranks}, average_every={average_every}, pieces={pieces}: expected at least 1 "
-            "(0 pieces for a step that is not deterministic)."
+            f"ranks={ranks}, average_every={average_every}, pieces={pieces}, buckets={buckets}: "
+            "expected at least 1 (0 pieces for a step that is not deterministic)."
         )
     alone = work.seconds / ranks + work.update
     if average_every is not None:
@@ -95,4 +113,28 @@ def step_seconds(
         told = each * (work.gradient_bytes + work.state_bytes)
         return work.seconds * each / pieces + work.update + network.gather(ranks, told)
     told = network.all_reduce(ranks, work.state_bytes)
-    return alone + told + network.all_reduce(ranks, work.gradient_bytes)
+    parameters = 0.0
+    if shard_optimizer:
+        alone = (work.seconds + work.update) / ranks
+        parameters = network.gather(ranks, work.gradient_bytes / ranks)
+    return alone + told + _gradients(work, network, ranks, shard_optimizer, buckets) + parameters
+
+
+def _gradients(work: Work, network: Network, ranks: int, scatter: bool, buckets: int) -> float:
+    """Seconds that a rank waits for gradients."""
+    send = network.reduce_scatter if scatter else network.all_reduce
+    each = send(ranks, work.gradient_bytes / buckets)
+    backward = work.seconds / ranks * BACKWARD * (buckets - 1) / buckets
+    return max(each, buckets * each - backward)
+
+
+def bytes_of_rank(parameters: float, states: int, ranks: int, shard_optimizer: bool) -> float:
+    """Bytes that a rank keeps of parameters, their gradients, and an optimiser's state.
+
+    Args:
+        parameters: bytes of all parameters.
+        states: arrays of the optimiser's for each: 2 for Adam, 1 for momentum.
+        ranks: that share the step.
+        shard_optimizer: the optimiser is divided.
+    """
+    return parameters * (2 + states / (ranks if shard_optimizer else 1))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.distributed.communicator import TIMEOUT, check_carried, check_root, check_summable
+from gpubp.distributed.requests import Done, Request, check_rows
 from gpubp.errors import DistributedError, LostPeerError, missing_extra
 
 CLOSE_SECONDS = 5.0
@@ -57,15 +58,22 @@ class GlooCommunicator:
             ) from error
 
     def _do(self, start: Callable[[], Any]) -> None:
+        self._start(start).wait()
+
+    def _start(self, start: Callable[[], Any]) -> _Started:
         if self._group is None:
             raise DistributedError("this communicator is closed.")
         try:
-            start().wait()
+            return _Started(self, start())
         except RuntimeError as error:
-            raise LostPeerError(
-                f"rank {self.rank}: another rank is gone, or did not come within "
-                f"{self._timeout:g} s: {_first_line(error)}."
-            ) from error
+            raise self.lost(error) from error
+
+    def lost(self, error: BaseException) -> LostPeerError:
+        """What torch's error means."""
+        return LostPeerError(
+            f"rank {self.rank}: another rank is gone, or did not come within "
+            f"{self._timeout:g} s: {_first_line(error)}."
+        )
 
     def _bytes(self, array: NDArray[Any]) -> Any:
         return self._torch.from_numpy(array.reshape(-1).view(np.uint8))
@@ -76,6 +84,26 @@ class GlooCommunicator:
         if array.size:
             tensor = self._torch.from_numpy(array.reshape(-1))
             self._do(lambda: self._group.allreduce([tensor]))
+
+    def start_all_reduce(self, array: NDArray[Any]) -> Request:
+        """See `NonBlocking`."""
+        check_summable(array)
+        if not array.size:
+            return Done()
+        tensor = self._torch.from_numpy(array.reshape(-1))
+        return self._start(lambda: self._group.allreduce([tensor]))
+
+    def start_reduce_scatter(self, rows: NDArray[Any]) -> Request:
+        """See `NonBlocking`."""
+        check_rows(rows, self.size)
+        if not rows.size:
+            return Done()
+        given = [self._torch.from_numpy(row) for row in rows]
+        total = np.empty_like(rows[0])
+        mine = self._torch.from_numpy(total)
+        started = self._start(lambda: self._group.reduce_scatter([mine], [given]))
+        started.put = rows[self.rank], total
+        return started
 
     def broadcast(self, array: NDArray[Any], root: int = 0) -> None:
         """See `Communicator`."""
@@ -113,6 +141,24 @@ class GlooCommunicator:
                 time.sleep(0.005)
         except RuntimeError:
             return  # rank 0 is gone already, and with it what was to be told
+
+
+class _Started:
+    """An operation that torch's threads are at."""
+
+    def __init__(self, communicator: GlooCommunicator, work: Any) -> None:
+        self._communicator, self._work = communicator, work
+        self.put: tuple[NDArray[Any], NDArray[Any]] | None = None
+
+    def wait(self) -> None:
+        """See `Request`."""
+        try:
+            self._work.wait()
+        except RuntimeError as error:
+            raise self._communicator.lost(error) from error
+        if self.put is not None:
+            target, found = self.put
+            target[...] = found
 
 
 def _first_line(error: BaseException) -> str:

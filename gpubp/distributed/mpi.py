@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.distributed.communicator import TIMEOUT, check_carried, check_root, check_summable
+from gpubp.distributed.requests import Done, Request, check_rows
 from gpubp.errors import DistributedError, LostPeerError, missing_extra
 
 SPINS = 200  # looks before the processor is offered to others between two
@@ -47,30 +48,57 @@ class MpiCommunicator:
         if self._owned and self.size > 1:
             _abort_on_exceptions(MPI)
 
-    def _wait(self, request: Any) -> None:
-        deadline, looks = time.monotonic() + self._timeout, 0
-        while not request.Test():
-            looks += 1
-            if looks > SPINS:
-                time.sleep(0)
-                if time.monotonic() > deadline:
-                    raise LostPeerError(
-                        f"rank {self.rank}: another rank did not come within {self._timeout:g} s."
-                    )
-
     def _do(self, name: str, *args: Any) -> None:
+        self._start(name, *args).wait()
+
+    def _start(self, name: str, *args: Any) -> _Started:
         if self._comm is None:
             raise DistributedError("this communicator is closed.")
         try:
-            self._wait(getattr(self._comm, name)(*args))
+            request = getattr(self._comm, name)(*args)
         except self._mpi.Exception as error:
-            raise LostPeerError(f"rank {self.rank}: MPI says {error}.") from error
+            raise self._lost(error) from error
+        return _Started(self, request, args)
+
+    def finish(self, request: Any) -> None:
+        """Wait for an operation of MPI's, within the timeout. Raises LostPeerError."""
+        deadline, looks = time.monotonic() + self._timeout, 0
+        try:
+            while not request.Test():
+                looks += 1
+                if looks > SPINS:
+                    time.sleep(0)
+                    if time.monotonic() > deadline:
+                        raise LostPeerError(
+                            f"rank {self.rank}: another rank did not come within "
+                            f"{self._timeout:g} s."
+                        )
+        except self._mpi.Exception as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: BaseException) -> LostPeerError:
+        return LostPeerError(f"rank {self.rank}: MPI says {error}.")
 
     def all_reduce(self, array: NDArray[Any]) -> None:
         """See `Communicator`."""
         check_summable(array)
         if array.size:
             self._do("Iallreduce", self._mpi.IN_PLACE, array)
+
+    def start_all_reduce(self, array: NDArray[Any]) -> Request:
+        """See `NonBlocking`."""
+        check_summable(array)
+        return self._start("Iallreduce", self._mpi.IN_PLACE, array) if array.size else Done()
+
+    def start_reduce_scatter(self, rows: NDArray[Any]) -> Request:
+        """See `NonBlocking`."""
+        check_rows(rows, self.size)
+        if not rows.size:
+            return Done()
+        total = np.empty_like(rows[0])
+        started = self._start("Ireduce_scatter_block", rows, total)
+        started.put = rows[self.rank], total
+        return started
 
     def broadcast(self, array: NDArray[Any], root: int = 0) -> None:
         """See `Communicator`."""
@@ -101,6 +129,22 @@ class MpiCommunicator:
         comm, self._comm = self._comm, None
         if comm is not None and self._owned and not self._mpi.Is_finalized():
             comm.Free()
+
+
+class _Started:
+    """An operation that MPI is at; its arrays stay alive until it is done."""
+
+    def __init__(self, communicator: MpiCommunicator, request: Any, arrays: Any) -> None:
+        self._communicator, self._request, self._arrays = communicator, request, arrays
+        self.put: tuple[NDArray[Any], NDArray[Any]] | None = None
+
+    def wait(self) -> None:
+        """See `Request`."""
+        self._communicator.finish(self._request)
+        if self.put is not None:
+            target, found = self.put
+            target[...] = found
+        self._arrays = self.put = None
 
 
 def _abort_on_exceptions(mpi: Any) -> None:

@@ -30,6 +30,13 @@ class DataParallel:
         average_every: local SGD: ranks update by themselves, and after so many updates their
             parameters are averaged (S. U. Stich, "Local SGD converges fast and communicates
             little", 2019, arXiv:1805.09767). Default is to sum gradients at each update.
+        shard_optimizer: each rank keeps and updates a slice of the optimiser's state alone: of
+            gradients it gets the sums of its slice, and then all ranks get all parameters
+            (S. Rajbhandari et al., "ZeRO: memory optimizations toward training trillion parameter
+            models", 2020, arXiv:1910.02054, stage 1). The state is then gathered where it is asked
+            for, so all ranks must ask.
+        bucket_cap_mb: send gradients in buckets of about so many MiB, each as soon as it is there,
+            while the backward pass goes on. Default is to send all of them behind it.
 
     Raises:
         ArgumentError: what is no communicator.
@@ -46,6 +53,8 @@ class DataParallel:
         pieces: int = PIECES,
         sync_batch_norm: bool = False,
         average_every: int | None = None,
+        shard_optimizer: bool = False,
+        bucket_cap_mb: float | None = None,
     ) -> None:
         if not isinstance(communicator, Communicator):
             raise ArgumentError(
@@ -59,6 +68,7 @@ class DataParallel:
         self.communicator, self.data = communicator, data
         self.deterministic, self.average_every = deterministic, average_every
         self.sync_batch_norm = sync_batch_norm
+        self.shard_optimizer, self.bucket_cap_mb = shard_optimizer, bucket_cap_mb
         self.pieces = pieces if deterministic else communicator.size
         self._check()
 
@@ -81,11 +91,39 @@ class DataParallel:
                 "sync_batch_norm needs all of a batch at the same time, on ranks that go the same "
                 "way: it cannot be used with deterministic=True or average_every."
             )
+        self._check_sending()
         if self.pieces < self.communicator.size:
             raise DataError(
                 f"pieces is {self.pieces}, expected at least one for each of the "
                 f"{self.communicator.size} ranks."
             )
+
+    def _check_sending(self) -> None:
+        cap = self.bucket_cap_mb
+        if cap is not None and not cap > 0:
+            raise DataError(f"bucket_cap_mb is {cap}, expected a number above 0.")
+        if cap is not None and (self.deterministic or self.sync_batch_norm):
+            raise DataError(
+                "bucket_cap_mb sends gradients while the backward pass goes on; with "
+                "deterministic=True they are added in the order of pieces when all are there, and "
+                "with sync_batch_norm ranks meet in the middle of it: leave one of them out."
+            )
+        if self.average_every is not None and (self.shard_optimizer or cap is not None):
+            raise DataError(
+                "average_every lets each rank update by itself: it sends no gradients, and needs "
+                "the whole of the optimizer's state on each rank. Leave shard_optimizer and "
+                "bucket_cap_mb out."
+            )
+
+    @property
+    def cap(self) -> int | None:
+        """Bytes of a bucket."""
+        return None if self.bucket_cap_mb is None else max(1, int(self.bucket_cap_mb * (1 << 20)))
+
+    @property
+    def divides(self) -> bool:
+        """The optimiser's state is divided among ranks."""
+        return self.shard_optimizer and self.size > 1
 
     @property
     def rank(self) -> int:

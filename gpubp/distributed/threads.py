@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gpubp.arguments import checked
 from gpubp.distributed.communicator import TIMEOUT, check_carried, check_root, check_summable
+from gpubp.distributed.requests import Request, check_rows
 from gpubp.errors import DataError, LostPeerError
 
 
@@ -59,6 +60,26 @@ class ThreadCommunicator:
         array[...] = _alike(group.total, array)
         self._meet()
 
+    def start_all_reduce(self, array: NDArray[Any]) -> Request:
+        """See `NonBlocking`; the threads meet where they wait."""
+        check_summable(array)
+        return _AtWait(lambda: self.all_reduce(array))
+
+    def start_reduce_scatter(self, rows: NDArray[Any]) -> Request:
+        """See `NonBlocking`; the threads meet where they wait."""
+        check_rows(rows, self.size)
+        return _AtWait(lambda: self._reduce_scatter(rows))
+
+    def _reduce_scatter(self, rows: NDArray[Any]) -> None:
+        group = self._group
+        group.given[self.rank] = rows
+        self._meet()
+        total = group.given[0][self.rank].copy()
+        for other in group.given[1:]:
+            total += _alike(other, rows)[self.rank]
+        self._meet()
+        rows[self.rank] = total
+
     def broadcast(self, array: NDArray[Any], root: int = 0) -> None:
         """See `Communicator`."""
         check_carried(array)
@@ -85,6 +106,17 @@ class ThreadCommunicator:
     def close(self) -> None:
         """The others are told: they wait for this rank no longer."""
         self._group.barrier.abort()
+
+
+class _AtWait:
+    """A request whose work is done by those who wait."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+
+    def wait(self) -> None:
+        """See `Request`."""
+        self._work()
 
 
 def _alike(other: NDArray[Any], mine: NDArray[Any]) -> NDArray[Any]:

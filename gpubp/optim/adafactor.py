@@ -55,6 +55,7 @@ class Adafactor(Optimizer):
         DataError: an option out of its range.
     """
 
+    elementwise = False
     state_names = ("row_var", "col_var", "variance")
     decouples = True
 

@@ -24,6 +24,7 @@ from gpubp.core.store import Slot
 from gpubp.errors import DataError, unknown_name
 from gpubp.habits import Stepless
 from gpubp.nn.parameter import Parameter
+from gpubp.optim.divided import Divisible
 from gpubp.optim.group import NOTES, ParamGroup, Params, as_groups, checked_params, plain
 from gpubp.optim.options import check_numbers, only_options
 from gpubp.optim.rules import adjusted
@@ -32,7 +33,7 @@ from gpubp.optim.state import Arrays, Cohort, Cohorts, Edits, Past, Start, as_st
 Update = list[tuple[Slot, Array]]
 
 
-class Optimizer(Stepless, ABC):
+class Optimizer(Divisible, Stepless, ABC):
     """Base of optimisers.
 
     Args:
@@ -155,7 +156,7 @@ class Optimizer(Stepless, ABC):
         for group in self.param_groups:
             for name in self.used_state(group):
                 fill = self.initial(name, group)
-                found = [(p, self.state_shape(name, p)) for p in group.params if p.requires_grad]
+                found = [(p, self.state_shape(name, p)) for p in self._here(group)]
                 given = [(p, (shape, fill)) for p, shape in found if shape is not None]
                 wanted.setdefault(name, []).extend(given)
         self._arrays.make(wanted)
@@ -170,16 +171,17 @@ class Optimizer(Stepless, ABC):
             (slot, new value) for each parameter in `grads`, its state, and the step counts.
         """
         assume(self._facts)
-        counting = [group for group in self.param_groups if self.counts_in(group)]
-        counted = {id(p) for group in counting for p in group.params if id(p) in grads}
+        given = self._given(grads)
+        counted = {id(p) for g in self.param_groups if self.counts_in(g) for p in g.params} & given
         trained = [c for c in self._cohorts if any(id(p) in counted for p in c.members)]
         updates: Update = [(cohort.count, cohort.next()) for cohort in trained]
         for group in self.param_groups:
             for cohort in self._cohorts:
-                mine = [p for p in group.params if id(p) in grads and p in cohort]
+                mine = [p for p in group.params if id(p) in given and p in cohort]
                 if mine:
                     decoupled = self.decouples or group.get("decoupled_weight_decay", False)
-                    found = [(p, adjusted(group, p, grads[id(p)], decoupled)) for p in mine]
+                    pairs = self._updated(mine, grads)
+                    found = [(p, adjusted(group, p, grad, decoupled)) for p, grad in pairs]
                     updates += self.emit_group(group, found, cohort)
         return updates
 
@@ -214,7 +216,7 @@ class Optimizer(Stepless, ABC):
             return {}
         found: dict[str, NDArray[Any]] = {}
         for name in self.used_state(group):
-            value, shape = self._arrays.value(name, param), self.state_shape(name, param)
+            value, shape = self._array(name, param), self.state_shape(name, param)
             if value is None and self.saves_initial and shape is not None:
                 value = np.full(shape, self.initial(name, group), param.dtype)
             if value is not None:
@@ -254,8 +256,7 @@ class Optimizer(Stepless, ABC):
         for group, new in zip(self.param_groups, options, strict=True):
             group.replace(new)
         self._cohorts.restore(pasts)
-        group_of = {p: group for group in self.param_groups for p in group.params}
-        self._arrays.restore(saved, lambda name, param: self.initial(name, group_of[param]))
+        self._arrays.restore(self._cut(saved), self._start_of)
 
     def _known_options(self, group: Mapping[str, Any]) -> dict[str, Any]:
         known = {*self.defaults, *NOTES}

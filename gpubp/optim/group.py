@@ -76,6 +76,10 @@ class ParamGroup(MutableMapping[str, Any]):
         """The weight decay: a number, 0 where there is none; or a slot, see `in_slot`."""
         return self._options.get("weight_decay", 0.0) if self._decay is None else self._decay
 
+    def slots(self) -> list[Slot]:
+        """The options that are kept in slots."""
+        return [s for s in (self.lr, self._moving, self._decay) if s is not None]
+
     def in_slot(self, name: str) -> Slot:
         """Keep an option in a slot from now on, which programs read at every step.
 

@@ -61,6 +61,7 @@ class Muon(Optimizer):
         ShapeError: a parameter that is no matrix.
     """
 
+    elementwise = False
     state_names = ("momentum_buffer",)
     saves_step = False
     decouples = True

@@ -88,7 +88,7 @@ class SGD(Optimizer):
     def _has_begun(self, group: ParamGroup, cohort: Cohort) -> bool:
         """A gradient has come into the buffers: they are zeros until then."""
         mine = [p for p in group.params if p in cohort]
-        buffers = (self._arrays.value("momentum_buffer", p) for p in mine)
+        buffers = (self._array("momentum_buffer", p) for p in mine)
         return any(buffer is not None and bool(buffer.any()) for buffer in buffers)
 
     def _saved_state(self, group: ParamGroup, param: Parameter) -> dict[str, NDArray[Any]]:

@@ -39,6 +39,7 @@ class SparseAdam(Optimizer):
         DataError: an option out of its range.
     """
 
+    elementwise = False
     state_names = ("exp_avg", "exp_avg_sq")
 
     def __init__(

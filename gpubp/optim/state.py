@@ -24,6 +24,7 @@ from gpubp.core.interop import host_array
 from gpubp.core.store import Slot, pack, siblings
 from gpubp.errors import ShapeError, UnknownNameError
 from gpubp.nn.parameter import Parameter
+from gpubp.nn.piece import Piece, Pieces, by_piece
 
 # The shape of a state array, and what it is filled with.
 Start = tuple[Shape, float]
@@ -179,7 +180,7 @@ class Arrays:
     def _make(self, name: str, wanted: Sequence[tuple[Parameter, Start]]) -> None:
         known = self._slots.setdefault(name, {})
         new = [(p, start) for p, start in wanted if p not in known]
-        beside = [p for p, (shape, _) in new if shape == p.shape]
+        beside = [p for p, (shape, _) in new if shape == p.shape and not isinstance(p, Piece)]
         made = dict(zip(beside, siblings(name, beside), strict=True))
         for param, (shape, _) in new:
             if param not in made:
@@ -190,6 +191,25 @@ class Arrays:
             saved = self._waiting.get(name, {}).pop(param, None)
             slot.value = np.full(slot.shape, fill, slot.dtype) if saved is None else saved
             known[param] = slot
+
+    def divide(self, pieces: Pieces, params: Sequence[Parameter]) -> bool:
+        """Keep what belongs to pieces of parameters, and wait with it until `make`; whether there
+        was something to cut."""
+        cut = False
+        for name in {**self._slots, **self._waiting}:
+            live, waiting = self._slots.get(name, {}), self._waiting.setdefault(name, {})
+            values = {p: found for p in params if (found := self.value(name, p)) is not None}
+            for param in values:
+                live.pop(param, None)
+                waiting.pop(param, None)
+            waiting.update(by_piece(pieces, values, params))
+            cut = cut or bool(values)
+        return cut
+
+    def divided(self) -> list[Slot]:
+        """The pieces that have an array, and their arrays."""
+        found = [(p, s) for slots in self._slots.values() for p, s in slots.items()]
+        return [slot for pair in found if isinstance(pair[0], Piece) for slot in pair]
 
     def restore(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,9 +58,14 @@ class Sums:
             sums = {key: ops.divide(s, divisor.astype(s.dtype)) for key, s in sums.items()}
         return [sums.get(id(p)) for p in params]
 
-    def means_of_sums(self, params: Sequence[Slot]) -> list[Array | None]:
-        """What the slots hold, divided by what counts; of parameters that have a sum."""
-        found = [self.of.get(id(p)) for p in params]
+    def means_of_sums(
+        self, params: Sequence[Slot], cut: Callable[[Slot, Any], Any] = lambda p, slot: slot
+    ) -> list[Array | None]:
+        """What the slots hold, divided by what counts; of parameters that have a sum.
+
+        `cut`: what to take of the sum (or None) that belongs to a parameter.
+        """
+        found = [cut(p, self.of.get(id(p))) for p in params]
         if not self.counted:
             return [None if slot is None else ops.multiply(slot, 1.0) for slot in found]
         divisor = ops.where(ops.equal(self.count, 0.0), 1.0, self.count)

@@ -121,8 +121,7 @@ class Step(Ran):
 
     @property
     def apart(self) -> int:
-        """With several ranks: batches until all of them have the same state, at the latest; 0 if
-        they have, and what rank 0 saves is that of all."""
+        """Batches until all ranks have the same state, at the latest; 0 if they have it now."""
         return self._programs.apart
 
     def __call__(self, *batch: Any) -> Any:
@@ -275,6 +274,10 @@ class Step(Ran):
     def written_slots(self) -> list[Slot]:
         """Every slot that the compiled programs write: parameters, state, counters; in order."""
         return self._programs.written_slots()
+
+    def shared_slots(self) -> list[Slot]:
+        """Those of them that all ranks have alike between two updates; with one rank, all."""
+        return self._programs.shared_slots()
 
     def state_dict(self) -> dict[str, Any]:
         """What the step itself remembers: {"accumulated", "rng"}, nested numbers and arrays.

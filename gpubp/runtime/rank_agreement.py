@@ -37,19 +37,26 @@ class Agreement:
         self._parallel, self._builder, self._backend = parallel, update_builder, backend
         self.made = False
 
-    def make(self, data: Arguments, graphs: Sequence[Graph], ours: Sequence[Slot]) -> None:
+    def make(
+        self,
+        data: Arguments,
+        graphs: Sequence[Graph],
+        ours: Sequence[Slot],
+        also: Sequence[Slot] = (),
+    ) -> None:
         """Compare the ranks' programs; then every slot takes the value that it has on rank 0.
 
         Args:
             data: of the first call.
             graphs: of the programs.
             ours: slots that belong to this rank alone.
+            also: more slots that are everybody's.
 
         Raises:
             DistributedError: they differ; says in what.
         """
         mine = {id(slot) for slot in ours}
-        found = [s for g in graphs for s in [*g.slots(), *[w for w, _ in g.writes]]]
+        found = [s for g in graphs for s in [*g.slots(), *[w for w, _ in g.writes]]] + [*also]
         slots = list({id(s): s for s in found if id(s) not in mine}.values())
         require_alike(self._parallel.communicator, self._facts(data, slots))
         self._take_over(slots)
@@ -63,7 +70,11 @@ class Agreement:
         ]
         numbers = {k: v for k, v in vars(settings).items() if isinstance(v, (int, float, str))}
         options = {k: v for k, v in vars(parallel).items() if k != "communicator"}
+        optimizers = getattr(self._builder.optimizer, "members", [self._builder.optimizer])
+        # State that is divided is not sent: who has loaded some must not be alone with that.
+        steps = [o.steps_taken() for o in optimizers] if parallel.divides else []
         return {
+            "the optimizer's steps": str(steps),
             "gpubp's version": version(),
             "the backend": f"{self._backend.name} ({self._backend.precision})",
             "the communicator": parallel.communicator.name,

@@ -24,7 +24,9 @@ from gpubp.compiler.program import Program
 from gpubp.compiler.trace import trace
 from gpubp.core import ArrayType, Graph, WholeType, tracing
 from gpubp.core.store import Slot
+from gpubp.distributed.layout import Layout
 from gpubp.errors import DataError
+from gpubp.nn.piece import Piece
 from gpubp.ops.across import means_across
 from gpubp.runtime.arguments import Arguments, Types, types_of
 from gpubp.runtime.batches import Batches, check_values
@@ -34,9 +36,11 @@ from gpubp.runtime.outputs import OutputBuffers, Results
 from gpubp.runtime.pauses import Pauses
 from gpubp.runtime.program_cache import Ready, Runner
 from gpubp.runtime.rank_agreement import Agreement
+from gpubp.runtime.rank_exchange import Exchange, HandedOver, Stretch, stretches
 from gpubp.runtime.rank_means import RankMeans
 from gpubp.runtime.rank_pieces import Pieces
 from gpubp.runtime.rank_run import RankRun
+from gpubp.runtime.rank_shards import Shards
 from gpubp.runtime.rank_state import RankState
 from gpubp.runtime.rank_sums import GradientSums
 from gpubp.runtime.step_programs import StepPrograms
@@ -67,18 +71,32 @@ class RankPrograms(StepPrograms):
         self._parallel = parallel
         self._agreement = Agreement(parallel, update_builder, self.backend)
         self._means = RankMeans(parallel.communicator) if parallel.sync_batch_norm else None
+        self._shards, self._layout, self._handed = None, None, HandedOver()
+        if parallel.divides:
+            self._shards = Shards.of_optimizer(parallel, update_builder.optimizer)
+            self._layout = self._shards.layout
+        elif parallel.cap is not None:
+            self._layout = Layout(parallel.size, parallel.cap)
         self.finishing = Runner(self._trace_finish, self.backend, None, False, options, "an update")
         self._bound: tuple[Ready, Single] | None = None
         self._sums: tuple[list[int], GradientSums] | None = None
 
     def _trace_update(self, types: Types, structure: Any) -> tuple[Graph, Any]:
         with means_across(self._means):
-            return self._trace(types, structure, final=False)
+            graph, made = self._trace(types, structure, final=False)
+        if self._parallel.cap is not None:
+            with tracing(graph):
+                self._handed.append(graph, self._stretches())
+        return graph, made
 
     def _trace_finish(self, types: Types, structure: Any) -> tuple[Graph, Any]:
         graph, made = trace(lambda: (), [])
         with tracing(graph):
-            self._update_builder.append_update_of_sums(graph)
+            if self._shards is None:
+                self._update_builder.append_update_of_sums(graph)
+            else:
+                self._shards.begin(self._update_builder.optimizer)
+                self._update_builder.append_update_of_sums(graph, self._shards.cut)
         return graph, made
 
     def ready(self, data: Arguments, size: int, final: bool) -> Ready:
@@ -167,9 +185,14 @@ class RankPrograms(StepPrograms):
     ) -> None:
         """Compare with the other ranks; the first time take over the state of rank 0."""
         if not self._agreement.made:
-            finish = self._finishing()[0]
-            graphs = [r.graph for r in (*self.updating.readies(), finish)]
-            self._agreement.make(data, graphs, self._own_slots())
+            graphs, also = [r.graph for r in self.updating.readies()], list[Slot]()
+            finish = self._finishing()[0].graph
+            if self._shards is None:
+                graphs.append(finish)
+            else:  # what an update reads depends on a rank's pieces
+                also = [slot for slot, _ in finish.writes]
+                also += self._shards.common(self._update_builder.optimizer)
+            self._agreement.make(data, graphs, self._own_slots(), also)
         if is_run:
             self._agreement.check_run(data, order, batches)
 
@@ -188,13 +211,19 @@ class RankPrograms(StepPrograms):
     def _own_slots(self) -> list[Slot]:
         """What the step keeps between batches, which is no module's state."""
         terms, waiting = self._update_builder.sums, self._update_builder.waiting
-        return [waiting, *[t.count for t in terms], *[s for t in terms for s in t.of.values()]]
+        sums = [s for t in terms for s in t.of.values()]
+        found = [waiting, *[t.count for t in terms], *sums, *self._handed.tokens]
+        if self._shards is not None:
+            found += self._shards.slots(self._update_builder.optimizer)
+        return found
 
     def _finish(self) -> None:
         """Update with the sums."""
         ready, update = self._finishing()
         with self.running([ready]), self.scheduled(np.ones(1, np.bool_)):
             update([])
+        if self._shards is not None:
+            self._shards.gather(self._update_builder.optimizer.parameters())
 
     def _gradient_sums(self) -> GradientSums:
         """The sums of gradients as they lie now; what is kept of pieces outlives calls."""
@@ -202,13 +231,38 @@ class RankPrograms(StepPrograms):
         key = [id(slot) for slot in slots]
         if self._sums is None or self._sums[0] != key:
             terms = len(self._update_builder.sums)
-            self._sums = key, GradientSums(self._parallel, slots, terms)
+            self._handed.exchange = self._exchange()
+            made = GradientSums(self._parallel, slots, terms, self._handed.exchange)
+            self._sums = key, made
         return self._sums[1]
 
+    def _exchange(self) -> Exchange | None:
+        """What sends the sums, where they are not summed whole and where they lie."""
+        parallel, settings = self._parallel, self._settings
+        if self._layout is None or parallel.deterministic:
+            return None
+        scatter = self._shards is not None and not settings.reads_all_gradients
+        if not scatter and parallel.cap is None:
+            return None
+        return Exchange(parallel, self._stretches(), scatter)
+
+    def _stretches(self) -> list[Stretch]:
+        assert self._layout is not None
+        params = self._update_builder.optimizer.parameters()
+        return stretches(self._layout, params, self._update_builder.sums)
+
     def written_slots(self) -> list[Slot]:
-        """Every slot that the compiled programs write."""
+        """Every slot that the compiled programs write; of a parameter in pieces the whole."""
         found = [slot for ready in self.finishing.readies() for slot, _ in ready.graph.writes]
+        if self._shards is not None:  # pieces differ between ranks, and what is saved does not
+            found = [slot for slot in found if not isinstance(slot, Piece)]
+            found += self._update_builder.optimizer.parameters()
         return list({id(slot): slot for slot in [*super().written_slots(), *found]}.values())
+
+    def shared_slots(self) -> list[Slot]:
+        """See `StepPrograms.shared_slots`."""
+        mine = {id(slot) for slot in self._own_slots()}
+        return [slot for slot in self.written_slots() if id(slot) not in mine]
 
 
 def _of_size(types: Types, size: int) -> Types:

@@ -72,9 +72,11 @@ class RankRun:
             start, size = int(batches.starts[step]), int(batches.sizes[step])
             vectors = np.zeros((self._parallel.each, self._state.width))
             vectors[0, STOP] = pauses is not None and pauses.heard
-            before = int(waiting.value)
+            before, final = int(waiting.value), bool(batches.final[step])
+            self._sums.expect(final)
             self._compute(step, start, size, waiting, vectors)
-            final = bool(batches.final[step])
+            if final:
+                self._sums.start()
             if final or self._state.moves or self._parallel.deterministic:
                 self._meet(vectors)
             self._stopped = self._stopped and final

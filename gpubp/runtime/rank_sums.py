@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gpubp.core.store import Bank, Slot
 from gpubp.distributed.communicator import DeviceCommunicator
 from gpubp.distributed.parallel import DataParallel
+from gpubp.runtime.rank_exchange import Exchange
 
 
 def over_pieces(parallel: DataParallel, rows: NDArray[Any]) -> NDArray[Any]:
@@ -48,13 +49,20 @@ class GradientSums:
         parallel: how batches are shared.
         slots: the sums.
         terms: of the loss.
+        exchange: sends them; None where banks are summed whole, and where they lie.
 
     Attributes:
         counts: (terms,): what has counted on all ranks, as far as they have told.
     """
 
-    def __init__(self, parallel: DataParallel, slots: Sequence[Slot], terms: int) -> None:
-        self._parallel = parallel
+    def __init__(
+        self,
+        parallel: DataParallel,
+        slots: Sequence[Slot],
+        terms: int,
+        exchange: Exchange | None = None,
+    ) -> None:
+        self._parallel, self._exchange = parallel, exchange
         banks = {id(s.bank): s.bank for s in slots if s.bank is not None}
         self._banks: list[Bank] = list(banks.values())
         self._kept: list[NDArray[Any]] = []
@@ -71,6 +79,16 @@ class GradientSums:
             for bank in self._banks:
                 bank.data[...] = 0
 
+    def expect(self, final: bool) -> None:
+        """A batch is about to be computed; `final`: an update follows."""
+        if self._exchange is not None:
+            self._exchange.begin(final)
+
+    def start(self) -> None:
+        """The last batch before an update has been computed: send what is not on its way."""
+        if self._exchange is not None:
+            self._exchange.start()
+
     def keep(self, place: int) -> None:
         """A piece has been computed, and its gradients lie in the banks: this rank's piece number
         `place`. With several pieces, add them to what is kept of it."""
@@ -84,6 +102,9 @@ class GradientSums:
 
     def reduce(self) -> None:
         """Let the banks hold the sums over all ranks."""
+        if self._exchange is not None:
+            self._exchange.finish()
+            return
         for i, bank in enumerate(self._banks):
             if self._kept:
                 bank.data[...] = over_pieces(self._parallel, self._kept[i])

@@ -109,6 +109,11 @@ class Settings:
         return self.parallel is not None and self.parallel.average_every is None
 
     @property
+    def reads_all_gradients(self) -> bool:
+        """An update of some elements needs the gradients of others too."""
+        return self.keep_grads or self.max_grad_norm is not None or self.loss_scale is not None
+
+    @property
     def plain(self) -> bool:
         """Nothing is to be done before or after a call of the program."""
         return self.scheduler is None and self.ema is None
@@ -122,6 +127,11 @@ class Settings:
         require_count("accumulate", self.accumulate)
         if searches(optimizer):
             self._check_search(type(optimizer).__name__)
+        if self.ema is not None and self.parallel is not None and self.parallel.divides:
+            raise DataError(
+                "ema reads whole parameters in the update, and with shard_optimizer each rank "
+                "updates a part of them: leave one of them out."
+            )
         if self.loss_scale is not None and self.accumulate > 1:
             raise DataError(
                 "loss_scale and accumulate cannot be used together yet: leave one of them out."

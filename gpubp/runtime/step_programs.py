@@ -182,6 +182,10 @@ class StepPrograms:
         found = [slot for ready in readies for slot, _ in ready.graph.writes]
         return list({id(slot): slot for slot in found}.values())
 
+    def shared_slots(self) -> list[Slot]:
+        """Those of them that the ranks of a step have alike between two updates."""
+        return self.written_slots()
+
     def _trace_update(self, types: Types, structure: Any) -> tuple[Graph, Any]:
         return self._trace(types, structure, final=True)
 

@@ -11,7 +11,7 @@ anything while it runs. What is added is the gradient of sums, one for each term
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -149,15 +149,29 @@ class UpdateBuilder:
         if final:
             self._update(graph, params, grads)
 
-    def append_update_of_sums(self, graph: Graph) -> None:
+    def append_update_of_sums(
+        self, graph: Graph, cut: Callable[[Slot, Any], Any] | None = None
+    ) -> None:
         """Append the update with the gradients that have been summed in slots, of all batches since
-        the last one; programs that only add must have been traced before."""
+        the last one; programs that only add must have been traced before.
+
+        Args:
+            graph: gets it.
+            cut: what is to be updated of a parameter, of an array beside it; None for nothing.
+                Default is to update all.
+        """
         params = list(self.optimizer.parameters())
         grads = _together(params, [term.means_of_sums(params) for term in self._terms])
         if self.settings.accumulate > 1:
             graph.writes.append((self._batches, ops.multiply(self._batches, 0).node))
         lifted = [None if g is None else Array(graph, graph.lift(g)) for g in grads]
-        self._update(graph, params, self._reached(params, lifted))
+        whole = self._reached(params, lifted)
+        if cut is None:
+            self._update(graph, params, whole)
+            return
+        parts = _together(params, [term.means_of_sums(params, cut) for term in self._terms])
+        there = [(p, Array(graph, graph.lift(g))) for p, g in zip(params, parts) if g is not None]
+        self._update(graph, params, whole, there)
 
     @property
     def sums(self) -> list[Sums]:
@@ -168,6 +182,15 @@ class UpdateBuilder:
     def waiting(self) -> Slot:
         """int64 scalar: how many batches wait for an update, with accumulation."""
         return self._batches
+
+    def _check_whole(self, whole: bool) -> None:
+        """Raise DataError where the optimiser has a part of its state, and all is to be updated."""
+        for member in getattr(self.optimizer, "members", [self.optimizer]):
+            if whole and getattr(member, "pieces", None) is not None:
+                raise DataError(
+                    "the optimizer's state is divided among ranks by another step "
+                    "(shard_optimizer=True): give this step the same DataParallel."
+                )
 
     def _gradients(self, graph: Graph, loss: Node, params: Sequence[Slot]) -> list[Array | None]:
         found = gradients(graph, loss, [graph.leaf(p) for p in params])
@@ -203,19 +226,30 @@ class UpdateBuilder:
             graph.writes.append((self._batches, batches.node))
         return self._reached(params, _together(params, means))
 
-    def _update(self, graph: Graph, params: Sequence[Slot], grads: list[Array]) -> None:
+    def _update(
+        self,
+        graph: Graph,
+        params: Sequence[Slot],
+        grads: list[Array],
+        parts: Sequence[tuple[Slot, Array]] | None = None,
+    ) -> None:
+        """`parts`: parameters and the gradient of what is to be updated of them, if not all is."""
         settings, finite = self.settings, None
+        self._check_whole(parts is None)
         self.optimizer.prepare()
+        mine = [p for p, _ in parts] if parts is not None else list(params)
+        own = [g for _, g in parts] if parts is not None else grads
         if settings.loss_scale is not None:
             grads, finite = settings.loss_scale.unscaled(grads)
+            own = grads if parts is None else settings.loss_scale.unscaled(own)[0] if own else []
         if settings.keep_grads or settings.max_grad_norm is not None:
             self._grads = beside("grads", params, self._grad_of)
             graph.writes += [(slot, g.node) for slot, g in zip(self._grads, grads)]
         if settings.max_grad_value is not None:
-            grads = clip_by_value(grads, settings.max_grad_value)
+            grads, own = (clip_by_value(found, settings.max_grad_value) for found in (grads, own))
         if settings.max_grad_norm is not None:
-            grads = clip_by_global_norm(grads, settings.max_grad_norm)
-        writes = self.optimizer.emit({id(p): g for p, g in zip(params, grads)})
+            own = scaled_to_norm(own, grads, settings.max_grad_norm)
+        writes = self.optimizer.emit({id(p): g for p, g in zip(mine, own)})
         if settings.ema is not None:
             writes = writes + settings.ema.emit({id(slot): value for slot, value in writes})
         if settings.scheduler is not None:
@@ -243,8 +277,8 @@ def clip_by_value(grads: Sequence[Array], limit: float) -> list[Array]:
     return [ops.clip(g, -limit, limit) for g in grads]
 
 
-def clip_by_global_norm(grads: Sequence[Array], max_norm: float) -> list[Array]:
-    """Scale gradients so that their joint Euclidean norm is at most `max_norm`.
+def scaled_to_norm(parts: Sequence[Array], grads: Sequence[Array], max_norm: float) -> list[Array]:
+    """Scale parts of gradients so that the gradients' joint Euclidean norm is at most `max_norm`.
 
     The factor is min(1, max_norm / (norm + 1e-6)), as in torch.nn.utils.clip_grad_norm_ (Pascanu et
     al., "On the difficulty of training recurrent neural networks", 2013).
@@ -253,4 +287,9 @@ def clip_by_global_norm(grads: Sequence[Array], max_norm: float) -> list[Array]:
     for g in grads[1:]:
         total = total + ops.sum(ops.square(g)).astype(total.dtype)
     factor = ops.minimum(max_norm / (ops.sqrt(total) + 1e-6), 1.0)
-    return [g * factor.astype(g.dtype) for g in grads]
+    return [g * factor.astype(g.dtype) for g in parts]
+
+
+def clip_by_global_norm(grads: Sequence[Array], max_norm: float) -> list[Array]:
+    """Scale gradients so that their joint Euclidean norm is at most `max_norm`."""
+    return scaled_to_norm(grads, grads, max_norm)

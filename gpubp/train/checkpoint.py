@@ -16,11 +16,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpubp.errors import CheckpointError, GpubpError
 from gpubp.ops.random import default_generator
-from gpubp.train import modelfile, tensorfile
+from gpubp.train import modelfile, slots, tensorfile
 from gpubp.train.modelfile import CHECKPOINT, PREFIX, VERSION
 from gpubp.train.run import Run
 from gpubp.train.tensorfile import Path_, Tensors
@@ -28,6 +27,8 @@ from gpubp.train.train_state import Pending, TrainState
 
 # What a file holds beside the fields of `TrainState`.
 _PARTS = ("optimizer", "slots", "scheduler", "callbacks", "generator", "ema", "loss_scale")
+# What files of before have not.
+_LATER: dict[str, Any] = {"classes": [], "slot_names": [], "ranks": [1, False]}
 
 
 def save(run: Run, path: Path_, extra: Mapping[str, Any] | None = None) -> None:
@@ -35,7 +36,8 @@ def save(run: Run, path: Path_, extra: Mapping[str, Any] | None = None) -> None:
     tensors: Tensors = {}
     with own_weights(run):
         record = packed(run, extra, tensors)
-    tensorfile.write(path, tensors, record)
+    if run.ranks.leads or not run.ranks.divide:
+        tensorfile.write(path, tensors, record)
 
 
 def own_weights(run: Run) -> AbstractContextManager[None]:
@@ -53,7 +55,7 @@ def packed(run: Run, extra: Mapping[str, Any] | None, tensors: Tensors) -> dict[
     scale, average = run.step.settings.loss_scale, run.ema
     parts = {
         "optimizer": run.optimizer.state_dict(),
-        "slots": _values(run),
+        **slots.packed(run),
         "scheduler": _of_schedule(run.scheduler),
         "ema": None if average is None else average.state_dict(),
         "loss_scale": None if scale is None else scale.state_dict(),
@@ -113,7 +115,7 @@ def load(run: Run, path: Path_, facts: dict[str, Any] | None = None) -> dict[str
     if (found["scheduler"] is None) != (run.scheduler is None):
         has, needs = ("no", "has one") if found["scheduler"] is None else ("a", "has none")
         raise CheckpointError(f"{path} holds {has} scheduler; this trainer {needs}.")
-    pending = Pending(found["slots"], found["callbacks"])
+    pending = Pending(found["slots"], found["callbacks"], found["slot_names"], found["ranks"])
     with own_weights(run):
         _put(run, path, found, pending, modelfile.last_weights(tensors, record), facts)
     default_generator.state.value = np.array(found["generator"], np.int64)
@@ -164,7 +166,8 @@ def _parts(path: Path_, tensors: Tensors, record: Mapping[str, Any]) -> dict[str
     """The parts of a state, each there and of its kind."""
     try:
         found = {k: tensorfile.unpack(v, tensors) for k, v in record["trainer"].items()}
-        found.setdefault("classes", [])  # files of before have none
+        for name, default in _LATER.items():
+            found.setdefault(name, default)
         missing = [n for n in (*TrainState.saved(), *_PARTS) if n not in found]
         if missing:
             raise LookupError(f"it has no {missing[0]}")
@@ -189,15 +192,7 @@ def _check_facts(path: Path_, position: int, was: dict[str, Any], facts: dict[st
 
 def _check_fits(run: Run, path: Path_, pending: Pending) -> None:
     """Raise CheckpointError unless step and callbacks are those that the file was made with."""
-    slots = run.step.written_slots()
-    was = [(a.shape, str(a.dtype)) for a in pending.slots]
-    now = [(s.shape, str(s.dtype)) for s in slots]
-    if was and was != now:
-        differ = [f"{s.name} is {n}, was {w}" for s, n, w in zip(slots, now, was) if n != w]
-        raise CheckpointError(
-            f"{path} does not fit: its step wrote {len(was)} arrays, this one writes {len(now)}"
-            f"{'; ' + differ[0] if differ else ''}."
-        )
+    slots.check(run, path, pending)
     kinds = [type(callback).__name__ for callback in run.state.callbacks]
     if kinds != [kind for kind, _ in pending.callbacks]:
         raise CheckpointError(
@@ -224,7 +219,7 @@ def put_pending(run: Run, path: Path_ | None, facts: dict[str, Any]) -> None:
     _check_fits(run, where, pending)
     _check_facts(where, run.state.position, run.state.fit_facts, facts)
     named = set() if path is not None else _named(run)
-    for slot, value in zip(run.step.written_slots(), pending.slots):
+    for slot, value in slots.pairs(run, pending):
         if id(slot) not in named:
             slot.value = value
     for callback, (_, content) in zip(run.state.callbacks, pending.callbacks, strict=True):
@@ -236,12 +231,6 @@ def _named(run: Run) -> set[int]:
     """Slots that loading has set by their names: weights, buffers, learning rates."""
     model, groups = run.model, run.optimizer.param_groups
     return {id(s) for s in (*model.parameters(), *model.buffers(), *(g.lr for g in groups))}
-
-
-def _values(run: Run) -> list[NDArray[Any]]:
-    if run.state.pending is not None:
-        return run.state.pending.slots
-    return [slot.value.copy() for slot in run.step.written_slots()]
 
 
 def _callbacks(run: Run) -> list[Any]:

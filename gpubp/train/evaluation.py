@@ -24,6 +24,7 @@ from gpubp.runtime.program_cache import as_input
 from gpubp.train.calling import outputs_of
 from gpubp.train.metrics import Metric, accuracy_by_itself, find
 from gpubp.train.numbers import rows_of_terms, with_terms
+from gpubp.train.ranks import Ranks
 from gpubp.train.reading import Reading
 
 BATCH = 1024
@@ -159,7 +160,11 @@ class Evaluator:
                 metric.of(y, outputs, self._reading)
 
     def measure(
-        self, arrays: Arguments, floating: np.dtype[Any], metrics: Sequence[Metric] = ()
+        self,
+        arrays: Arguments,
+        floating: np.dtype[Any],
+        metrics: Sequence[Metric] = (),
+        ranks: Ranks | None = None,
     ) -> dict[str, float]:
         """The mean loss and metrics of (X, y) and perhaps weights.
 
@@ -167,34 +172,64 @@ class Evaluator:
             arrays: floats may be of any dtype.
             floating: the model's dtype.
             metrics: to compute; accuracy comes by itself if targets are class labels.
+            ranks: that do it together, a part of the samples each; all of them call this.
 
         Returns:
             "loss" first: as of one batch of all samples; so are other numbers that the loss gives.
         """
+        ranks = ranks or Ranks(None)
+        found, parts, sizes = self._run_over(arrays, floating, ranks)
+        # A loss may be of outputs that have no row for each sample; a metric may not.
+        plain = isinstance(parts[0], np.ndarray) and parts[0].shape[:1] == (sizes[0],)
+        outputs = None
+        if plain or metrics:
+            kept = len(ranks.batches(arrays.samples, BATCH)) > 0
+            outputs = _by_leaf(
+                lambda a: ranks.gathered(a if kept else a[:0]), _joined(parts, sizes)
+            )
+        _, y, *weights = arrays.parts()
+        if ranks.own_data and outputs is not None:
+            y, *weights = (_by_leaf(ranks.gathered, part) for part in (y, *weights))
+        wanted = [*find(accuracy_by_itself(metrics, y, outputs)), *metrics]
+        how = replace(self._reading, weights=np.asarray(weights[0]) if weights else None)
+        return {**found, **{metric.name: metric.of(y, outputs, how) for metric in wanted}}
+
+    def _run_over(
+        self, arrays: Arguments, floating: np.dtype[Any], ranks: Ranks
+    ) -> tuple[dict[str, float], list[Any], list[int]]:
+        """The loss and its numbers over all samples; outputs of this rank's batches, their sizes.
+
+        A rank with no batch runs the first one, for the outputs' structure: it does not count.
+        """
         rows: dict[str, list[NDArray[np.float64]]] = {}
         parts, sizes = [], []
+        mine = ranks.batches(arrays.samples, BATCH)
         with mode(self._model, training=False):
             both = self._measured_by(arrays.first)
-            for batch in _batches(arrays, BATCH, floating):
+            for low, high in mine or [(0, 1)]:
+                batch = _converted(arrays, low, high, floating)
                 outputs, loss, numbers = both(*batch.parts())
                 for name, terms in {"loss": loss, **numbers}.items():
                     rows.setdefault(name, []).append(rows_of_terms(batch.samples, *terms))
                 parts.append(outputs)
                 sizes.append(batch.samples)
-        # A loss may be of outputs that have no row for each sample; a metric may not.
-        plain = isinstance(parts[0], np.ndarray) and parts[0].shape[:1] == (sizes[0],)
-        outputs = _joined(parts, sizes) if plain or metrics else None
-        _, y, *weights = arrays.parts()
-        found = {name: totals.together(np.stack(batches)) for name, batches in rows.items()}
-        wanted = [*find(accuracy_by_itself(metrics, y, outputs)), *metrics]
-        how = replace(self._reading, weights=np.asarray(weights[0]) if weights else None)
-        return {**found, **{metric.name: metric.of(y, outputs, how) for metric in wanted}}
+        all_rows = {k: ranks.gathered(np.stack(v)[: len(mine)]) for k, v in rows.items()}
+        return {name: totals.together(found) for name, found in all_rows.items()}, parts, sizes
+
+
+def _converted(arrays: Arguments, low: int, high: int, floating: np.dtype[Any]) -> Arguments:
+    batch = arrays.rows(slice(low, high))
+    return batch.converted(lambda a, name: as_input(a, name, floating))
 
 
 def _batches(arrays: Arguments, batch_size: int, floating: np.dtype[Any]) -> Iterator[Arguments]:
-    for i in range(0, arrays.samples, batch_size):
-        batch = arrays.rows(slice(i, i + batch_size))
-        yield batch.converted(lambda a, name: as_input(a, name, floating))
+    for low in range(0, arrays.samples, batch_size):
+        yield _converted(arrays, low, low + batch_size, floating)
+
+
+def _by_leaf(change: Callable[[Any], Any], value: Any) -> Any:
+    leaves, structure = tree.flatten(value)
+    return tree.unflatten(structure, [change(leaf) for leaf in leaves])
 
 
 def _joined(parts: Sequence[Any], sizes: Sequence[int]) -> Any:

@@ -177,16 +177,21 @@ class Fit:
     def _measure(self, record: dict[str, float]) -> bool:
         """Add what was measured to an epoch's record; False if Ctrl-C was pressed before its end.
 
-        The epoch does not count then: a resumed run measures it. One of which nothing is to be
-        measured has ended with its last batch.
+        The epoch does not count then: a resumed run measures it. One without anything to measure
+        has ended with its last batch.
         """
         nothing = not self.data.metrics and self.data.held_out is None
+        if self.trainer.ranks.together:  # they measure together: none may leave on the way
+            if not nothing and any(self.trainer.ranks.any(self._interrupt.asked)):
+                return False
+            record.update(measured(self.trainer, self.data))
+            return True
         left = True
         with self._interrupt.leaving():
             if nothing or not self._interrupt.asked:
                 record.update(measured(self.trainer, self.data))
                 left = False
-        return not any(self.trainer.ranks.any(left))
+        return not left
 
     def _end_epoch(self, record: dict[str, float]) -> None:
         """Count the epoch as done, then let the schedule, callbacks and checkpoint follow."""

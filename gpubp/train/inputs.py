@@ -13,7 +13,7 @@ from gpubp import nn
 from gpubp.compiler.trace import trace
 from gpubp.core.interop import check_dtype
 from gpubp.data.checks import check_finite, check_labels, check_samples
-from gpubp.data.frames import from_frame
+from gpubp.data.frames import computed, from_frame
 from gpubp.data.sources import ArraySource, BatchSource, MappedSource, Source, is_mapped
 from gpubp.errors import DataError
 from gpubp.runtime.arguments import Arguments, built
@@ -176,6 +176,7 @@ def checked(run: Run, given: Sequence[Any], names: Sequence[str]) -> Arguments:
 
     Large memory-mapped arrays stay on disk as they are.
     """
+    given = [computed(part) for part in given]
     if len(given) == 2 and given[1] is None:
         given = given[:1]
     if len(given) == 1 and not _by_index(run):  # each sample is its own target

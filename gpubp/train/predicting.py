@@ -12,7 +12,7 @@ from gpubp.arguments import checked
 from gpubp.backends.device_array import DeviceArray
 from gpubp.core.interop import check_dtype
 from gpubp.data.checks import check_finite, check_samples
-from gpubp.data.frames import from_frame
+from gpubp.data.frames import computed, from_frame
 from gpubp.errors import DataError
 from gpubp.runtime.arguments import Arguments
 from gpubp.runtime.program_cache import as_input
@@ -34,7 +34,7 @@ class Predicting(Run):
         Raises:
             DataError: X is empty or not finite.
         """
-        data = Arguments.taken((X,), ("X",)).converted(self._read)
+        data = Arguments.taken((computed(X),), ("X",)).converted(self._read)
         check_samples(data)
         for array, name in zip(data.arrays, data.names):
             if not isinstance(array, DeviceArray):

@@ -1,4 +1,5 @@
-"""What the ranks of a shared training decide together: when to look around, and when to stop.
+"""What the ranks of a shared training decide together: when to look around, and when to stop; and
+what each of them evaluates.
 
 Every rank runs the same loop, so decisions that depend on clocks and signals must be alike: how
 many steps until the next look is rank 0's word, and a reason to stop on one rank is one for all.
@@ -10,8 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gpubp.distributed.parallel import DataParallel
+from gpubp.distributed.parallel import DataParallel, bounds
 from gpubp.errors import DataError
 
 
@@ -40,12 +42,18 @@ class Ranks:
     Attributes:
         leads: this is rank 0, which prints and writes files.
         together: there are others.
+        size: how many there are.
+        divide: each keeps a part of the optimiser's state, so all must come where it is saved.
+        kind: [size, divide].
     """
 
     def __init__(self, parallel: DataParallel | None) -> None:
         self._parallel = parallel
         self.leads = parallel is None or parallel.rank == 0
         self.together = parallel is not None and parallel.size > 1
+        self.size = 1 if parallel is None else parallel.size
+        self.divide = parallel is not None and parallel.divides
+        self.kind = [self.size, self.divide]
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is set on some rank."""
@@ -62,3 +70,36 @@ class Ranks:
         found = np.array([number], np.int64)
         self._parallel.communicator.broadcast(found)
         return int(found[0])
+
+    def batches(self, samples: int, size: int) -> list[tuple[int, int]]:
+        """(first row, row behind the last) of each batch that this rank evaluates; may be none.
+
+        Args:
+            samples: of all ranks; with data="own", of this one.
+            size: of a batch, at most. Deterministic ranks divide the batches that one would have.
+        """
+        parallel = self._parallel
+        if not self.together or parallel is None or parallel.data == "own":
+            first, last = 0, -(-samples // size)
+        else:
+            if not parallel.deterministic:
+                size = min(size, -(-samples // parallel.size))
+            first, last = bounds(-(-samples // size), parallel.rank, parallel.size)
+        return [(i * size, min((i + 1) * size, samples)) for i in range(first, last)]
+
+    def gathered(self, rows: Any) -> NDArray[Any]:
+        """Arrays of all ranks put together along their first axis, in which they may differ."""
+        mine = np.asarray(rows)
+        if not self.together or self._parallel is None:
+            return mine
+        gather = self._parallel.communicator.gather
+        counts = gather(np.array([len(mine)], np.int64))[:, 0]
+        padded = np.zeros((int(counts.max()), *mine.shape[1:]), mine.dtype)
+        padded[: len(mine)] = mine
+        parts = [part[:n] for part, n in zip(gather(padded), counts.tolist(), strict=True)]
+        return np.concatenate(parts)
+
+    @property
+    def own_data(self) -> bool:
+        """Each rank has data that the others have not."""
+        return self.together and self._parallel is not None and self._parallel.data == "own"

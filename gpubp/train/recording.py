@@ -11,16 +11,17 @@ from gpubp.train.train_state import TrainState
 
 
 def measured(run: Run, data: Data) -> dict[str, float]:
-    """Metrics on the training data, and everything on the held-out data."""
+    """Metrics on the training data, and everything on the held-out data; of several ranks, each
+    runs the model on a part."""
     found: dict[str, float] = {}
     measure, floating = run.evaluator.measure, run.floating
     if data.metrics and data.train is not None:
         rows = data.rows
         arrays = data.train if rows is None else data.train.rows(rows)
-        values = measure(arrays, floating, data.metrics)
+        values = measure(arrays, floating, data.metrics, run.ranks)
         found = {metric.name: values[metric.name] for metric in data.metrics}
     if data.held_out is not None:
-        held = measure(data.held_out, floating, data.metrics)
+        held = measure(data.held_out, floating, data.metrics, run.ranks)
         found.update({f"val_{key}": value for key, value in held.items()})
     return found
 
@@ -35,7 +36,8 @@ def part_of_epoch(run: Run, plan: Plan, data: Data, samples: int | None) -> dict
     """
     record = {"epoch": run.state.epoch + _share(run.state, plan, data, samples)}
     record.update(run.state.means)
-    if run.state.stop_reason != "interrupted":
+    # Reasons may differ between ranks, but all measure, or none.
+    if not any(run.ranks.any(run.state.stop_reason == "interrupted")):
         record.update(measured(run, data))
     return record
 

@@ -32,6 +32,7 @@ class Saver:
         self._run = run
         self._plan = plan
         self._path = plan.checkpoint if run.ranks.leads else None
+        self._follows = plan.checkpoint is not None and not run.ranks.leads and run.ranks.divide
         self._last: dict[str, NDArray[Any]] = {}
         self._written_at: int | None = None
         self._warned = False
@@ -52,6 +53,8 @@ class Saver:
             spoiled: a loss of the epoch so far is NaN or infinite.
         """
         if self._path is None:
+            if self._follows and self._unfit(spoiled) is None:
+                self._run.optimizer.state_dict()  # rank 0 puts all parts together
             return
         why = self._unfit(spoiled)
         if why is None:

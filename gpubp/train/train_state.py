@@ -31,10 +31,14 @@ class Pending:
     Attributes:
         slots: values for the slots that the compiled step writes.
         callbacks: (class name, state) of each callback.
+        slot_names: of the slots; none in files of before.
+        ranks: that the step was shared by; see `Ranks.kind`.
     """
 
     slots: list[NDArray[Any]]
     callbacks: list[Any]
+    slot_names: list[str]
+    ranks: list[Any]
 
 
 @dataclass

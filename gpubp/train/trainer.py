@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from gpubp.arguments import checked
 from gpubp.backends import Backend
+from gpubp.data.frames import computed
 from gpubp.errors import unknown_name
 from gpubp.nn.module import Module
 from gpubp.ops.random import checked_seed
@@ -150,7 +151,7 @@ class Trainer(Predicting):
                 of arrays goes to `forward` as positional arguments, where it takes so many, a dict
                 as keyword arguments, where it has these names; else as one argument. Arrays without
                 samples are marked by `gp.whole`. An array that is memory-mapped is read in blocks.
-                A data frame is its columns of numbers.
+                A data frame is its columns of numbers. What Dask has yet to compute is computed.
                 With y left out, an array is its own target, as of an autoencoder; or an iterable of
                 batches (x, y) or (x, y, weights), or a function that returns one, taken in a
                 thread.
@@ -202,6 +203,7 @@ class Trainer(Predicting):
             checkpoint, save_every, save_every_steps, resume, extra, drop_last,
         )  # fmt: skip
         plan.check()
+        X, y = computed((X, y))
         with labels.noted(self.state, y):
             data = inputs.prepare(
                 self, X, y, validation_data, validation_split, sample_weight, class_weight, metrics,
@@ -245,6 +247,8 @@ class Trainer(Predicting):
         Args:
             path: the file.
             extra: JSON values to keep with it.
+
+        With `shard_optimizer` all ranks call it together, and rank 0 writes the file.
 
         Raises:
             CheckpointError: it cannot be written, or a callback's state is not made of numbers,

@@ -1,0 +1,151 @@
+"""Ranks on a slow network: each in a network namespace of its own, with packets that take a while.
+
+Usage, as root on Linux: python tests/rank_networks.py [--ranks 3] [--delay 20] [--cut RANK:SECONDS]
+
+Each namespace has a TUN device, and this process carries their packets, each after `--delay` ms
+(in both directions; the kernel needs no netem for that). The ranks train over gloo, and what they
+find is compared with one rank. With `--cut` a rank's packets are dropped after so many seconds:
+all ranks must then end with LostPeerError in time. Ends with 0 if all is as it should be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import heapq
+import os
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+PROGRAM = Path(__file__).parent / "rank_process.py"
+TIMEOUT = 10.0  # of ranks for each other, in seconds
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+class Network:
+    """Namespaces, and the thread that carries packets between them."""
+
+    def __init__(self, ranks: int, delay: float) -> None:
+        self.names = [f"gpubp-{os.getpid()}-{i}" for i in range(ranks)]
+        self.delay, self.gone = delay, -1
+        self.carried = self.dropped = 0
+        self._devices: list[int] = []
+        self._open = True
+
+    def __enter__(self) -> Network:
+        for i, name in enumerate(self.names):
+            device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+            label = f"gt{os.getpid() % 100000}{i}"
+            flags = IFF_TUN | IFF_NO_PI
+            fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH", label.encode(), flags))
+            self._devices.append(device)
+            ip("netns", "add", name)
+            ip("link", "set", label, "netns", name)
+            ip("-n", name, "link", "set", label, "name", "rank0")
+            ip("-n", name, "addr", "add", f"10.97.0.{i + 1}/24", "dev", "rank0")
+            ip("-n", name, "link", "set", "rank0", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        self._thread = threading.Thread(target=self._carry, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open = False
+        self._thread.join()
+        for device, name in zip(self._devices, self.names):
+            os.close(device)
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+    def _carry(self) -> None:
+        waiting: list[tuple[float, int, int, bytes]] = []
+        while self._open:
+            wait = min(0.05, max(0.0, waiting[0][0] - time.monotonic())) if waiting else 0.05
+            ready, _, _ = select.select(self._devices, [], [], wait)
+            for device in ready:
+                packet = os.read(device, 1 << 16)
+                source, target = self._devices.index(device), packet[19] - 1
+                if packet[0] >> 4 != 4 or not 0 <= target < len(self.names):
+                    continue  # not IPv4, or to all
+                if self.gone in (source, target):
+                    self.dropped += 1
+                    continue
+                self.carried += 1
+                entry = time.monotonic() + self.delay, self.carried, target, packet
+                heapq.heappush(waiting, entry)
+            while waiting and waiting[0][0] <= time.monotonic():
+                _, _, target, packet = heapq.heappop(waiting)
+                os.write(self._devices[target], packet)
+
+
+def started(network: Network, rank: int, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """A rank, in its namespace."""
+    environment = {
+        **os.environ, "GPUBP_RANK": str(rank), "GPUBP_WORLD_SIZE": str(len(network.names)),
+        "GPUBP_ADDRESS": "10.97.0.1:29517", "GPUBP_DISTRIBUTED_BACKEND": "gloo",
+        "GPUBP_DISTRIBUTED_TIMEOUT": str(TIMEOUT), "GLOO_SOCKET_IFNAME": "rank0",
+        "GPUBP_NUM_THREADS": "1",
+    }  # fmt: skip
+    command = [sys.executable, str(PROGRAM), str(folder / "found.npz"), *arguments]
+    inside = ["ip", "netns", "exec", network.names[rank], *command]
+    return subprocess.Popen(inside, env=environment)
+
+
+def one_rank(folder: Path, *arguments: str) -> dict[str, np.ndarray]:
+    """What one process finds."""
+    folder.mkdir()
+    command = [sys.executable, str(PROGRAM), str(folder / "found.npz"), *arguments]
+    subprocess.run(command, check=True)
+    with np.load(folder / "found.npz") as found:
+        return dict(found)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--ranks", type=int, default=3)
+    parser.add_argument("--delay", type=float, default=20.0, help="of a packet, in ms (20)")
+    parser.add_argument("--cut", default="", help="RANK:SECONDS")
+    parser.add_argument("--shard", action="store_true")
+    parser.add_argument("--buckets", action="store_true")
+    options = parser.parse_args()
+    more = [f"--{name}" for name in ("shard", "buckets") if getattr(options, name)]
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        expected = one_rank(folder / "one", *more)
+        (folder / "all").mkdir()
+        with Network(options.ranks, options.delay / 1e3) as network:
+            ranks = [started(network, r, folder / "all", *more) for r in range(options.ranks)]
+            if options.cut:
+                rank, seconds = options.cut.split(":")
+                while network.carried < 50:  # they have met, and train
+                    time.sleep(0.01)
+                time.sleep(float(seconds))
+                network.gone = int(rank)
+            codes = [rank.wait() for rank in ranks]
+        print(f"{network.carried} packets carried, {network.dropped} dropped; ended with {codes}")
+        if options.cut:
+            lost = [float(p.read_text()) for p in (folder / "all").glob("lost-*")]
+            print(
+                f"lost peers were told after at most {max(lost, default=np.nan):.1f} s of training"
+            )
+            return int(codes != [7] * options.ranks or len(lost) != options.ranks)
+        with np.load(folder / "all" / "found.npz") as found:
+            for name, value in expected.items():
+                np.testing.assert_allclose(found[name], value, rtol=1e-12, atol=1e-12, err_msg=name)
+        print(f"{options.ranks} ranks at {options.delay:g} ms a packet find what one finds")
+        return 0 if not any(codes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
