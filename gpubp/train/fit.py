@@ -30,7 +30,7 @@ from gpubp.train.inputs import Data
 from gpubp.train.interrupt import Interrupt
 from gpubp.train.plan import Plan
 from gpubp.train.progress import EpochProgress, shown
-from gpubp.train.recording import measured, part_of_epoch
+from gpubp.train.recording import measures_all, part_of_epoch
 from gpubp.train.run import Run
 from gpubp.train.saving import Saver
 from gpubp.train.scheduling import advance
@@ -164,7 +164,7 @@ class Fit:
         with EpochProgress(number, self._last_epoch, samples, verbose) as progress:
             if self._train(self._order(), progress):
                 record = {"epoch": number, **self.state.means}
-                whole = self._measure(record)
+                whole = measures_all(self.trainer, self.data, self._interrupt, record)
             if whole:
                 self._end_epoch(record)
             else:
@@ -173,25 +173,6 @@ class Fit:
             progress.finish(
                 {k: v for k, v in record.items() if k != "epoch"}, self.state.stop_reason
             )
-
-    def _measure(self, record: dict[str, float]) -> bool:
-        """Add what was measured to an epoch's record; False if Ctrl-C was pressed before its end.
-
-        The epoch does not count then: a resumed run measures it. One without anything to measure
-        has ended with its last batch.
-        """
-        nothing = not self.data.metrics and self.data.held_out is None
-        if self.trainer.ranks.together:  # they measure together: none may leave on the way
-            if not nothing and any(self.trainer.ranks.any(self._interrupt.asked)):
-                return False
-            record.update(measured(self.trainer, self.data))
-            return True
-        left = True
-        with self._interrupt.leaving():
-            if nothing or not self._interrupt.asked:
-                record.update(measured(self.trainer, self.data))
-                left = False
-        return not left
 
     def _end_epoch(self, record: dict[str, float]) -> None:
         """Count the epoch as done, then let the schedule, callbacks and checkpoint follow."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from gpubp.train.inputs import Data
+from gpubp.train.interrupt import Interrupt
 from gpubp.train.plan import Plan
 from gpubp.train.run import Run
 from gpubp.train.train_state import TrainState
@@ -24,6 +25,26 @@ def measured(run: Run, data: Data) -> dict[str, float]:
         held = measure(data.held_out, floating, data.metrics, run.ranks)
         found.update({f"val_{key}": value for key, value in held.items()})
     return found
+
+
+def measures_all(run: Run, data: Data, interrupt: Interrupt, record: dict[str, float]) -> bool:
+    """Add what is measured to an epoch's record; False if Ctrl-C was pressed before its end.
+
+    The epoch does not count then: a resumed run measures it. One without anything to measure has
+    ended with its last batch.
+    """
+    nothing = not data.metrics and data.held_out is None
+    if run.ranks.together:  # they measure together: none may leave on the way
+        if not nothing and any(run.ranks.any(interrupt.asked)):
+            return False
+        record.update(measured(run, data))
+        return True
+    left = True
+    with interrupt.leaving():
+        if nothing or not interrupt.asked:
+            record.update(measured(run, data))
+            left = False
+    return not left
 
 
 def part_of_epoch(run: Run, plan: Plan, data: Data, samples: int | None) -> dict[str, float]:
