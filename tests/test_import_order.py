@@ -24,7 +24,7 @@ FLOORS = [
     {"optim"},
     {"data"},
     {"train"},
-    {"sklearn", "accel", "_autostart", "torch"},
+    {"sklearn", "accel", "_autostart", "torch", "ray"},
     {"cli", "__main__"},
 ]
 # Inside a folder: what stands lower, then what stands on it.
