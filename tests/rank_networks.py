@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 
 PROGRAM = Path(__file__).parent / "rank_process.py"
-TIMEOUT = 10.0  # of ranks for each other, in seconds
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 
 
@@ -89,12 +88,14 @@ class Network:
                 os.write(self._devices[target], packet)
 
 
-def started(network: Network, rank: int, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def started(
+    network: Network, rank: int, folder: Path, timeout: float, *arguments: str
+) -> subprocess.Popen[bytes]:
     """A rank, in its namespace."""
     environment = {
         **os.environ, "GPUBP_RANK": str(rank), "GPUBP_WORLD_SIZE": str(len(network.names)),
         "GPUBP_ADDRESS": "10.97.0.1:29517", "GPUBP_DISTRIBUTED_BACKEND": "gloo",
-        "GPUBP_DISTRIBUTED_TIMEOUT": str(TIMEOUT), "GLOO_SOCKET_IFNAME": "rank0",
+        "GPUBP_DISTRIBUTED_TIMEOUT": str(timeout), "GLOO_SOCKET_IFNAME": "rank0",
         "GPUBP_NUM_THREADS": "1",
     }  # fmt: skip
     command = [sys.executable, str(PROGRAM), str(folder / "found.npz"), *arguments]
@@ -116,6 +117,7 @@ def main() -> int:
     parser.add_argument("--ranks", type=int, default=3)
     parser.add_argument("--delay", type=float, default=20.0, help="of a packet, in ms (20)")
     parser.add_argument("--cut", default="", help="RANK:SECONDS")
+    parser.add_argument("--timeout", type=float, default=20.0, help="of ranks, in seconds (20)")
     parser.add_argument("--shard", action="store_true")
     parser.add_argument("--buckets", action="store_true")
     options = parser.parse_args()
@@ -125,7 +127,10 @@ def main() -> int:
         expected = one_rank(folder / "one", *more)
         (folder / "all").mkdir()
         with Network(options.ranks, options.delay / 1e3) as network:
-            ranks = [started(network, r, folder / "all", *more) for r in range(options.ranks)]
+            ranks = [
+                started(network, r, folder / "all", options.timeout, *more)
+                for r in range(options.ranks)
+            ]
             if options.cut:
                 rank, seconds = options.cut.split(":")
                 while network.carried < 50:  # they have met, and train
@@ -139,7 +144,8 @@ def main() -> int:
             print(
                 f"lost peers were told after at most {max(lost, default=np.nan):.1f} s of training"
             )
-            return int(codes != [7] * options.ranks or len(lost) != options.ranks)
+            late = max(lost, default=np.inf) > float(seconds) + 2 * options.timeout
+            return int(codes != [7] * options.ranks or len(lost) != options.ranks or late)
         with np.load(folder / "all" / "found.npz") as found:
             for name, value in expected.items():
                 np.testing.assert_allclose(found[name], value, rtol=1e-12, atol=1e-12, err_msg=name)

@@ -6,11 +6,16 @@ import ast
 import json
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 from pages import ROOT, code_blocks, run_page, run_python, shown_outputs
 
 from gpubp.backends.cuda.emulator.compiler import missing
+
+# Pictures that no page's code makes, and the script in docs/ that does.
+BY_SCRIPTS = {"images/ranks.png": "make_rank_picture.py"}
 
 # What shows that the code of a page works, run after it.
 CHECKS = {
@@ -122,7 +127,7 @@ def test_code_of_the_pages_runs_and_prints_what_they_show(page, tmp_path):
     for shown, output in zip(shown_outputs(text), printed, strict=True):
         if shown is not None:
             assert output == shown, f"run: python tests/pages.py {page}"
-    for image in re.findall(r"\]\((images/[^)]+)\)", text):
+    for image in set(re.findall(r"\]\((images/[^)]+)\)", text)) - set(BY_SCRIPTS):
         assert (tmp_path / image).stat().st_size > 0, image
         assert (ROOT / "docs" / image).stat().st_size > 0, image
 
@@ -246,3 +251,12 @@ def test_a_right_figure_passes():
 def test_a_wrong_figure_is_found(line):
     with pytest.raises(AssertionError):
         worked_by_hand(f"```\na = 2 + 0.2 = 2.2\n{line}\n```\n")
+
+
+@pytest.mark.parametrize("image", BY_SCRIPTS)
+def test_pictures_of_scripts_are_there_and_can_be_made(image, tmp_path):
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
+    assert (ROOT / "docs" / image).stat().st_size > 0
+    script = ROOT / "docs" / BY_SCRIPTS[image]
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, cwd=ROOT)
+    assert (tmp_path / image.split("/")[-1]).stat().st_size > 0

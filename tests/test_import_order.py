@@ -24,7 +24,7 @@ FLOORS = [
     {"optim"},
     {"data"},
     {"train"},
-    {"sklearn", "accel", "_autostart", "torch", "onnx", "testing"},
+    {"sklearn", "accel", "_autostart", "torch", "onnx", "ray", "testing"},
     {"dashboard"},
     {"cli", "__main__"},
 ]

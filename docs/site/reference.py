@@ -25,6 +25,7 @@ MODULES = {
     "gpubp.train": "Training",
     "gpubp.data": "Data",
     "gpubp.distributed": "Several ranks",
+    "gpubp.ray": "Ray",
     "gpubp.sklearn": "scikit-learn's estimators",
     "gpubp.testing": "Tests of CUDA code",
     "gpubp.errors": "Exceptions",
