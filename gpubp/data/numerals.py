@@ -53,6 +53,15 @@ def is_missing(cell: str) -> bool:
     return len(cell) <= _LONGEST and cell.lower() in MISSING
 
 
+def missing_of(cells: Iterable[str]) -> set[str]:
+    """Those of the different cells that have no value."""
+    different = set(cells)
+    # At once, for there may be millions; a cell of several lines looks like several ones here.
+    if MISSING.isdisjoint("\n".join(different).lower().split("\n")):
+        return set()
+    return {cell for cell in different if is_missing(cell)}
+
+
 def as_number(cell: str) -> float | None:
     """The number that a cell holds as Python writes it, or None."""
     try:
@@ -266,7 +275,7 @@ def all_plain(cells: Sequence[str]) -> bool:
     except ValueError:
         given = [cell for cell in cells if not is_missing(cell)]
         return bool(given) and all(as_number(cell) is not None for cell in given)
-    return not any("_" in cell for cell in cells)
+    return "_" not in "".join(cells)
 
 
 def _of_plain(cells: Iterable[str]) -> tuple[str, str]:
