@@ -10,8 +10,8 @@ import pytest
 from gpubp.data import Encoding, Standardizer, read_csv, read_npz
 from gpubp.data.described import of_table
 from gpubp.data.encoding import numeric_columns, of_arrays
+from gpubp.data.gaps import is_missing, missing_of
 from gpubp.data.npz import array_names
-from gpubp.data.numerals import is_missing, missing_of
 from gpubp.errors import DataError, ShapeError, UnknownNameError
 
 GOOD = """size,colour,weight,kind

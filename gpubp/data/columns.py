@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.data import dates
-from gpubp.data.numerals import as_number, label_key, missing_of
+from gpubp.data.gaps import missing_of
+from gpubp.data.numerals import as_number, label_key
 from gpubp.data.table import Table
 from gpubp.data.units import check_unit
 from gpubp.errors import DataError

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.arguments import checked
-from gpubp.data.numerals import Writing, all_plain, as_number, missing_of, survey
+from gpubp.data.gaps import missing_of
+from gpubp.data.numerals import Writing, all_plain, as_number, survey
 from gpubp.data.textfile import named, read_text
 from gpubp.errors import DataError, unknown_name
 
