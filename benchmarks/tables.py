@@ -46,6 +46,7 @@ NUMBERS = """
     ISLR Carseats Sales | ISLR Hitters Salary | ISLR Auto mpg | ISLR Credit Balance
     AER CPS1985 wage | AER HousePrices price | causaldata gapminder lifeExp
 """
+ROWS = "rownames"  # in the order of some tables, which are sorted by their target
 SEMICOLONS = ("Boston", "penguins", "CPS1985")
 HEADER = ("table", "rows", "columns", "task", "gpubp", "boosting", "constant")
 
@@ -73,6 +74,7 @@ def of_gpubp(train: Any, test: Any, target: str, folder: Path, semicolons: bool)
     """What the command line predicts for the rows of `test`."""
     style = {"sep": ";", "decimal": ","} if semicolons else {}
     for name, frame in (("train", train), ("test", test.drop(columns=target))):
+        frame = frame.rename(columns={ROWS: ""})  # which is how R writes them
         frame.to_csv(folder / f"{name}.csv", na_rep="NA", index=False, **style)
     model = str(folder / "m.safetensors")
     said = io.StringIO()
@@ -92,7 +94,7 @@ def of_boosting(train: Any, test: Any, target: str, classes: bool, seed: int) ->
     """What HistGradientBoosting predicts."""
     from sklearn import ensemble
 
-    X, X_test = train.drop(columns=target), test.drop(columns=target)
+    X, X_test = (part.drop(columns=[target, ROWS]) for part in (train, test))
     for name in X.columns:
         if X[name].dtype == object:
             known = X[name].astype("category").cat.categories
@@ -127,7 +129,7 @@ def measure(package: str, name: str, target: str, classes: bool, splits: int) ->
         }
         for who, guess in guesses.items():
             found[who].append(score(test[target], guess, classes))
-    rest = {"rows": len(frame), "columns": frame.shape[1] - 1}
+    rest = {"rows": len(frame), "columns": frame.shape[1] - 2}
     task = "accuracy" if classes else "r2"
     return {"package": package, "table": name, "target": target, "task": task, **rest, **found}
 

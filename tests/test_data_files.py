@@ -10,6 +10,7 @@ import pytest
 from gpubp.data import Encoding, Standardizer, read_csv, read_npz
 from gpubp.data.described import of_table
 from gpubp.data.encoding import numeric_columns, of_arrays
+from gpubp.data.gaps import is_missing, missing_of
 from gpubp.data.npz import array_names
 from gpubp.errors import DataError, ShapeError, UnknownNameError
 
@@ -312,3 +313,19 @@ def test_arrays_are_described():
 def test_arrays_that_cannot_be_used(X, y, task, message):
     with pytest.raises(DataError, match=message):
         of_arrays(X, y, "y", task)
+
+
+def test_cells_without_a_value_are_found_at_once_as_one_by_one(tmp_path):
+    cells = ["1", "NA", "", "a\nna\nb", "NaN", "x", "na\n", "#N/A N/A", "na"]
+    assert (
+        missing_of(cells)
+        == {c for c in cells if is_missing(c)}
+        == {"NA", "", "NaN", "#N/A N/A", "na"}
+    )
+    assert missing_of(["1", "a\nna", "x"]) == set()
+    path = tmp_path / "d.csv"
+    path.write_text("x,y\n1,a\nNA,b\n3,\n")
+    table = read_csv(path)
+    assert table.absent("x").tolist() == [False, True, False] and table.given("x") == ["1", "3"]
+    part = table.rows([0, 2])
+    assert part.absent("x").tolist() == [False, False] and part.given("y") == ["a"]

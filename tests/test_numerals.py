@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from gpubp.data.numerals import COMMA, POINT, is_missing, label_key, like_numbers, survey
+from gpubp.data.gaps import is_missing
+from gpubp.data.numerals import COMMA, POINT, label_key, like_numbers, survey
 
 
 def _read(cells, delimiter=",", decimal=None, **others):

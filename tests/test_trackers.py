@@ -23,9 +23,11 @@ import pytest
 from points import points, trainer
 
 from gpubp import optim
-from gpubp.errors import MissingExtraError
+from gpubp.cli import build, main
+from gpubp.errors import DataError, MissingExtraError
 from gpubp.train import (
     Callback,
+    CSVLogger,
     LRMonitor,
     MLflowLogger,
     RunFolder,
@@ -408,3 +410,32 @@ def test_options_of_several_groups_are_told() -> None:
     _fit(other, 1, callbacks=[_Notes(notes)])
     told = notes[0][3]
     assert (told["lr_group_0"], told["lr_group_1"]) == (0.5, 0.1)
+
+
+def test_places_that_the_command_line_logs_to(monkeypatch: Any, tmp_path: Path) -> None:
+    for name in ("wandb", "mlflow", "trackio", "tensorboardX"):
+        _fake(monkeypatch, name)
+    found = {
+        "a.csv": CSVLogger,
+        "runs": TensorBoard,
+        "c:runs": TensorBoard,  # a folder: no service of that name
+        f"run:{tmp_path}/r": RunFolder,
+        "wandb:p": WandbLogger,
+        "mlflow:e": MLflowLogger,
+        "mlflow:": MLflowLogger,
+        "trackio:p": TrackioLogger,
+    }
+    for where, kind in found.items():
+        assert type(build._log(where)) is kind, where
+    with pytest.raises(DataError, match=r"--log run: names no folder, expected run:FOLDER"):
+        build._log("run:")
+
+
+def test_the_command_line_keeps_several_logs(tmp_path: Path, capsys: Any) -> None:
+    where = f"run:{tmp_path}/r,{tmp_path}/h.csv"
+    assert main(["train", "digits", "--epochs", "2", "--quiet", "--log", where]) == 0
+    lines = (tmp_path / "h.csv").read_text().splitlines()
+    assert lines[0] == "epoch,loss,accuracy,val_loss,val_accuracy" and len(lines) == 3
+    assert lines == (tmp_path / "r/history.csv").read_text().splitlines()
+    assert main(["train", "digits", "--log", f"run:{tmp_path}/none/r"]) == 3
+    assert "the folder does not exist" in capsys.readouterr().err

@@ -103,7 +103,7 @@ def accuracy_of_learning_from(images, labels):
     layers = nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)
     reader = nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, 10))
     trainer = gp.Trainer(reader, nn.CrossEntropyLoss(), optim.Adam(reader.parameters(), lr=2e-3))
-    trainer.fit(images, labels, epochs=15, batch_size=BATCH, verbose=0)
+    trainer.fit(images, labels, epochs=15, batch_size=BATCH, verbose=False)
     return trainer.evaluate(2 * X_test.reshape(-1, 1, 8, 8) - 1, y_test)["accuracy"]
 
 

@@ -69,7 +69,7 @@ def trained(name, images, y):
     trainer = gp.Trainer(
         model, nn.CrossEntropyLoss(), optimizer, scheduler=schedule, scheduler_every="step"
     )
-    trainer.fit(images, y, epochs=epochs, batch_size=BATCH, verbose=0)
+    trainer.fit(images, y, epochs=epochs, batch_size=BATCH, verbose=False)
     return trainer
 
 

@@ -81,7 +81,7 @@ def trained(model, data, lr, decay, epochs):
     loss_fn = nn.BCEWithLogitsLoss()
     optimizer = optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)
     trainer = gp.Trainer(model, loss_fn, optimizer, max_grad_norm=1.0)
-    trainer.fit(data, y, epochs=epochs, batch_size=BATCH, verbose=0)
+    trainer.fit(data, y, epochs=epochs, batch_size=BATCH, verbose=False)
     model.eval()
     return trainer
 

@@ -107,7 +107,7 @@ def network(x, codes, count, y, train, test, classes):
         steps = EPOCHS * -(-len(train) // 64)
         schedule = lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
         trainer = gp.Trainer(model, loss_fn, optimizer, scheduler=schedule, scheduler_every="step")
-        trainer.fit((x[train], codes[train]), targets, epochs=EPOCHS, batch_size=64, verbose=0)
+        trainer.fit((x[train], codes[train]), targets, epochs=EPOCHS, batch_size=64, verbose=False)
         outputs.append(trainer.predict((x[test], codes[test])))
     return np.mean(outputs, 0) * scale + mean
 

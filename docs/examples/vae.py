@@ -82,7 +82,7 @@ def accuracy_of_learning_from(images, labels):
         nn.Linear(512, 10),
     )
     trainer = gp.Trainer(reader, nn.CrossEntropyLoss(), optim.Adam(reader.parameters(), lr=2e-3))
-    trainer.fit(images, labels, epochs=15, batch_size=BATCH, verbose=0)
+    trainer.fit(images, labels, epochs=15, batch_size=BATCH, verbose=False)
     return trainer.evaluate(X_test.reshape(-1, 1, 8, 8), y_test)["accuracy"]
 
 

@@ -179,6 +179,8 @@ def _log(where: str) -> Callback:
         csv = where.lower().endswith(".csv")
         return train.CSVLogger(where) if csv else train.TensorBoard(where)
     if service == "run":
+        if not name:
+            raise DataError(f"--log {where} names no folder, expected run:FOLDER.")
         return train.RunFolder(name)
     if service == "wandb":
         return train.WandbLogger(**({"project": name} if name else {}))

@@ -190,7 +190,7 @@ def _of_dates(column: Column, different: Sequence[str], place: str) -> list[str]
 
 
 def _of_numbers(table: Table, name: str, different: Sequence[str], place: str) -> list[str]:
-    code = next((cell for cell in different if re.fullmatch(r"0\d+", cell)), None)
+    code = next((c for c in different if c[:1] == "0" and len(c) > 1 and c.isdecimal()), None)
     if code is not None:
         row = table.lines[table.column(name).index(code)]
         return [

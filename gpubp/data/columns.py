@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.data import dates
-from gpubp.data.numerals import as_number, is_missing, label_key
+from gpubp.data.gaps import missing_of
+from gpubp.data.numerals import as_number, label_key
 from gpubp.data.table import Table
 from gpubp.data.units import check_unit
 from gpubp.errors import DataError
@@ -134,7 +135,7 @@ def says_who(table: Table, name: str, categorical: bool) -> str:
 
 def different_cells(cells: Sequence[str]) -> list[str]:
     """The different cells: numbers by size, then texts by their letters; one spelling of each."""
-    found = {cell for cell in cells if not is_missing(cell)}
+    found = set(cells) - missing_of(cells)
     order = sorted(found, key=lambda c: (as_number(c) is None, as_number(c) or 0.0, c))
     return list({label_key(cell): cell for cell in reversed(order)}.values())[::-1]
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from gpubp.data.columns import column_of, different_cells
 from gpubp.data.encoding import MOST_CLASSES, TASKS, Encoding
-from gpubp.data.numerals import as_number, is_missing, label_key
+from gpubp.data.gaps import is_missing
+from gpubp.data.numerals import as_number, label_key
 from gpubp.data.table import Table
 from gpubp.errors import DataError, unknown_name
 

@@ -15,10 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
+from gpubp.data.gaps import is_missing
+
 POINT, COMMA = ".", ","
-_MISSING = " na n/a n.a. nan -nan null none ? - -- . <na> #n/a #na 1.#ind -1.#ind 1.#qnan -1.#qnan"
-MISSING = frozenset([*_MISSING.split(" "), "#n/a n/a"])  # the first one is empty
-_LONGEST = max(map(len, MISSING))
 
 _SIGNS = "$€£¥₹₽₩₺₪฿₫₴₦₱"
 _CODES = (
@@ -46,11 +45,6 @@ _WITH_POINT = re.compile(rf"(?:{_GROUPS}|\d*)(?:\.\d*)?(?:[eE][+-]?\d+)?")
 _BEGINNING = re.compile(rf"[(<>~≤≥±+-]*\s*(?:{_MONEY})?\s*[+-]?[.,]?\d")
 _SPACES = str.maketrans({"\u2212": "-", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2019": "'"})
 _SWAP = str.maketrans(".,", ",.")
-
-
-def is_missing(cell: str) -> bool:
-    """Whether a cell has no value: empty, NA, NaN, null, none, ?, -, #N/A ... (in any case)."""
-    return len(cell) <= _LONGEST and cell.lower() in MISSING
 
 
 def as_number(cell: str) -> float | None:
@@ -266,7 +260,7 @@ def all_plain(cells: Sequence[str]) -> bool:
     except ValueError:
         given = [cell for cell in cells if not is_missing(cell)]
         return bool(given) and all(as_number(cell) is not None for cell in given)
-    return not any("_" in cell for cell in cells)
+    return "_" not in "".join(cells)
 
 
 def _of_plain(cells: Iterable[str]) -> tuple[str, str]:

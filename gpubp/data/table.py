@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.arguments import checked
-from gpubp.data.numerals import Writing, all_plain, as_number, is_missing, survey
+from gpubp.data.gaps import missing_of
+from gpubp.data.numerals import Writing, all_plain, as_number, survey
 from gpubp.data.textfile import named, read_text
 from gpubp.errors import DataError, unknown_name
 
@@ -84,7 +85,7 @@ class Table:
         """Which cells of a column have no value, (rows,)."""
         if name not in self._known:
             cells = self.column(name)
-            marks = {cell for cell in set(cells) if is_missing(cell)}
+            marks = missing_of(cells)
             found = np.zeros(len(cells), np.bool_)
             if marks:
                 found[:] = [cell in marks for cell in cells]
