@@ -21,7 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 from gpubp import ops
 from gpubp.data.columns import Column
 from gpubp.data.encoding import Encoding
-from gpubp.data.numerals import MISSING, as_number, label_key
+from gpubp.data.gaps import MISSING
+from gpubp.data.numerals import as_number, label_key
 from gpubp.nn.module import Module
 from gpubp.onnx.calendar import parts_of
 from gpubp.onnx.exporting import exported
