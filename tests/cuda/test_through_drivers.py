@@ -1,5 +1,5 @@
-"""The other tests of this folder once more, with every backend going through a driver for real GPUs
-on its made-up library; see `conftest.py`.
+"""Tests of this folder once more, with every backend going through a driver for real GPUs on its
+made-up library; see `conftest.py`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,16 @@ from shim_driver import ShimDriver
 from gpubp.backends.cuda import CupyBackend
 
 HERE = Path(__file__).parent
-# Of the test device itself, of the compiler, or of processes of their own.
-LEFT_OUT = {
-    "test_through_drivers.py",
-    "test_drivers_on_fakes.py",
-    "test_shim.py",
-    "test_shim_faults.py",
-    "test_shim_products.py",
-    "test_seeded_faults.py",
-    "test_nvrtc.py",
-    "test_contracted_on_shim.py",
-    "test_ranks_on_fake_nccl.py",
-}
+# What stands closest to the drivers. The others go through one, too: GPUBP_TEST_DRIVER=numba_cuda
+# pytest -m full tests/cuda, which takes as long as tests/cuda does.
+FILES = (
+    "test_backend_on_shim.py",
+    "test_device_arrays_on_shim.py",
+    "test_device_results_on_shim.py",
+    "test_pauses_on_shim.py",
+    "test_populations_on_shim.py",
+    "test_recurrent_on_shim.py",
+)
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
 
@@ -51,8 +49,8 @@ def test_what_goes_through_a_driver_goes_through_its_library(
 
 
 @pytest.mark.parametrize("name", fake_drivers.FAKES)
-def test_all_of_it_passes_through_each_driver(name: str) -> None:
-    files = sorted(str(p) for p in HERE.glob("test_*.py") if p.name not in LEFT_OUT)
+def test_they_pass_through_each_driver(name: str) -> None:
+    files = [str(HERE / file) for file in FILES]
     path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "GPUBP_TEST_DRIVER": name, "PYTHONPATH": path}
     command = ["-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
