@@ -147,17 +147,17 @@ def test_sources_compile_through_cupys_binding(
     cupy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path))
-    binding = cupy.cuda.nvrtc
+    compiler = nvrtc.CupyNvrtc(cupy.cuda.nvrtc)
     try:
-        nvrtc.version(binding)
+        compiler.version()
     except BackendError as err:
         assert "pip install" in str(err)
         pytest.skip(f"needs NVRTC: {err}")
     source = expand(begin_step([0, 0, 0, 0, 0]).source)
     for architecture in ("sm_75", "sm_80", "sm_90"):
-        assert nvrtc.compiled(binding, source, architecture)[:4] == b"\x7fELF"
+        assert nvrtc.compiled(compiler, source, architecture)[:4] == b"\x7fELF"
     halved = 'extern "C" __global__ void halved(float* x) { *x = *x * 0.5f + x[1]; }'
-    code = nvrtc.compiled(binding, halved, "sm_999").decode()  # a GPU that is newer than NVRTC
+    code = nvrtc.compiled(compiler, halved, "sm_999").decode()  # a GPU that is newer than NVRTC
     assert "fma.rn.f32" in code and ".ftz" not in code, "small numbers are kept"
     with pytest.raises(BackendError, match=r"did not compile(.|\n)*undefined"):
-        nvrtc.compiled(binding, "__global__ void f() { nowhere(); }", "sm_80")
+        nvrtc.compiled(compiler, "__global__ void f() { nowhere(); }", "sm_80")
