@@ -22,7 +22,8 @@ def native_call(function: Function) -> Any:
     symbol = f"called_{next(_number)}"
     machine = target_machine(jit=True)
     module = optimised(kernel_module(function, symbol), machine)
-    engine = llvm.create_mcjit_compiler(binding().parse_assembly(""), machine)
+    nothing = binding().parse_assembly("")
+    engine = llvm.create_mcjit_compiler(nothing, machine, use_lmm=True)
     engine.add_module(module)
     engine.finalize_object()
     _engines.append(engine)

@@ -83,3 +83,39 @@ def test_an_empty_instruction_keeps_its_barrier() -> None:
     assert ready is not None
     wanted = sum(i.sync for i in ready.program.instructions)
     assert int(ready.loaded.records[:, 3].sum()) == wanted
+
+
+CROWDED = """
+import ctypes
+from gpubp.backends.numba_cpu.object_code import addresses
+
+mmap = ctypes.CDLL(None).mmap
+mmap.restype = ctypes.c_void_p
+mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+AROUND, NOWHERE_ELSE = 4 << 30, 0x104022  # a fixed place where nothing is, private, of no memory
+
+
+def crowd(at):
+    spans = [line.split()[0].split("-") for line in open("/proc/self/maps")]
+    end = at - AROUND
+    for first, last in sorted((int(a, 16), int(b, 16)) for a, b in spans):
+        start, stop = max(end, 65536), min(first, at + AROUND)
+        if stop - start >= 4096:
+            mmap(start, stop - start, 0, NOWHERE_ELSE, -1, 0)
+        end = max(end, last)
+
+
+for name in KERNELS:
+    crowd(addresses({name})[name])
+print("loaded")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's list of mappings")
+def test_kernels_are_loaded_where_memory_beside_the_first_ones_is_taken() -> None:
+    """LLVM's own manager of memory ends the process there: sections too far apart."""
+    names = ["chain_float32", "loop", "reduce_float32", "scalar", "tiles_bias_float32", "lead"]
+    names += ["ops_float32", "matmul_float32", "cross_entropy_float32", "load_batch", "serve"]
+    program = f"KERNELS = {names}\n{CROWDED}"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.stdout == "loaded\n", found.stderr[-500:]

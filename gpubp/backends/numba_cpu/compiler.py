@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
+from llvmlite import ir
 
 from gpubp.backends.numba_cpu.kernels import registry
 from gpubp.backends.numba_cpu.target import symbol_of, target_machine
@@ -21,9 +22,23 @@ def compile_kernel(name: str, symbol: str) -> bytes:
         symbol: of the function, or of the table of register tiles.
     """
     module, machine = registry.module(name, symbol), target_machine(jit=False)
+    _call_through_table(module)
     if name.startswith(("tiles_", "windows_")):  # which are written as they shall be
         return bytes(machine.emit_object(parsed(module)))
     return bytes(machine.emit_object(optimised(module, machine)))
+
+
+def _call_through_table(module: Any) -> None:
+    """Functions outside (of the C library) are called through a table of addresses in the object.
+
+    Stubs, the usual way, are no part of an object's size when room is made for it, and room is made
+    for all of it at once (see `object_code`).
+    """
+    for function in module.functions:
+        if function.is_declaration and not function.name.startswith("llvm."):
+            function.attributes.add("nonlazybind")
+    flag = module.add_metadata([ir.IntType(32)(7), "RtLibUseGOT", ir.IntType(32)(1)])
+    module.add_named_metadata("llvm.module.flags", flag)
 
 
 def parsed(module: Any) -> Any:

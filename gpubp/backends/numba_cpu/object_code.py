@@ -78,8 +78,12 @@ def cache_folder() -> Path:
 
 @cache
 def _engine() -> Any:
+    # llvmlite's memory manager keeps what belongs to an object side by side. LLVM's takes any place
+    # for each section, and ends the process where two of them are more than 2 GB apart, as they may
+    # be in one that has large arrays and libraries.
     llvm = binding()
-    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(jit=True))
+    machine = target_machine(jit=True)
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=True)
 
 
 def _load(folder: Path, names: list[str]) -> None:

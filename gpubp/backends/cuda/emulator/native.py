@@ -49,6 +49,8 @@ def _functions() -> tuple[Any, dict[np.dtype[Any], Any]]:
     llvm.initialize_native_asmprinter()
     text = _LOOP.format(t="float", n="f32", name="fma32")
     text += _LOOP.format(t="double", n="f64", name="fma64")
+    # Where the CPU has none it is the C library's, called as `numba_cpu.compiler` says why.
+    text += '!llvm.module.flags = !{!0}\n!0 = !{i32 7, !"RtLibUseGOT", i32 1}\n'
     module = llvm.parse_assembly(text)
     target = llvm.Target.from_default_triple()
     features = llvm.get_host_cpu_features().flatten()
@@ -56,7 +58,7 @@ def _functions() -> tuple[Any, dict[np.dtype[Any], Any]]:
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     passes = llvm.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
-    engine = llvm.create_mcjit_compiler(module, machine)
+    engine = llvm.create_mcjit_compiler(module, machine, use_lmm=True)  # see `object_code`
     engine.finalize_object()
     p, i = ctypes.c_void_p, ctypes.c_int64
     kind = ctypes.CFUNCTYPE(None, i, p, i, p, i, p, i, p)
