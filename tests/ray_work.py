@@ -7,11 +7,11 @@ import signal
 from pathlib import Path
 
 import numpy as np
-from rank_work import X, Y, classifier, seeded
+from rank_work import X, Y, classifier
 
 import gpubp as gp
 import gpubp.ray
-from gpubp import nn, optim
+from gpubp import nn
 from gpubp.distributed import DataParallel
 from gpubp.train import Callback, Trainer
 
@@ -68,13 +68,3 @@ def train_on_shards(config):
     trainer.fit(source, epochs=3, verbose=False, callbacks=[report], checkpoint=report.checkpoint)
     np.savez(Path(config["folder"]) / f"rank{communicator.rank}.npz", **model.state_dict())
     communicator.close()
-
-
-def population(config):
-    """A trainer with members of several rates."""
-    model = seeded(lambda: nn.Sequential(nn.Linear(6, config["width"]), nn.Tanh()))
-    model.append(nn.Linear(config["width"], 3))
-    return Trainer(
-        model, nn.CrossEntropyLoss(), optim.Adam(model.parameters()),
-        population={"n": 3, "lr": [1e-6, 0.01, 1e-5]},
-    )  # fmt: skip

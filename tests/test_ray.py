@@ -123,22 +123,3 @@ class TestWithRay:
         with np.load(tmp_path / "rank0.npz") as a, np.load(tmp_path / "rank1.npz") as b:
             for name in a:
                 np.testing.assert_array_equal(a[name], b[name])
-
-    def test_a_trial_trains_a_population_and_tells_of_its_best_member(self, ray, tmp_path):
-        import ray_work
-        from ray import tune
-
-        trial = gpubp.ray.population_trial(
-            ray_work.population, X=X, y=Y, epochs=15, batch_size=10, validation_split=0.2
-        )
-        tuner = tune.Tuner(
-            trial,
-            param_space={"width": tune.grid_search([4, 8])},
-            tune_config=tune.TuneConfig(metric="val_loss", mode="min"),
-            run_config=tune.RunConfig(storage_path=str(tmp_path), name="trials"),
-        )
-        found = list(tuner.fit())
-        assert len(found) == 2 and not any(r.error for r in found)
-        for result in found:
-            assert result.metrics["best"] == 1 and result.metrics["members"] == 3
-            assert result.metrics["epoch"] == 15
