@@ -14,6 +14,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -308,9 +309,21 @@ def test_wandb_itself_takes_every_epoch(monkeypatch: Any, tmp_path: Path) -> Non
     pytest.importorskip("wandb", reason="wandb is not installed")
     protocol = importlib.import_module("wandb.proto.wandb_internal_pb2")
     records = _cut_and_resumed(lambda: WandbLogger(project="p"), tmp_path)
-    found: dict[str, dict[int, float]] = {}
+    # The service that writes the file is another process, which may still be at it.
+    for _ in range(100):
+        found, ids = _told_to_wandb(tmp_path, protocol)
+        if len(found["loss"]) == len(records):
+            break
+        time.sleep(0.2)
+    assert len(ids) == 1  # resumed, not begun anew
+    _assert_same({k: sorted(v.items()) for k, v in found.items()}, records, single=False)
+
+
+def _told_to_wandb(folder: Path, protocol: Any) -> tuple[dict[str, dict[int, float]], set[str]]:
+    """Numbers by name and epoch, and the names of runs."""
+    found: dict[str, dict[int, float]] = {"loss": {}}
     ids = set()
-    for path in sorted(tmp_path.glob("wandb/offline-run-*/*.wandb")):
+    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         ids.add(path.stem)
         for data in _of_log(path.read_bytes()[7:]):
             record = protocol.Record()
@@ -321,8 +334,7 @@ def test_wandb_itself_takes_every_epoch(monkeypatch: Any, tmp_path: Path) -> Non
             for name, value in items.items():
                 if not name.startswith("_") and name != "epoch":
                     found.setdefault(name, {})[items["epoch"]] = value
-    assert len(ids) == 1  # resumed, not begun anew
-    _assert_same({k: sorted(v.items()) for k, v in found.items()}, records, single=False)
+    return found, ids
 
 
 _TRACKIO = """
