@@ -30,7 +30,7 @@ class CudaRun:
 
     Attributes:
         arrays: copies of all arrays that were given, members of structs too, in order, as they are
-        after the kernel.
+            after the kernel.
         printed: what `printf` wrote.
         ptx: what was executed.
     """
