@@ -246,3 +246,20 @@ class _Applied(nn.Module):
 
     def forward(self, x: Any) -> Any:
         return self.fn(x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_leaves_numbers_as_they_are_does_so_to_the_bit(dtype: str) -> None:
+    """Of activations that are the identity somewhere; a comparison of both sees the last bit."""
+    x = np.random.default_rng(0).uniform(0.01, 60.0, 2000).astype(dtype)
+    for fn in (
+        lambda x: ops.celu(x, 1.3),
+        lambda x: ops.elu(x, 0.7),
+        lambda x: ops.leaky_relu(x, 0.3),
+        lambda x: ops.hardshrink(x, 0.005),
+    ):
+        for backend in ("numpy", "numba"):
+            np.testing.assert_array_equal(gp.compile(fn, backend=backend)(x), x)
+    large = x + 100
+    soft = gp.compile(lambda x: ops.softplus(x, 1.3, 20.0))
+    np.testing.assert_array_equal(soft(large), large)

@@ -130,7 +130,10 @@ def celu(x: Any, alpha: float = 1.0) -> Any:
     alpha = finite("celu", "alpha", alpha)
     if alpha <= 0:
         raise DataError(f"celu: alpha must be positive, got {alpha}.")
-    return elu(x) if alpha == 1.0 else multiply(elu(divide(x, alpha)), alpha)
+    if alpha == 1.0:
+        return elu(x)
+    (x,) = promote(x, floating=True)  # x / alpha * alpha is not always x
+    return where(greater(x, 0.0), x, multiply(elu(divide(x, alpha)), alpha))
 
 
 def mish(x: Any) -> Any:
