@@ -49,21 +49,28 @@ def _no_line(code, params, record, scratch, m, a, c):
 NO_LINES = Lines(_pack_nothing, _no_line)
 
 
-def lines_of_channels(kind: Any) -> Lines:
-    """Each channel has a filter of its own."""
-    load_i64 = low.load_i64
-    load, store, size = low.make_load(kind), low.make_store(kind), low.ITEMSIZE[kind]
-    results = depthwise.make_results(kind)
+def _make_pack(kind: Any, results: int, step: int) -> Any:
+    """The weights of a pass as (taps, results). Words of the code: how many results there are, and
+    elements from the weights of one to those of the next.
+    """
+    load_i64, load, store = low.load_i64, low.make_load(kind), low.make_store(kind)
 
     @native
     def pack(code, record, w, out):
-        """The weights as (taps, channels)."""
         taps, order = load_i64(record, PASS.taps), code + 8 * load_i64(record, PASS.order)
-        channels, step = load_i64(code, CONV.groups), load_i64(code, CONV.w_group)
-        for c in range(channels):
+        count, apart = load_i64(code, results), load_i64(code, step)
+        for i in range(count):
             for t in range(taps):
-                store(out, t * channels + c, load(w, c * step + load_i64(order, t)))
+                store(out, t * count + i, load(w, i * apart + load_i64(order, t)))
         return 0
+
+    return pack
+
+
+def lines_of_channels(kind: Any) -> Lines:
+    """Each channel has a filter of its own."""
+    load_i64, size = low.load_i64, low.ITEMSIZE[kind]
+    results = depthwise.make_results(kind)
 
     @native
     def line(code, params, record, scratch, m, a, c):
@@ -82,24 +89,13 @@ def lines_of_channels(kind: Any) -> Lines:
         )
         return 0
 
-    return Lines(pack, line)
+    return Lines(_make_pack(kind, CONV.groups, CONV.w_group), line)
 
 
 def lines_of_pixels(kind: Any) -> Lines:
     """One channel; windows begin at neighbouring pixels."""
     load_i64 = low.load_i64
-    load, store = low.make_load(kind), low.make_store(kind)
     results = pixels.make_results(kind)
-
-    @native
-    def pack(code, record, w, out):
-        """The weights as (taps, filters)."""
-        taps, order = load_i64(record, PASS.taps), code + 8 * load_i64(record, PASS.order)
-        filters, step = load_i64(code, CONV.filters), load_i64(code, CONV.w_filter)
-        for f in range(filters):
-            for t in range(taps):
-                store(out, t * filters + f, load(w, f * step + load_i64(order, t)))
-        return 0
 
     @native
     def line(code, params, record, scratch, m, a, c):
@@ -119,7 +115,7 @@ def lines_of_pixels(kind: Any) -> Lines:
         )
         return 0
 
-    return Lines(pack, line)
+    return Lines(_make_pack(kind, CONV.filters, CONV.w_filter), line)
 
 
 def sums_of_channels(kind: Any) -> Sums:

@@ -8,7 +8,7 @@ from typing import Any
 from llvmlite import ir
 
 from gpubp.backends.numba_cpu.kernels.language import intrinsic, types
-from gpubp.backends.numba_cpu.kernels.lowlevel import I8, I32, I64
+from gpubp.backends.numba_cpu.kernels.lowlevel import I8, I32, I64, declared
 
 
 def _is_x86() -> bool:
@@ -32,7 +32,7 @@ def float_control(_typing: Any) -> Any:
             with builder.goto_entry_block():
                 word = builder.alloca(I32)
             kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer()])
-            store = _declared(builder.module, "llvm.x86.sse.stmxcsr", kind)
+            store = declared(builder.module, "llvm.x86.sse.stmxcsr", kind)
             builder.call(store, [builder.bitcast(word, I8.as_pointer())])
             return builder.zext(builder.load(word), I64)
         if _is_arm():
@@ -52,7 +52,7 @@ def set_float_control(_typing: Any, word: Any) -> Any:
                 word = builder.alloca(I32)
             builder.store(builder.trunc(args[0], I32), word)
             kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer()])
-            load = _declared(builder.module, "llvm.x86.sse.ldmxcsr", kind)
+            load = declared(builder.module, "llvm.x86.sse.ldmxcsr", kind)
             builder.call(load, [builder.bitcast(word, I8.as_pointer())])
         elif _is_arm():
             kind = ir.FunctionType(ir.VoidType(), [I64])
@@ -60,8 +60,3 @@ def set_float_control(_typing: Any, word: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
-
-
-def _declared(module: Any, name: str, kind: Any) -> Any:
-    found = module.globals.get(name)
-    return found if found is not None else ir.Function(module, kind, name)

@@ -15,6 +15,7 @@ from gpubp.backends.numba_cpu.kernels.lowlevel import (
     LLVM_OF,
     alloca_once,
     counted,
+    declared,
 )
 from gpubp.backends.numba_cpu.target import has_masked_stores, lanes
 
@@ -71,7 +72,7 @@ class Lanes:
             return self.builder.load(pointer, align=self.item)
         bits = ir.VectorType(I1, self.width)
         kind = ir.FunctionType(self.vector, [pointer.type, I32, bits, self.vector])
-        function = self._declared(f"llvm.masked.load.{self.name}.p0", kind)
+        function = declared(self.builder.module, f"llvm.masked.load.{self.name}.p0", kind)
         none = self.constant(0.0 if self.floating else 0)
         return self.builder.call(function, [pointer, I32(self.item), some[0], none])
 
@@ -83,7 +84,7 @@ class Lanes:
         elif has_masked_stores():
             bits = ir.VectorType(I1, self.width)
             kind = ir.FunctionType(ir.VoidType(), [self.vector, pointer.type, I32, bits])
-            function = self._declared(f"llvm.masked.store.{self.name}.p0", kind)
+            function = declared(self.builder.module, f"llvm.masked.store.{self.name}.p0", kind)
             self.builder.call(function, [value, pointer, I32(self.item), some[0]])
         else:
             self._store_pieces(value, address, some[1])
@@ -114,11 +115,6 @@ class Lanes:
         found.add_incoming(a, of_a)
         found.add_incoming(b, of_b)
         return found
-
-    def _declared(self, name: str, kind: Any) -> Any:
-        module = self.builder.module
-        found = module.globals.get(name)
-        return found if found is not None else ir.Function(module, kind, name)
 
 
 def of_indices(builder: Any, width: int) -> Lanes:

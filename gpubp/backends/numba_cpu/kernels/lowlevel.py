@@ -175,7 +175,7 @@ def yield_thread(_typing: Any) -> Any:
     def codegen(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
         name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
         kind = ir.FunctionType(I32, [])
-        builder.call(_declared(builder.module, name, kind), [])
+        builder.call(declared(builder.module, name, kind), [])
         return context.get_dummy_value()
 
     return types.void(), codegen
@@ -189,7 +189,7 @@ def ticks(_typing: Any) -> Any:
         kind = ir.FunctionType(I64, [])
         machine = platform.machine().lower()
         if machine in ("x86_64", "amd64"):
-            return builder.call(_declared(builder.module, "llvm.readcyclecounter", kind), [])
+            return builder.call(declared(builder.module, "llvm.readcyclecounter", kind), [])
         if machine in ("aarch64", "arm64"):
             return builder.asm(kind, "mrs $0, cntvct_el0", "=r", [], side_effect=True)
         return I64(0)
@@ -246,7 +246,8 @@ def call_python(_typing: Any, function: Any, part: Any) -> Any:
     return types.int64(types.int64, types.int64), codegen
 
 
-def _declared(module: Any, name: str, kind: Any) -> Any:
+def declared(module: Any, name: str, kind: Any) -> Any:
+    """A function defined elsewhere, entered into the module once."""
     found = module.globals.get(name)
     return found if found is not None else ir.Function(module, kind, name)
 
