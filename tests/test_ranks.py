@@ -29,6 +29,7 @@ from gpubp import nn, ops, optim
 from gpubp.distributed import DataParallel, LocalCommunicator, run_threads, thread_group
 from gpubp.distributed.parallel import bounds
 from gpubp.errors import ArgumentError, DataError, DistributedError, LostPeerError, ShapeError
+from gpubp.runtime.pauses import Pauses
 from gpubp.train import CSVLogger, ModelCheckpoint, Trainer
 
 WAYS = {
@@ -322,12 +323,70 @@ def test_ctrl_c_on_one_rank_ends_the_run_of_all_after_the_same_step():
         except KeyboardInterrupt:
             ended[communicator.rank] = len(step.losses), model.state_dict()
 
+    beside(communicators, work)
+    assert ended[0][0] == ended[1][0] > 50
+    assert_same_bits(ended[1][1], ended[0][1])
+
+
+@pytest.mark.parametrize("average_every", [None, 7])
+def test_ctrl_c_in_what_is_the_users_own_leaves_no_rank_waiting(average_every):
+    """Heard while `progress` is at work on one rank: both end after the next step."""
+    import signal
+
+    communicators = thread_group(2, 60)
+    ended = {}
+
+    def work(communicator):
+        model, optimizer = classifier()
+        step = step_of(parallel(communicator, average_every=average_every), model, optimizer)
+
+        def progress(done, epochs):
+            if communicator.rank == 0 and done == 2:
+                signal.raise_signal(signal.SIGINT)
+
+        try:
+            step.run(X, Y, batch_size=2, epochs=100_000, progress=progress)
+        except KeyboardInterrupt:
+            ended[communicator.rank] = len(step.losses), model.state_dict()
+
+    beside(communicators, work)
+    epoch = -(-len(X) // 2)
+    assert ended[0][0] == ended[1][0]
+    assert 2 * epoch < ended[0][0] <= 3 * epoch
+    assert_same_bits(ended[1][1], ended[0][1])
+
+
+def test_who_presses_ctrl_c_twice_leaves_at_once():
+    import signal
+
+    with Pauses() as pauses, pytest.raises(KeyboardInterrupt), pauses.open(together=True):
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        pauses.look()
+
+
+def test_progress_changes_no_number_where_ranks_average():
+    """An epoch ends with an average, whether the run goes through Python there or not."""
+
+    def work(progress):
+        def on_rank(communicator):
+            model, optimizer = classifier()
+            step = step_of(parallel(communicator, average_every=4), model, optimizer)
+            losses = step.run(X, Y, batch_size=4, epochs=5, seed=1, progress=progress)
+            return {"losses": losses, **model.state_dict()}
+
+        return run_threads(2, on_rank, timeout=60)
+
+    assert_same_bits(work(lambda done, epochs: None)[0], work(None)[0])
+
+
+def beside(communicators, work):
+    """Run the work on two ranks, the first in this thread."""
     other = threading.Thread(target=work, args=(communicators[1],))
     other.start()
     work(communicators[0])
     other.join()
-    assert ended[0][0] == ended[1][0] > 50
-    assert_same_bits(ended[1][1], ended[0][1])
 
 
 def test_one_rank_keeps_the_fused_step():

@@ -30,7 +30,7 @@ class Pauses:
     # Of the class until they are set: most runs are short, and nothing is heard in them.
     _before: Any = None
     _heard: tuple[int, FrameType | None] | None = None
-    _at_once = False
+    _at_once = _together = False
 
     def __enter__(self) -> Pauses:
         if threading.get_ident() == _main_thread().ident:
@@ -41,7 +41,7 @@ class Pauses:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._at_once:
+        if self._at_once and (self._heard is not None or not self._together):
             self._before(number, frame)
         else:
             self._heard = number, frame
@@ -65,11 +65,17 @@ class Pauses:
         self.look()
 
     @contextmanager
-    def open(self) -> Iterator[None]:
-        """A context in which nothing waits: for functions of the user's."""
+    def open(self, together: bool) -> Iterator[None]:
+        """A context in which nothing waits: for functions of the user's.
+
+        Where ranks work together, one that left here would leave the others waiting, so they hear
+        of it after the next step; who presses Ctrl-C twice leaves at once.
+        """
+        self._together = together
         self._at_once = True
         try:
-            self.look()
+            if not together:
+                self.look()
             yield
         finally:
             self._at_once = False

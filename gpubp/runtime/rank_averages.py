@@ -54,6 +54,7 @@ class AveragingPrograms(StepPrograms):
         self._parallel, self._every = parallel, parallel.average_every
         self._agreement = Agreement(parallel, update_builder, self.backend)
         self._since, self._samples, self._flush = 0, 0, False
+        self.together = parallel.size > 1
 
     def updates(self, steps: int, epochs: int, flush: bool) -> NDArray[np.bool_]:
         """See `StepPrograms.updates`; with `flush`, the run ends with an average too."""
@@ -110,7 +111,8 @@ class AveragingPrograms(StepPrograms):
         with turn(self.updating):
             maker = RowMaker(self.ready(data, int(mine.sizes[0]), bool(mine.final[0])))
             self._agree(data, order, batches, mine, pauses is not None)
-            for start, stop in self._stretches(mine.final):
+            ends = _epoch_ends(batches, data.samples)
+            for start, stop in self._stretches(mine.final, ends):
                 starts, sizes = mine.starts[start:stop], mine.sizes[start:stop]
                 part = Batches(starts, sizes, mine.final[start:stop])
                 with self._own_numbers(stop - start):
@@ -118,8 +120,8 @@ class AveragingPrograms(StepPrograms):
                 done, checked = stop, True
                 self._since += int(part.final.sum())
                 self._samples += int(part.sizes.sum())
-                last = stop == len(mine.final) and pauses is not None and self._flush
-                if self._since >= self._every or last:
+                flushed = bool(ends[stop - 1]) and pauses is not None and self._flush
+                if self._since >= self._every or flushed:
                     stopped = self._average(pauses is not None and pauses.heard)
                     if stopped:
                         break
@@ -131,14 +133,16 @@ class AveragingPrograms(StepPrograms):
             if stopped:
                 pauses.look() if pauses.heard else pauses.heard_elsewhere()
 
-    def _stretches(self, final: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-        """(start, stop) of batches up to the next average."""
-        start, left = 0, self._every - self._since
+    def _stretches(
+        self, final: NDArray[np.bool_], ends: NDArray[np.bool_]
+    ) -> Iterator[tuple[int, int]]:
+        """(start, stop) of batches up to the next average, or the end of an epoch."""
+        start = 0
         while start < len(final):
-            ends = np.flatnonzero(np.cumsum(final[start:]) == left)
-            stop = start + int(ends[0]) + 1 if len(ends) else len(final)
+            due = np.cumsum(final[start:]) >= self._every - self._since
+            stop = start + 1 + int(np.flatnonzero(due | ends[start:])[0])
             yield start, stop
-            start, left = stop, self._every
+            start = stop
 
     def _agree(
         self,
@@ -187,3 +191,8 @@ class _OwnNumbers:
     def __exit__(self, *_: object) -> None:
         for slot, drawn in zip(self._states, self._drawn, strict=True):
             slot.value[1] = drawn + self._size * self._steps
+
+
+def _epoch_ends(batches: Batches, samples: int) -> NDArray[np.bool_]:
+    """Which batches are the last of an epoch; the last of all is."""
+    return np.append(batches.starts[1:] % samples == 0, True)

@@ -68,7 +68,7 @@ class RankPrograms(StepPrograms):
         super().__init__(fn, update_builder, backend, device, options)
         parallel = update_builder.settings.parallel
         assert parallel is not None
-        self._parallel = parallel
+        self._parallel, self.together = parallel, parallel.size > 1
         self._agreement = Agreement(parallel, update_builder, self.backend)
         self._means = RankMeans(parallel.communicator) if parallel.sync_batch_norm else None
         self._shards, self._layout, self._handed = None, None, HandedOver()

@@ -44,9 +44,11 @@ class StepPrograms:
         adding: those that only add a batch's gradients to sums.
         backend: that runs them.
         binds: a step is one call of a program, so that calls on single batches can be bound.
+        together: other ranks run them too, and wait for this one.
     """
 
     binds = True
+    together = False
 
     def __init__(
         self,
