@@ -7,7 +7,6 @@ spills. `python tests/cuda/nvrtc.py` compiles everything and writes the table of
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -19,13 +18,13 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from gpubp.backends.cuda.drivers.nvrtc import OPTIONS
-from gpubp.errors import BackendError
+from gpubp.backends.cuda.emulator import compiler
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "registers.json"
+INSTALL = 'pip install "gpubp[cuda-check]"'
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 # CUDA's own sine and cosine reduce large arguments with an array in local memory: these sources may
 # have a stack frame of so many bytes. One that has none any more is a complaint.
@@ -48,27 +47,10 @@ class Usage:
 
 def missing() -> str:
     """Why NVRTC cannot be used; empty if it can."""
-    install = 'pip install "gpubp[cuda-check]"'
-    try:
-        found = importlib.util.find_spec("cuda.bindings.nvrtc") is not None
-    except ModuleNotFoundError:
-        found = False
-    if not found:
-        return f"needs NVRTC and its Python bindings: {install}"
-    try:
-        _check(_bindings().nvrtcVersion())
-    except (ImportError, RuntimeError, BackendError) as error:
-        return f"NVRTC cannot be loaded ({error}): {install}"
-    return "" if include_folder() else f"needs CUDA's headers: {install}"
-
-
-def include_folder() -> Path | None:
-    """Where the packages put CUDA's headers (cuda_fp16.h)."""
-    spec = importlib.util.find_spec("nvidia")
-    for place in (spec and spec.submodule_search_locations) or ():
-        for header in Path(place).glob("cu1*/include/cuda_fp16.h"):
-            return header.parent
-    return None
+    reason = compiler.missing()
+    if reason:
+        return reason.replace(compiler.INSTALL, INSTALL)
+    return "" if compiler.include_folders() else f"needs CUDA's headers: {INSTALL}"
 
 
 def compile_source(source: str, architecture: str) -> dict[str, Usage]:
@@ -80,20 +62,8 @@ def compile_source(source: str, architecture: str) -> dict[str, Usage]:
     Raises:
         BackendError: the compiler's messages.
     """
-    nvrtc = _bindings()
-    (program,) = _check(nvrtc.nvrtcCreateProgram(source.encode(), b"source.cu", 0, [], []))
-    options = [
-        *(*OPTIONS, "--ptxas-options=-v", f"--gpu-architecture={architecture}"),
-        f"--include-path={include_folder()}",
-    ]
-    try:
-        result = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
-        log = _log(program)
-        if int(result[0]) != 0:
-            raise BackendError(f"NVRTC refuses the source for {architecture}:\n{log}")
-    finally:
-        nvrtc.nvrtcDestroyProgram(program)
-    return parse(log)
+    how = (*OPTIONS, "--ptxas-options=-v", f"--gpu-architecture={architecture}")
+    return parse(compiler.built(source, how).log)
 
 
 def ptx_of(source: str, architecture: str) -> str:
@@ -102,20 +72,8 @@ def ptx_of(source: str, architecture: str) -> str:
     Raises:
         BackendError: the compiler's messages.
     """
-    nvrtc = _bindings()
-    (program,) = _check(nvrtc.nvrtcCreateProgram(source.encode(), b"source.cu", 0, [], []))
     virtual = architecture.replace("sm", "compute")
-    options = [*OPTIONS, f"--gpu-architecture={virtual}", f"--include-path={include_folder()}"]
-    try:
-        result = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
-        if int(result[0]) != 0:
-            raise BackendError(f"NVRTC refuses the source for {virtual}:\n{_log(program)}")
-        (size,) = _check(nvrtc.nvrtcGetPTXSize(program))
-        text = b" " * size
-        _check(nvrtc.nvrtcGetPTX(program, text))
-    finally:
-        nvrtc.nvrtcDestroyProgram(program)
-    return text.rstrip(b"\0").decode()
+    return compiler.built(source, (*OPTIONS, f"--gpu-architecture={virtual}")).code.decode()
 
 
 def parse(log: str) -> dict[str, Usage]:
@@ -183,27 +141,6 @@ def write_table(sources_for: Callable[[str], Mapping[str, str]]) -> None:
         file.write(json.dumps(table, indent=1) + "\n")
     os.chmod(temporary, 0o644)
     os.replace(temporary, TABLE)
-
-
-def _bindings() -> Any:
-    from cuda.bindings import nvrtc
-
-    return nvrtc
-
-
-def _check(result: tuple[Any, ...]) -> tuple[Any, ...]:
-    error, *values = result
-    if int(error) != 0:
-        raise BackendError(f"NVRTC: {error}")
-    return tuple(values)
-
-
-def _log(program: Any) -> str:
-    nvrtc = _bindings()
-    (size,) = _check(nvrtc.nvrtcGetProgramLogSize(program))
-    log = b" " * size
-    _check(nvrtc.nvrtcGetProgramLog(program, log))
-    return log.rstrip(b"\0").decode()
 
 
 if __name__ == "__main__":

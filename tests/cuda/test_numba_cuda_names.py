@@ -20,12 +20,12 @@ from typing import Any
 import fake_cuda_core
 import fake_numba_cuda
 import numpy as np
-import nvrtc as direct
 import pytest
 
 from gpubp.backends.cuda import NumbaCudaBackend
 from gpubp.backends.cuda.drivers import core_calls, core_device, numba_arrays, numba_cuda, nvrtc
 from gpubp.backends.cuda.drivers import numba_cuda_probe as probes
+from gpubp.backends.cuda.emulator import compiler as direct
 from gpubp.backends.cuda.sources import begin_step, expand
 from gpubp.errors import BackendError
 
@@ -292,14 +292,8 @@ def test_sources_compile_to_the_code_that_the_options_say(compiler: core_calls.C
 
 
 def _directly(source: str, architecture: str) -> bytes:
-    binding = importlib.import_module("cuda.bindings.nvrtc")
-    (program,) = direct._check(binding.nvrtcCreateProgram(source.encode(), b"gpubp.cu", 0, [], []))
-    options = [o.encode() for o in (*nvrtc.OPTIONS, f"-arch={architecture}")]
-    direct._check(binding.nvrtcCompileProgram(program, len(options), options))
-    (size,) = direct._check(binding.nvrtcGetCUBINSize(program))
-    code = b" " * size
-    direct._check(binding.nvrtcGetCUBIN(program, code))
-    return code
+    how = (*nvrtc.OPTIONS, f"--gpu-architecture={architecture}")
+    return direct.built(source, how).code
 
 
 def test_what_does_not_compile_is_told(compiler: core_calls.CoreNvrtc) -> None:

@@ -1,22 +1,21 @@
 """NVRTC: CUDA C++ to PTX, on a machine with or without a GPU.
 
-Comes in: a source. Goes out: PTX with the lines of the source in it; kept on disk under a digest of
-all that it depends on. NVRTC, its Python bindings and CUDA's headers come from PyPI: `pip install
-"gpubp[emulator]"`.
+Comes in: a source. Goes out: PTX with the lines of the source in it, kept on disk as the drivers'
+code is (`drivers/nvrtc.py`); or machine code with what ptxas says of it, for tests. NVRTC, its
+Python bindings and CUDA's headers come from PyPI: `pip install "gpubp[emulator]"`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import importlib.util
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from gpubp.cache import cache_root, read_object, write_object
+from gpubp.backends.cuda.drivers.nvrtc import kept
 from gpubp.errors import BackendError
 
 OPTIONS = ("-std=c++17", "-default-device", "-lineinfo")
@@ -75,16 +74,10 @@ def compiled(source: str, architecture: str, options: Sequence[str] = ()) -> str
         raise BackendError(f"CUDA sources cannot be compiled: {missing()}")
     target = architecture.replace("sm_", "compute_")
     given = (*OPTIONS, *options, f"--gpu-architecture={target}")
+    if not _by_itself(source, options):
+        return built(source, given).code.decode()
     parts = ("ptx", source, *given, str(version()))
-    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    folder = cache_root() / "cuda"
-    code = read_object(folder, name) if _by_itself(source, options) else None
-    if code is None:
-        paths = [f"--include-path={folder}" for folder in include_folders()]
-        code = _compile(source, (*given, *paths)).encode()
-        with contextlib.suppress(OSError):  # where nothing can be kept it works all the same
-            write_object(folder, name, code)
-    return code.decode()
+    return kept(parts, lambda: built(source, given).code).decode()
 
 
 def _by_itself(source: str, options: Sequence[str]) -> bool:
@@ -94,19 +87,46 @@ def _by_itself(source: str, options: Sequence[str]) -> bool:
     )
 
 
-def _compile(source: str, options: Sequence[str]) -> str:
+class Built(NamedTuple):
+    """What NVRTC made: the code, and what it said."""
+
+    code: bytes
+    log: str
+
+
+def built(source: str, options: Sequence[str]) -> Built:
+    """One run of NVRTC, with CUDA's headers.
+
+    Args:
+        source: CUDA C++.
+        options: all of them; with `--gpu-architecture=sm_...` the code is machine code, with
+            `compute_...` it is PTX.
+
+    Raises:
+        BackendError: the compiler's messages.
+    """
     nvrtc = _bindings()
+    paths = [f"--include-path={folder}" for folder in include_folders()]
+    given = [option.encode() for option in (*options, *paths)]
     (program,) = _checked(nvrtc.nvrtcCreateProgram(source.encode(), b"source.cu", 0, [], []))
     try:
-        result = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
+        result = nvrtc.nvrtcCompileProgram(program, len(given), given)
+        log = _read(program, "ProgramLog").rstrip(b"\0").decode()
         if int(result[0]) != 0:
-            raise BackendError(f"a CUDA source does not compile:\n{_log(program)}")
-        (size,) = _checked(nvrtc.nvrtcGetPTXSize(program))
-        text = b" " * size
-        _checked(nvrtc.nvrtcGetPTX(program, text))
+            raise BackendError(f"a CUDA source does not compile:\n{log}")
+        if any(o.startswith("--gpu-architecture=sm_") for o in options):
+            return Built(_read(program, "CUBIN"), log)
+        return Built(_read(program, "PTX").rstrip(b"\0"), log)
     finally:
         nvrtc.nvrtcDestroyProgram(program)
-    return bytes(text).rstrip(b"\0").decode()
+
+
+def _read(program: Any, what: str) -> bytes:
+    nvrtc = _bindings()
+    (size,) = _checked(getattr(nvrtc, f"nvrtcGet{what}Size")(program))
+    text = b" " * int(size)  # the bindings write into it
+    _checked(getattr(nvrtc, f"nvrtcGet{what}")(program, text))
+    return text
 
 
 @cache
@@ -139,11 +159,3 @@ def _checked(result: tuple[Any, ...]) -> tuple[Any, ...]:
     if int(error) != 0:
         raise BackendError(f"NVRTC: {error}")
     return tuple(values)
-
-
-def _log(program: Any) -> str:
-    nvrtc = _bindings()
-    (size,) = _checked(nvrtc.nvrtcGetProgramLogSize(program))
-    log = b" " * size
-    _checked(nvrtc.nvrtcGetProgramLog(program, log))
-    return bytes(log).rstrip(b"\0").decode()
