@@ -1,31 +1,33 @@
 """Compiles CUDA sources with NVRTC for real GPUs, without one, and reads what ptxas says of them.
 
 Comes in: a source and an architecture. Goes out: for each kernel its registers, stack frame and
-spills. `python tests/cuda/nvrtc.py` compiles everything and writes the table of registers that
-`test_nvrtc.py` compares with.
+spills. Registers are the compiler's doing as much as ours, so there is a table of them for each
+version of NVRTC that is watched, the oldest and the newest that the extras admit. `python
+tests/cuda/nvrtc.py` compiles everything with the installed one and writes its table; `--add` only
+what its table lacks.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
+from gpubp.atomic import replacing
 from gpubp.backends.cuda.drivers.nvrtc import OPTIONS
 from gpubp.backends.cuda.emulator import compiler
+from gpubp.errors import BackendError
 
 HERE = Path(__file__).resolve().parent
-TABLE = HERE / "registers.json"
+TABLES = HERE / "registers"  # one a version: "13.0.json"
 INSTALL = 'pip install "gpubp[cuda-check]"'
-ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 # CUDA's own sine and cosine reduce large arguments with an array in local memory: these sources may
 # have a stack frame of so many bytes. One that has none any more is a complaint.
 FRAME = 40
@@ -76,6 +78,16 @@ def ptx_of(source: str, architecture: str) -> str:
     return compiler.built(source, (*OPTIONS, f"--gpu-architecture={virtual}")).code.decode()
 
 
+@cache
+def knows(architecture: str) -> bool:
+    """The installed version compiles for it."""
+    try:
+        compile_source('extern "C" __global__ void k() {}', architecture)
+    except BackendError:
+        return False
+    return True
+
+
 def parse(log: str) -> dict[str, Usage]:
     """Read ptxas's messages; functions that are called count for the kernel before them."""
     found: dict[str, Usage] = {}
@@ -106,14 +118,22 @@ def compile_all(sources: Mapping[str, str], architecture: str) -> dict[str, Usag
         }
 
 
-def read_table() -> dict[str, dict[str, int]]:
-    """Architecture -> `source/kernel` -> registers."""
-    table: dict[str, dict[str, int]] = json.loads(TABLE.read_text())
+def table_path() -> Path:
+    """Where the table of the installed version is, or would be."""
+    return TABLES / "{}.{}.json".format(*compiler.version())
+
+
+def read_table(path: Path | None = None) -> dict[str, dict[str, int]] | None:
+    """Architecture -> `source/kernel` -> registers; None if there is none of this version."""
+    path = path or table_path()
+    if not path.exists():
+        return None
+    table: dict[str, dict[str, int]] = json.loads(path.read_text())
     return table
 
 
-def complaints(found: Mapping[str, Usage], table: Mapping[str, int]) -> list[str]:
-    """What is wrong with the kernels of one architecture, a line each."""
+def spills(found: Mapping[str, Usage]) -> list[str]:
+    """What is wrong with the kernels of one architecture whichever compiler made them."""
     lines = []
     for name, usage in found.items():
         frame = FRAME if name.split("/")[0] in FRAMES else 0
@@ -121,7 +141,12 @@ def complaints(found: Mapping[str, Usage], table: Mapping[str, int]) -> list[str
             lines.append(f"{name}: {usage}: spills or has a stack frame")
         if frame and not usage.stack:
             lines.append(f"{name}: has no stack frame any more; take it out of FRAMES")
-    lines += [
+    return lines
+
+
+def jumps(found: Mapping[str, Usage], table: Mapping[str, int]) -> list[str]:
+    """Registers that are not those of the compiler's table, a line each."""
+    lines = [
         f"{name}: {usage.registers} registers, {table[name]} in the table"
         for name, usage in found.items()
         if name in table and usage.registers > table[name] + SLACK
@@ -130,17 +155,21 @@ def complaints(found: Mapping[str, Usage], table: Mapping[str, int]) -> list[str
     return lines + [f"{name}: in the table, but gone" for name in table.keys() - found.keys()]
 
 
-def write_table(sources_for: Callable[[str], Mapping[str, str]]) -> None:
-    """Compile everything, and write what it uses."""
-    table = {}
-    for architecture in ARCHITECTURES:
-        found = compile_all(sources_for(architecture), architecture)
-        table[architecture] = {name: usage.registers for name, usage in sorted(found.items())}
-    handle, temporary = tempfile.mkstemp(dir=HERE, suffix=".tmp")
-    with os.fdopen(handle, "w") as file:
+def write_table(sources_for: Callable[[str], Mapping[str, str]], add: bool) -> None:
+    """Compile everything, or what the table has not, and write what it uses."""
+    table = read_table() or {}
+    for architecture in filter(knows, ARCHITECTURES):
+        sources = sources_for(architecture)
+        known = table.get(architecture, {}) if add else {}
+        known = {name: n for name, n in known.items() if name.split("/")[0] in sources}
+        done = {name.split("/")[0] for name in known}
+        new = {name: text for name, text in sources.items() if name not in done}
+        found = compile_all(new, architecture)
+        known |= {name: usage.registers for name, usage in found.items()}
+        table[architecture] = dict(sorted(known.items()))
+    TABLES.mkdir(exist_ok=True)
+    with replacing(table_path(), "w") as file:
         file.write(json.dumps(table, indent=1) + "\n")
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, TABLE)
 
 
 if __name__ == "__main__":
@@ -150,5 +179,5 @@ if __name__ == "__main__":
     reason = missing()
     if reason:
         sys.exit(f"error: {reason}")
-    write_table(sources_for)
-    print(f"wrote {TABLE}")
+    write_table(sources_for, add="--add" in sys.argv)
+    print(f"wrote {table_path()}")
