@@ -1,10 +1,10 @@
 """Compiles CUDA sources with NVRTC for real GPUs, without one, and reads what ptxas says of them.
 
 Comes in: a source and an architecture. Goes out: for each kernel its registers, stack frame and
-spills. Registers are the compiler's doing as much as ours, so there is a table of them for each
-version of NVRTC that is watched, the oldest and the newest that the extras admit. `python
-tests/cuda/nvrtc.py` compiles everything with the installed one and writes its table; `--add` only
-what its table lacks.
+spills, and what in its PTX makes it slow. Registers are the compiler's doing as much as ours, so
+there is a table of them for each version of NVRTC that is watched, the oldest and the newest that
+the extras admit. `python tests/cuda/nvrtc.py` compiles everything with the installed one and writes
+its table; `--add` only what its table lacks.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import ptx_checks
+
 from gpubp.atomic import replacing
+from gpubp.backends.cuda.drivers import bare_nvrtc
 from gpubp.backends.cuda.drivers.nvrtc import OPTIONS
-from gpubp.backends.cuda.emulator import compiler
-from gpubp.errors import BackendError
 
 HERE = Path(__file__).resolve().parent
 TABLES = HERE / "registers"  # one a version: "13.0.json"
@@ -39,20 +40,25 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class Usage:
-    """What ptxas says of a kernel: registers of a thread; bytes of stack and of spills."""
+    """What ptxas says of a kernel: registers of a thread; bytes of stack and of spills.
+
+    Attributes:
+        slow: what in its PTX makes it slow (`ptx_checks.py`).
+    """
 
     registers: int
     stack: int
     spill_stores: int
     spill_loads: int
+    slow: tuple[str, ...] = ()
 
 
 def missing() -> str:
     """Why NVRTC cannot be used; empty if it can."""
-    reason = compiler.missing()
+    reason = bare_nvrtc.missing()
     if reason:
-        return reason.replace(compiler.INSTALL, INSTALL)
-    return "" if compiler.include_folders() else f"needs CUDA's headers: {INSTALL}"
+        return reason.replace(bare_nvrtc.INSTALL, INSTALL)
+    return "" if bare_nvrtc.include_folders() else f"needs CUDA's headers: {INSTALL}"
 
 
 def compile_source(source: str, architecture: str) -> dict[str, Usage]:
@@ -65,7 +71,10 @@ def compile_source(source: str, architecture: str) -> dict[str, Usage]:
         BackendError: the compiler's messages.
     """
     how = (*OPTIONS, "--ptxas-options=-v", f"--gpu-architecture={architecture}")
-    return parse(compiler.built(source, how).log)
+    made = bare_nvrtc.built(source, how)
+    slow = ptx_checks.findings(made.ptx)
+    found = parse(made.log)
+    return {name: replace(usage, slow=tuple(slow[name])) for name, usage in found.items()}
 
 
 def ptx_of(source: str, architecture: str) -> str:
@@ -75,17 +84,7 @@ def ptx_of(source: str, architecture: str) -> str:
         BackendError: the compiler's messages.
     """
     virtual = architecture.replace("sm", "compute")
-    return compiler.built(source, (*OPTIONS, f"--gpu-architecture={virtual}")).code.decode()
-
-
-@cache
-def knows(architecture: str) -> bool:
-    """The installed version compiles for it."""
-    try:
-        compile_source('extern "C" __global__ void k() {}', architecture)
-    except BackendError:
-        return False
-    return True
+    return bare_nvrtc.built(source, (*OPTIONS, f"--gpu-architecture={virtual}")).ptx
 
 
 def parse(log: str) -> dict[str, Usage]:
@@ -120,7 +119,7 @@ def compile_all(sources: Mapping[str, str], architecture: str) -> dict[str, Usag
 
 def table_path() -> Path:
     """Where the table of the installed version is, or would be."""
-    return TABLES / "{}.{}.json".format(*compiler.version())
+    return TABLES / "{}.{}.json".format(*bare_nvrtc.version())
 
 
 def read_table(path: Path | None = None) -> dict[str, dict[str, int]] | None:
@@ -132,7 +131,7 @@ def read_table(path: Path | None = None) -> dict[str, dict[str, int]] | None:
     return table
 
 
-def spills(found: Mapping[str, Usage]) -> list[str]:
+def faults(found: Mapping[str, Usage]) -> list[str]:
     """What is wrong with the kernels of one architecture whichever compiler made them."""
     lines = []
     for name, usage in found.items():
@@ -141,6 +140,7 @@ def spills(found: Mapping[str, Usage]) -> list[str]:
             lines.append(f"{name}: {usage}: spills or has a stack frame")
         if frame and not usage.stack:
             lines.append(f"{name}: has no stack frame any more; take it out of FRAMES")
+        lines += [f"{name}: {line}" for line in usage.slow]
     return lines
 
 
@@ -158,7 +158,7 @@ def jumps(found: Mapping[str, Usage], table: Mapping[str, int]) -> list[str]:
 def write_table(sources_for: Callable[[str], Mapping[str, str]], add: bool) -> None:
     """Compile everything, or what the table has not, and write what it uses."""
     table = read_table() or {}
-    for architecture in filter(knows, ARCHITECTURES):
+    for architecture in filter(bare_nvrtc.knows, ARCHITECTURES):
         sources = sources_for(architecture)
         known = table.get(architecture, {}) if add else {}
         known = {name: n for name, n in known.items() if name.split("/")[0] in sources}

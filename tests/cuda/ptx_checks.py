@@ -1,8 +1,9 @@
-"""What would make a kernel slow, read in its PTX: 64-bit divisions, scalars and arrays in local
-memory, inside of innermost loops; and `ld.global.nc`, which may read what was there before another
-thread wrote.
+"""What would make a kernel slow, read in its PTX: 64-bit divisions and local memory inside of its
+inner loops; and `ld.global.nc`, which may read what was there before another thread wrote.
 
-Comes in: PTX. Goes out: for each kernel, what is in its innermost loops, and what is wrong there.
+Comes in: PTX. Goes out: for each kernel, what is in its inner loops, and what is wrong there. A
+loop counts if no other is inside and it reads memory: one that only numbers the rows of a tile,
+once a tile, may divide.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from gpubp.backends.cuda.emulator.ptx import Instruction, parse
 
 WIDE = re.compile(r"(?:div|rem)\.[su]64")  # some hundred instructions
 LOCAL = re.compile(r"(?:ld|st)(?:\.volatile)?\.local\b")
+READS = re.compile(r"ld(?!\.param|\.const)|ldmatrix|wmma\.load|atom")
 CACHED = re.compile(r"ld\.global(?:\.\w+)*\.nc\b")
 
 
 def loops(graph: Graph) -> list[set[int]]:
-    """The natural loops of a kernel, as numbers of blocks: of each header one, with all ways back to
-    it.
-    """
+    """The natural loops of a kernel, as numbers of blocks: a header with all ways back to it."""
     found: dict[int, set[int]] = {}
     before: dict[int, list[int]] = {}
     for i, block in enumerate(graph.blocks):
@@ -58,16 +58,15 @@ def _backwards(graph: Graph) -> Iterator[tuple[int, int]]:
 
 
 def innermost(ptx: str) -> dict[str, list[list[Instruction]]]:
-    """Kernel -> its loops that have no loop inside, as instructions."""
+    """Kernel -> its loops that read memory and have no loop inside, as instructions."""
     module = parse(ptx)
     found = {}
     for name in (n for n, f in module.functions.items() if f.entry):
         graph = cut(flatten(module, name))
         every = loops(graph)
         inner = [loop for loop in every if not any(other < loop for other in every)]
-        found[name] = [
-            [step for i in sorted(loop) for step in graph.blocks[i].steps] for loop in inner
-        ]
+        steps = [[step for i in sorted(loop) for step in graph.blocks[i].steps] for loop in inner]
+        found[name] = [loop for loop in steps if any(READS.match(s.opcode) for s in loop)]
     return found
 
 
@@ -79,7 +78,7 @@ def findings(ptx: str) -> dict[str, list[str]]:
         for what, pattern in (("a 64-bit division", WIDE), ("local memory", LOCAL)):
             steps = [s for loop in inner for s in loop if pattern.match(s.opcode)]
             if steps:
-                lines.append(f"{what} in an innermost loop: {steps[0]} (line {steps[0].line})")
+                lines.append(f"{what} in an inner loop: {steps[0]}")
         if CACHED.search(ptx):
             lines.append("a load that is not ordered with stores: .nc")
         wrong[name] = lines

@@ -23,9 +23,9 @@ import numpy as np
 import pytest
 
 from gpubp.backends.cuda import NumbaCudaBackend
+from gpubp.backends.cuda.drivers import bare_nvrtc as direct
 from gpubp.backends.cuda.drivers import core_calls, core_device, numba_arrays, numba_cuda, nvrtc
 from gpubp.backends.cuda.drivers import numba_cuda_probe as probes
-from gpubp.backends.cuda.emulator import compiler as direct
 from gpubp.backends.cuda.sources import begin_step, expand
 from gpubp.errors import BackendError
 

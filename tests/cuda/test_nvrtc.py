@@ -16,12 +16,14 @@ pytestmark = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or
 
 @pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
 def test_every_kernel_fits_its_registers(architecture):
-    """Whichever NVRTC is installed: no spills. Where there is a table for it: no jumps either."""
-    if not nvrtc.knows(architecture):
+    """Whichever NVRTC is installed: no spills, nothing slow in inner loops, no load that stores are
+    not ordered with. Where there is a table for it: no jumps in registers either.
+    """
+    if not nvrtc.bare_nvrtc.knows(architecture):
         pytest.skip(f"this NVRTC does not know {architecture}")
     found = nvrtc.compile_all(sources_for(architecture), architecture)
     assert found
-    lines, table = nvrtc.spills(found), nvrtc.read_table()
+    lines, table = nvrtc.faults(found), nvrtc.read_table()
     if table is not None:
         lines += nvrtc.jumps(found, table[architecture])
     advice = "after a change that is meant: python tests/cuda/nvrtc.py --add, or without --add"
@@ -56,12 +58,57 @@ def test_nothing_divides_64_bit_numbers_for_each_element():
     assert WIDE.search(nvrtc.ptx_of(batch.replace("gp::u32>(", "gp::i64>("), "sm_90"))
 
 
-def test_factors_are_loaded_by_vectors_and_rounded_in_pairs():
-    source = sources_for("sm_90")["tensor bf16 nt 2000"]
-    text = nvrtc.ptx_of(source, "sm_90")
-    assert "cvt.rn.bf16x2.f32" in text and "ld.v4.f32" in text
-    product = nvrtc.ptx_of(sources_for("sm_90")["product nn 2000"], "sm_90")
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
+def test_inner_loops_read_by_vectors(architecture):
+    """Elements in a row, factors of products, and their slices in shared memory: 16 bytes at a
+    time; from sm_80 on two numbers are rounded to 16 bits at once.
+    """
+    if not nvrtc.bare_nvrtc.knows(architecture):
+        pytest.skip(f"this NVRTC does not know {architecture}")
+    sources = sources_for(architecture)
+    for name in ("training GELU", "op relu float32 0", "op add float32 0"):
+        text = nvrtc.ptx_of(sources[name], architecture)
+        assert re.search(r"ld\.(global\.)?v4\.[fbu]32", text), name
+        assert re.search(r"st\.(global\.)?v4\.[fbu]32", text), name
+    product = nvrtc.ptx_of(sources["product nn 2000"], architecture)
     assert "ld.shared.v4.f32" in product and "ld.shared.f32" not in product
+    if architecture != "sm_75":
+        text = nvrtc.ptx_of(sources["tensor bf16 nt 2000"], architecture)
+        assert "cvt.rn.bf16x2.f32" in text and "ld.v4.f32" in text
+
+
+SLOW = {
+    "a 64-bit division in an inner loop: div": "for (long long i = 0; i < p.n; ++i)\n"
+    "  p.x[i / p.m] += p.x[i];",
+    "local memory in an inner loop: ": "float held[64];\n"
+    "for (int i = 0; i < 64; ++i) held[i] = p.x[i];\n"
+    "for (int i = 0; i < p.n; ++i) p.x[i] = held[(i * 7) % 64 + p.x[i] > 0];",
+    "a load that is not ordered with stores: .nc": "p.x[0] = __ldg(p.x + p.n);",
+}
+
+
+@pytest.mark.parametrize("said", SLOW)
+def test_what_is_slow_is_seen(said):
+    source = _for_cuda(kernel("float *x; long long n, m;", SLOW[said]))
+    (line,) = nvrtc.compile_source(source, "sm_80")["k"].slow[:1]
+    assert line.startswith(said)
+    assert any(said in line for line in nvrtc.faults(nvrtc.compile_all({"s": source}, "sm_80")))
+
+
+def test_loops_without_reads_and_outer_loops_may_divide():
+    source = _for_cuda(
+        kernel(
+            "float *x; long long n, m;",
+            "__shared__ long long at[32];\n"
+            "for (long long i = threadIdx.x; i < 32; i += p.m) at[i] = (i + p.n) / p.m;\n"
+            "__syncthreads();\n"
+            "for (long long i = 0; i < p.n; ++i) {\n"
+            "  float* row = p.x + at[i / p.m];\n"
+            "  for (long long j = 0; j < p.m; ++j) row[j] *= 2.0f;\n"
+            "}",
+        )
+    )
+    assert nvrtc.compile_source(source, "sm_80")["k"].slow == ()
 
 
 def test_a_stack_frame_is_seen():
@@ -74,7 +121,7 @@ def test_a_stack_frame_is_seen():
     )
     found = nvrtc.compile_all({"frame": _for_cuda(source)}, "sm_80")
     assert found["frame/k"].stack >= 1024
-    assert nvrtc.spills(found)[0].endswith("spills or has a stack frame")
+    assert nvrtc.faults(found)[0].endswith("spills or has a stack frame")
 
 
 def test_spills_are_seen():
@@ -104,17 +151,18 @@ def test_complaints_are_made_of_jumps_and_of_names():
         "a/k: not in the table",
         "b/k: in the table, but gone",
     ]
-    assert nvrtc.spills(found) == []
-    assert nvrtc.spills({"op sin float32 0/k": nvrtc.Usage(40, 32, 0, 0)}) == []
-    assert "any more" in nvrtc.spills({"op sin float32 0/k": usage})[0]
-    assert "spills" in nvrtc.spills({"a/k": nvrtc.Usage(40, 8, 4, 4)})[0]
+    assert nvrtc.faults(found) == []
+    assert nvrtc.faults({"op sin float32 0/k": nvrtc.Usage(40, 32, 0, 0)}) == []
+    assert "any more" in nvrtc.faults({"op sin float32 0/k": usage})[0]
+    assert "spills" in nvrtc.faults({"a/k": nvrtc.Usage(40, 8, 4, 4)})[0]
 
 
 def test_a_table_is_of_one_version(tmp_path, monkeypatch):
     assert nvrtc.read_table(tmp_path / "99.0.json") is None
     monkeypatch.setattr(nvrtc, "TABLES", tmp_path / "tables")
     monkeypatch.setattr(nvrtc, "ARCHITECTURES", ("sm_80",))
-    monkeypatch.setattr(nvrtc.compiler, "version", lambda: (99, 1))
+    monkeypatch.setattr(nvrtc.bare_nvrtc, "version", lambda: (99, 1))
+    monkeypatch.setattr(nvrtc.bare_nvrtc, "knows", lambda _: True)
     compiled = []
 
     def compile_all(sources, architecture):

@@ -22,11 +22,11 @@ from tolerances import ORACLE, assert_same
 import gpubp as gp
 from gpubp import nn, ops
 from gpubp.backends import get_backend
-from gpubp.backends.cuda.emulator import compiler
+from gpubp.backends.cuda.drivers import bare_nvrtc
 from gpubp.core import bind
 from gpubp.errors import BackendError, UnknownNameError
 
-needs_nvrtc = pytest.mark.skipif(bool(compiler.missing()), reason=compiler.missing() or "-")
+needs_nvrtc = pytest.mark.skipif(bool(bare_nvrtc.missing()), reason=bare_nvrtc.missing() or "-")
 OPTIONS = gp.Options(verify=False)  # the same programs are verified on the CPU backends
 
 

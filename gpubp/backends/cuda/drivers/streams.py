@@ -151,9 +151,10 @@ class StreamDriver(ABC):
             BackendError: it cannot be used, and GPUBP_CUBLASLT is 1.
         """
         place = (self._device, self._stream.handle, self.architecture)
-        return opened(lambda: NvmathProducts(*place, self._seconds))
+        return opened(lambda: NvmathProducts(*place, self.seconds))
 
-    def _seconds(self, work: Work) -> float:
+    def seconds(self, work: Work) -> float:
+        """Of some work on the stream, by its events; what `work` returns is dropped."""
         with self._device:
             start = self._stream.mark(timed=True)
             work()

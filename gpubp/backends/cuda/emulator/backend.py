@@ -7,7 +7,7 @@ from typing import Any
 
 from gpubp.backends.base import Probe
 from gpubp.backends.cuda import CupyBackend
-from gpubp.backends.cuda.emulator.compiler import missing, version
+from gpubp.backends.cuda.drivers.bare_nvrtc import missing, version
 from gpubp.backends.cuda.emulator.driver import EmulatedDriver
 
 
