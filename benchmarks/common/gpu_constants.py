@@ -129,6 +129,10 @@ CONSTANTS = (
         parts(_weights, (200, 64), (200, 100)),
     ),
     Constant(
+        *("codegen.tiles:LEAST_BLOCKS", (0, 2), "blocks of the largest float32 tile at a time"),
+        parts(lambda a, b: a @ b.T, (2048, 2048), (2048, 2048)),
+    ),
+    Constant(
         *("codegen.encode_reduce:SPLIT_LENGTH", (512, 2048, 8192), "rows that a block adds up"),
         parts(lambda x: ops.sum(x, 0), (1 << 18, 64)),
     ),

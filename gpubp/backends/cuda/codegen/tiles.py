@@ -24,6 +24,9 @@ _GROUPED: _Tile = (32, 32, 16, 4, 4)
 GROUPS, GROUPED_FROM = 4, 64
 _TENSOR_TILES: tuple[_Tile, ...] = ((128, 128, 32, 64, 32), (64, 64, 32, 32, 32))
 _TYPES = {"tf32": "gp::Tf32", "bf16": "gp::Bf16", "float16": "gp::Fp16"}
+# Of the largest float32 tile a multiprocessor holds, at least; 0: as the compiler likes. With 2,
+# NVRTC 13.5 spills a few words on most architectures; without, it takes up to 166 registers: one.
+LEAST_BLOCKS = 0
 MIN_CHUNK = 256  # of k
 MAX_CHUNKS = 64
 MAX_GRID = 65535  # along y and z
@@ -148,7 +151,7 @@ class Product:
             kernels.append(("kernel_finish", THREADS, [*first, *_join(dtype, self._elements)]))
         headers = [*HEADERS, "tensor" if found.type else "gemm", *self.headers]
         # With tensor cores or groups: rather registers than blocks, else a few are put aside.
-        blocks = 1 if found.type or found.groups > 1 else 0
+        blocks = 1 if found.type or found.groups > 1 else LEAST_BLOCKS
         text = source(headers, writer.params, kernels, blocks)
         params = writer.params.pack()
         layers = min(layers * found.chunks, MAX_GRID)
