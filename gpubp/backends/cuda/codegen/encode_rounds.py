@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from gpubp.backends.cuda.codegen.chain import chain, operands_of
 from gpubp.backends.cuda.codegen.encode_matmul import after_product, factors
 from gpubp.backends.cuda.codegen.index import Index
-from gpubp.backends.cuda.codegen.writer import Params, Writer, ctype_of
+from gpubp.backends.cuda.codegen.writer import Params, Writer, ctype_of, number_of
 from gpubp.backends.cuda.launch import (
     HEADERS,
     THREADS,
@@ -106,6 +106,7 @@ def rounds_kernel(part: Part, body: Context, places: int, state: int) -> Launch 
         [*HEADERS, "loop"],
         params,
         [("kernel", THREADS, _rounds(len(program.buffers), len(inner)))],
+        blocks=1,  # rows are shared so that there is one a multiprocessor
     )
     grid = (-(-part.rows // share), 1, 1)
     return Launch(text, "kernel", grid, (THREADS, 1, 1), packed, part.name)
@@ -173,8 +174,10 @@ def _matmul(part: Part, writer: Writer) -> list[str]:
     writer.params.add("m", m)
     k = writer.params.add("k", a.shape[-1])
     total = f"gp::dot<{ctype_of(compute.dtype)}>(a, b, row, column, {k})"
+    kind = number_of(m * n)
     lines = [
-        "const gp::i64 row = i / p.n, column = i % p.n;",
+        f"const {kind} place = static_cast<{kind}>(i), width = static_cast<{kind}>(p.n);",
+        "const gp::i64 row = place / width, column = place % width;",
         f"const {ctype_of(compute.dtype)} total = {total};",
         *after_product(writer, part),
     ]
