@@ -49,6 +49,48 @@ def test_sums_that_would_gain_nothing_stay_as_they_are():
     assert sums(rng.standard_normal((300, 4, 16)), (0, 1)) == 1  # hardly fewer than there are
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1536, 2053, 5000])
+@pytest.mark.parametrize(("m", "n"), [(33, 5), (5, 128), (100, 100), (300, 300)])
+def test_products_over_many_rows_are_those_of_numpy(m, n, rows, dtype):
+    """2,053 is a prime; of 100 x 100 neither is narrow, and of 300 x 300 there are many."""
+    draw = np.random.default_rng(rows + m)
+    x, y = draw.normal(size=(rows, m)).astype(dtype), draw.normal(size=(rows, n)).astype(dtype)
+    expected = np.tanh(x.astype("float64")).T @ np.sin(y.astype("float64"))
+    plain = gp.compile(lambda x, y: ops.tanh(x).T @ ops.sin(y), backend="numba")
+    turned = gp.compile(lambda x, y: (ops.tanh(x).T @ ops.sin(y)).T * 2.0, backend="numba")
+    both = gp.compile(lambda x, y: [p := ops.tanh(x).T @ ops.sin(y), p.T], backend="numba")
+    rtol = 1e-4 if dtype == "float32" else 1e-11
+    for found in (plain(x, y), turned(x, y).T / 2, both(x, y)[0], both(x, y)[1].T):
+        np.testing.assert_allclose(found, expected, rtol=rtol, atol=1e-2 * rtol * rows)
+    split = "reduce" in plain.explain(x, y, after="memory_plan")
+    assert split == (min(m, n) <= 64 and rows != 2053)
+
+
+def test_gradients_of_recurrent_weights_are_made_in_pieces():
+    def trained(backend):
+        gp.manual_seed(0)
+        lstm = nn.LSTM(5, 12, batch_first=True, dtype="float64")
+        head = nn.Linear(12, 3, dtype="float64")
+        parameters = [*lstm.parameters(), *head.parameters()]
+        loss_fn = nn.CrossEntropyLoss()
+        step = gp.compile_step(
+            lambda x, t: loss_fn(head(lstm(x)[0][:, -1]), t),
+            optim.Adam(parameters, lr=0.01),
+            backend=backend,
+        )
+        x = np.random.default_rng(2).normal(size=(32, 50, 5))
+        step.run(x, np.arange(32) % 3, batch_size=32, epochs=3)
+        return [p.value for p in parameters]
+
+    expected = trained("numpy")
+    first = trained(NumbaBackend(1))
+    for a, b, c, d in zip(expected, first, trained(NumbaBackend(2)), trained(NumbaBackend(3))):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+        np.testing.assert_array_equal(b, c)
+        np.testing.assert_array_equal(b, d)
+
+
 def trained(workers):
     """Losses and state of a network whose statistics and bias gradients are such sums."""
     gp.manual_seed(0)
