@@ -184,6 +184,17 @@ def test_each_constant_is_there_and_changes_something(i, common):
         assert len(seen) > 1, f"{constant.place} changes nothing in this program"
 
 
+def test_a_benchmark_s_steps_are_timed_by_the_driver(common, monkeypatch):
+    """By events on its own stream, whichever library that stream is of."""
+    driver, rows = _Timed(), common("rows")
+    peers = common("peers_gpubp")
+    monkeypatch.setattr(peers, "_backend", lambda row: CupyBackend(driver=driver))
+    case = peers.build("gpubp", rows.Task(rows.find_row("5-7-3/11"), "sgd"))
+    before = len(driver.launched)
+    assert case.device_seconds() == 1.0
+    assert len(driver.launched) > before
+
+
 def test_what_is_said_of_a_constant(common):
     constants = common("gpu_constants")
     constant = constants.Constant("codegen.tiles:MIN_CHUNK", (128, 256), "pieces", lambda _: 0.0)
