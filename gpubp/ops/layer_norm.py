@@ -1,4 +1,8 @@
-"""Normalisation of the last axes of each sample; composites."""
+"""Normalisation of the last axes of each sample; composites.
+
+LayerNorm takes distances from a pivot, as normalisation of channels does (`norm.py` says why), so
+neither they nor their gradients are kept in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.core import describe
+from gpubp.core import bind, describe
 from gpubp.errors import DTypeError, ShapeError
 from gpubp.ops.elementwise import add, multiply, square, subtract
+from gpubp.ops.moments import SCALED_DIFFERENCE, moments_of_rows
 from gpubp.ops.norm import checked_eps, inverse_root
 from gpubp.ops.reduce import mean
 from gpubp.ops.shape import as_shape
@@ -31,9 +36,10 @@ def layer_norm(
     """
     shape = as_shape(normalized_shape, "layer_norm")
     x, axes = _with_last_axes("layer_norm", x, shape)
-    distance = subtract(x, mean(x, axes, keepdims=True))
-    var = mean(square(distance), axes, keepdims=True)
-    y = multiply(distance, inverse_root(var, checked_eps("layer_norm", eps)))
+    found = moments_of_rows(x, axes)
+    scale = inverse_root(found.var, checked_eps("layer_norm", eps))
+    y = bind(SCALED_DIFFERENCE, scale, x, found.pivot)
+    y = subtract(y, multiply(found.rest, scale))
     return _scaled("layer_norm", y, weight, bias, shape)
 
 

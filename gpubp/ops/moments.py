@@ -74,6 +74,16 @@ def moments(
     return Moments(x, beside_x, rest, centre, var, count)
 
 
+def moments_of_rows(x: Any, axes: tuple[int, ...]) -> Moments:
+    """Over the last axes; all but x keep them with size 1."""
+    centre = mean(x, axes, keepdims=True)
+    pivot = stop_gradient(centre)
+    rest = subtract(centre, pivot)
+    half = mean(bind(HALF_SQUARED_DIFFERENCE, x, pivot), axes, keepdims=True)
+    var = subtract(multiply(half, 2.0), square(rest))
+    return Moments(x, pivot, rest, centre, var)
+
+
 def beside_channels(value: Any, x: Any) -> Any:
     """(C,) as (1, C, 1...), (N, C) as (N, C, 1...), for x (N, C, ...)."""
     batch = (1,) * (2 - len(value.shape))
