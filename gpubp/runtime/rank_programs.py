@@ -12,6 +12,7 @@ before each batch, so every rank updates in the same way.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from gpubp.compiler.trace import trace
 from gpubp.core import ArrayType, Graph, WholeType, tracing
 from gpubp.core.store import Slot
 from gpubp.distributed.layout import Layout
+from gpubp.distributed.leaving import telling
 from gpubp.errors import DataError
 from gpubp.nn.piece import Piece
 from gpubp.ops.across import means_across
@@ -112,6 +114,10 @@ class RankPrograms(StepPrograms):
                 ready = self.updating.get(_of_size(types, size), structure)
             self._finishing()
             return ready.program
+
+    def telling(self) -> AbstractContextManager[None]:
+        """See `StepPrograms.telling`."""
+        return telling(self._parallel.communicator)
 
     @property
     def apart(self) -> int:

@@ -135,9 +135,5 @@ class RankRun:
 
     def stop(self, pauses: Pauses) -> None:
         """If a rank wanted to stop, do what Ctrl-C does, on this rank as on that one."""
-        if not self._stopped:
-            return
-        if pauses.heard:
-            pauses.look()
-        else:
-            pauses.heard_elsewhere()
+        if self._stopped:
+            pauses.end_together()
