@@ -246,3 +246,23 @@ def test_ctrl_c_at_the_ends_of_a_run_ends_the_fit_of_all_alike(place, average_ev
     assert ended[0].steps == ended[1].steps < 500
     assert ended[0].epoch == ended[1].epoch
     assert_same_bits(ended[1].model.state_dict(), ended[0].model.state_dict())
+
+
+def test_data_that_have_been_compared_are_not_read_again_while_they_are_said_to_be_the_same(
+    monkeypatch,
+):
+    read = []
+    monkeypatch.setattr(
+        "gpubp.runtime.rank_agreement.fingerprint", lambda array: str(read.append(array.shape))
+    )
+
+    def work(communicator):
+        step = step_of(parallel(communicator), *classifier())
+        x = X.copy()
+        for checked in (False, True, True):
+            step.run(x, Y, checked=checked)
+        step.run(X, Y, checked=True)  # other data, whoever says that they are known
+
+    run_threads(2, work, timeout=WAIT)
+    # By each rank: both arrays at first, then the other x.
+    assert sorted(read) == sorted(2 * [X.shape, Y.shape, X.shape])

@@ -319,7 +319,7 @@ def test_ctrl_c_on_one_rank_ends_the_run_of_all_after_the_same_step():
                 threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
 
         try:
-            step.run(X, Y, batch_size=2, epochs=100_000, progress=progress)
+            step.run(X, Y, batch_size=2, epochs=10_000, progress=progress)
         except KeyboardInterrupt:
             ended[communicator.rank] = len(step.losses), model.state_dict()
 
@@ -345,7 +345,7 @@ def test_ctrl_c_in_what_is_the_users_own_leaves_no_rank_waiting(average_every):
                 signal.raise_signal(signal.SIGINT)
 
         try:
-            step.run(X, Y, batch_size=2, epochs=100_000, progress=progress)
+            step.run(X, Y, batch_size=2, epochs=1000, progress=progress)
         except KeyboardInterrupt:
             ended[communicator.rank] = len(step.losses), model.state_dict()
 

@@ -116,7 +116,7 @@ class AveragingPrograms(StepPrograms):
         mine, done, stopped = self._mine(batches), 0, False
         with turn(self.updating):
             maker = RowMaker(self.ready(data, int(mine.sizes[0]), bool(mine.final[0])))
-            self._agree(data, order, batches, mine, pauses is not None)
+            self._agree(data, order, batches, mine, pauses is not None, checked)
             ends = _epoch_ends(batches, data.samples)
             for start, stop in self._stretches(mine.final, ends):
                 starts, sizes = mine.starts[start:stop], mine.sizes[start:stop]
@@ -157,12 +157,13 @@ class AveragingPrograms(StepPrograms):
         batches: Batches,
         mine: Batches,
         is_run: bool,
+        checked: bool,
     ) -> None:
         if not self._agreement.made:
             readies = [self.ready(data, size, final) for size, final in mine.kinds[0]]
             self._agreement.make(data, [ready.graph for ready in readies], [])
         if is_run:
-            self._agreement.check_run(data, order, batches)
+            self._agreement.check_run(data, order, batches, checked)
 
     def _own_numbers(self, steps: int) -> _OwnNumbers:
         states = [slot for slot in self.written_slots() if is_state(slot)]

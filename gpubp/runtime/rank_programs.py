@@ -164,7 +164,7 @@ class RankPrograms(StepPrograms):
             self.updating.last = readies[sizes[0]]
             if not checked:
                 check_values(readies[sizes[0]].program, data, finite)
-            self._agree(data, order, batches, pauses is not None)
+            self._agree(data, order, batches, pauses is not None, checked)
             pieces = Pieces(self.backend, data, order, readies.__getitem__)
             sums, terms = self._gradient_sums(), self._update_builder.sums
             state = RankState([r.graph for r in readies.values()], self._own_slots(), terms)
@@ -187,7 +187,12 @@ class RankPrograms(StepPrograms):
             )
 
     def _agree(
-        self, data: Arguments, order: NDArray[np.int64], batches: Batches, is_run: bool
+        self,
+        data: Arguments,
+        order: NDArray[np.int64],
+        batches: Batches,
+        is_run: bool,
+        checked: bool,
     ) -> None:
         """Compare with the other ranks; the first time take over the state of rank 0."""
         if not self._agreement.made:
@@ -200,7 +205,7 @@ class RankPrograms(StepPrograms):
                 also += self._shards.common(self._update_builder.optimizer)
             self._agreement.make(data, graphs, self._own_slots(), also)
         if is_run:
-            self._agreement.check_run(data, order, batches)
+            self._agreement.check_run(data, order, batches, checked)
 
     def _finishing(self) -> tuple[Ready, Single]:
         """The program that updates, bound."""
