@@ -1,7 +1,8 @@
 """A program that ranks run as processes: trains, and may kill one of them on the way.
 
 Usage: rank_process.py FILE [--deterministic] [--shard] [--buckets] [--checkpoint FILE]
-           [--kill RANK:STEP,...] [--epochs N] [--memory] [--raise RANK:STEP] [--press RANK:SECONDS]
+           [--kill RANK:STEP,...] [--epochs N] [--batch-size N] [--memory] [--raise RANK:STEP]
+           [--press RANK:SECONDS]
 
 Rank 0 writes the results to FILE (NPZ). The kills are done one a start: a file beside FILE counts
 the starts. A rank that is lost to others makes them write what they were told beside FILE; of a
@@ -63,14 +64,14 @@ class Press(Callback):
 
 
 class Memory(Callback):
-    """Looks at what this process has in memory, after some epochs and at the end."""
+    """Looks at what this process has in memory, after a thousand steps and at the end."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.before = file, 0
 
     def on_epoch_end(self, trainer, epoch, record):
         now = resident()
-        if epoch == 200:
+        if trainer.steps < 1000:
             self.before = now
         self.file.write_text(f"{now - self.before} {trainer.steps}")
 
@@ -96,6 +97,7 @@ def main() -> None:
     parser.add_argument("--shard", action="store_true")
     parser.add_argument("--buckets", action="store_true")
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--checkpoint")
     parser.add_argument("--kill", default="")
@@ -130,7 +132,8 @@ def main() -> None:
     began = time.monotonic()
     try:
         trainer.fit(
-            X, Y, epochs=options.epochs, batch_size=8, verbose=False, validation_split=0.1,
+            X, Y, epochs=options.epochs, batch_size=options.batch_size, verbose=False,
+            validation_split=0.1,
             # The same ones at every start.
             callbacks=[Kill(next(iter(mine), sys.maxsize)), *more],
             checkpoint=options.checkpoint, save_every_steps=2, resume=resume,

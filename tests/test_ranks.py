@@ -557,6 +557,8 @@ def test_random_models_are_those_of_one_rank(seed):
     kinds.append({"ignore_index": 1, "label_smoothing": 0.1})
     loss_fn, size = nn.CrossEntropyLoss(**kinds[rng.integers(4)]), int(rng.integers(1, 40))
     backend = ["numpy", "numba"][seed % 2]
+    sharing = {"shard_optimizer": True} if rng.random() < 0.5 else {}
+    sharing |= {"bucket_cap_mb": 1e-4} if rng.random() < 0.5 else {}
 
     def work(communicator):
         def make():
@@ -571,7 +573,7 @@ def test_random_models_are_those_of_one_rank(seed):
         step = gp.compile_step(
             lambda a, b: loss_fn(model(a), b),
             rule(model.parameters(), lr=0.003),
-            communicator=communicator,
+            communicator=parallel(communicator, **sharing),
             backend=backend,
             **options,
         )

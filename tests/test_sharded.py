@@ -38,11 +38,12 @@ WAYS = {
 }
 
 
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("numba", marks=pytest.mark.full)])
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule_gives_what_it_gives_undivided(rule):
+def test_every_rule_gives_what_it_gives_undivided(rule, backend):
     made = getattr(optim, rule)
-    first, second = on_ranks(2, options=SHARDED, rule=made)
-    assert_close(first, on_ranks(2, rule=made)[0])
+    first, second = on_ranks(2, options=SHARDED, rule=made, backend=backend)
+    assert_close(first, on_ranks(2, rule=made, backend=backend)[0])
     assert_same_bits(second, first)
 
 
