@@ -1,5 +1,6 @@
 """Training on several ranks of this machine: gpubp, torch's DDP, and what bounds both, over gloo.
 
+`gpubp` has one buffer of gradients, `gpubp-buckets` buckets of 1 MiB.
 `compute` is a rank's share of each batch by itself, at the same time on all ranks; `all-reduce` the
 bytes of the gradients. `ddp` is DistributedDataParallel as it comes, `ddp-views` with
 gradient_as_bucket_view and static_graph, `ddp-buckets` also with buckets of 1 MiB. Contenders are
@@ -30,7 +31,8 @@ from common.rows import OPTIMIZERS, Row, Task, find_row
 from gpubp.cli.bench import BenchmarkError, check_options, main, numbers
 from gpubp.errors import DataError, unknown_name
 
-OURS, DDP = ("gpubp", "compute", "all-reduce"), ("ddp", "ddp-views", "ddp-buckets")
+OURS = ("gpubp", "gpubp-buckets", "compute", "all-reduce")
+DDP = ("ddp", "ddp-views", "ddp-buckets")
 ROWS = "xor,rl,digits,mnist,mnistdeep"
 HEADER = ("row", "optimizer", "ranks", "contender", "us", "min", "max", "x gpubp")
 RATIOS = ("row", "optimizer", "ranks", "ratio", "median", "min", "max")

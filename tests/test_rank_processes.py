@@ -74,9 +74,8 @@ def test_a_killed_rank_is_an_error_on_the_others_in_time(tmp_path):
     assert not (tmp_path / "found.npz").exists()
 
 
-@pytest.mark.parametrize("options", [[], ["--shard", "--buckets"]])
+@pytest.mark.parametrize(("wrong", "options"), [(0, []), (1, ["--shard", "--buckets"])])
 @pytest.mark.parametrize(("backend", "ranks"), [("gloo", 2), ("gloo", 4), ("mpi", 3)])
-@pytest.mark.parametrize("wrong", [0, 1])
 def test_an_error_that_one_rank_catches_is_told_to_the_others(
     backend, ranks, wrong, options, tmp_path
 ):
@@ -93,7 +92,7 @@ def test_an_error_that_one_rank_catches_is_told_to_the_others(
 @pytest.mark.parametrize("backend", ["gloo", "mpi"])
 @pytest.mark.parametrize("who", ["0", "1", "all"])
 def test_ctrl_c_on_some_processes_ends_all_at_the_same_step(backend, who, tmp_path):
-    for i, seconds in enumerate((0.0, 0.003, 0.05, 0.3)):
+    for i, seconds in enumerate((0.0, 0.05, 0.3)):
         folder = tmp_path / str(i)
         results(2, backend, folder, "--press", f"{who}:{seconds}", "--epochs", 20_000)
         first, second = ((folder / f"stands-{rank}").read_text() for rank in range(2))

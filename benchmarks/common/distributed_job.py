@@ -58,13 +58,18 @@ def _turn(run: Callable[[], Any], communicator: Any) -> float:
     return float(communicator.gather(np.array([took])).max())
 
 
-def _gpubp(task: Task, communicator: Any) -> Made:
-    from common.peers_gpubp import GpubpCase
+def _gpubp(**options: Any) -> Callable[[Task, Any], Made]:
+    """A step with the communicator, and options of `DataParallel`."""
 
-    case = GpubpCase(task, communicator)
-    losses = case.check()[: task.row.batches].tolist()
-    case.reset()
-    return case.run, losses
+    def make(task: Task, communicator: Any) -> Made:
+        from common.peers_gpubp import GpubpCase
+
+        case = GpubpCase(task, gp.distributed.DataParallel(communicator, **options))
+        losses = case.check()[: task.row.batches].tolist()
+        case.reset()
+        return case.run, losses
+
+    return make
 
 
 def _compute(task: Task, communicator: Any) -> Made:
@@ -144,7 +149,8 @@ def _versions(names: str) -> dict[str, str]:
 # buckets are sent while the backward pass goes on.
 _VIEWS = {"gradient_as_bucket_view": True, "static_graph": True, "broadcast_buffers": False}
 _MAKE = {
-    "gpubp": _gpubp,
+    "gpubp": _gpubp(),
+    "gpubp-buckets": _gpubp(bucket_cap_mb=1),
     "compute": _compute,
     "all-reduce": _all_reduce,
     "ddp": _ddp(),
