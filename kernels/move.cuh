@@ -7,12 +7,13 @@
 
 namespace gp {
 
-// out[i, u] = data[order[i], u]: the rows of a batch by the index order. `width`: units a row.
+// out[i, u] = data[order[i], u]: the rows of a batch by the index order. `width`: units a row;
+// `units`: which of all rows' units a thread takes.
 template <class Unit, class Number>
-__device__ __forceinline__ void load_batch(Number rows, Number width, const i64* order,
+__device__ __forceinline__ void load_batch(Span<Number> units, Number width, const i64* order,
                                            const Unit* data, Unit* out) {
 #pragma unroll 1
-  for (Number i = thread_number(); i < rows * width; i += thread_count())
+  for (Number i = units.first; i < units.stop; i += units.step)
     out[i] = data[order[i / width] * width + i % width];
 }
 

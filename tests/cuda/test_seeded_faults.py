@@ -208,7 +208,7 @@ FAULTS: dict[str, tuple[str, str, Check, int]] = {
     ),
     "step number that stands still": ("run[0] = step + 1;", "run[0] = step;", _training, 1),
     "step that starts before all have read its number": (
-        *("rows[3 * i + 2];\n  __syncthreads();", "rows[3 * i + 2];"),
+        *("step, table);\n  __syncthreads();", "step, table);"),
         *(_two_outputs, 1),
     ),
     "bias correction of Adam left out": (

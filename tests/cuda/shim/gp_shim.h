@@ -51,6 +51,8 @@ struct gp_site {
 int gp_barrier(int predicate, gp_site site);
 uint64_t gp_shuffle(unsigned mask, uint64_t value, int source, gp_site site);
 unsigned gp_ballot(unsigned mask, int predicate, gp_site site);
+// Returns when other blocks have had their turn: for loops that wait for what these do.
+void gp_pause(gp_site site);
 [[noreturn]] void gp_fail(const char *format, ...);
 
 struct gp_entry {
@@ -78,6 +80,8 @@ static thread_local char gp_anchor;
         #kernel, sizeof(Params),                                                                  \
         [](const void *params) { kernel(*static_cast<const Params *>(params)); },                 \
         []() -> void * { return &gp_anchor; }};
+
+#define GP_PAUSE() gp_pause({"a loop that waits for other blocks", __FILE__, __LINE__})
 
 #include "gp_intrinsics.h"
 #include "gp_threads.h"

@@ -120,14 +120,33 @@ class EmulatedDriver:
     def launch(
         self, kernel: EmulatedKernel, grid: Dim, block: Dim, shared: int, params: bytes
     ) -> None:
-        work = self._bound(kernel, grid, block, shared, bytes(params))
+        self._do(self._bound(kernel, grid, block, shared, bytes(params)))
+
+    def blocks_together(self, kernel: EmulatedKernel, threads: int, shared: int) -> int:
+        """See `CooperativeDriver`: one on each multiprocessor."""
+        return self.processors if shared <= kernel.allowed else 0
+
+    def launch_together(
+        self, kernel: EmulatedKernel, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
+        """See `CooperativeDriver`."""
+        self._not_while_recording("a cooperative launch")
+        self._do(self._bound(kernel, grid, block, shared, bytes(params), together=True))
+
+    def _do(self, work: Callable[[], None]) -> None:
         if self._recorded is not None:
             self._recorded.append(work)
         else:
             work()
 
     def _bound(
-        self, kernel: EmulatedKernel, grid: Dim, block: Dim, shared: int, params: bytes
+        self,
+        kernel: EmulatedKernel,
+        grid: Dim,
+        block: Dim,
+        shared: int,
+        params: bytes,
+        together: bool = False,
     ) -> Callable[[], None]:
         sizes = Sizes(grid, block, shared, kernel.allowed)
 
@@ -136,7 +155,7 @@ class EmulatedDriver:
             few = kernel.seen[grid, block] <= FIRST
             races = self._races == "all" or (self._races == "first" and few)
             with self._lock:
-                for text in launch(self._device, kernel.kernel, sizes, params, races):
+                for text in launch(self._device, kernel.kernel, sizes, params, races, together):
                     print(text, end="")
 
         return work
