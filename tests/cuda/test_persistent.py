@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -30,7 +31,7 @@ def step_on(
     device: Any, *widths: int, execution: str | None = None, layer: Any = nn.ReLU, **options: Any
 ) -> Any:
     layers: list[Any] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.Linear(a, b), layer()]
     model, loss = nn.Sequential(*layers[:-1]), nn.CrossEntropyLoss()
     backend = CupyBackend(driver=device, execution=execution, **options)

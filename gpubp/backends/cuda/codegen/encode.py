@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from gpubp.backends.cuda.codegen.encode_attention import attention, attention_grad
-from gpubp.backends.cuda.codegen.encode_batch import UNITS, load_batch, unit_of
+from gpubp.backends.cuda.codegen.encode_batch import UNITS, gather, load_batch, unit_of
 from gpubp.backends.cuda.codegen.encode_conv import CONVOLUTIONS
 from gpubp.backends.cuda.codegen.encode_custom import custom
 from gpubp.backends.cuda.codegen.encode_elementwise import elementwise, walk
@@ -27,7 +27,6 @@ from gpubp.backends.cuda.launch import (
     Launch,
     require_written,
     simple,
-    status,
 )
 from gpubp.compiler.parts import Operand, Part
 from gpubp.core.strided import c_strides
@@ -50,28 +49,6 @@ def encode(part: Part, context: Context) -> Sequence[AnyLaunch]:
     made = encoder(part, context)
     require_written(part, context.written)
     return made
-
-
-def _gather(part: Part, context: Context) -> list[Launch]:
-    writer = Writer(part, context)
-    data, indices = (part.inputs[i] for i in part.body[0].args)
-    out = part.outputs[0][1]
-    axis = part.body[0].attrs["axis"]
-    outer, count = math.prod(data.shape[:axis]), math.prod(indices.shape)
-    width = math.prod(data.shape[axis + 1 :]) * out.dtype.itemsize
-    unit = unit_of(context, width, data, out)
-    ctype = UNITS[unit]
-    values = [("outer", outer), ("size", data.shape[axis]), ("count", count)]
-    values.append(("width", width // unit))
-    numbers = ", ".join(writer.params.add(k, v) for k, v in values)
-    size = out.dtype.itemsize
-    kind = f"{ctype}, {number_of(math.prod(out.shape) * size, math.prod(data.shape) * size)}"
-    call = (
-        f"gp::gather<{kind}>({numbers}, {writer.pointer(data, ctype=ctype)}, "
-        f"{writer.pointer(indices)}, {writer.pointer(out, True, ctype)}, "
-        f"{status(writer, context)});"
-    )
-    return [simple(writer, part, "move", [call], outer * count * (width // unit))]
 
 
 def _concat(part: Part, context: Context) -> list[Launch]:
@@ -142,7 +119,7 @@ _ENCODERS: dict[str, Callable[[Part, Context], Sequence[AnyLaunch]]] = {
     "attention": attention,
     "attention_grad": attention_grad,
     "load_batch": load_batch,
-    "gather": _gather,
+    "gather": gather,
     "scatter_add": scatter_add,
     "concat": _concat,
     "unslice": _unslice,

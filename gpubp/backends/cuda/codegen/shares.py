@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gpubp.backends.cuda.codegen.encode_batch import Batch
+from gpubp.backends.cuda.codegen.encode_batch import Batch, Slices
 from gpubp.backends.cuda.codegen.encode_elementwise import elementwise_rows
 from gpubp.backends.cuda.codegen.encode_matmul import after_product, factors
 from gpubp.backends.cuda.codegen.encode_reduce import Reduction
@@ -102,14 +102,16 @@ def _elementwise(part: Part, writer: LocalWriter, *_: object) -> tuple[list[str]
     return elementwise_rows(part, writer), 0
 
 
-def _load_batch(
+def _gathered(
     part: Part, writer: LocalWriter, context: Context, blocks: int
 ) -> tuple[list[str], int]:
-    _require_rows(part, part.outputs[0][1].shape[:1])
-    batch = Batch(writer, part, context)
-    width = batch.width
-    units = f"gp::of_block<{batch.number}>(first * {width}, stop * {width})"
-    return [batch.call(units)], 0
+    out = part.outputs[0][1]
+    _require_rows(part, out.shape[:1] if part.kernel == "load_batch" else out.shape)
+    kind: type[Batch] | type[Slices] = Batch if part.kernel == "load_batch" else Slices
+    found = kind(writer, part, context)
+    each = writer.params.add("each", found.count // max(part.rows, 1))
+    units = f"gp::of_block<{found.number}>(first * {each}, stop * {each})"
+    return [found.call(units)], 0
 
 
 def _rowwise(
@@ -175,7 +177,8 @@ _Encode = Callable[[Part, LocalWriter, Context, int], tuple[list[str], int]]
 _PARTS: dict[str, _Encode] = {
     "elementwise": _elementwise,
     "scalar": _elementwise,
-    "load_batch": _load_batch,
+    "load_batch": _gathered,
+    "gather": _gathered,
     "softmax": _rowwise,
     "log_softmax": _rowwise,
     "softmax_cross_entropy": _rowwise,

@@ -121,7 +121,7 @@ def _function(number: int, lines: str) -> str:
         f"template <class Scratch>\n__device__ __forceinline__ void body{number}("
         "const gp::u64* numbers, const gp::u64* at, const Scratch& scratch, gp::Meeting& meeting) {"
     )
-    return f"{head}\n{lines}\n}}"
+    return "\n".join([head, *[f"  {line}" for line in lines.splitlines()], "}"])
 
 
 def _body(program: Program, shares: Sequence[Share], functions: dict[str, str]) -> list[str]:
