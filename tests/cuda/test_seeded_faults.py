@@ -381,7 +381,7 @@ def included(header: str) -> str:
 
 def test_every_barrier_of_a_step_is_needed() -> None:
     """Those that a block has between the parts of a step, taken out of the body one by one."""
-    collected = FaultyDriver("run_steps", "run_steps")
+    collected = FaultyDriver("run_steps", "run_steps", processors=132)
     sources: list[str] = []
     collected.compile = lambda source: (
         sources.append(source)

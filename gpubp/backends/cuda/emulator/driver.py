@@ -69,6 +69,9 @@ class EmulatedDriver:
         processors: as many multiprocessors are claimed.
         memory: bytes that the device has.
         races: one of RACES; None: GPUBP_EMULATOR_RACES, else "first".
+
+    Attributes:
+        together: how many cooperative launches there were.
     """
 
     number = 0
@@ -83,6 +86,7 @@ class EmulatedDriver:
         races: str | None = None,
     ) -> None:
         self.architecture, self.processors = architecture, processors
+        self.together = 0
         self._races = races or os.environ.get("GPUBP_EMULATOR_RACES") or "first"
         if self._races not in RACES:
             raise unknown_name("GPUBP_EMULATOR_RACES", self._races, RACES)
@@ -131,6 +135,7 @@ class EmulatedDriver:
     ) -> None:
         """See `CooperativeDriver`."""
         self._not_while_recording("a cooperative launch")
+        self.together += 1
         self._do(self._bound(kernel, grid, block, shared, bytes(params), together=True))
 
     def _do(self, work: Callable[[], None]) -> None:
