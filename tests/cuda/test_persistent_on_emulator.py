@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from classifier import classifier_step, digits, mlp
-from emulated_backend import emulated_backend
+from emulated_backend import FaultyEmulator, emulated_backend
 from test_persistent_on_shim import MAKES
 from test_programs_on_shim import agree
 
@@ -21,6 +21,8 @@ import gpubp as gp
 from gpubp import nn
 from gpubp.backends.cuda import execution
 from gpubp.backends.cuda.emulator import compiler
+from gpubp.backends.cuda.emulator.driver import EmulatedKernels
+from gpubp.backends.cuda.emulator.faults import KernelError
 
 pytestmark = [
     pytest.mark.full,
@@ -52,6 +54,47 @@ def test_a_training_is_the_reference_s(
     found = trained(target, MAKES[name], dropout)
     agree(found, trained("numpy", MAKES[name], dropout), "float32")
     assert target.driver.together == 1
+
+
+def _body(source: str) -> str:
+    """What a step does, in order."""
+    return source[source.index("void body0(") : source.index("struct Params")]
+
+
+class Collecting(FaultyEmulator):
+    """Keeps the sources of whole steps."""
+
+    def __init__(self, old: str = "", new: str = "") -> None:
+        super().__init__(old, new, processors=1)
+        self.sources: list[str] = []
+
+    def compile(self, source: str) -> EmulatedKernels:
+        self.sources += [source] * ("run_steps" in source)
+        return super().compile(source)
+
+
+def _one_step(driver: FaultyEmulator) -> None:
+    step = classifier_step(
+        *(MAKES["adam"], mlp(hidden=(16, 36))),
+        backend=emulated_backend(driver, "persistent"),
+        options=gp.Options(verify=False),
+    )
+    step.run(*digits(samples=40, features=16), batch_size=40)
+
+
+def test_every_barrier_of_a_step_is_needed() -> None:
+    """Those that a block has between parts, taken out one by one: a race each time."""
+    whole = Collecting("run_steps", "run_steps")
+    _one_step(whole)
+    (source,) = whole.sources
+    body = _body(source)
+    pieces = body.split("__syncthreads();")
+    assert len(pieces) == 9
+    for i in range(1, len(pieces)):
+        without = "__syncthreads();".join(pieces[:i]) + "__syncthreads();".join(pieces[i:])
+        with pytest.raises(KernelError) as caught:
+            _one_step(Collecting(body, without))
+        assert caught.value.kind == "race", f"barrier {i}: {caught.value}"
 
 
 def test_64_100_10(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -379,28 +379,6 @@ def included(header: str) -> str:
     return header[header.index("namespace gp {") :]
 
 
-def test_every_barrier_of_a_step_is_needed() -> None:
-    """Those that a block has between the parts of a step, taken out of the body one by one."""
-    collected = FaultyDriver("run_steps", "run_steps", processors=132)
-    sources: list[str] = []
-    collected.compile = lambda source: (
-        sources.append(source)
-        or ShimDriver.compile(  # type: ignore
-            collected, source
-        )
-    )
-    _staying_alone(shim_backend(driver=collected))
-    (text,) = [source for source in sources if "run_steps" in source]
-    start, stop = text.index("void body0("), text.index("struct Params")
-    pieces = text[start:stop].split("__syncthreads();")
-    assert len(pieces) == 9
-    for i in range(1, len(pieces)):
-        without = "__syncthreads();".join(pieces[:i]) + "__syncthreads();".join(pieces[i:])
-        assert any(
-            _fails(text[start:stop], without, _staying_alone, 132, order) for order in ORDERS
-        ), f"barrier {i} of a step is not missed"
-
-
 def test_a_frozen_learning_rate_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """A change on the host that never reaches the device again."""
     expected = _scheduled("numpy")

@@ -2,8 +2,8 @@
 //
 // Comes in: a source that follows the convention in gpubp/backends/cupy/driver.py. Goes out: one
 // `gp_entry` for each kernel, which the runtime (runtime.cpp) calls for every thread of a grid.
-// In between: one OS thread runs all CUDA threads, and switches only at barriers and warp
-// operations. So memory needs no atomics here; kernels may use those on integers only, because
+// In between: one OS thread runs all CUDA threads, and switches only at barriers, warp
+// operations, and where a thread pauses for other blocks. So memory needs no atomics here; kernels may use those on integers only, because
 // gpubp adds floats in a fixed order.
 #pragma once
 

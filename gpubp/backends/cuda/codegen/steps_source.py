@@ -68,13 +68,11 @@ class StepsSource:
         text: of the source; its kernel is `run_steps`.
         bodies: for each program, which body runs it.
         shared: bytes of dynamic shared memory.
-        barriers: for each program, of a block in a step, those where blocks meet not counted.
     """
 
     text: str
     bodies: tuple[int, ...]
     shared: int
-    barriers: tuple[int, ...]
 
 
 def steps_source(
@@ -89,11 +87,10 @@ def steps_source(
     """
     functions: dict[str, str] = {}
     bodies: dict[str, int] = {}
-    found, barriers = [], []
+    found = []
     for program, parts in zip(programs, shares, strict=True):
         lines = _body(program, parts, functions)
         found.append(bodies.setdefault("\n".join(lines), len(bodies)))
-        barriers.append(2 + lines.count(BARRIER))
     scratch = max(share.scratch for parts in shares for share in parts)
     scratch = max(-(-scratch // _ALIGN) * _ALIGN, _ALIGN)
     words = max(words_of(parts) for parts in shares)
@@ -108,7 +105,7 @@ def steps_source(
     text += [text_of.replace("NAME", name) for text_of, name in functions.items()]
     text += [_function(i, lines) for lines, i in bodies.items()]
     shared = scratch + 8 * (entries + words)
-    return StepsSource("\n".join([*text, kernel]), tuple(found), shared, tuple(barriers))
+    return StepsSource("\n".join([*text, kernel]), tuple(found), shared)
 
 
 def words_of(shares: Sequence[Share]) -> int:
