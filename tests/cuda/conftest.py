@@ -59,9 +59,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _launched_and_recorded() -> Iterator[None]:
-    """Steps in a kernel that stays are asked for where they are tested: test_persistent*.py."""
+    """Steps in a kernel that stays are asked for where they are tested, in test_persistent*.py, or
+    everywhere, by GPUBP_TEST_EXECUTION=persistent (tests that count launches then fail).
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPUBP_EXECUTION", "graph")
+        patch.setenv("GPUBP_EXECUTION", os.environ.get("GPUBP_TEST_EXECUTION", "graph"))
         yield
 
 

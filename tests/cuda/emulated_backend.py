@@ -30,7 +30,7 @@ class FaultyEmulator(EmulatedDriver):
 
 
 def emulated_backend(
-    driver: EmulatedDriver | None = None, execution: str = "graph", **options: Any
+    driver: EmulatedDriver | None = None, execution: str | None = None, **options: Any
 ) -> Any:
     """A backend on a new emulated device, where races are looked for in every launch."""
     device = driver or EmulatedDriver(**{"races": "all", **options})

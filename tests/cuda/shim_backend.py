@@ -33,7 +33,7 @@ def shim_backend(
     order: str = "forward",
     *,
     driver: ShimDriver | None = None,
-    execution: str = "graph",
+    execution: str | None = None,
     **options: Any,
 ) -> CupyBackend:
     """A backend on a new device.
