@@ -199,6 +199,19 @@ def make_chain(kind: Any) -> Any:
         return 0
 
     @native
+    def repeat(chain, x, base, first, n, out):
+        """Fill a strip with the one row of an operand, over and over: twice as many each time."""
+        row = load_i64(chain, words.CHAIN_DIMS + load_i64(chain, words.CHAIN_NDIM) - 1)
+        done = min(row, n)
+        gather(chain, x, base, first, done, out)
+        while done < n:
+            count = min(done, n - done)
+            for i in range(count):
+                strip_store(out, done + i, strip_load(out, i))
+            done += count
+        return 0
+
+    @native
     def point_inputs(chain, inputs, bases, regs, first, n, tile, fresh):
         input_bytes = 8 * (words.INPUT_STRIDES + load_i64(chain, words.CHAIN_NDIM))
         for k in range(load_i64(chain, words.CHAIN_INPUTS)):
@@ -220,7 +233,10 @@ def make_chain(kind: Any) -> Any:
                     strip = load_i64(regs, reg)
                     for i in range(n):
                         strip_store(strip, i, value)
-            elif mode == words.MODE_STRIDED or fresh:
+            elif mode == words.MODE_PERIODIC:
+                if fresh:
+                    repeat(chain, x, base, first, n, load_i64(regs, reg))
+            else:
                 gather(chain, x, base, first, n, load_i64(regs, reg))
         return 0
 
