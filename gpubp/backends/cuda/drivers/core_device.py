@@ -85,6 +85,11 @@ class _Event:
             self.event.sync()
 
 
+def _argument(params: bytes) -> Any:
+    """The addresses of a kernel's arguments, of which there is one; `params` must stay alive."""
+    return (ctypes.c_void_p * 1)(address_of(np.frombuffer(params, np.uint8)))
+
+
 class CoreDevice:
     """See `base.Driver`, of which this is the part below the user's arrays.
 
@@ -204,11 +209,25 @@ class CoreDevice:
             raise BackendError(f"a CUDA kernel could not be loaded: {err}") from err
 
     def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
-        argument = np.frombuffer(params, np.uint8)
-        pointer = (ctypes.c_void_p * 1)(address_of(argument))
-        given = (shared, self._handle, ctypes.addressof(pointer), 0)
+        given = _argument(params)
+        at = (shared, self._handle, ctypes.addressof(given))
         with self._device:
-            called(self._cuda.cuLaunchKernel(kernel.handle, *grid, *block, *given))
+            called(self._cuda.cuLaunchKernel(kernel.handle, *grid, *block, *at, 0))
+
+    def blocks_together(self, kernel: Any, threads: int, shared: int) -> int:
+        """See `base.CooperativeDriver`."""
+        ask = self._cuda.cuOccupancyMaxActiveBlocksPerMultiprocessor
+        with self._device:
+            return int(called(ask(kernel.handle, threads, shared))) * self.processors
+
+    def launch_together(
+        self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
+        """See `base.CooperativeDriver`."""
+        given = _argument(params)
+        at = (shared, self._handle, ctypes.addressof(given))
+        with self._device:
+            called(self._cuda.cuLaunchCooperativeKernel(kernel.handle, *grid, *block, *at))
 
     def allow_shared(self, kernel: Any, nbytes: int) -> None:
         if nbytes > SHARED_BYTES:

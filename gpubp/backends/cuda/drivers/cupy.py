@@ -78,6 +78,11 @@ class _Event:
             self.event.synchronize()
 
 
+def _argument(params: bytes) -> Any:
+    """The addresses of a kernel's arguments, of which there is one; `params` must stay alive."""
+    return (ctypes.c_void_p * 1)(address_of(np.frombuffer(params, np.uint8)))
+
+
 class CupyDriver:
     """See `driver.Driver`.
 
@@ -186,11 +191,26 @@ class CupyDriver:
         return _Module(module)
 
     def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
-        argument = np.frombuffer(params, np.uint8)
-        pointer = (ctypes.c_void_p * 1)(address_of(argument))
-        given = (shared, self._stream.ptr, ctypes.addressof(pointer), 0)
+        given = _argument(params)
+        at = (shared, self._stream.ptr, ctypes.addressof(given))
         with self._device:
-            self._cupy.cuda.driver.launchKernel(kernel.ptr, *grid, *block, *given)
+            self._cupy.cuda.driver.launchKernel(kernel.ptr, *grid, *block, *at, 0)
+
+    def blocks_together(self, kernel: Any, threads: int, shared: int) -> int:
+        """See `base.CooperativeDriver`."""
+        driver = self._cupy.cuda.driver
+        with self._device:
+            each = driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.ptr, threads, shared)
+        return int(each) * self.processors
+
+    def launch_together(
+        self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
+        """See `base.CooperativeDriver`."""
+        given = _argument(params)
+        at = (shared, self._stream.ptr, ctypes.addressof(given))
+        with self._device:
+            self._cupy.cuda.driver.launchCooperativeKernel(kernel.ptr, *grid, *block, *at)
 
     def allow_shared(self, kernel: Any, nbytes: int) -> None:
         driver = self._cupy.cuda.driver
