@@ -25,11 +25,24 @@ def _scaled_vjp(g: Array, y: Array, s: Array, x: Array, m: Array) -> list[Array 
     return [bind(SCALED_DIFFERENCE, g, x, m), to_x, -to_x]
 
 
+def _weighted_vjp(g: Array, y: Array, s: Array, x: Array, m: Array, w: Array) -> list[Array | None]:
+    to_difference, to_x = g * w, g * w * s
+    return [
+        bind(SCALED_DIFFERENCE, to_difference, x, m),
+        to_x,
+        -to_x,
+        bind(SCALED_DIFFERENCE, g * s, x, m),
+    ]
+
+
 # Half, so that its gradient is the difference times the cotangent and nothing else.
 HALF_SQUARED_DIFFERENCE = elementwise(
     "half_squared_difference", None, _half_squared_vjp, "C(0.5) * ((a - b) * (a - b))", flops=3.0
 )
 SCALED_DIFFERENCE = elementwise("scaled_difference", None, _scaled_vjp, "a * (b - c)", flops=2.0)
+WEIGHTED_DIFFERENCE = elementwise(
+    "weighted_difference", None, _weighted_vjp, "d * (a * (b - c))", flops=3.0
+)
 
 
 class Moments(NamedTuple):
