@@ -192,6 +192,10 @@ class Backend(ABC):
         """What this backend makes of a program, as text for people; by default the program."""
         return str(program)
 
+    def remarks(self, loaded: Any) -> Sequence[str]:
+        """Lines for a report: how the backend runs a program, and why so."""
+        return ()
+
     def check_writes(self, loaded: Any) -> None:  # noqa: B027 - not all need it
         """Prove that every part writes all that it promises, see `poison`; banks stay as they are.
         A backend whose results come from the ops' references has nothing to prove.

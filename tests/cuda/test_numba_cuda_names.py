@@ -154,7 +154,8 @@ def test_the_made_up_functions_take_what_the_real_ones_take() -> None:
     for module, names in (
         (DRIVER, "cuCtxGetCurrent cuCtxSetCurrent cuMemGetInfo cuDriverGetVersion"),
         (DRIVER, "cuMemcpyHtoDAsync cuMemcpyDtoHAsync cuLaunchKernel cuKernelSetAttribute"),
-        (DRIVER, "cuPointerGetAttribute"),
+        (DRIVER, "cuPointerGetAttribute cuLaunchCooperativeKernel"),
+        (DRIVER, "cuOccupancyMaxActiveBlocksPerMultiprocessor"),
         (NUMBA, "from_cuda_array_interface as_cuda_array pinned_array external_stream"),
         (NUMBA, "cuda_error is_available"),
     ):
@@ -187,6 +188,8 @@ def test_the_bindings_take_plain_integers() -> None:
     pointer = ctypes.addressof((ctypes.c_void_p * 1)(8))
     calls = {
         "cuLaunchKernel": (8, 1, 1, 1, 32, 1, 1, 0, 16, pointer, 0),
+        "cuLaunchCooperativeKernel": (8, 1, 1, 1, 32, 1, 1, 0, 16, pointer),
+        "cuOccupancyMaxActiveBlocksPerMultiprocessor": (8, 256, 1024),
         "cuCtxSetCurrent": (0,),
         "cuMemcpyHtoDAsync": (8, 8, 8, 16),
         "cuMemcpyDtoHAsync": (8, 8, 8, 16),

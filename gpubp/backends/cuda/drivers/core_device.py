@@ -23,7 +23,7 @@ from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Dim, Kernels, Memory
 from gpubp.backends.cuda.drivers.core_calls import CoreContexts, CoreNvrtc, called
 from gpubp.backends.cuda.drivers.numba_cuda_probe import import_numba_cuda
 from gpubp.backends.cuda.drivers.scope import Scope
-from gpubp.backends.cuda.drivers.streams import Queue, StreamDriver
+from gpubp.backends.cuda.drivers.streams import Queue, StreamDriver, argument
 from gpubp.core.store import address_of
 from gpubp.errors import BackendError
 
@@ -183,11 +183,25 @@ class CoreDevice(StreamDriver):
         return _Module(make(code, name="gpubp.cu"), self._device)
 
     def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
-        argument = np.frombuffer(params, np.uint8)
-        pointer = (ctypes.c_void_p * 1)(address_of(argument))
-        given = (shared, self._stream.handle, ctypes.addressof(pointer), 0)
+        given = argument(params)
+        at = (shared, self._stream.handle, ctypes.addressof(given))
         with self._device:
-            called(self._cuda.cuLaunchKernel(kernel.handle, *grid, *block, *given))
+            called(self._cuda.cuLaunchKernel(kernel.handle, *grid, *block, *at, 0))
+
+    def blocks_together(self, kernel: Any, threads: int, shared: int) -> int:
+        """See `base.CooperativeDriver`."""
+        ask = self._cuda.cuOccupancyMaxActiveBlocksPerMultiprocessor
+        with self._device:
+            return int(called(ask(kernel.handle, threads, shared))) * self.processors
+
+    def launch_together(
+        self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
+        """See `base.CooperativeDriver`."""
+        given = argument(params)
+        at = (shared, self._stream.handle, ctypes.addressof(given))
+        with self._device:
+            called(self._cuda.cuLaunchCooperativeKernel(kernel.handle, *grid, *block, *at))
 
     def allow_shared(self, kernel: Any, nbytes: int) -> None:
         if nbytes > SHARED_BYTES:

@@ -23,7 +23,7 @@ from gpubp.backends.cuda.drivers.cupy_probe import gpu_name, import_cupy
 from gpubp.backends.cuda.drivers.cupy_scope import CupyContexts
 from gpubp.backends.cuda.drivers.numba_arrays import NumbaCuda, Place
 from gpubp.backends.cuda.drivers.scope import Scope
-from gpubp.backends.cuda.drivers.streams import Queue, StreamDriver
+from gpubp.backends.cuda.drivers.streams import Queue, StreamDriver, argument
 from gpubp.backends.cuda.products import Work
 from gpubp.core.interop import on_device
 from gpubp.core.store import address_of
@@ -162,11 +162,26 @@ class CupyDriver(StreamDriver):
         return _Module(module)
 
     def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
-        argument = np.frombuffer(params, np.uint8)
-        pointer = (ctypes.c_void_p * 1)(address_of(argument))
-        given = (shared, self._stream.handle, ctypes.addressof(pointer), 0)
+        given = argument(params)
+        at = (shared, self._stream.handle, ctypes.addressof(given))
         with self._device:
-            self._cupy.cuda.driver.launchKernel(kernel.ptr, *grid, *block, *given)
+            self._cupy.cuda.driver.launchKernel(kernel.ptr, *grid, *block, *at, 0)
+
+    def blocks_together(self, kernel: Any, threads: int, shared: int) -> int:
+        """See `base.CooperativeDriver`."""
+        driver = self._cupy.cuda.driver
+        with self._device:
+            each = driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.ptr, threads, shared)
+        return int(each) * self.processors
+
+    def launch_together(
+        self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
+        """See `base.CooperativeDriver`."""
+        given = argument(params)
+        at = (shared, self._stream.handle, ctypes.addressof(given))
+        with self._device:
+            self._cupy.cuda.driver.launchCooperativeKernel(kernel.ptr, *grid, *block, *at)
 
     def allow_shared(self, kernel: Any, nbytes: int) -> None:
         driver = self._cupy.cuda.driver

@@ -5,6 +5,7 @@ functions that each driver fills in.
 
 from __future__ import annotations
 
+import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ from gpubp.backends.cuda.drivers.pinned import PinnedBlocks
 from gpubp.backends.cuda.drivers.scope import Scope
 from gpubp.backends.cuda.nvmath_products import NvmathProducts
 from gpubp.backends.cuda.products import Products, Work, opened, setting
+from gpubp.core.store import address_of
 from gpubp.errors import BackendError
 
 
@@ -88,6 +90,11 @@ class _Event:
     def wait(self) -> None:
         with self.scope:
             self.point.wait()
+
+
+def argument(params: bytes) -> Any:
+    """The addresses of a kernel's arguments, of which there is one; `params` must stay alive."""
+    return (ctypes.c_void_p * 1)(address_of(np.frombuffer(params, np.uint8)))
 
 
 class StreamDriver(ABC):
