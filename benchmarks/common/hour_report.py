@@ -29,6 +29,7 @@ PROVES: dict[str, tuple[str, ...]] = {
     "the same through cuda.core": ("numba-cuda",),
     "kernels of `numba.cuda`": ("numba-cuda",),
     "launches, recordings, copies": ("tests-training",),
+    "the persistent step": ("tests-persistent", "sanitizer-racecheck"),
     "contraction of products": _ALL_OPS,
     "`cvt` to TF32": _ALL_OPS,
     "that a thread keeps its context": ("tests-arrays", "constants"),

@@ -63,7 +63,7 @@ def steps(folder: Path, target: str) -> dict[str, Step]:
         part = {"GPUBP_TEST_PART": f"{i}/{PARTS}"}
         command = (*test, "tests/gpu/test_ops_on_gpu.py")
         found.append(Step(f"conformance-{i}", f"every op, part {i} of {PARTS}", command, part))
-    others = ("training", "arrays", "library", "loops")
+    others = ("training", "persistent", "arrays", "library", "loops")
     for name in others:
         command = (*test, f"tests/gpu/test_{name}_on_gpu.py")
         found.append(Step(f"tests-{name}", f"tests/gpu: {name}", command))
@@ -71,7 +71,7 @@ def steps(folder: Path, target: str) -> dict[str, Step]:
     command = (*test, "tests/gpu", "-k", "not cupy")
     found.append(Step("numba-cuda", "the same through cuda.core, a quarter", command, numba))
     rows = " or ".join(f"[{name}]" for name in EVERY_HEADER)
-    chosen = f"(op_equals and ({rows})) or hundred_steps_against_numpy"
+    chosen = f"(op_equals and ({rows})) or hundred_steps_against_numpy or ninety_steps"
     for tool in TOOLS:
         before = ("compute-sanitizer", "--tool", tool, "--error-exitcode", "9")
         command = (*before, *test, "tests/gpu", "-k", chosen)
