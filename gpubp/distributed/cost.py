@@ -10,9 +10,9 @@ collective communication operations in MPICH", 2005):
 A step computes its share of the batch, all-reduces gradients, with counts behind them, and updates.
 Where gradients are sent in buckets or in parts, and where there is module state, counts and module
 state are a small all-reduce of their own. Gradients are sent when the backward pass is done, and
-nothing overlaps; in buckets, all but the last of them may travel while the backward pass goes on, which is
-taken for two thirds of the work. A divided optimiser takes the first half of a ring's messages for
-gradients, the second for parameters, and updates a part.
+nothing overlaps; in buckets, all but the last of them may travel while the backward pass goes on,
+which is taken for two thirds of the work. A divided optimiser takes the first half of a ring's
+messages for gradients, the second for parameters, and updates a part.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ program may have both.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib
 import threading
@@ -23,6 +24,7 @@ from gpubp.distributed.requests import Done, Request, check_rows
 from gpubp.errors import DistributedError, LostPeerError, missing_extra
 
 CLOSE_SECONDS = 5.0
+STORE_SECONDS = 2.0  # for an answer of the store on rank 0
 
 
 class GlooCommunicator:
@@ -83,7 +85,7 @@ class GlooCommunicator:
 
     def lost(self, error: BaseException) -> LostPeerError:
         """What torch's error means."""
-        left = who_left(self.size, self._told)
+        left = _within(STORE_SECONDS, lambda: who_left(self.size, self._told))
         if left:
             return LostPeerError(f"rank {self.rank}: {left}.")
         return LostPeerError(
@@ -149,13 +151,9 @@ class GlooCommunicator:
         if self._group is None:
             return
         place = ALONE if alone else self._begun
-        try:
-            self._store.set(self._key(self.rank), note(place, why))
-            if not alone and all_left(self.size, place, self._told):
-                self._partings += 1
-                return
-        except RuntimeError:
-            pass  # rank 0 is gone, and with it the store
+        if _within(PATIENCE + STORE_SECONDS, lambda: self._part(place, why)):
+            self._partings += 1
+            return
         self._closed = f"this communicator is closed since this rank has left ({why})"
         self._let_go()
         if self.rank == 0:  # the store goes with this process
@@ -163,16 +161,18 @@ class GlooCommunicator:
             while time.monotonic() < deadline and not all(map(self._told, range(self.size))):
                 time.sleep(0.005)
 
+    def _part(self, place: int, why: str) -> bool:
+        """Tell the others; whether all of them leave at this place."""
+        self._store.set(self._key(self.rank), note(place, why))
+        return place != ALONE and all_left(self.size, place, self._told)
+
     def _key(self, rank: int) -> str:
         return f"left/{self._partings}/{rank}"
 
     def _told(self, rank: int) -> str | None:
         """What a rank has told of its error, if it has."""
-        try:
-            key = self._key(rank)
-            return self._store.get(key).decode() if self._store.check([key]) else None
-        except RuntimeError:
-            return None  # the store is gone
+        key = self._key(rank)
+        return self._store.get(key).decode() if self._store.check([key]) else None
 
     def _let_go(self) -> None:
         """Close the connections, which the group holds, and every operation that is not done.
@@ -190,15 +190,12 @@ class GlooCommunicator:
         if self._group is None:
             return
         self._group = None
-        try:
-            self._store.add("gone", 1)
-            deadline = time.monotonic() + min(CLOSE_SECONDS, self._timeout)
-            while self.rank == 0 and time.monotonic() < deadline:
-                if self._store.add("gone", 0) >= self.size:
-                    break
-                time.sleep(0.005)
-        except RuntimeError:
-            return  # rank 0 is gone already, and with it what was to be told
+        _within(STORE_SECONDS, lambda: self._store.add("gone", 1))
+        deadline = time.monotonic() + min(CLOSE_SECONDS, self._timeout)
+        while self.rank == 0 and time.monotonic() < deadline:
+            if self._store.add("gone", 0) >= self.size:
+                break
+            time.sleep(0.005)
 
 
 class _Started:
@@ -224,6 +221,21 @@ class _Started:
     def let_go(self) -> None:
         """Of what torch has for the operation: it holds connections."""
         self._work = None
+
+
+def _within(seconds: float, ask: Callable[[], Any]) -> Any:
+    """What the store answers, or None: rank 0 may be gone, and its machine may be cut off, which
+    torch would wait for without an end."""
+    found: list[Any] = []
+
+    def work() -> None:
+        with contextlib.suppress(RuntimeError):  # rank 0 is gone, and with it the store
+            found.append(ask())
+
+    asking = threading.Thread(target=work, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return found[0] if found else None
 
 
 def _first_line(error: BaseException) -> str:
