@@ -7,6 +7,7 @@ program may have both.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime
 import importlib
 import threading
@@ -24,6 +25,8 @@ from gpubp.distributed.requests import Done, Request, check_rows
 from gpubp.errors import DistributedError, LostPeerError, missing_extra
 
 CLOSE_SECONDS = 5.0
+LATE_SECONDS = 5.0  # torch ends an operation itself at the timeout
+SLICE = datetime.timedelta(seconds=0.5)
 STORE_SECONDS = 2.0  # for an answer of the store on rank 0
 
 
@@ -49,7 +52,7 @@ class GlooCommunicator:
             torch_distributed: Any = importlib.import_module("torch.distributed")
         except ImportError as error:
             raise missing_extra("torch", "gloo", "the gloo backend") from error
-        self.rank, self.size, self._timeout = rank, size, timeout
+        self.rank, self.size, self.timeout = rank, size, timeout
         self._torch = torch
         self._begun = self._partings = 0  # operations, and how often all ranks met errors together
         self._closed = "this communicator is closed"
@@ -90,7 +93,7 @@ class GlooCommunicator:
             return LostPeerError(f"rank {self.rank}: {left}.")
         return LostPeerError(
             f"rank {self.rank}: another rank is gone, or did not come within "
-            f"{self._timeout:g} s: {_first_line(error)}."
+            f"{self.timeout:g} s: {_first_line(error)}."
         )
 
     def _bytes(self, array: NDArray[Any]) -> Any:
@@ -177,13 +180,23 @@ class GlooCommunicator:
     def _let_go(self) -> None:
         """Close the connections, which the group holds, and every operation that is not done.
 
-        Torch ends its own threads first, and these may be at work for others: not waited for here.
+        Where torch ends a group it waits for operations that are on their way, and lets no other
+        thread of Python's go on. So the group ends when they have; at the latest with the process.
         """
-        held = [self._group]
-        self._group = None
-        for started in list(self._live):
-            started.let_go()
-        threading.Thread(target=held.clear).start()
+        group, self._group = self._group, None
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+        works = [started.let_go() for started in list(self._live)]
+        held = [group, [work for work in works if work is not None]]
+        del group, works
+
+        def end() -> None:
+            while not all(work.is_completed() for work in held[1]):
+                time.sleep(0.005)
+            held.pop().clear()
+            ctypes.pythonapi.Py_DecRef(ctypes.py_object(held[0]))
+            held.clear()
+
+        threading.Thread(target=end, daemon=True).start()
 
     def close(self) -> None:
         """Leave; rank 0, where the others have met, stays until they have gone, but not long."""
@@ -191,7 +204,7 @@ class GlooCommunicator:
             return
         self._group = None
         _within(STORE_SECONDS, lambda: self._store.add("gone", 1))
-        deadline = time.monotonic() + min(CLOSE_SECONDS, self._timeout)
+        deadline = time.monotonic() + min(CLOSE_SECONDS, self.timeout)
         while self.rank == 0 and time.monotonic() < deadline:
             if self._store.add("gone", 0) >= self.size:
                 break
@@ -207,20 +220,38 @@ class _Started:
 
     def wait(self) -> None:
         """See `Request`."""
-        work = [self._work]
         self._communicator.require_open(self._work)
-        self.let_go()  # an error's traceback would keep it
         try:
-            work.pop().wait()
+            self._wait()
         except RuntimeError as error:
+            self.let_go()  # an error's traceback keeps this object
             raise self._communicator.lost(error) from error
+        except BaseException as error:  # Ctrl-C, which leaves an operation without an end
+            self._communicator.leave(type(error).__name__, alone=True)
+            raise
+        self.let_go()
         if self.put is not None:
             target, found = self.put
             target[...] = found
 
-    def let_go(self) -> None:
-        """Of what torch has for the operation: it holds connections."""
-        self._work = None
+    def _wait(self) -> None:
+        """Return when it is done, and raise what went wrong; Python hears of Ctrl-C meanwhile."""
+        deadline = time.monotonic() + self._communicator.timeout + LATE_SECONDS
+        while True:
+            try:
+                self._work.wait(SLICE)
+                return
+            except RuntimeError:
+                if self._work.is_completed():
+                    self._work.wait()  # raises, unless it has just been done
+                    return
+                if time.monotonic() > deadline:
+                    raise
+
+    def let_go(self) -> Any:
+        """Of what torch has for the operation, which holds connections; returns it."""
+        work, self._work = self._work, None
+        return work
 
 
 def _within(seconds: float, ask: Callable[[], Any]) -> Any:
