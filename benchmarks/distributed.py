@@ -1,12 +1,13 @@
-"""Training on several ranks of this machine: gpubp, torch's DDP, and what bounds both, over gloo.
+"""Training on several ranks of this machine: gpubp, torch's DDP, and what bounds both.
 
-`gpubp` has one buffer of gradients, `gpubp-buckets` buckets of 1 MiB.
-`compute` is a rank's share of each batch by itself, at the same time on all ranks; `all-reduce` the
-bytes of the gradients. `ddp` is DistributedDataParallel as it comes, `ddp-views` with
-gradient_as_bucket_view and static_graph, `ddp-buckets` also with buckets of 1 MiB. Contenders are
-in the same processes, of one thread each, and take turns. Prints a table on stdout: microseconds a
-step, median, least and most of the rounds, and the median in units of gpubp's; then, by round,
-gpubp over the slower of compute and all-reduce, and the fastest DDP over gpubp.
+gpubp is carried by gloo, as DDP is, in one buffer or in buckets of 1 MiB, and by MPI (`-mpi`) where
+mpi4py is installed. `compute` is a rank's share of each batch by itself, at the same time on all
+ranks; `all-reduce` the bytes of the gradients. `ddp` is DistributedDataParallel as it comes,
+`ddp-views` with gradient_as_bucket_view and static_graph, `ddp-buckets` also with buckets of 1 MiB.
+Contenders are in the same processes, of one thread each, and take turns. Prints a table on stdout:
+microseconds a step, median, least and most of the rounds, and the median in units of gpubp's; then,
+by round, gpubp over the slower of compute and all-reduce, over both (what the model of costs
+predicts without overlap), and the fastest DDP over gpubp.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from common.results import write
 from common.rows import OPTIMIZERS, Row, Task, find_row
 
 from gpubp.cli.bench import BenchmarkError, check_options, main, numbers
+from gpubp.distributed.launch import free_port
 from gpubp.errors import DataError, unknown_name
 
 OURS = ("gpubp", "gpubp-buckets", "compute", "all-reduce")
+MPI = ("gpubp-mpi", "all-reduce-mpi")
 DDP = ("ddp", "ddp-views", "ddp-buckets")
 ROWS = "xor,rl,digits,mnist,mnistdeep"
 HEADER = ("row", "optimizer", "ranks", "contender", "us", "min", "max", "x gpubp")
@@ -41,7 +44,9 @@ RATIOS = ("row", "optimizer", "ranks", "ratio", "median", "min", "max")
 def measure(options: argparse.Namespace) -> int:
     """Run the benchmark; returns the exit code."""
     tasks = _tasks(options)
-    names = OURS if options.peers == "none" else (*OURS, *DDP)
+    mpi = importlib.util.find_spec("mpi4py") is not None
+    names = [*OURS, *(MPI if mpi else ()), *(DDP if options.peers != "none" else ())]
+    left_out = [] if mpi else ["gpubp-mpi, all-reduce-mpi: mpi4py is not installed (gpubp[mpi])"]
     rows: list[dict[str, Any]] = []
     ratios: list[dict[str, Any]] = []
     versions: dict[str, str] = {}
@@ -49,7 +54,7 @@ def measure(options: argparse.Namespace) -> int:
     with Progress(len(tasks)) as progress:
         for task, ranks in tasks:
             progress.begin(f"{task}, ranks: {ranks}")
-            found = _started(task, ranks, options.repeats, names)
+            found = _started(task, ranks, options.repeats, names, "mpi" if mpi else "gloo")
             first.setdefault(str(task), np.array(found["losses"]["gpubp"]))
             _compare(task, ranks, first[str(task)], found["losses"])
             versions |= found["versions"]
@@ -60,8 +65,11 @@ def measure(options: argparse.Namespace) -> int:
     print(table(HEADER, [_line(r) for r in rows], 4))
     print()
     print(table(RATIOS, [_ratio_line(r) for r in ratios], 4))
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
     if options.json is not None:
-        write(options.json, "distributed", rows, ratios=ratios, left_out=[], versions=versions)
+        more = {"ratios": ratios, "left_out": left_out, "versions": versions}
+        write(options.json, "distributed", rows, **more)
     return 0
 
 
@@ -93,11 +101,14 @@ def _tasks(options: argparse.Namespace) -> list[tuple[Task, int]]:
     return tasks
 
 
-def _started(task: Task, ranks: int, repeats: int, names: Sequence[str]) -> dict[str, Any]:
+def _started(
+    task: Task, ranks: int, repeats: int, names: Sequence[str], backend: str
+) -> dict[str, Any]:
     """What rank 0 prints."""
+    address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "gpubp.distributed", "run", "-n", str(ranks)]
-    command += ["--backend", "gloo", "-m", "common.distributed_job"]
-    command += [task.row.name, task.optimizer, str(repeats), ",".join(names)]
+    command += ["--backend", backend, "--address", address, "-m", "common.distributed_job"]
+    command += [task.row.name, task.optimizer, str(repeats), ",".join(names), address]
     done = subprocess.run(command, env=environment(1), capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -133,10 +144,18 @@ def _rows(of: Mapping[str, Any], rounds: Mapping[str, list[float]]) -> list[dict
 
 def _ratios(of: Mapping[str, Any], rounds: Mapping[str, list[float]]) -> list[dict[str, Any]]:
     """Round by round: what all contenders have in a round, the machine gave them alike."""
-    ours, bound = np.array(rounds["gpubp"]), np.maximum(rounds["compute"], rounds["all-reduce"])
-    found = {"gpubp / slower of compute and all-reduce": ours / bound}
-    if DDP[0] in rounds:
-        found["fastest DDP / gpubp"] = np.minimum.reduce([rounds[name] for name in DDP]) / ours
+    found: dict[str, Any] = {}
+    for suffix in ("", "-buckets", "-mpi"):
+        if f"gpubp{suffix}" not in rounds:
+            continue
+        ours, carried = np.array(rounds[f"gpubp{suffix}"]), suffix.replace("-buckets", "")
+        bound = np.maximum(rounds["compute"], rounds[f"all-reduce{carried}"])
+        found[f"gpubp{suffix} / slower of compute and all-reduce{carried}"] = ours / bound
+        both = np.add(rounds["compute"], rounds[f"all-reduce{carried}"])
+        found[f"gpubp{suffix} / compute + all-reduce{carried}"] = ours / both
+        if DDP[0] in rounds:
+            fastest = np.minimum.reduce([rounds[name] for name in DDP])
+            found[f"fastest DDP / gpubp{suffix}"] = fastest / ours
     return [
         {**of, "ratio": name, **asdict(Spread.of(values.tolist())), "rounds": values.tolist()}
         for name, values in found.items()

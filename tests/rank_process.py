@@ -2,11 +2,12 @@
 
 Usage: rank_process.py FILE [--deterministic] [--shard] [--buckets] [--checkpoint FILE]
            [--kill RANK:STEP,...] [--epochs N] [--batch-size N] [--memory] [--raise RANK:STEP]
-           [--press RANK:SECONDS]
+           [--press RANK:SECONDS] [--stall RANK]
 
 Rank 0 writes the results to FILE (NPZ). The kills are done one a start: a file beside FILE counts
 the starts. A rank that is lost to others makes them write what they were told beside FILE; of a
-run that Ctrl-C ends (pressed for a rank, or for "all"), each rank writes where it stands.
+run that Ctrl-C ends (pressed for a rank, or for "all"), each rank writes where it stands. A rank
+that stalls never comes back from its second epoch; Ctrl-C is pressed twice then.
 """
 
 from __future__ import annotations
@@ -53,14 +54,24 @@ class Raise(Callback):
 
 
 class Press(Callback):
-    """Presses Ctrl-C for this process some time after the first steps."""
+    """Presses Ctrl-C for this process some time after the first steps, as often as asked."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, times: int) -> None:
+        self.seconds, self.times = seconds, times
 
     def on_epoch_begin(self, trainer, epoch):
         if epoch == 2:
-            threading.Timer(self.seconds, os.kill, [os.getpid(), signal.SIGINT]).start()
+            for i in range(1, self.times + 1):
+                interrupt = [os.getpid(), signal.SIGINT]
+                threading.Timer(i * self.seconds, os.kill, interrupt).start()
+
+
+class Stall(Callback):
+    """Does not come back."""
+
+    def on_epoch_end(self, trainer, epoch, record):
+        while epoch == 2:
+            time.sleep(1)
 
 
 class Memory(Callback):
@@ -103,6 +114,7 @@ def main() -> None:
     parser.add_argument("--kill", default="")
     parser.add_argument("--raise", default="", dest="fail")
     parser.add_argument("--press", default="")
+    parser.add_argument("--stall", default="")
     options = parser.parse_args()
     communicator = gp.distributed.init()
     rank, kills = communicator.rank, [k.split(":") for k in options.kill.split(",") if k]
@@ -116,7 +128,9 @@ def main() -> None:
         more.append(Raise(int(when)))
     who, _, when = options.press.partition(":")
     if who in (str(rank), "all"):
-        more.append(Press(float(when)))
+        more.append(Press(float(when), 2 if options.stall else 1))
+    if options.stall == str(rank):
+        more.append(Stall())
     dtype = "float32" if options.deterministic else "float64"
     model, optimizer = classifier(dtype=dtype)
     parallel = DataParallel(

@@ -100,6 +100,15 @@ def test_ctrl_c_on_some_processes_ends_all_at_the_same_step(backend, who, tmp_pa
         assert first.startswith("interrupted ")
 
 
+@pytest.mark.parametrize("backend", ["gloo", "mpi"])
+def test_who_waits_for_a_rank_that_does_not_come_can_press_ctrl_c_twice(backend, tmp_path):
+    done = launch(
+        2, backend, tmp_path / "found.npz", "--press", "0:1", "--stall", 1, timeout=10_000
+    )
+    assert done.returncode != 0
+    assert "KeyboardInterrupt" in done.stderr
+
+
 def test_mpi_ends_all_ranks_when_one_is_killed(tmp_path):
     done = launch(2, "mpi", tmp_path / "found.npz", "--kill", "1:6", timeout=20)
     assert done.returncode != 0
