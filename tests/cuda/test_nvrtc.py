@@ -57,6 +57,21 @@ def test_factors_are_loaded_by_vectors_and_rounded_in_pairs():
     assert "ld.shared.v4.f32" in product and "ld.shared.f32" not in product
 
 
+def test_whole_steps_read_what_other_blocks_wrote():
+    """No load goes by the cache of what never changes; what a block wrote is fenced, twice at each
+    meeting; and where rows are shared out, nothing divides 64-bit numbers.
+    """
+    source = sources_for("sm_90")["staying 64-100-10 adam float32"]
+    text = nvrtc.ptx_of(source, "sm_90")
+    assert "ld.global.nc" not in text and "ld.volatile" in text
+    fences = len(re.findall(r"\b(?:membar\.gl|fence\.[\w.]*gpu)", text))
+    assert fences == 2 * source.count("meeting.meet();")
+    launched = "gp::first_of(p.shared_rows, blockIdx.x)"
+    assert source.count(launched) > 8
+    without = source.replace("low(rows) / gridDim.x", "1u").replace("low(rows) % gridDim.x", "0u")
+    assert len(WIDE.findall(text)) == len(WIDE.findall(nvrtc.ptx_of(without, "sm_90")))
+
+
 def test_a_stack_frame_is_seen():
     """An array whose elements are found only while it runs."""
     source = kernel(
