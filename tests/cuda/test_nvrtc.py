@@ -7,7 +7,7 @@ import re
 import nvrtc
 import pytest
 from launching import kernel
-from sources import sources_for
+from sources import STAYING, sources_for
 
 from gpubp.errors import BackendError
 
@@ -40,7 +40,10 @@ def test_nothing_divides_64_bit_numbers_for_each_element():
     found = {
         name: source
         for name, source in sources_for("sm_90").items()
-        if name.split()[0] == "broadcast" or "gp::load_batch<" in source or "gp::gather<" in source
+        if not name.startswith(STAYING)  # these have sums, too
+        and (
+            name.split()[0] == "broadcast" or "gp::load_batch<" in source or "gp::gather<" in source
+        )
     }
     assert len(found) > 5
     for name, source in found.items():
