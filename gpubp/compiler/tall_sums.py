@@ -9,7 +9,8 @@ before them; the sum of N rows behind one is small.
 
 So it is with the product A'B of (K, M) and (K, N) for a large K and few results, which is the
 gradient of a recurrent layer's weights: a strip of its results walks all of A, a part of each cache
-line, and all of B. Pieces of some hundred rows stay in cache for all strips.
+line, and all of B. Pieces of some hundred rows stay in cache for all strips. And each worker reads
+the rows that it has made before: shared by results, it would read what all others have made.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from gpubp.ops.shape import RESHAPE, TRANSPOSE
 
 LEAST = 1 << 14  # elements of an array for which a barrier more is no price
 SHRINKS = 8  # times fewer sums of samples than elements, at least
-TALL = 1536  # rows of a product that is split
-PIECE = 512  # rows of a piece: this many, or up to twice as many
+TALL = 1024  # rows of a product that is split
+PIECE, LEAST_PIECE, AT_ONCE = 512, 128, 8  # rows of a piece; fewer, for so many pieces at once
 NARROW, RESULTS = 64, 1 << 15  # columns of one operand, and results of a product, at most
 
 
@@ -58,9 +59,8 @@ def _pieces(node: Node) -> int:
         return 0  # a batch's rows are read where they are
     if min(node.shape) > NARROW or node.size > RESULTS:
         return 0
-    return next(
-        (p for p in range(rows // PIECE, 1, -1) if rows % p == 0 and rows < 2 * p * PIECE), 0
-    )
+    most = max(rows // PIECE, min(AT_ONCE, rows // LEAST_PIECE))
+    return next((p for p in range(most, most // 2, -1) if rows % p == 0), 0)
 
 
 class _Splitting:

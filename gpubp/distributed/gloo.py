@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.distributed.communicator import TIMEOUT, check_carried, check_root, check_summable
+from gpubp.distributed.leaving import ALONE, PATIENCE, all_left, note, who_left
 from gpubp.distributed.requests import Done, Request, check_rows
 from gpubp.errors import DistributedError, LostPeerError, missing_extra
 
@@ -46,6 +49,9 @@ class GlooCommunicator:
             raise missing_extra("torch", "gloo", "the gloo backend") from error
         self.rank, self.size, self._timeout = rank, size, timeout
         self._torch = torch
+        self._begun = self._partings = 0  # operations, and how often all ranks met errors together
+        self._closed = "this communicator is closed"
+        self._live: weakref.WeakSet[_Started] = weakref.WeakSet()
         host, _, port = address.rpartition(":")
         wait = datetime.timedelta(seconds=timeout)
         try:
@@ -61,15 +67,25 @@ class GlooCommunicator:
         self._start(start).wait()
 
     def _start(self, start: Callable[[], Any]) -> _Started:
-        if self._group is None:
-            raise DistributedError("this communicator is closed.")
+        self.require_open(self._group)
+        self._begun += 1
         try:
-            return _Started(self, start())
+            started = _Started(self, start())
         except RuntimeError as error:
             raise self.lost(error) from error
+        self._live.add(started)
+        return started
+
+    def require_open(self, held: Any) -> None:
+        """Raise DistributedError where what torch had has been let go of."""
+        if held is None:
+            raise DistributedError(f"{self._closed}.")
 
     def lost(self, error: BaseException) -> LostPeerError:
         """What torch's error means."""
+        left = who_left(self.size, self._told)
+        if left:
+            return LostPeerError(f"rank {self.rank}: {left}.")
         return LostPeerError(
             f"rank {self.rank}: another rank is gone, or did not come within "
             f"{self._timeout:g} s: {_first_line(error)}."
@@ -127,6 +143,48 @@ class GlooCommunicator:
         """See `Communicator`."""
         self._do(self._group.barrier)
 
+    def leave(self, why: str, alone: bool = False) -> None:
+        """See `Telling`. Closed connections end what the others wait for; why that is so, they find
+        in the store where all have met."""
+        if self._group is None:
+            return
+        place = ALONE if alone else self._begun
+        try:
+            self._store.set(self._key(self.rank), note(place, why))
+            if not alone and all_left(self.size, place, self._told):
+                self._partings += 1
+                return
+        except RuntimeError:
+            pass  # rank 0 is gone, and with it the store
+        self._closed = f"this communicator is closed since this rank has left ({why})"
+        self._let_go()
+        if self.rank == 0:  # the store goes with this process
+            deadline = time.monotonic() + PATIENCE
+            while time.monotonic() < deadline and not all(map(self._told, range(self.size))):
+                time.sleep(0.005)
+
+    def _key(self, rank: int) -> str:
+        return f"left/{self._partings}/{rank}"
+
+    def _told(self, rank: int) -> str | None:
+        """What a rank has told of its error, if it has."""
+        try:
+            key = self._key(rank)
+            return self._store.get(key).decode() if self._store.check([key]) else None
+        except RuntimeError:
+            return None  # the store is gone
+
+    def _let_go(self) -> None:
+        """Close the connections, which the group holds, and every operation that is not done.
+
+        Torch ends its own threads first, and these may be at work for others: not waited for here.
+        """
+        held = [self._group]
+        self._group = None
+        for started in list(self._live):
+            started.let_go()
+        threading.Thread(target=held.clear).start()
+
     def close(self) -> None:
         """Leave; rank 0, where the others have met, stays until they have gone, but not long."""
         if self._group is None:
@@ -152,13 +210,20 @@ class _Started:
 
     def wait(self) -> None:
         """See `Request`."""
+        work = [self._work]
+        self._communicator.require_open(self._work)
+        self.let_go()  # an error's traceback would keep it
         try:
-            self._work.wait()
+            work.pop().wait()
         except RuntimeError as error:
             raise self._communicator.lost(error) from error
         if self.put is not None:
             target, found = self.put
             target[...] = found
+
+    def let_go(self) -> None:
+        """Of what torch has for the operation: it holds connections."""
+        self._work = None
 
 
 def _first_line(error: BaseException) -> str:
