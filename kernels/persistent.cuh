@@ -21,9 +21,11 @@ struct Steps {
   i64 words, outputs, order_entry, body;
 };
 
-// Row rows * block / blocks is the first one of a block: with the same rows, the same share.
-__device__ __forceinline__ i64 first_of(i64 rows, i64 block) {
-  return rows * block / static_cast<i64>(gridDim.x);
+// The first row of a block, where the first blocks have one row more than the last ones: with the
+// same rows, the same share. Rows have 31 bits.
+__device__ __forceinline__ i64 first_of(i64 rows, u32 block) {
+  const u32 each = low(rows) / gridDim.x, more = low(rows) % gridDim.x;
+  return static_cast<i64>(each) * block + (block < more ? block : more);
 }
 
 // Where all blocks of a grid meet. Each adds one to `arrived`, which only ever grows, and waits

@@ -75,6 +75,21 @@ def test_two_meetings_and_eight_barriers_a_step_of_64_100_10() -> None:
     assert len(re.findall(r"\bpart\d+\(", body)) == LAUNCHED - 1
 
 
+def test_a_schedule_takes_a_third_meeting() -> None:
+    """The rate is looked up in one phase, counted in the next, and used in the last."""
+    device = CountingDriver()
+    model, loss = nn.Linear(64, 10), nn.CrossEntropyLoss()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    step = gp.compile_step(
+        lambda x, y: loss(model(x), y),
+        optimizer,
+        scheduler=optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.9),
+        backend=CupyBackend(driver=device, execution="persistent"),
+    )
+    step.run(*data(64), batch_size=BATCH)
+    assert device.counts.together == 1 and "meet 3 times a step" in step.report()
+
+
 def test_a_body_and_functions_are_shared_by_what_differs_in_sizes_alone() -> None:
     device = CountingDriver()
     step_on(device, 64, 100, 100, 100, 10, execution="persistent").run(*data(64), batch_size=BATCH)
@@ -152,6 +167,16 @@ def test_what_cannot_stay_goes_as_graphs_and_says_why(monkeypatch: pytest.Monkey
 
     monkeypatch.setenv("GPUBP_CUDA_SYNC", "1")
     assert "GPUBP_CUDA_SYNC" in ran(step_on(CountingDriver(), 64, 10, **stays), 64)
+
+
+def test_a_program_goes_as_the_one_does_that_it_takes_turns_with() -> None:
+    """In the model, a large batch goes as a graph, and its short last one would not."""
+    device = CountingDriver()
+    step = step_on(device, 64, 100, 100, 2, execution="auto")
+    step.run(*data(64, 2 * 9000 + 8), batch_size=9000)
+    assert device.counts.together == 0
+    first, last = (step._runner.backend.remarks(r.loaded)[0] for r in step._runner.readies())
+    assert "cost model" in first and "takes turns with goes as graphs: cost model" in last
 
 
 def test_a_driver_without_cooperative_launches_goes_as_graphs() -> None:

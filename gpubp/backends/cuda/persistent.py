@@ -180,19 +180,20 @@ class Executions:
             several[0].ran = Choice(False, 0, "a run of one step")
             return None
         against = next((known.own for known in several if not known.own.persistent), None)
-        if against is None:
-            most = max((known.own for known in several), key=lambda own: own.blocks)
-            found = self._kept(loaded, used, most)
-            if isinstance(found, Persistent):
-                for known in several:
-                    known.ran = replace(known.own, blocks=found.blocks)
-                return found
-            against = Choice(False, 0, found)
+        if against is not None:
+            turns = f"a program that it takes turns with goes as graphs: {against.reason}"
+            for known in several:
+                reason = turns if known.own.persistent else known.own.reason
+                known.ran = Choice(False, 0, reason)
+            return None
+        most = max((known.own for known in several), key=lambda own: own.blocks)
+        found = self._kept(loaded, used, most)
         for known in several:
-            alone = known.own is against or not known.own.persistent
-            text = "" if alone else "a program that it takes turns with goes as graphs: "
-            known.ran = Choice(False, 0, text + (known.own if alone else against).reason)
-        return None
+            if isinstance(found, Persistent):
+                known.ran = replace(known.own, blocks=found.blocks)
+            else:
+                known.ran = Choice(False, 0, found)
+        return found if isinstance(found, Persistent) else None
 
     def _kept(
         self, loaded: Sequence[Loaded], used: Sequence[int], choice: Choice

@@ -18,7 +18,7 @@ from gpubp.backends.cuda.codegen.encode_matmul import after_product, factors
 from gpubp.backends.cuda.codegen.encode_reduce import Reduction
 from gpubp.backends.cuda.codegen.encode_rowwise import Rows
 from gpubp.backends.cuda.codegen.tiles import row_tile
-from gpubp.backends.cuda.codegen.writer import LocalWriter, Params, ctype_of
+from gpubp.backends.cuda.codegen.writer import SHORT, LocalWriter, Params, ctype_of
 from gpubp.backends.cuda.launch import Context, require_used, require_written
 from gpubp.compiler.parts import PRODUCT, Part
 from gpubp.core import Shape
@@ -72,6 +72,8 @@ def share(part: Part, context: Context, blocks: int) -> Share:
         raise NoShareError(f"{part.name} has no function of a share")
     if part.shared != "rows":
         raise NoShareError(f"{part.name} is shared by {part.shared}")
+    if part.rows >= SHORT:
+        raise NoShareError(f"{part.name} has {part.rows:,} rows, {SHORT - 1:,} are counted")
     writer = LocalWriter(part, context)
     context.written.clear()
     writer.params.add("shared_rows", part.rows)
