@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.cli import held_out, summary
+from gpubp.cli import doubtful, held_out, summary
 from gpubp.cli.failures import BAD_DATA, CommandError
 from gpubp.cli.folds import parts, shares
 from gpubp.data import encoding as encodings
@@ -59,7 +59,7 @@ def _check_varies(
     """Raise CommandError for a target that is the same everywhere."""
     same = len(found.classes) == 1 if found.task == "classification" else bool((y == y[0]).all())
     if same:
-        if table is not None and (lost := summary.lost_digits(table, found.target)):
+        if table is not None and (lost := doubtful.lost_digits(table, found.target)):
             raise CommandError(BAD_DATA, f"{options.data}: {lost}")
         value = found.classes[0] if found.classes else y[0].tolist()
         raise CommandError(

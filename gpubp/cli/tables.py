@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gpubp.cli import summary
+from gpubp.cli import doubtful, summary
 from gpubp.cli.failures import BAD_DATA, WRONG_ARGUMENTS, CommandError
 from gpubp.cli.splitting import Dataset, split
 from gpubp.data import columns, encoding
@@ -17,7 +17,8 @@ from gpubp.data.described import of_table
 from gpubp.data.encoding import Encoding
 from gpubp.data.numerals import COMMA, POINT, like_numbers
 from gpubp.data.parquet import ENDINGS, read_parquet
-from gpubp.data.table import Table, read_csv
+from gpubp.data.reading import read_csv
+from gpubp.data.table import Table
 
 DECIMALS = {"auto": None, "point": POINT, "comma": COMMA}
 
@@ -49,8 +50,8 @@ def of_csv(options: argparse.Namespace) -> Dataset:
         *dropped,
         *left_out,
         *summary.doubts(table, [n for n in used if n not in declared]),
-        *summary.of_columns(table, found, declared),
-        *summary.of_labels(found, table, target in declared),
+        *doubtful.of_columns(table, found, declared),
+        *doubtful.of_labels(found, table, target in declared),
     ]
     made = split(options, found, X, y, "rows", table)
     made.said.extend(summary.of_gaps(table, found))

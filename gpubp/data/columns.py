@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.data import dates
+from gpubp.data.cells import as_cells
 from gpubp.data.gaps import missing_of
 from gpubp.data.numerals import as_number, label_key
 from gpubp.data.table import Table
@@ -116,7 +117,9 @@ def _kept_names(table: Table, name: str, given: Sequence[str]) -> tuple[list[str
 
 def frequent(cells: Sequence[str]) -> set[object]:
     """The names (see `label_key`) in most rows."""
-    counts = Counter(label_key(cell) for cell in cells)
+    counts: Counter[object] = Counter()
+    for cell, rows in as_cells(cells).counts.items():
+        counts[label_key(cell)] += rows
     return {key for key, rows in counts.most_common(KEPT_NAMES) if rows >= KEPT_ROWS}
 
 
@@ -135,7 +138,8 @@ def says_who(table: Table, name: str, categorical: bool) -> str:
 
 def different_cells(cells: Sequence[str]) -> list[str]:
     """The different cells: numbers by size, then texts by their letters; one spelling of each."""
-    found = set(cells) - missing_of(cells)
+    different = as_cells(cells).counts
+    found = set(different) - missing_of(different)
     order = sorted(found, key=lambda c: (as_number(c) is None, as_number(c) or 0.0, c))
     return list({label_key(cell): cell for cell in reversed(order)}.values())[::-1]
 
@@ -163,7 +167,7 @@ def encoded(table: Table, column: Column, notes: list[str] | None = None) -> NDA
     part = table
     if gaps.any():
         part = replace(table, columns={column.name: cells}, whole=table.whole or table)
-        part = part.rows(rows.tolist())
+        part = part.rows(rows)
     if column.names:
         places = _places(part, column, notes)
         out[rows[places >= 0], places[places >= 0]] = 1.0
@@ -198,8 +202,8 @@ def _places(table: Table, column: Column, notes: list[str] | None) -> NDArray[np
     index = {label_key(name): i for i, name in enumerate(column.names)}
     cells = table.column(column.name)
     other = len(index) if column.rest else -1
-    found = {cell: index.get(label_key(cell), other) for cell in set(cells)}
-    places = np.array([found[cell] for cell in cells], np.int64)
+    different, codes = cells.coded
+    places = np.array([index.get(label_key(c), other) for c in different], np.int64)[codes]
     unseen = np.flatnonzero(places < 0)
     if not len(unseen):
         return places
