@@ -87,6 +87,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--decimal", default="auto", choices=DECIMALS, help="sign of decimals; default: as it looks"
     )
     data.add_argument(
+        "--on-disk",
+        metavar="FOLDER",
+        help="for a CSV file larger than memory: keep its table there",
+    )
+    data.add_argument(
         "--no-standardize",
         dest="standardize",
         action="store_false",

@@ -39,12 +39,10 @@ class ArrowCells(Cells):
 
     Args:
         array: a ChunkedArray of strings, without nulls.
-        kept: what was found out is kept, numbers too; False where that would fill the memory.
     """
 
-    def __init__(self, array: Any, kept: bool = True) -> None:
+    def __init__(self, array: Any) -> None:
         self._array = array
-        self._kept = kept
 
     def texts(self) -> Sequence[str]:
         """All cells, as Python's."""
@@ -77,7 +75,11 @@ class ArrowCells(Cells):
 
     def take(self, rows: Rows) -> Cells:
         """The cells of some rows."""
-        return ArrowCells(self._array.take(library().array(np.asarray(rows, np.int64))), self._kept)
+        return ArrowCells(self._array.take(library().array(np.asarray(rows, np.int64))))
+
+    def part(self, start: int, stop: int) -> Cells:
+        """The cells of neighbouring rows; they share the memory."""
+        return ArrowCells(self._array.slice(start, stop - start))
 
     def containing(self, part: str) -> Iterator[str]:
         """The cells that have `part` in them, in their order."""
@@ -98,14 +100,15 @@ class ArrowCells(Cells):
     @cached_property
     def counts(self) -> Mapping[str, int]:
         """The different cells, in the order in which they come, and how often each does."""
-        found = _compute().value_counts(self._array)
+        found = _compute().value_counts(self._array)  # in the order of the rows
         return dict(zip(*[found.field(i).to_pylist() for i in (0, 1)], strict=True))
 
     @property
     def coded(self) -> tuple[list[str], NDArray[np.int64]]:
         """The different cells, in the order in which they come, and of each row which it is."""
-        found = self._array.combine_chunks().dictionary_encode()
-        return found.dictionary.to_pylist(), _copied(found.indices, np.int32).astype(np.int64)
+        different = _compute().unique(self._array)
+        codes = _compute().index_in(self._array, value_set=different)
+        return different.to_pylist(), _copied(codes, np.int32).astype(np.int64)
 
     @cached_property
     def absent(self) -> NDArray[np.bool_]:
@@ -115,7 +118,7 @@ class ArrowCells(Cells):
     @property
     def plain(self) -> NDArray[np.float64] | None:
         """The numbers, (rows,), NaN where there is no value; see `Cells.plain`."""
-        return self._numbers if self._kept else self._read()
+        return self._numbers
 
     @cached_property
     def _numbers(self) -> NDArray[np.float64] | None:

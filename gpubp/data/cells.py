@@ -63,6 +63,10 @@ class Cells(Sequence[str]):
         texts = self.texts()
         return Cells([texts[i] for i in _listed(rows)])
 
+    def part(self, start: int, stop: int) -> Cells:
+        """The cells of neighbouring rows."""
+        return Cells(self.texts()[start:stop])
+
     def containing(self, part: str) -> Iterator[str]:
         """The cells that have `part` in them, in their order."""
         return (cell for cell in self if part in cell)

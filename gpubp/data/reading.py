@@ -10,7 +10,7 @@ import gc
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -130,13 +130,13 @@ def _by_python(path: str, text: str, began: Beginning) -> _Found:
 
 
 def rows_of(
-    path: str, file: io.TextIOBase, began: Beginning, spaces: bool = True
+    path: str, file: Iterable[str], began: Beginning, spaces: bool = True
 ) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of each row that is not empty, the header being the first.
 
     Args:
         path: for errors.
-        file: the text, from the header on.
+        file: the lines, from the header on.
         began: what the first line says.
         spaces: whether cells may have whitespace around them, which is removed.
     """

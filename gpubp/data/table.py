@@ -5,7 +5,7 @@ Rows are numbered as the lines of the file are, the header being row 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -63,6 +63,14 @@ class Table:
         columns = {name: self.column(name).take(keep) for name in self.columns}
         lines = [self.lines[i] for i in keep]
         return replace(self, columns=columns, lines=lines, whole=self.whole or self)
+
+    def parts(self, rows: int) -> Iterator[Table]:
+        """The table in parts of so many rows."""
+        for start in range(0, len(self), rows):
+            stop = min(start + rows, len(self))
+            columns = {name: self.column(name).part(start, stop) for name in self.columns}
+            lines = self.lines[start:stop]
+            yield replace(self, columns=columns, lines=lines, whole=self.whole or self)
 
     def example(self, name: str) -> tuple[str, str]:
         """A cell of a column that is not written as Python writes numbers, and its place in words.
