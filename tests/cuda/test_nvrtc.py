@@ -8,11 +8,7 @@ import numpy as np
 import nvrtc
 import pytest
 from launching import kernel
-<<<<<<< HEAD
-from sources import CollectingDriver, sources_for
-=======
-from sources import STAYING, sources_for
->>>>>>> persist
+from sources import STAYING, CollectingDriver, sources_for
 
 import gpubp as gp
 from gpubp import nn, ops
