@@ -326,3 +326,14 @@ def test_a_number_cast_to_float64_has_all_its_digits(backend: str | None) -> Non
     assert found.dtype == np.float64 and found == 0.1
     assert ops.astype(0.1, "float32").dtype == np.float32
     assert ops.astype(1.9, "int64") == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_integers_beside_numbers_as_arguments_give_float32_as_at_once(backend: str) -> None:
+    product = gp.compile(lambda x, by: x * by, backend=backend)
+    counts = np.arange(3)
+    for number in (2, 0.5):
+        found = product(counts, number)
+        assert_same(found, ops.multiply(counts, number))
+    assert product(0.1, 0.1).dtype == np.float64, "numbers alone"
+    assert product(3, 0.1).dtype == np.float64, "numbers alone"
