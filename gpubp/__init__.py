@@ -92,6 +92,8 @@ else:
     }
 
     __getattr__, __dir__ = lazy.names("gpubp", _LAZY, habits.PACKAGE)
+    # What `core` asks for, and stands above it.
+    lazy.supply("ops at once", "gpubp.runtime.eager")
 
 
 __all__ = [

@@ -87,6 +87,20 @@ def test_no_folder_imports_one_above_it() -> None:
     assert not wrong
 
 
+def test_no_folder_names_a_module_above_it_in_a_string() -> None:
+    """Which `importlib` would import: the package itself says what is filled in from above."""
+    wrong = [
+        f"{name} names {node.value}"
+        for name, path in _files().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+        and node.value in _files()
+        and node.value != "gpubp"
+        and _floor(node.value) > _floor(name)
+    ]
+    assert not wrong
+
+
 # The emulator runs on the CPU: some of its loops are in the language of the CPU kernels.
 LANGUAGE = ("kernels.language", "kernels.lowlevel", "native_call")
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from gpubp.core import bind, describe
 from gpubp.errors import DTypeError, ShapeError
 from gpubp.ops.elementwise import add, multiply, square
@@ -17,7 +15,7 @@ from gpubp.ops.moments import SCALED_DIFFERENCE, WEIGHTED_DIFFERENCE, moments_of
 from gpubp.ops.norm import checked_eps, inverse_root
 from gpubp.ops.reduce import mean
 from gpubp.ops.shape import as_shape
-from gpubp.ops.spec import promote
+from gpubp.ops.spec import float_limits, promote
 
 
 def layer_norm(
@@ -67,7 +65,7 @@ def rms_norm(x: Any, normalized_shape: Any, weight: Any = None, eps: float | Non
     if given.dtype.kind != "f":
         raise DTypeError(f"rms_norm: got x {describe(given)}, expected floats.")
     x, axes = _with_last_axes("rms_norm", given, shape)
-    least = float(np.finfo(x.dtype).eps) if eps is None else checked_eps("rms_norm", eps)
+    least = float(float_limits(x).eps) if eps is None else checked_eps("rms_norm", eps)
     y = multiply(x, inverse_root(mean(square(x), axes, keepdims=True), least))
     weight = _of_shape("rms_norm", "weight", weight, shape)
     return y if weight is None else multiply(y, weight)

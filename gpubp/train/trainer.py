@@ -224,7 +224,7 @@ class Trainer(Predicting):
         """The loss as of one batch of all samples, accuracy for class labels, and metrics.
 
         Args:
-            X, y: as for `fit`.
+            X, y: as for `fit`, but no iterable of batches.
             metrics: as for `fit`.
             sample_weight: as for `fit`; for the loss, and for metrics that are `weighted`.
 
