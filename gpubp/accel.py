@@ -19,7 +19,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpubp.sklearn import enabled, patch_sklearn, report, unpatch_sklearn
+from gpubp.errors import MissingExtraError
+
+try:
+    from gpubp.sklearn import enabled, patch_sklearn, report, unpatch_sklearn
+except MissingExtraError as missing:
+    if __name__ != "__main__":
+        raise
+    print(f"gpubp: {missing}", file=sys.stderr)
+    sys.exit(5)  # as of the command line's tools
 
 VARIABLE = "GPUBP_ACCEL"
 

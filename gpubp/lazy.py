@@ -1,4 +1,8 @@
-"""Names of a package that are imported when they are first used."""
+"""Names of a package that are imported when they are first used.
+
+And parts that a lower folder needs of a higher one: the package, which stands above both, says
+which module has one (`supply`), and the lower folder asks for it by what it does (`load`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,18 @@ import sys
 from collections.abc import Callable, Mapping
 
 from gpubp import habits
+
+_suppliers: dict[str, str] = {}
+
+
+def supply(part: str, module: str) -> None:
+    """Say which module fills in a part when it is imported."""
+    _suppliers[part] = module
+
+
+def load(part: str) -> None:
+    """Import the module that fills in a part."""
+    importlib.import_module(_suppliers[part])
 
 
 def names(

@@ -44,6 +44,24 @@ def test_spreads() -> None:
     np.testing.assert_allclose(ops.std(X, correction=0), X.std())
     assert np.isnan(ops.var(np.ones(1)))
     assert slope(lambda x: ops.std(x), np.ones(3)).tolist() == [0.0] * 3
+    assert ops.var(np.array([1.0, 2.0]), correction=2) == np.inf, "no freedom, but a spread"
+
+
+def test_slopes_where_a_factor_is_zero() -> None:
+    x, y = np.zeros(5), np.array([2.0, 0.5, 0.0, -1.0, np.inf])
+    by_x, by_y = gp.grad(lambda x, y: ops.sum(ops.xlogy(x, y)), (0, 1))(x, y)
+    assert by_x.tolist() == [np.log(2.0), np.log(0.5), 0.0, 0.0, 0.0]
+    assert by_y.tolist() == [0.0] * 5
+    assert ops.xlogy(x, y).tolist() == [0.0] * 5 and np.isnan(ops.xlogy(0.0, np.nan))
+
+
+def test_the_angle_of_the_origin_has_no_slope() -> None:
+    signs = np.array([0.0, 0.0, -0.0, -0.0]), np.array([0.0, -0.0, 0.0, -0.0])
+    for backend in ("numpy", "numba"):
+        found = gp.compile(gp.grad(lambda y, x: ops.sum(ops.atan2(y, x)), (0, 1)), backend=backend)(
+            *signs
+        )
+        assert [g.tolist() for g in found] == [[0.0] * 4] * 2
 
 
 def test_logarithms_of_sums_at_infinity() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_calls import native_call
 from registered import BACKENDS
 from tolerances import GRADIENT_STEP, assert_close, assert_gradient, assert_same
 
@@ -19,6 +18,7 @@ from gpubp.backends.numba_cpu.encode import encoded_parts
 from gpubp.backends.numba_cpu.kernels import lanes, pool_runs
 from gpubp.backends.numba_cpu.kernels.language import types
 from gpubp.backends.numba_cpu.kernels.pool import make_pools
+from gpubp.backends.numba_cpu.native_call import native_call
 from gpubp.core import bind, evaluate
 from gpubp.errors import ArgumentError, CheckpointError, IndexRangeError, ShapeError
 from gpubp.ops.pool import MAX_POOL_GRAD
@@ -301,3 +301,15 @@ def test_masked_stores_and_whole_ones_give_the_same_bits(
         found = run_directly(made[name], program, part.words, x, g)
         assert_same(found, expected, f"{window} over {channels}")
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bad", [NAN, np.inf])
+def test_a_window_of_an_adaptive_average_knows_its_own_elements_alone(
+    bad: float, backend: str
+) -> None:
+    x = line(1, 2, 3, 4, 5, 6, bad)  # of 3: 1 to 3, 3 to 5, 5 to the end
+    pool = gp.compile(lambda x: ops.adaptive_avg_pool1d(x, 3), backend=backend)
+    assert_same(pool(x), line(2, 4, bad))
+    slopes = slope(lambda x: ops.adaptive_avg_pool1d(x, 3)[..., :2], x, backend)
+    assert_close(slopes, line(1, 1, 2, 1, 1, 0, 0) / 3)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -181,6 +182,35 @@ def test_gradients_of_functions_with_arguments_by_name() -> None:
     assert_close(value, (X * V).sum() ** 2)
     outer = gp.grad(lambda v: gp.grad(fn)(X, by={"k": v}, power=1).sum())(V)
     assert_close(outer, np.ones_like(V))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    by: Any
+
+
+class _Pair(NamedTuple):
+    by: Any
+
+
+@pytest.mark.parametrize("pack", [lambda v: v, lambda v: (v,), lambda v: ((v,),), _Settings, _Pair])
+def test_static_arguments_that_python_calls_equal_have_programs_of_their_own(pack: Any) -> None:
+    def fn(x: Any, setting: Any) -> Any:
+        value = setting
+        while isinstance(value, tuple):
+            value = value[0]
+        value = value.by if isinstance(value, _Settings) else value
+        return (
+            x
+            + {bool: 10.0, int: 20.0, float: 30.0, np.float32: 40.0}[type(value)]
+            + (1.0 if np.signbit(value) else 0.0)
+        )
+
+    compiled = gp.compile(fn, static_argnames="setting")
+    x = np.zeros(1)
+    for _ in range(2):
+        for value in (1, True, 1.0, np.float32(1), 0, False, 0.0, -0.0):
+            assert compiled(x, setting=pack(value)) == fn(x, pack(value)), value
 
 
 def test_named_and_static_arguments_of_compiled_functions() -> None:

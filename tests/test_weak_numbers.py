@@ -262,7 +262,44 @@ MEASURED: dict[str, Any] = {
     "full_like": lambda v: v + ops.full_like(v, 0.5),
     "nanmean": lambda v: ops.nanmean(v, 1),
     "binary_cross_entropy": lambda v: nn.functional.binary_cross_entropy(v, v),
+    "gaussian_nll_loss": lambda v: nn.functional.gaussian_nll_loss(v, v[::-1], 0.3),
+    "multilabel_margin_loss": lambda v: nn.functional.multilabel_margin_loss(
+        v, np.array([[0, -1, 1], [2, 1, -1]])
+    ),
+    "ctc_loss": lambda v: nn.functional.ctc_loss(
+        ops.log_softmax(ops.expand_dims(v, 1), 2), np.array([[1]]), np.array([2]), np.array([1])
+    ),
+    "scatter_reduce": lambda v: ops.scatter_reduce(v, 1, np.array([[0, 0, 2]]), v[:1], "mean"),
+    "rotary": lambda v: nn.RotaryEmbedding(2)(v[None, None, :, :2]),
+    "rms_norm": lambda v: ops.rms_norm(v, (3,), eps=0.1),
+    "nan_to_num": lambda v: ops.nan_to_num(ops.where(v > 0.35, v, np.inf), posinf=0.7),
+    "adaptive_avg_pool1d": lambda v: ops.adaptive_avg_pool1d(v[None], 2),
 }
+DRAWN: dict[str, Any] = {
+    "gumbel_softmax": ops.gumbel_softmax,
+    "gumbel_softmax hard": lambda v: ops.gumbel_softmax(v, hard=True),
+    "rrelu": lambda v: ops.rrelu(ops.negative(v), training=True),
+    "dropout": lambda v: ops.dropout(v, 0.5),
+    "alpha_dropout": lambda v: nn.functional.alpha_dropout(v, 0.5, training=True),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_is_drawn_in_the_dtype_of_a_weak_value_is_weak(name: str) -> None:
+    counts = np.array([[1, 2, 3], [4, 5, 7]])
+
+    def fn(x: Any) -> Any:
+        return DRAWN[name](ops.multiply(x, 0.1))
+
+    for numbers, dtype in ((np.float32, np.float32), (np.float64, np.float64)):
+        found = gp.compile(lambda x, u: fn(x) * u, backend="numpy")(counts, numbers(1))
+        assert found.dtype == dtype and np.isfinite(found).all()
+    assert gp.compile(fn, backend="numpy")(counts).dtype == fn(counts).dtype == np.float32
+
+
+def test_the_largest_number_is_that_of_the_dtype_to_come() -> None:
+    found = gp.compile(lambda x: ops.nan_to_num(ops.where(x > 1, 0.5, np.inf)), backend="numpy")
+    assert np.isfinite(found(np.array([1, 2]))).all()
 
 
 @pytest.mark.parametrize("name", MEASURED)
@@ -278,3 +315,25 @@ def test_what_is_made_in_the_dtype_of_a_weak_value_is_weak(name: str) -> None:
     one = gp.compile(lambda x, u: fn(x) * u, backend="numpy")
     assert one(counts, np.ones((), np.float32)).dtype == np.float32
     assert_close(one(counts, np.ones(())), MEASURED[name](counts * 0.1))
+
+
+@pytest.mark.parametrize("backend", [None, *BACKENDS])
+def test_a_number_cast_to_float64_has_all_its_digits(backend: str | None) -> None:
+    def cast(x: Any) -> Any:
+        return ops.astype(0.1, "float64") * x
+
+    found = (cast if backend is None else gp.compile(cast, backend=backend))(np.ones(()))
+    assert found.dtype == np.float64 and found == 0.1
+    assert ops.astype(0.1, "float32").dtype == np.float32
+    assert ops.astype(1.9, "int64") == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_integers_beside_numbers_as_arguments_give_float32_as_at_once(backend: str) -> None:
+    product = gp.compile(lambda x, by: x * by, backend=backend)
+    counts = np.arange(3)
+    for number in (2, 0.5):
+        found = product(counts, number)
+        assert_same(found, ops.multiply(counts, number))
+    assert product(0.1, 0.1).dtype == np.float64, "numbers alone"
+    assert product(3, 0.1).dtype == np.float64, "numbers alone"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import optimizers
 import points
+import populations
 import pytest
 from registered import BACKENDS
 from tolerances import assert_same
@@ -443,6 +444,25 @@ def test_a_step_says_what_to_copy_instead() -> None:
     for how in (copy.copy, *HOWS.values()):
         with pytest.raises(CopyError, match=r"copy\.deepcopy\(\(model, optimizer\)\)"):
             how(step)
+
+
+def test_populations_say_what_to_do_instead() -> None:
+    made = populations.population(2)
+    for value in (made, gp.Populations([made])):
+        for how in (copy.copy, *HOWS.values()):
+            with pytest.raises(CopyError, match=r"save_population\(path, "):
+                how(value)
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_copies_of_ensembles_are_whole(how: str) -> None:
+    made = populations.population(3, backend="numpy")
+    X, y = populations.data()
+    made.run(X, y, batch_size=50)
+    first = made.ensemble([0, 2])
+    twin = HOWS[how](first)
+    assert len(twin) == 2 and twin is not first
+    assert_same(twin.outputs(X[:7]), first.outputs(X[:7]))
 
 
 @gp.compile

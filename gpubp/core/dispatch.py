@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp import lazy
 from gpubp.core.array import Array, concrete
 from gpubp.core.graph import Graph
 from gpubp.core.interop import on_device
@@ -61,8 +61,8 @@ def note(name: str, value: Any) -> None:
 
 
 class AtOnce:
-    """Ops on arrays in a GPU's memory; filled in by `gpubp.runtime.eager`, which stands above and
-    is imported when the first of them is asked for.
+    """Ops on arrays in a GPU's memory; filled in by a module that stands above, which is imported
+    when the first of them is asked for (`gpubp/__init__.py` says which one).
 
     Attributes:
         apply: (spec, args, attrs, like=None) -> the result on the device.
@@ -81,7 +81,7 @@ class AtOnce:
     def __getattr__(self, name: str) -> Any:
         if name not in AtOnce.__annotations__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        importlib.import_module("gpubp.runtime.eager")
+        lazy.load("ops at once")
         return vars(self)[name]
 
 

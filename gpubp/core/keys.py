@@ -7,6 +7,7 @@ a trace that read another. And a list is equal to itself, whatever was appended 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ class _Same:
 def exact(value: Any) -> Any:
     """A key that is equal for values that are alike: 1, True and 1.0 are not, nor are 0.0 and -0.0.
 
+    In tuples, named ones and dataclasses neither.
+
     Args:
         value: hashable.
     """
@@ -50,7 +53,20 @@ def exact(value: Any) -> Any:
         return kind, value.hex()
     if kind is frozenset:
         return kind, frozenset(map(exact, value))
+    if isinstance(value, tuple):
+        return (kind, *map(exact, value))
+    if isinstance(value, np.generic):
+        return kind, value.tobytes()
+    if _is_frozen(kind):
+        parts = [f.name for f in fields(value) if (f.compare if f.hash is None else f.hash)]
+        return (kind, value, *[exact(getattr(value, name)) for name in parts])
     return (kind, repr(value)) if kind is complex else (kind, value)
+
+
+def _is_frozen(kind: type) -> bool:
+    """A dataclass that is hashed by its fields."""
+    options = getattr(kind, "__dataclass_params__", None)
+    return options is not None and options.eq and options.frozen
 
 
 def frozen(value: Any, depth: int = _DEPTH) -> Any:

@@ -118,7 +118,7 @@ def _within(values: Any, size: int) -> Any:
     """Whole numbers as they are; a program that meets one outside of [0, size) is stopped."""
     if isinstance(values, np.ndarray):
         return values
-    zeros = ops.zeros((size,), str(values.dtype))
+    zeros = ops.zeros((size,), values.dtype)
     return ops.add(values, ops.gather(zeros, values))
 
 
@@ -165,7 +165,7 @@ def _losses(x: Any, targets: Any, times: Any, labels: Any, blank: int) -> Any:
     skips = ops.logical_and(
         ops.not_equal(symbols, blank), ops.not_equal(symbols, before[:, :states])
     )
-    chosen = ops.one_hot(symbols, x.shape[2], dtype=str(x.dtype))
+    chosen = ops.one_hot(symbols, x.shape[2], x.dtype)
     first = ops.where(np.arange(states) < 2, 0.0, _NEVER)
     start = ops.astype(ops.broadcast_to(first, (targets.shape[0], states)), x.dtype)
 

@@ -13,7 +13,7 @@ from gpubp.errors import ArgumentError, DTypeError, ShapeError, unknown_name
 from gpubp.nn.arrays import of_arrays
 from gpubp.nn.embedding import Table, pretrained
 from gpubp.nn.layer_functions import embedding
-from gpubp.ops.spec import promote
+from gpubp.ops.spec import float_limits, promote
 
 MODES = ("sum", "mean", "max")
 
@@ -173,7 +173,7 @@ def embedding_bag(
 def _of_rows(vectors: Any, counted: Any, mode: str) -> Any:
     seen = ops.expand_dims(counted, -1)
     if mode == "max":
-        low = float(np.finfo(vectors.dtype).min)
+        low = float(float_limits(vectors).min)
         if not vectors.shape[1]:
             return ops.zeros_like(ops.sum(vectors, 1))
         best = ops.max(ops.where(seen, vectors, low), 1)
@@ -197,7 +197,7 @@ def _of_offsets(vectors: Any, counted: Any, starts: Any, mode: str) -> Any:
             return ops.broadcast_to(ops.sum(vectors, 0), (bags, vectors.shape[1]))
         inside = ops.equal(ops.expand_dims(bag, 0), np.arange(bags).reshape(-1, 1))
         inside = ops.logical_and(inside, ops.expand_dims(counted, 0))
-        low = float(np.finfo(vectors.dtype).min)
+        low = float(float_limits(vectors).min)
         spread = ops.where(ops.expand_dims(inside, -1), ops.expand_dims(vectors, 0), low)
         best = ops.max(spread, 1)
         return ops.where(ops.expand_dims(ops.any(inside, 1), -1), best, 0.0)

@@ -150,7 +150,7 @@ class Loss(Module):
             )
         rest = (1,) * (len(losses.shape) - 1)
         column = ops.reshape(weights, (*weights.shape, *rest)) if rest else weights
-        return ops.multiply(losses, ops.astype(column, str(losses.dtype)))
+        return ops.multiply(losses, ops.astype(column, losses.dtype))
 
     def _register(self, name: str, weight: ArrayLike | None) -> None:
         """Keep constant weights as a buffer, or None."""

@@ -180,7 +180,7 @@ class MultiLabelMarginLoss(Loss):
         count = scores.shape[1]
         counted = ops.equal(ops.cumsum(ops.astype(ops.less(labels, 0), "int64"), 1), 0)
         safe = ops.maximum(labels, 0)
-        chosen = ops.one_hot(safe, count, dtype=str(scores.dtype))
+        chosen = ops.one_hot(safe, count, scores.dtype)
         chosen = ops.multiply(chosen, ops.expand_dims(ops.astype(counted, scores.dtype), -1))
         other = ops.equal(ops.sum(chosen, 1, keepdims=True), 0.0)
         own = ops.sum(ops.multiply(chosen, ops.expand_dims(scores, 1)), -1, keepdims=True)

@@ -71,8 +71,8 @@ class RotaryEmbedding(Module):
         if len(x.shape) != 4:
             raise ShapeError(f"RotaryEmbedding: got x {describe(x)}, expected (N, heads, L, D).")
         length = x.shape[2] if position_ids is None else self.max_length
-        kind = str(x.dtype) if x.dtype.kind == "f" else "float32"
-        tables = [constant(t, x) for t in _tables(length, self.dim, self.base, kind)]
+        kind = x.dtype if x.dtype.kind == "f" else np.dtype(np.float32)
+        tables = [constant(t.astype(kind), x) for t in _tables(length, self.dim, self.base)]
         if position_ids is not None:
             position_ids = as_array(self, position_ids)
             if position_ids.dtype.kind != "i":
@@ -93,8 +93,8 @@ class RotaryEmbedding(Module):
 
 
 @functools.lru_cache(maxsize=8)
-def _tables(length: int, dim: int, base: float, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
+def _tables(length: int, dim: int, base: float) -> tuple[NDArray[Any], NDArray[Any]]:
     """Cosines and sines (length, dim / 2), of angles in float64."""
     rates = base ** (-np.arange(0, dim, 2) / dim)
     angles = np.arange(length)[:, None] * rates
-    return np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
+    return np.cos(angles), np.sin(angles)

@@ -16,6 +16,12 @@ _LARGEST = 2**31 - 1  # of protobuf
 
 
 def _require_folder(file: str | os.PathLike[str]) -> None:
+    if not isinstance(file, (str, os.PathLike)):
+        raise ArgumentError(
+            f"file is a {type(file).__name__}, expected a path: gp.onnx.save(model, file, *inputs)."
+        )
+    if Path(file).is_dir():
+        raise DataError(f"{os.fspath(file)!r} is a folder, expected the path of a file.")
     folder = Path(file).parent
     if not folder.is_dir():
         raise DataError(f"{file}: the folder {folder} does not exist.")

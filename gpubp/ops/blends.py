@@ -23,9 +23,11 @@ from gpubp.ops.elementwise import (
 )
 from gpubp.ops.logic import (
     equal,
+    greater,
     less,
     logical_and,
     logical_not,
+    logical_or,
     where,
 )
 from gpubp.ops.rounding import isnan
@@ -77,9 +79,13 @@ def logit(x: Any, eps: float | None = None) -> Any:
 
 
 def xlogy(x: Any, y: Any) -> Any:
-    """`x log(y)`, 0 where x is 0 (and y is not NaN)."""
+    """`x log(y)`, 0 where x is 0 (and y is not NaN).
+
+    Gradient: log(y) by x, x / y by y; 0 where x is 0 and y is not positive and finite.
+    """
     x, y = promote(x, y, floating=True)
-    nothing = logical_and(equal(x, 0.0), logical_not(isnan(y)))
+    usual = logical_and(greater(y, 0.0), less(y, math.inf))
+    nothing = logical_and(equal(x, 0.0), logical_not(logical_or(usual, isnan(y))))
     return where(nothing, 0.0, multiply(x, log(where(nothing, 1.0, y))))
 
 

@@ -26,7 +26,7 @@ from gpubp.ops.linalg import matmul
 from gpubp.ops.matrices import _SOLVE, _guarded, _square, _triangle, _turned
 from gpubp.ops.shape import expand_dims, reshape
 from gpubp.ops.slicing import strided_slice
-from gpubp.ops.spec import promote
+from gpubp.ops.spec import float_limits, promote
 
 _Shapes = Sequence[tuple[int, ...]]
 
@@ -200,7 +200,7 @@ def qr(x: Any, mode: str = "reduced") -> Any:
         x: (..., m, n).
         mode: "reduced"; "r": R alone.
     """
-    if mode not in ("reduced", "r"):
+    if not isinstance(mode, str) or mode not in ("reduced", "r"):
         raise unknown_name("mode of qr", mode, ["reduced", "r"])
     q, r = _QR(_matrices("qr", x))
     return r if mode == "r" else (q, r)
@@ -237,7 +237,7 @@ def pinv(x: Any, rcond: float | None = None) -> Any:
     """
     x = _matrices("pinv", x)
     if rcond is None:
-        rcond = max(x.shape[-2:]) * float(np.finfo(x.dtype).eps)
+        rcond = max(x.shape[-2:]) * float(float_limits(x).eps)
     elif not is_number(rcond) or not 0 <= rcond < math.inf:
         raise DataError(f"pinv: rcond must be finite and not negative, got {shown(rcond)}.")
     return _PINV(x, rcond=float(rcond))

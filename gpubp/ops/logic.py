@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.core import Array, ArrayType, Kind, OpSpec, Typed, bind, checked_dtype, describe
+from gpubp.core import (
+    Array,
+    ArrayType,
+    Kind,
+    OpSpec,
+    Typed,
+    active_graph,
+    bind,
+    checked_dtype,
+    describe,
+)
 from gpubp.core.formula import Formula
 from gpubp.errors import DTypeError
 from gpubp.ops.spec import (
@@ -172,8 +182,11 @@ def astype(x: Any, dtype: Any) -> Any:
     Raises:
         DTypeError: gpubp does not have the dtype.
     """
+    wanted = checked_dtype(dtype)
+    if type(x) is float and wanted.kind == "f" and active_graph() is None:
+        return np.asarray(x, wanted)  # not by way of float32, which Python's floats become alone
     (x,) = promote(x)
-    return cast_to(x, checked_dtype(dtype))
+    return cast_to(x, wanted)
 
 
 def _copy_reference(x: Any) -> Any:

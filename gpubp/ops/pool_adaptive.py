@@ -1,8 +1,8 @@
 """Pools by the size of their result, whose windows share each axis evenly.
 
 Windows that are equally long and far apart are those of `pooling`. Others are put side by side
-first, and pooled then: the average by a product with a constant matrix an axis, the largest by
-gathering each axis.
+first, an axis at a time, and pooled then. (A product with a constant matrix would bring NaN and
+infinity into windows that do not hold them.)
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from gpubp.arguments import shown, truth
 from gpubp.core import Shape, bind, describe
 from gpubp.errors import ArgumentError, ShapeError
+from gpubp.ops.constant import constant
+from gpubp.ops.elementwise import divide
 from gpubp.ops.index import gather
-from gpubp.ops.linalg import matmul
+from gpubp.ops.logic import where
 from gpubp.ops.pool import MAX_POOL, MAX_POOL_INDICES
 from gpubp.ops.pooling import Window, averaged
-from gpubp.ops.reduce import mean
-from gpubp.ops.shape import reshape, swapaxes
+from gpubp.ops.reduce import mean, sum
+from gpubp.ops.shape import reshape
 from gpubp.ops.slicing import strided_slice
 from gpubp.ops.spatial import batched, channels_first, channels_last, each_axis, unbatched
 from gpubp.ops.spec import beside, promote, require_possible
@@ -87,13 +89,19 @@ def _averaged(op: str, axes: int, x: Any, output_size: Any) -> Any:
 def _axis_averaged(x: Any, axis: int, size: int, count: int) -> Any:
     """The averages of `count` spans along one axis."""
     require_possible("adaptive_avg_pool", (size, count), x.dtype)
-    (first, stop), at = _spans(size, count), np.arange(size)[:, None]
-    weights = (((at >= first) & (at < stop)) / (stop - first)).astype(x.dtype)
-    last = len(x.shape) - 1
-    rows = x if axis == last else swapaxes(x, axis, last)
-    shape = (*rows.shape[:-1], count)
-    y = reshape(matmul(reshape(rows, (-1, size)), beside(weights, x)), shape)
-    return y if axis == last else swapaxes(y, axis, last)
+    first, stop = _spans(size, count)
+    lengths = (stop - first)[:, None]
+    turn = np.arange(lengths.max())
+    # A shorter one has its last element again, which does not count.
+    places = np.minimum(first[:, None] + turn, stop[:, None] - 1)
+    wide = gather(x, constant(places.ravel(), x), axis)
+    wide = reshape(wide, (*x.shape[:axis], *places.shape, *x.shape[axis + 1 :]))
+    rest = (1,) * (len(x.shape) - 1 - axis)
+    if (lengths < len(turn)).any():
+        counts = constant((turn < lengths).reshape(*places.shape, *rest), x)
+        wide = where(counts, wide, 0.0)
+    divisors = constant(lengths.reshape(count, *rest).astype(x.dtype), x)
+    return divide(sum(wide, axis + 1), divisors)
 
 
 def _largest(op: str, axes: int, x: Any, output_size: Any, return_indices: Any) -> Any:

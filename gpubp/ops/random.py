@@ -37,13 +37,14 @@ from gpubp.core import (
     bind,
     checked_dtype,
     describe,
+    is_to_come,
 )
 from gpubp.core.interop import on_device
 from gpubp.core.store import Slot
 from gpubp.errors import ArgumentError, DataError, DTypeError, ShapeError
 from gpubp.ops.elementwise import add, finite, multiply
 from gpubp.ops.shape import as_shape
-from gpubp.ops.spec import INT64, register
+from gpubp.ops.spec import INT64, cast_to, register
 
 _Words = NDArray[np.uint64]
 _LOW = np.uint64(0xFFFFFFFF)
@@ -193,10 +194,13 @@ def draw(
         shape, dtype, generator: as for `uniform`.
         like: draw where this array is, if that is a device.
     """
+    wanted = checked_dtype(dtype)
+    if is_to_come(wanted):  # of float32, as at once: what rounds a draw of float64 may reach 1
+        return cast_to(draw(spec, shape, "float32", generator, like), wanted)
     state = state_of(generator)
     attrs: dict[str, Any] = {
         "shape": as_shape(shape, spec.name),
-        "dtype": str(checked_dtype(dtype)),
+        "dtype": str(wanted),
     }
     graph = active_graph()
     if graph is None:

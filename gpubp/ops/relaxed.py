@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from gpubp.arguments import truth
 from gpubp.errors import DataError
 from gpubp.ops.activation import leaky_relu
@@ -16,7 +14,7 @@ from gpubp.ops.loss import softmax
 from gpubp.ops.random import UNIFORM, Generator, draw
 from gpubp.ops.reduce import argmax
 from gpubp.ops.shape import stop_gradient, swapaxes
-from gpubp.ops.spec import normalized_axis, promote
+from gpubp.ops.spec import float_limits, normalized_axis, promote
 
 
 def gumbel_softmax(
@@ -45,12 +43,12 @@ def gumbel_softmax(
         raise DataError(f"gumbel_softmax: tau is {tau}, expected above 0.")
     axis = normalized_axis(dim, len(x.shape), "gumbel_softmax")
     u = draw(UNIFORM, x.shape, x.dtype, generator, x)
-    waits = negative(log(maximum(u, float(np.finfo(x.dtype).tiny))))  # exponentially distributed
+    waits = negative(log(maximum(u, float(float_limits(x).tiny))))  # exponentially distributed
     noisy = divide(subtract(x, log(waits)), tau)
     soft = softmax(noisy, axis)
     if not truth("gumbel_softmax", "hard", hard):
         return soft
-    chosen = one_hot(argmax(soft, axis), x.shape[axis], str(x.dtype))
+    chosen = one_hot(argmax(soft, axis), x.shape[axis], x.dtype)
     for i in range(len(x.shape) - 1, axis, -1):  # the last axis comes to its place
         chosen = swapaxes(chosen, i, i - 1)
     return add(subtract(chosen, stop_gradient(soft)), soft)

@@ -31,7 +31,7 @@ from gpubp.ops.logic import (
     logical_or,
     where,
 )
-from gpubp.ops.spec import elementwise, promote
+from gpubp.ops.spec import elementwise, float_limits, promote
 
 # From 2^23 (2^52 in float64) on all numbers are whole; below, adding and taking away that much
 # rounds to the nearest whole number, ties to the even one.
@@ -158,7 +158,7 @@ def nan_to_num(
     (x,) = promote(x)
     if x.dtype.kind != "f":
         return x
-    largest = float(np.finfo(x.dtype).max)
+    largest = float(float_limits(x).max)
     x = where(isnan(x), 0.0 if nan is None else nan, x)
     x = where(equal(x, math.inf), largest if posinf is None else posinf, x)
     return where(equal(x, -math.inf), -largest if neginf is None else neginf, x)

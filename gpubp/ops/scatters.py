@@ -137,11 +137,11 @@ def scatter_reduce(
 
 
 def _shared(total: Any, count: Any) -> Any:
-    name = total.dtype.name
+    dtype = total.dtype
     if total.dtype.kind != "f":
         total = divide(logic.astype(total, "float64"), logic.astype(count, "float64"))
-        return logic.astype(floor(total), name)
-    return divide(total, logic.astype(count, name))
+        return logic.astype(floor(total), dtype)
+    return divide(total, logic.astype(count, dtype))
 
 
 def _neutral(reduce: str, like: Any) -> Any:

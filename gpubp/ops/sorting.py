@@ -120,6 +120,7 @@ def nanmedian(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
 
 def _median(name: str, x: Any, dim: int | None, keepdim: bool, ignore_nan: bool) -> Any:
     (x,) = promote(x)
+    keepdim = truth(name, "keepdim", keepdim)
     if dim is None:
         return _median(name, reshape(x, (-1,)), 0, False, ignore_nan)[0]
     if not len(x.shape):

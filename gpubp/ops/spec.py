@@ -167,6 +167,11 @@ def cast_to(value: Any, dtype: np.dtype[Any]) -> Any:
     return bind(SPECS["cast"], value, dtype=dtype_name(dtype))
 
 
+def float_limits(x: Any) -> np.finfo[Any]:
+    """The limits of the floats of `x`; of float32 where they are made of Python's numbers alone."""
+    return np.finfo(FLOAT32 if is_to_come(x.dtype) else x.dtype)
+
+
 def broadcast_shape(*types: Typed) -> Shape:
     """NumPy's broadcasting, with an error that names both types."""
     shapes = {t.shape for t in types}

@@ -94,7 +94,7 @@ def var_mean(
     middle = reduce.mean(x, axes, keepdims=True)
     squares = total(square(subtract(x, middle)), axes, keepdims)
     freedom = max(n - float(correction), 0.0)
-    spread = divide(squares, freedom) if freedom else divide(multiply(squares, 0.0), 0.0)
+    spread = divide(squares, freedom)  # without any: infinite, or NaN where nothing varies
     return spread, reshape(middle, _kept(x, axes, keepdims))
 
 

@@ -202,7 +202,7 @@ def atanh(x: Any) -> Any:
 def atan2(y: Any, x: Any) -> Any:
     """The angle from -pi to pi of the point (x, y); by the signs of zeros, as in C.
 
-    Gradient: x / (x^2 + y^2) by y, -y / (x^2 + y^2) by x.
+    Gradient: x / (x^2 + y^2) by y, -y / (x^2 + y^2) by x; 0 at the origin, as in torch.
     """
     y, x = promote(y, x, floating=True)
     return bind(ATAN2, y, x)
@@ -220,7 +220,8 @@ _UPPER = f"(C({_PI}) - {_FIRST} if {_NEGATIVE_X} else {_FIRST})"
 
 
 def _atan2_vjp(g: Array, z: Array, y: Array, x: Array) -> list[Array | None]:
-    scale = g / (square(x) + square(y))
+    squares = square(x) + square(y)
+    scale = g / where(equal(squares, 0.0), math.inf, squares)
     return [multiply(scale, x), -multiply(scale, y)]
 
 

@@ -7,7 +7,8 @@ in float64 keeps all digits, and a program in float32 has no float64 in it (but 
 compared with each other).
 
 A weak value that leaves the program (a result, a constant's own digits) becomes float64 where all
-float arrays of the program are, or where there are Python's floats alone; else float32.
+float arrays of the program are, or where its arguments are Python's numbers alone; else float32, as
+at once: integers that meet Python's floats are float32.
 """
 
 from __future__ import annotations
@@ -65,8 +66,12 @@ def settled_together(values: Sequence[Any]) -> list[Any]:
 
 
 def _default(graph: Graph) -> np.dtype[Any]:
-    leaves = [n for n in graph.nodes if n.spec in (INPUT, SLOT) and n.dtype.kind == "f"]
-    return FLOAT64 if leaves and all(n.dtype == FLOAT64 for n in leaves) else FLOAT32
+    leaves = [n for n in graph.nodes if n.spec in (INPUT, SLOT)]
+    widths = [n.dtype for n in leaves if n.dtype.kind == "f" and not n.weak]
+    if not widths:  # Python's floats as arguments, by themselves or beside arrays of integers
+        alone = not any(n.shape for n in leaves if n.spec is INPUT)
+        return FLOAT64 if alone and any(n.weak for n in leaves) else FLOAT32
+    return FLOAT64 if all(dtype == FLOAT64 for dtype in widths) else FLOAT32
 
 
 def _weak_part(node: Node) -> list[Node]:

@@ -57,6 +57,18 @@ class Ensemble:
         self._floating = next((s.dtype for s in slots.values() if s.dtype.kind == "f"), None)
         self._backend = get_backend(backend, device)
         self._outputs = MemberOutputs(model, self._backend, memory)
+        self._model, self._memory = model, memory
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy has members, and programs, of its own."""
+        states = [
+            {
+                name: self._memory.stacked(slot)[i].copy()
+                for name, slot in slots_of(self._model).items()
+            }
+            for i in range(self.members)
+        ]
+        return type(self), (self._model, states, self._backend)
 
     @checked
     def outputs(self, X: Any, batch_size: int = 1024) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpubp.arguments import checked
 from gpubp.core.store import Slot
+from gpubp.errors import CopyError
 from gpubp.runtime.hyper import Hyper
 from gpubp.runtime.member_books import Books, best_of
 from gpubp.runtime.members_chosen import chosen
@@ -25,6 +26,14 @@ class Members:
     def __init__(self, n: int, hyper: Hyper) -> None:
         self.n = n
         self._hyper, self._books = hyper, Books(n)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise CopyError(
+            f"a {type(self).__name__} cannot be copied or pickled: its function refers to the "
+            "model it was made with. Save it with gp.train.save_population(path, population), and "
+            "read the file into another one of the same call of gp.compile_population with "
+            "gp.train.load_population(path, other); or hand over full_state() to load_full_state()."
+        )
 
     def seed(self, seeds: Sequence[int]) -> None:
         """Let each member's order of samples start from a seed."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.arguments import checked, shown
-from gpubp.errors import ArgumentError, DataError
+from gpubp.errors import ArgumentError, CopyError, DataError
 from gpubp.runtime.member_books import best_of
 from gpubp.runtime.member_calls import How, stacked, train
 from gpubp.runtime.members_chosen import chosen, one_member
@@ -54,6 +54,13 @@ class Populations:
             )
         self._firsts = np.cumsum([0, *[group.n for group in self.groups]])
         self.n = int(self._firsts[-1])
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise CopyError(
+            "a Populations cannot be copied or pickled: the functions of its groups refer to the "
+            "models they were made with. Save each of its groups with "
+            "gp.train.save_population(path, group)."
+        )
 
     @checked
     def of(self, member: int) -> tuple[Population, int]:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from gpubp.arguments import shown
+from gpubp.core.keys import exact
 from gpubp.errors import ArgumentError
 
 
@@ -121,7 +122,7 @@ class Static(NamedTuple):
 
 
 def _key(fn: str, values: tuple[tuple[Any, Any], ...]) -> Any:
-    """Equal for equal values of one type: 1, 1.0 and True are three."""
+    """Equal for equal values of one type: 1, 1.0 and True are three, in tuples too."""
     for place, value in values:
         try:
             hash(value)
@@ -131,7 +132,7 @@ def _key(fn: str, values: tuple[tuple[Any, Any], ...]) -> Any:
                 f"{type(value).__name__}, which is not hashable: programs are kept by value. Give "
                 "a tuple instead of a list, or make it an array that is not static."
             ) from err
-    return tuple([(place, type(value), value) for place, value in values])
+    return tuple([(place, exact(value)) for place, value in values])
 
 
 _EITHER = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -61,7 +61,7 @@ def terms_of(graph: Graph, loss: Node, samples: int) -> list[Term]:
         ]
         rest = _without(graph, loss, ratios)
         if rest.spec is not CONST or rest.payload != 0:
-            number = ops.astype(np.float64(samples), str(rest.dtype))
+            number = ops.astype(np.float64(samples), rest.dtype)
             terms.append(Term(_times(graph, rest, number), _constant(graph, number)))
     return terms
 
@@ -69,7 +69,7 @@ def terms_of(graph: Graph, loss: Node, samples: int) -> list[Term]:
 def mean_of_samples(graph: Graph, loss: Node, samples: int) -> Term:
     """A loss that is a mean over its samples, as a term."""
     with tracing(graph):
-        number = ops.astype(np.float64(samples), str(loss.dtype))
+        number = ops.astype(np.float64(samples), loss.dtype)
         return Term(_times(graph, loss, number), _constant(graph, number))
 
 

@@ -182,7 +182,11 @@ def checked(run: Run, given: Sequence[Any], names: Sequence[str]) -> Arguments:
     if len(given) == 1 and not _by_index(run):  # each sample is its own target
         given = (given[0], given[0])
     if len(given) not in (2, 3):
-        raise DataError(f"got {len(given)} arrays; expected (X, y) or (X, y, weights).")
+        alone = "y is missing: " if len(given) == 1 else ""
+        raise DataError(
+            f"{alone}got {len(given)} arrays, expected (X, y) or (X, y, weights). (Batches from an "
+            "iterable are for fit; what is evaluated is given as arrays.)"
+        )
     floating = run.floating
     given = (given[0], indices_of(run.state.classes, given[1], names[1]), *given[2:])
     taken = Arguments.taken(given[:2], names)

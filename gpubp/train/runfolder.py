@@ -42,7 +42,7 @@ class RunFolder(Tracker):
     folder held.
 
     Args:
-        path: the folder; it is made, and its parents are not.
+        path: the folder; it is made, with those above it.
         name: to show; default is the folder's.
         profile: measure the parts of the step when the run has ended.
     """
@@ -64,7 +64,7 @@ class RunFolder(Tracker):
         """
         if trainer.ranks.leads:
             try:
-                self.path.mkdir(exist_ok=True)
+                self.path.mkdir(parents=True, exist_ok=True)
                 (self.path / REPORT).unlink(missing_ok=True)
             except OSError as error:
                 raise DataError(f"{self.path} cannot be made: {error.strerror}.") from error

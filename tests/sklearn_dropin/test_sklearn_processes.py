@@ -237,3 +237,17 @@ joblib.dump(model, sys.argv[1])
             assert found.returncode == 0, found.stderr
             assert found.stdout.split()[0] == module
             assert float(found.stdout.split()[1]) >= float(made.stdout.split()[1])
+
+
+def test_a_machine_without_scikit_learn_is_told_so_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\n\nsys.modules['sklearn'] = None\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    found = subprocess.run(
+        [sys.executable, "-m", "gpubp.accel", "script.py"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 5
+    assert 'pip install "gpubp[sklearn]"' in found.stderr and "Traceback" not in found.stderr

@@ -156,7 +156,7 @@ def gaussian_nll_loss(
 ) -> Any:
     """`nn.GaussianNLLLoss`; `var` may be one number."""
     if isinstance(var, (int, float)):
-        var = ops.broadcast_to(ops.astype(var, str(input.dtype)), tuple(input.shape))
+        var = ops.broadcast_to(ops.astype(var, input.dtype), tuple(input.shape))
     return GaussianNLLLoss(full=full, eps=eps, reduction=reduction).forward(input, target, var)
 
 
