@@ -15,6 +15,7 @@ from importlib import metadata
 from gpubp.cli import (
     config,
     dashboard,
+    docs,
     evaluate,
     export,
     failures,
@@ -36,6 +37,7 @@ examples:
   gpubp show m.safetensors
   gpubp export m.safetensors -o m.onnx                for ONNX Runtime and others
   gpubp dashboard runs                                curves of running and finished runs
+  gpubp docs                                          this documentation, without a network
   gpubp COMMAND --help                                more examples, and all options
 """
 
@@ -68,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gpubp {_version('gpubp')}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for module in (train, tune, predict, evaluate, show, export, dashboard):
+    for module in (train, tune, predict, evaluate, show, export, dashboard, docs):
         made = commands.add_parser(
             module.NAME,
             help=module.HELP,

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     paths = [Path(path) for path in options.runs]
     with of_files():
         runs.find(paths)
-    with _listening(options.port) as listener:
+    with listening(options.port) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         print(address, flush=True)
         print("Ctrl-C ends it", file=sys.stderr)
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _listening(port: int) -> socket.socket:
+def listening(port: int) -> socket.socket:
     """A socket that this machine alone can reach.
 
     Raises:

@@ -87,12 +87,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="for a CSV file larger than memory: keep its table there",
     )
-    data.add_argument(
-        "--no-standardize",
-        dest="standardize",
-        action="store_false",
-        help="leave inputs as they are",
-    )
+    plain: Any = {"dest": "standardize", "action": "store_false"}
+    data.add_argument("--no-standardize", **plain, help="leave inputs as they are")
     data.add_argument(
         "--image-size", type=parsing.image_size, metavar="H,W", help="resize the images of a folder"
     )

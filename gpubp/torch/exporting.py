@@ -22,7 +22,7 @@ import torch
 from torch.fx.proxy import TracerBase
 
 from gpubp.errors import DataError, GpubpError, TraceError
-from gpubp.torch import where
+from gpubp.torch import own_ops, where
 from gpubp.torch.unguarded import REPLACED
 
 _HOOKS = {
@@ -49,6 +49,13 @@ _LOST: list[tuple[Any, str, str]] = [
         torch.autograd,
         "_engine_run_backward",
         "a gradient taken inside of the model or the loss, which is not translated",
+    ),
+    (
+        torch._VF,
+        "_pack_padded_sequence",
+        "a packed sequence, whose length depends on the numbers in a tensor. Pass the padded one: "
+        "what stands behind an end changes no output before it, so outputs[range, lengths - 1] is "
+        "the last state, and a mask keeps the rest out of the loss",
     ),
 ]
 
@@ -117,7 +124,7 @@ def _nothing_lost() -> Iterator[None]:
     with ExitStack() as stack:
         for owner, name, what in _LOST:
             stack.enter_context(mock.patch.object(owner, name, _refusing(what)))
-        for owner, name, function in REPLACED:
+        for owner, name, function in (*REPLACED, *own_ops.REPLACED):
             stack.enter_context(mock.patch.object(owner, name, function))
         stack.enter_context(mock.patch.object(torch.nn.Module, "__setattr__", _set_attribute))
         if hasattr(TracerBase, _FILTER):

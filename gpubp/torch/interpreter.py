@@ -95,7 +95,7 @@ class Interpreter:
         name = str(target)
         if "wrap_with_set_grad_enabled" in name:
             return self._nested(node)
-        name = name.removeprefix("aten.")
+        name = name.removeprefix("aten.").removeprefix("gpubp.")
         if name.partition(".")[0] in _CHECKS:
             return None
         found = find(name)

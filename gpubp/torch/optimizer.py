@@ -24,6 +24,7 @@ from gpubp.errors import ArgumentError, DataError
 from gpubp.nn.parameter import Parameter
 from gpubp.optim.base import Optimizer
 from gpubp.optim.group import NOTES, ParamGroup, plain
+from gpubp.torch import where
 from gpubp.torch.moments import Moments
 
 NAMES = "SGD Adam AdamW Adamax Adadelta Adagrad ASGD Adafactor Muon NAdam RAdam RMSprop Rprop"
@@ -63,9 +64,15 @@ def _kind(theirs: Any) -> type[Optimizer]:
         if type(theirs) is getattr(torch.optim, name, None):
             found: type[Optimizer] = getattr(optim, name)
             return found
+    if isinstance(theirs, torch.optim.LBFGS):
+        raise ArgumentError(
+            f"{where.of_caller()}: LBFGS finds the loss several times a step, which no compiled "
+            "step does. Use gpubp.optim.LBFGS on gpubp.torch.from_module(model), which shares the "
+            "weights."
+        )
     raise ArgumentError(
-        f"got the optimizer {type(theirs).__name__}; expected one of torch.optim itself: "
-        f"{', '.join(NAMES.split())}."
+        f"{where.of_caller()}: got the optimizer {type(theirs).__name__}; expected one of "
+        f"torch.optim itself: {', '.join(NAMES.split())}."
     )
 
 

@@ -226,6 +226,11 @@ def _arrays(value: Any) -> Any:
         return as_array(value)
     if isinstance(value, dict):
         return {key: _arrays(v) for key, v in value.items()}
+    if isinstance(value, torch.nn.utils.rnn.PackedSequence):
+        raise ArgumentError(
+            "a step got a PackedSequence, whose parts have no samples in common. Pass the padded "
+            "sequence and the lengths."
+        )
     if isinstance(value, tuple):
         return tuple(map(_arrays, value))
     return value

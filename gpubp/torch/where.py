@@ -15,7 +15,10 @@ from typing import Any
 
 import torch
 
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]+\n(?P<code>[^\n]*)')
+# Where the source is not known (`exec`), there is no line of code, and the next frame follows.
+_FRAME = re.compile(
+    r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]+(?:\n(?! *File ")(?P<code>[^\n]*))?'
+)
 _OWN = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,)
 _TORCH = (os.path.dirname(os.path.abspath(torch.__file__)) + os.sep,)
 
@@ -23,7 +26,7 @@ _TORCH = (os.path.dirname(os.path.abspath(torch.__file__)) + os.sep,)
 def of_node(node: Any) -> str:
     """The user's line that made a node of a graph; torch's own where there is no other."""
     frames = [m.groupdict() for m in _FRAME.finditer(node.meta.get("stack_trace") or "")]
-    return _innermost([(f["file"], int(f["line"]), f["code"].strip()) for f in frames])
+    return _innermost([(f["file"], int(f["line"]), (f["code"] or "").strip()) for f in frames])
 
 
 def kept(frames: StackSummary) -> StackSummary:

@@ -73,10 +73,15 @@ def _numpy(x: Any) -> Any:
     return torch.from_numpy(x.detach().numpy() * 2)  # the array
 
 
+def _packed(x: Any) -> Any:
+    return nn.utils.rnn.pack_padded_sequence(x, torch.tensor([1, 1])).data  # the packed
+
+
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "branch": (_branches, "depends on the numbers"),
     "mask": (_mask, "torch.where"),
     "number": (_item, "item has no counterpart"),
+    "packed": (_packed, "a packed sequence"),
     "function": (_own_backward, "autograd function"),
     "gradient": (_inner_gradient, "gradient taken inside"),
     "hook": (_hook, "hook"),
@@ -203,7 +208,7 @@ BAD_CALLS: dict[str, tuple[type[GpubpError], str, Callable[[], Any]]] = {
     "half precision": (DTypeError, "bfloat16", lambda: step_of(nn.Linear(2, 2).bfloat16())),
     "no optimizer": (ArgumentError, "torch.optim", lambda: gpubp.torch.compile_step(
         nn.Linear(2, 2), nn.MSELoss(), None)),
-    "LBFGS": (ArgumentError, "LBFGS", lambda: gpubp.torch.compile_step(
+    "LBFGS": (ArgumentError, r"errors.py, line \d+.*LBFGS finds", lambda: gpubp.torch.compile_step(
         (m := nn.Linear(2, 2)), nn.MSELoss(), torch.optim.LBFGS(m.parameters()))),
     "lazy": (DataError, "no shape yet", lambda: step_of(nn.LazyLinear(2))),
     "no loss": (ArgumentError, "loss_fn", lambda: gpubp.torch.compile_step(

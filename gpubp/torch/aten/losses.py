@@ -144,6 +144,28 @@ def multi_margin_loss(
     )
 
 
+@rule("ctc_loss")
+def ctc_loss(
+    log_probs: Any,
+    targets: Any,
+    input_lengths: Any,
+    target_lengths: Any,
+    blank: int,
+    reduction: int,
+    zero_infinity: bool,
+) -> Any:
+    """Of logarithms of probabilities, (T, N, C) or (T, C), and padded labels."""
+    return functional.ctc_loss(
+        log_probs,
+        targets,
+        input_lengths,
+        target_lengths,
+        blank,
+        _REDUCTIONS[reduction],
+        zero_infinity,
+    )
+
+
 def reduced(value: Any, reduction: int) -> Any:
     """By ATen's number."""
     return value if reduction == 0 else (ops.mean if reduction == 1 else ops.sum)(value)
