@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 
 from gpubp.arguments import shown
 from gpubp.backends import Backend
-from gpubp.errors import ArgumentError, DataError, unknown_name
+from gpubp.errors import ArgumentError, CheckpointError, DataError, unknown_name
 from gpubp.nn.module import Module
 from gpubp.optim.base import Optimizer
 from gpubp.runtime.settings import require_count
-from gpubp.train import architecture
+from gpubp.train import architecture, inputs
+from gpubp.train import metrics as metrics_module
+from gpubp.train.calling import outputs_of
 from gpubp.train.history import History
+from gpubp.train.numbers import loss_and_numbers
 
 if TYPE_CHECKING:
     from gpubp.runtime.population import Population
@@ -96,7 +99,8 @@ def population_of(
     initial = given.pop("initial", None) or _again(model)
 
     def loss(X: Any, *rest: Any) -> Any:
-        return loss_fn(model(X), *rest)
+        # Other numbers that it gives are measured on the validation data.
+        return loss_and_numbers(loss_fn(outputs_of(model, X), *rest))[0]
 
     from gpubp.runtime.populate import compile_population
 
@@ -116,7 +120,13 @@ def population_of(
 
 def _again(model: Module) -> Callable[[], Module]:
     """Makes models like this one, with weights that are drawn anew."""
-    described = architecture.describe(model)
+    try:
+        described = architecture.describe(model)
+    except CheckpointError as error:
+        raise DataError(
+            f"members cannot be made again from the {type(model).__name__} alone: pass a function "
+            'that makes one, population={"n": ..., "initial": make_model}.'
+        ) from error
 
     def initial() -> Module:
         made = architecture.drawn(described)
@@ -207,7 +217,8 @@ class MemberFit:
             record["loss"] = population.histories[i][-1]
             if self._held_out is not None:
                 trainer.model.load_state_dict(population.state_dict(i))
-                found = trainer.evaluate(*self._held_out, metrics=self._metrics)
+                X, y, *weights = self._held_out
+                found = trainer.evaluate(X, y, self._metrics, *weights)
                 record.update({f"val_{name}": value for name, value in found.items()})
             trainer.histories[i].add(record)
             self._look(i, record)
@@ -255,6 +266,7 @@ def fit_members(trainer: Any, arguments: Mapping[str, Any]) -> History:
 
     Raises:
         DataError: unusable data, or an argument that populations do not take.
+        UnknownNameError: an unknown metric.
     """
     given = dict(arguments)
     plan = {name: given.pop(name) for name in _PLANNED}
@@ -273,6 +285,12 @@ def fit_members(trainer: Any, arguments: Mapping[str, Any]) -> History:
         )
     if stopping and stopping[0].restore_best_weights:
         raise DataError("restore_best_weights is not for populations: each member keeps its last.")
+    metrics_module.find(metrics)
+    if metrics and held_out is None:
+        raise DataError("metrics of populations are measured on validation_data: give it.")
+    inputs.checked(trainer, (X, y), ("X", "y"))
+    if held_out is not None:
+        inputs.checked(trainer, held_out, inputs.HELD_OUT)
     require_count("epochs", plan["epochs"])
     require_count("save_every", plan["save_every"])
     made = MemberPlan(**plan, stopping=next(iter(stopping), None))
