@@ -210,7 +210,7 @@ class _Run:
 
 
 def _joined(epochs: Sequence[Any]) -> Any:
-    """What the steps of one member returned, epoch by epoch, as one: losses, or more beside them."""
+    """What the steps of one member returned, epoch by epoch, as one: losses, or more."""
     taken = [tree.flatten(returned) for returned in epochs]
     leaves = zip(*[found for found, _ in taken], strict=True)
     return tree.unflatten(taken[0][1], [np.concatenate(parts) for parts in leaves])
