@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from gpubp.compiler.transforms import hessian, jacfwd, jacrev, jvp
     from gpubp.compiler.transforms import jacrev as jacobian
     from gpubp.compiler.vmap import vmap
-    from gpubp.core import Array, whole
+    from gpubp.core import Array
+    from gpubp.core.whole import whole
     from gpubp.ops.custom import custom_op
     from gpubp.ops.random import Generator, manual_seed
     from gpubp.runtime.ensemble import Ensemble

@@ -140,7 +140,7 @@ def main() -> int:
             codes = [rank.wait() for rank in ranks]
         print(f"{network.carried} packets carried, {network.dropped} dropped; ended with {codes}")
         if options.cut:
-            lost = [float(p.read_text()) for p in (folder / "all").glob("lost-*")]
+            lost = [float(p.read_text().split()[0]) for p in (folder / "all").glob("lost-*")]
             print(
                 f"lost peers were told after at most {max(lost, default=np.nan):.1f} s of training"
             )

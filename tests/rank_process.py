@@ -1,10 +1,13 @@
 """A program that ranks run as processes: trains, and may kill one of them on the way.
 
 Usage: rank_process.py FILE [--deterministic] [--shard] [--buckets] [--checkpoint FILE]
-           [--kill RANK:STEP,...] [--epochs N] [--memory]
+           [--kill RANK:STEP,...] [--epochs N] [--batch-size N] [--memory] [--raise RANK:STEP]
+           [--press RANK:SECONDS] [--stall RANK]
 
 Rank 0 writes the results to FILE (NPZ). The kills are done one a start: a file beside FILE counts
-the starts.
+the starts. A rank that is lost to others makes them write what they were told beside FILE; of a
+run that Ctrl-C ends (pressed for a rank, or for "all"), each rank writes where it stands. A rank
+that stalls never comes back from its second epoch; Ctrl-C is pressed twice then.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import argparse
 import os
 import signal
 import sys
+import threading
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -37,15 +42,47 @@ class Kill(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Raise(Callback):
+    """Fails where it was asked for."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_chunk_end(self, trainer, losses):
+        if trainer.steps >= self.step:
+            raise ValueError("out of luck")
+
+
+class Press(Callback):
+    """Presses Ctrl-C for this process some time after the first steps, as often as asked."""
+
+    def __init__(self, seconds: float, times: int) -> None:
+        self.seconds, self.times = seconds, times
+
+    def on_epoch_begin(self, trainer, epoch):
+        if epoch == 2:
+            for i in range(1, self.times + 1):
+                interrupt = [os.getpid(), signal.SIGINT]
+                threading.Timer(i * self.seconds, os.kill, interrupt).start()
+
+
+class Stall(Callback):
+    """Does not come back."""
+
+    def on_epoch_end(self, trainer, epoch, record):
+        while epoch == 2:
+            time.sleep(1)
+
+
 class Memory(Callback):
-    """Looks at what this process has in memory, after some epochs and at the end."""
+    """Looks at what this process has in memory, after a thousand steps and at the end."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.before = file, 0
 
     def on_epoch_end(self, trainer, epoch, record):
         now = resident()
-        if epoch == 200:
+        if trainer.steps < 1000:
             self.before = now
         self.file.write_text(f"{now - self.before} {trainer.steps}")
 
@@ -71,14 +108,29 @@ def main() -> None:
     parser.add_argument("--shard", action="store_true")
     parser.add_argument("--buckets", action="store_true")
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--checkpoint")
     parser.add_argument("--kill", default="")
+    parser.add_argument("--raise", default="", dest="fail")
+    parser.add_argument("--press", default="")
+    parser.add_argument("--stall", default="")
     options = parser.parse_args()
     communicator = gp.distributed.init()
     rank, kills = communicator.rank, [k.split(":") for k in options.kill.split(",") if k]
     start = start_number(options.file.parent, rank)
     mine = [int(step) for who, step in kills[start : start + 1] if int(who) == rank]
+    more: list[Callback] = []
+    if options.memory:
+        more.append(Memory(options.file.parent / f"memory-{rank}"))
+    who, _, when = options.fail.partition(":")
+    if who == str(rank):
+        more.append(Raise(int(when)))
+    who, _, when = options.press.partition(":")
+    if who in (str(rank), "all"):
+        more.append(Press(float(when), 2 if options.stall else 1))
+    if options.stall == str(rank):
+        more.append(Stall())
     dtype = "float32" if options.deterministic else "float64"
     model, optimizer = classifier(dtype=dtype)
     parallel = DataParallel(
@@ -94,17 +146,23 @@ def main() -> None:
     began = time.monotonic()
     try:
         trainer.fit(
-            X, Y, epochs=options.epochs, batch_size=8, verbose=False, validation_split=0.1,
+            X, Y, epochs=options.epochs, batch_size=options.batch_size, verbose=False,
+            validation_split=0.1,
             # The same ones at every start.
-            callbacks=[Kill(next(iter(mine), sys.maxsize)), *(
-                [Memory(options.file.parent / f"memory-{rank}")] if options.memory else []
-            )],
+            callbacks=[Kill(next(iter(mine), sys.maxsize)), *more],
             checkpoint=options.checkpoint, save_every_steps=2, resume=resume,
         )  # fmt: skip
-    except LostPeerError:
+    except LostPeerError as error:
         took = time.monotonic() - began
-        (options.file.parent / f"lost-{rank}-{start}").write_text(str(took))
+        (options.file.parent / f"lost-{rank}-{start}").write_text(f"{took} {error}")
         sys.exit(7)
+    except ValueError:
+        time.sleep(5)  # caught by the program, which goes on without the others
+        sys.exit(8)
+    if options.press:
+        weights = zlib.crc32(b"".join(v.tobytes() for v in model.state_dict().values()))
+        stands = f"{trainer.stop_reason} {trainer.epoch} {trainer.steps} {weights}"
+        (options.file.parent / f"stands-{rank}").write_text(stands)
     if rank == 0:
         history = {name: np.array(values) for name, values in trainer.history.items()}
         np.savez(options.file, **history, **model.state_dict())

@@ -1,10 +1,23 @@
-"""What workers and trials of Ray run, in the tests."""
+"""What workers of Ray run in the tests, and the program that starts Ray for them.
+
+Usage: ray_work.py train|shards FOLDER WORKERS FAILURES
+
+Ray starts and ends with this process. Everything in it has an end: as Ray comes, workers that are
+not there after a minute are started anew for ever, and a worker waits for the others for ever.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 from pathlib import Path
+
+# Read by Ray when it is imported; seconds.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "400")
+os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "300")
+os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "300")
 
 import numpy as np
 from rank_work import X, Y, classifier
@@ -68,3 +81,49 @@ def train_on_shards(config):
     trainer.fit(source, epochs=3, verbose=False, callbacks=[report], checkpoint=report.checkpoint)
     np.savez(Path(config["folder"]) / f"rank{communicator.rank}.npz", **model.state_dict())
     communicator.close()
+
+
+def data_set():
+    """48 rows of Ray Data: columns x0 to x5, and y."""
+    import ray.data
+
+    rows = [
+        {**{f"x{i}": np.float32(X[row, i]) for i in range(6)}, "y": int(Y[row])}
+        for row in range(48)
+    ]
+    return {"train": ray.data.from_items(rows)}
+
+
+def main():
+    """Run a loop on workers; the metrics and the checkpoint's path go to stdout as JSON."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+
+    what, folder, workers, failures = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])
+    tests = Path(__file__).parent
+    paths = [str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {"PYTHONPATH": os.pathsep.join(p for p in paths if p), "GPUBP_NUM_THREADS": "1"}
+    ray.init(
+        num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000,
+        runtime_env={"env_vars": environment},
+    )  # fmt: skip
+    trainer = gpubp.ray.data_parallel_trainer(
+        train if what == "train" else train_on_shards,
+        timeout=120.0,
+        train_loop_config={"folder": str(folder), "kills": failures},
+        scaling_config=ScalingConfig(num_workers=workers),
+        run_config=RunConfig(
+            name="run",
+            storage_path=str(folder / "storage"),
+            failure_config=FailureConfig(max_failures=failures, controller_failure_limit=2),
+        ),
+        datasets=None if what == "train" else data_set(),
+    )
+    result = trainer.fit()
+    found = result.checkpoint.path if result.checkpoint is not None else None
+    print(json.dumps({"metrics": result.metrics, "checkpoint": found}))
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

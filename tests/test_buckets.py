@@ -31,11 +31,13 @@ SMALL = {"bucket_cap_mb": 1e-6}  # one parameter a bucket
 
 
 @pytest.mark.parametrize("backend", ["numpy", pytest.param("numba", marks=pytest.mark.full)])
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.full)])
 @pytest.mark.parametrize("way", [{}, {"accumulate": 3}, {"max_grad_norm": 0.1}], ids=str)
-def test_buckets_give_what_one_buffer_gives(way, backend):
+def test_buckets_give_what_one_buffer_gives(way, shard, backend):
     expected = trained(None, **way, backend=backend)
+    options = {**SMALL, "shard_optimizer": shard}
     for size in (2, 4):  # the last batch of a run has three rows: one of four ranks has none
-        first, *others = on_ranks(size, options=SMALL, **way, backend=backend)
+        first, *others = on_ranks(size, options=options, **way, backend=backend)
         assert_close(first, expected)
         for other in others:
             assert_same_bits(other, first)

@@ -179,20 +179,23 @@ def test_the_model_of_costs():
     # A ring of 4: six messages of a quarter. Small vectors: two messages of all.
     assert network.all_reduce(4, 1e6) == pytest.approx(6 * (1e-5 + 0.25e-3))
     assert network.all_reduce(4, 8) == pytest.approx(2 * (1e-5 + 8e-9))
-    work = Work(seconds=1e-2, update=1e-3, gradient_bytes=1e6, state_bytes=8)
+    work = Work(seconds=1e-2, update=1e-3, gradient_bytes=1e6)
+    counts = 1e-5 + 64e-9
     assert step_seconds(work, network, 1) == pytest.approx(1.1e-2)
-    two = 5e-3 + 1e-3 + (1e-5 + 8e-9) + min(2 * (1e-5 + 0.5e-3), 1e-5 + 1e-3)
-    assert step_seconds(work, network, 2) == pytest.approx(two)
+    two = 5e-3 + 1e-3 + min(2 * (1e-5 + 0.5e-3), 1e-5 + 1e-3)
+    assert step_seconds(work, network, 2) == pytest.approx(two)  # counts go with the gradients
+    moving = Work(seconds=1e-2, update=1e-3, gradient_bytes=1e6, state_bytes=1e4)
+    assert step_seconds(moving, network, 2) == pytest.approx(two + counts + 1e-5)
     rare = step_seconds(work, network, 2, average_every=100)
     assert 6e-3 < rare < 6.1e-3
     deterministic = step_seconds(work, network, 2, pieces=12)
     assert deterministic == pytest.approx(6e-3 + 1e-5 + 6 * 1e6 / 1e9, rel=1e-3)
     # Half a ring for gradients, half a ring for parameters; each updates its half.
     divided = step_seconds(work, network, 2, shard_optimizer=True)
-    assert divided == pytest.approx(5e-3 + 0.5e-3 + (1e-5 + 8e-9) + 2 * (1e-5 + 0.5e-3))
+    assert divided == pytest.approx(5e-3 + 0.5e-3 + counts + 2 * (1e-5 + 0.5e-3))
     # Of 10 buckets 9 travel behind 3 ms of backward pass: what is left is that of the last one.
     buckets = step_seconds(work, network, 2, buckets=10)
-    assert buckets == pytest.approx(6e-3 + (1e-5 + 8e-9) + (1e-5 + 0.1e-3), rel=1e-3)
+    assert buckets == pytest.approx(6e-3 + counts + (1e-5 + 0.1e-3), rel=1e-3)
     slow = Network(latency=1e-5, bandwidth=1e7)  # 10 buckets of 10 ms each
     left = 10 * (1e-5 + 1e-2) - 0.9 * 5e-3 * 2 / 3
     assert step_seconds(work, slow, 2, buckets=10) == pytest.approx(6e-3 + 1e-5 + left, rel=1e-3)

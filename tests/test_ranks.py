@@ -319,7 +319,7 @@ def test_ctrl_c_on_one_rank_ends_the_run_of_all_after_the_same_step():
                 threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
 
         try:
-            step.run(X, Y, batch_size=2, epochs=100_000, progress=progress)
+            step.run(X, Y, batch_size=2, epochs=10_000, progress=progress)
         except KeyboardInterrupt:
             ended[communicator.rank] = len(step.losses), model.state_dict()
 
@@ -345,7 +345,7 @@ def test_ctrl_c_in_what_is_the_users_own_leaves_no_rank_waiting(average_every):
                 signal.raise_signal(signal.SIGINT)
 
         try:
-            step.run(X, Y, batch_size=2, epochs=100_000, progress=progress)
+            step.run(X, Y, batch_size=2, epochs=1000, progress=progress)
         except KeyboardInterrupt:
             ended[communicator.rank] = len(step.losses), model.state_dict()
 
@@ -557,6 +557,8 @@ def test_random_models_are_those_of_one_rank(seed):
     kinds.append({"ignore_index": 1, "label_smoothing": 0.1})
     loss_fn, size = nn.CrossEntropyLoss(**kinds[rng.integers(4)]), int(rng.integers(1, 40))
     backend = ["numpy", "numba"][seed % 2]
+    sharing = {"shard_optimizer": True} if rng.random() < 0.5 else {}
+    sharing |= {"bucket_cap_mb": 1e-4} if rng.random() < 0.5 else {}
 
     def work(communicator):
         def make():
@@ -571,7 +573,7 @@ def test_random_models_are_those_of_one_rank(seed):
         step = gp.compile_step(
             lambda a, b: loss_fn(model(a), b),
             rule(model.parameters(), lr=0.003),
-            communicator=communicator,
+            communicator=parallel(communicator, **sharing),
             backend=backend,
             **options,
         )

@@ -1,10 +1,16 @@
-"""Ranks, trials and data sets of Ray."""
+"""Ranks and data sets of Ray.
+
+What starts Ray is run by hand, where gpubp[ray] is installed: `pytest -m full tests/test_ray.py`.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
-import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +21,8 @@ import gpubp.ray
 from gpubp.errors import DataError, MissingExtraError
 
 there = importlib.util.find_spec("ray") is not None
-needs_ray = [
-    pytest.mark.skipif(not there, reason="needs ray (the extra gpubp[ray])"),
-    pytest.mark.full,
-]
+needs_ray = pytest.mark.skipif(not there, reason="needs ray (the extra gpubp[ray])")
+SECONDS = 900  # of a start of Ray with all that runs in it
 
 
 class Rows:
@@ -54,72 +58,51 @@ def test_without_ray_it_is_said_what_to_install():
         gpubp.ray.data_parallel_trainer(lambda: None)
 
 
-@pytest.fixture(scope="module")
-def ray(tmp_path_factory):
-    ray = pytest.importorskip("ray")
+def fitted(what, folder, workers, failures=0):
+    """What came out, in a process of its own that ends in any case."""
+    folder.mkdir()
     tests = Path(__file__).parent
     paths = [str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {"PYTHONPATH": os.pathsep.join(p for p in paths if p), "GPUBP_NUM_THREADS": "1"}
-    folder = tmp_path_factory.mktemp("ray")
-    ray.init(
-        num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000,
-        runtime_env={"env_vars": environment},
+    started = subprocess.Popen(
+        [sys.executable, str(tests / "ray_work.py"), what, str(folder), str(workers),
+         str(failures)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    yield ray
-    ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        output, errors = started.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(started.pid, signal.SIGKILL)  # Ray's own processes end with it
+        output, errors = started.communicate()
+        pytest.fail(f"not done after {SECONDS} s: {errors[-2000:]}")
+    assert started.returncode == 0, errors[-4000:]
+    return json.loads(output.splitlines()[-1])
 
 
-def _fitted(loop, folder, workers, failures=0, **options):
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+@needs_ray
+@pytest.mark.full
+@pytest.mark.parametrize("kills", [0, 3])
+def test_ranks_give_what_one_gives_and_killed_workers_are_started_anew(tmp_path, kills):
+    found = {}
+    for name, workers, count in (("one", 1, 0), ("two", 2, kills)):
+        folder = tmp_path / name
+        result = fitted("train", folder, workers, count)
+        assert len((folder / "starts-0").read_text()) == count + 1
+        with np.load(folder / "found.npz") as arrays:
+            found[name] = dict(arrays)
+        assert result["metrics"]["epoch"] == 6
+        assert result["checkpoint"] is not None
+        assert result["metrics"]["val_loss"] == found[name]["val_loss"][-1]
+    for name, value in found["one"].items():
+        np.testing.assert_allclose(found["two"][name], value, rtol=1e-12, atol=1e-12)
 
-    trainer = gpubp.ray.data_parallel_trainer(
-        loop, timeout=60.0, scaling_config=ScalingConfig(num_workers=workers),
-        run_config=RunConfig(
-            name="run", storage_path=str(folder / "storage"),
-            failure_config=FailureConfig(max_failures=failures),
-        ), **options,
-    )  # fmt: skip
-    return trainer.fit()
 
-
-class TestWithRay:
-    pytestmark = needs_ray
-
-    @pytest.mark.parametrize("kills", [0, 3])
-    def test_ranks_give_what_one_gives_and_killed_workers_are_started_anew(
-        self, ray, tmp_path, kills
-    ):
-        import ray_work
-
-        found = {}
-        for name, workers, count in (("one", 1, 0), ("two", 2, kills)):
-            folder = tmp_path / name
-            folder.mkdir()
-            config = {"folder": str(folder), "kills": count}
-            result = _fitted(ray_work.train, folder, workers, count, train_loop_config=config)
-            assert len((folder / "starts-0").read_text()) == count + 1
-            with np.load(folder / "found.npz") as arrays:
-                found[name] = dict(arrays)
-            assert result.metrics["epoch"] == 6
-            assert result.checkpoint is not None
-            assert result.metrics["val_loss"] == found[name]["val_loss"][-1]
-        for name, value in found["one"].items():
-            np.testing.assert_allclose(found["two"][name], value, rtol=1e-12, atol=1e-12)
-
-    def test_each_worker_trains_on_its_share_of_a_data_set(self, ray, tmp_path):
-        import ray.data
-        import ray_work
-
-        columns = {f"x{i}": X[:48, i].astype(np.float32) for i in range(6)}
-        data = ray.data.from_items(
-            [{**{k: v[i] for k, v in columns.items()}, "y": int(Y[i])} for i in range(48)]
-        )
-        result = _fitted(
-            ray_work.train_on_shards, tmp_path, 2, datasets={"train": data},
-            train_loop_config={"folder": str(tmp_path)},
-        )  # fmt: skip
-        assert result.metrics["epoch"] == 3 and result.metrics["loss"] < 1.2
-        with np.load(tmp_path / "rank0.npz") as a, np.load(tmp_path / "rank1.npz") as b:
-            for name in a:
-                np.testing.assert_array_equal(a[name], b[name])
+@needs_ray
+@pytest.mark.full
+def test_each_worker_trains_on_its_share_of_a_data_set(tmp_path):
+    folder = tmp_path / "shards"
+    metrics = fitted("shards", folder, 2)["metrics"]
+    assert metrics["epoch"] == 3 and metrics["loss"] < 1.2
+    with np.load(folder / "rank0.npz") as a, np.load(folder / "rank1.npz") as b:
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])

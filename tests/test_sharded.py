@@ -38,11 +38,12 @@ WAYS = {
 }
 
 
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("numba", marks=pytest.mark.full)])
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule_gives_what_it_gives_undivided(rule):
+def test_every_rule_gives_what_it_gives_undivided(rule, backend):
     made = getattr(optim, rule)
-    first, second = on_ranks(2, options=SHARDED, rule=made)
-    assert_close(first, on_ranks(2, rule=made)[0])
+    first, second = on_ranks(2, options=SHARDED, rule=made, backend=backend)
+    assert_close(first, on_ranks(2, rule=made, backend=backend)[0])
     assert_same_bits(second, first)
 
 
@@ -102,7 +103,7 @@ def test_gradients_are_scattered_unless_all_of_them_are_needed(way):
                 "start_reduce_scatter", "all_reduce", "wait_reduce_scatter", "gather", "all_reduce",
             ]  # fmt: skip
         else:
-            assert events == ["all_reduce", "all_reduce", "gather", "all_reduce"]
+            assert events == ["all_reduce", "gather", "all_reduce"]
 
 
 def test_the_state_is_whole_where_it_is_asked_for_and_may_be_loaded_anywhere():

@@ -53,6 +53,7 @@ def load(options: argparse.Namespace) -> Dataset:
 # Options that only some data have a use for, and what they are if they were not given.
 _OF_COLUMNS: dict[str, Any] = {
     "drop": [], "categorical": [], "id": [], "missing": "mean", "decimal": "auto", "encoding": None,
+    "on_disk": None,
 }  # fmt: skip
 _OF_FILES: dict[str, Any] = {"target": None, "validation": 0.2}
 
@@ -62,6 +63,7 @@ def _check_unused(options: argparse.Namespace, what: str, defaults: Mapping[str,
     for name, default in defaults.items():
         if getattr(options, name) != default:
             only = "files" if name in _OF_FILES else "CSV files"
+            name = name.replace("_", "-")
             raise CommandError(
                 WRONG_ARGUMENTS,
                 f"--{name} is for {only}, and means nothing for {what}. Leave it out.",

@@ -48,7 +48,7 @@ class NewData:
     targets: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
     notes: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
-    beside: dict[str, list[str]] = field(default_factory=dict)
+    beside: dict[str, Sequence[str]] = field(default_factory=dict)
 
 
 def load(found: Encoding, options: argparse.Namespace) -> NewData:
@@ -121,13 +121,15 @@ def _of_arrays(
 
 def _of_table(found: Encoding, whole: Table, missing: str) -> NewData:
     needed = [c.name for c in found.columns if c.fill is None or missing != "mean"]
-    gaps = {row for rows in whole.missing(needed).values() for row in rows}
+    complete = np.ones(len(whole), np.bool_)
+    for name in needed:
+        complete &= ~whole.absent(name)
     if missing != "empty":
         whole.check_complete(needed, _FILL)
-    rows = np.array([i for i in range(len(whole)) if i not in gaps], np.int64)
+    rows = np.flatnonzero(complete)
     if not len(rows):
         raise DataError(f"{whole.path}: every row has a missing value: {whole.gaps(needed)}.")
-    table = whole.rows(rows.tolist()) if len(rows) < len(whole) else whole
+    table = whole.rows(rows) if len(rows) < len(whole) else whole
     notes: list[str] = []
     X = found.scaled(found.features(table, _FILL, notes))
     data = NewData(X, rows, len(whole), notes=notes)

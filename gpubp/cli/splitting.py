@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.cli import held_out, summary
+from gpubp.cli import doubtful, held_out, summary
 from gpubp.cli.failures import BAD_DATA, CommandError
 from gpubp.cli.folds import parts, shares
 from gpubp.data import encoding as encodings
-from gpubp.data.columns import filled, with_fills
+from gpubp.data import ondisk
+from gpubp.data.checks import check_finite
+from gpubp.data.columns import fill_in, with_fills
 from gpubp.data.encoding import Encoding
-from gpubp.data.scaling import Standardizer
+from gpubp.data.scaling import PART_ROWS, Standardizer
 from gpubp.data.table import Table
 from gpubp.data.textfile import named
+from gpubp.errors import DataError
 
 _Arrays = tuple[NDArray[Any], NDArray[Any]]
 
@@ -59,7 +64,7 @@ def _check_varies(
     """Raise CommandError for a target that is the same everywhere."""
     same = len(found.classes) == 1 if found.task == "classification" else bool((y == y[0]).all())
     if same:
-        if table is not None and (lost := summary.lost_digits(table, found.target)):
+        if table is not None and (lost := doubtful.lost_digits(table, found.target)):
             raise CommandError(BAD_DATA, f"{options.data}: {lost}")
         value = found.classes[0] if found.classes else y[0].tolist()
         raise CommandError(
@@ -84,6 +89,25 @@ def _parts(
     return shares(y, wanted, options.seed, classes)
 
 
+def _check_finite(options: argparse.Namespace, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise CommandError at the first NaN or infinity."""
+    try:
+        for name, array in arrays.items():
+            check_finite(array, name)
+    except DataError as error:
+        raise CommandError(BAD_DATA, f"{named(options.data)}: {error}") from error
+
+
+def _scaled(
+    found: Encoding, X: NDArray[Any], rows: NDArray[np.int64], folder: Path | None
+) -> NDArray[np.float32]:
+    """Rows of X as the model takes them, made part by part."""
+    out: NDArray[np.float32] = ondisk.new_array(folder, (len(rows), *X.shape[1:]), np.float32)
+    for i in range(0, len(rows), PART_ROWS):
+        out[i : i + PART_ROWS] = found.scaled(X[rows[i : i + PART_ROWS]])
+    return out
+
+
 def split(
     options: argparse.Namespace,
     found: Encoding,
@@ -91,24 +115,24 @@ def split(
     y: NDArray[Any],
     unit: str,
     table: Table | None = None,
+    folder: Path | None = None,
 ) -> Dataset:
-    """Hold parts out, and fill in and standardise by what is left."""
+    """Hold parts out, and fill in and standardise by what is left; X is written on.
+
+    With a folder X is mapped from a file there, and so are the parts.
+    """
     _check_varies(options, found, y, unit, table)
     kept, *others = _parts(options, found, y, unit)
     if found.columns:
-        found.columns = with_fills(found.columns, X[kept])
-        X = filled(found.columns, X)
-    for name, array in (("X", X), (found.target, y)):
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-            where = f"{name} holds {array[at]} at index {at}"
-            raise CommandError(BAD_DATA, f"{named(options.data)}: {where}.")
+        found.columns = with_fills(found.columns, X, kept)
+        fill_in(found.columns, X)
+    _check_finite(options, {"X": X, found.target: y})
     if options.standardize:
-        found.scale = Standardizer.fit(X[kept], encodings.numeric_columns(found))
+        found.scale = Standardizer.fit(X, encodings.numeric_columns(found), kept)
     if found.task == "regression":
-        found.target_scale = Standardizer.fit(y[kept].reshape(len(kept), -1))
+        found.target_scale = Standardizer.fit(y.reshape(len(y), -1), None, kept)
     rows = [kept, *others]
-    made = [(found.scaled(X[r]), found.scaled_targets(y[r])) for r in rows]
+    made = [(_scaled(found, X, r, folder), found.scaled_targets(y[r])) for r in rows]
     said = [
         summary.of_file(options.data, unit, [len(r) for r in rows], table),
         summary.of_target(found, y),

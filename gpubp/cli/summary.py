@@ -9,18 +9,15 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.data import dates
 from gpubp.data.columns import Column
-from gpubp.data.encoding import MOST_CLASSES, Encoding
-from gpubp.data.numerals import COMMA, as_number, like_numbers
+from gpubp.data.encoding import Encoding
+from gpubp.data.numerals import COMMA
 from gpubp.data.table import Table
 from gpubp.data.textfile import named
 
@@ -28,9 +25,6 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SHOWN_CLASSES, _SHOWN_COLUMNS, SHOWN = 8, 12, 5
 # Whole numbers are classes up to `encoding.MOST_CLASSES`; from here on that is worth a word.
 MANY_CLASSES = 10
-# Above this share of rows with a name of their own, a column says who, not what.
-_IDENTIFIERS = 0.5
-_DIGITS = 15  # a number of no more is exactly one of float64
 _DATE = re.compile(
     r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[ T].*)?|\d{1,2}:\d{2}(?::\d{2}.*)?|\d{4}-\d{2}"
     r"|\d{1,2}[. -]+[A-Za-z]{3,9}[., -]+\d{2,4}|[A-Za-z]{3,9} \d{1,2},? \d{4}"
@@ -110,7 +104,7 @@ def _column(column: Column) -> str:
         return f"{column.name} (date: {', '.join(column.parts)})"
     if not column.names:
         return f"{column.name} ({f'number in {column.unit!r}' if column.unit else 'number'})"
-    doubt = ": dates?" if _dates(column.names) else ""
+    doubt = ": dates?" if like_dates(column.names) else ""
     rest = " and the rest" if column.rest else ""
     return f"{column.name} ({counted(len(column.names), 'names')}{rest}{doubt})"
 
@@ -149,150 +143,6 @@ def doubts(table: Table, names: Sequence[str]) -> list[str]:
     return found
 
 
-def of_columns(table: Table, found: Encoding, declared: Sequence[str]) -> list[str]:
-    """Warnings about the columns that a model is to learn from.
-
-    Args:
-        table: as it was read.
-        found: its encoding.
-        declared: columns that the user has said to hold names.
-    """
-    warnings = []
-    for column in found.columns:
-        different = Counter(table.given(column.name))
-        place = f"column {column.name!r}"
-        leave = option("drop", column.name)
-        if len(different) == 1:
-            same = next(iter(different))
-            warnings.append(f"{place} is {same!r} in every row: it says nothing ({leave}).")
-        elif column.date:
-            warnings += _of_dates(column, list(different), place)
-        elif not column.names:
-            warnings += _of_numbers(table, column.name, list(different), place)
-        elif column.rest:
-            warnings.append(
-                f"{place} holds {len(different):,} names: the {len(column.names)} most frequent "
-                "are inputs, the rest is one more."
-            )
-        elif column.name not in declared:
-            warnings += _of_names(table, column.name, different, place)
-    return warnings
-
-
-def _of_dates(column: Column, different: Sequence[str], place: str) -> list[str]:
-    form, other = dates.format_of(different)
-    if not other:
-        return []
-    return [
-        f"{place}: {different[0]!r} is read as {form}; it could be {other} as well. If it is, "
-        "write dates as 2024-12-31."
-    ]
-
-
-def _of_numbers(table: Table, name: str, different: Sequence[str], place: str) -> list[str]:
-    code = next((c for c in different if c[:1] == "0" and len(c) > 1 and c.isdecimal()), None)
-    if code is not None:
-        row = table.lines[table.column(name).index(code)]
-        return [
-            f"{place}, row {row}: {code!r} is read as a number; if these are codes, "
-            f"{option('categorical', name)} takes them as names."
-        ]
-    if lost := lost_digits(table, name):
-        return [lost]
-    cells = table.column(name)
-    first = as_number(cells[0]) if len(cells) > MANY_CLASSES else None
-    if first in (0, 1) and all(as_number(c) == i + (first or 0) for i, c in enumerate(cells)):
-        return [
-            f"{place} counts the rows: if it is no more than that, leave it out "
-            f"({option('drop', name)})."
-        ]
-    return []
-
-
-def lost_digits(table: Table, name: str) -> str:
-    """A warning if different numbers of a column become one in float64, else nothing."""
-    seen: dict[float, str] = {}
-    for cell in dict.fromkeys(table.column(name)):
-        value = as_number(cell) if len(cell) > _DIGITS else None
-        if value is None:
-            continue
-        other = seen.setdefault(value, cell)
-        if Decimal(other) != Decimal(cell):
-            row = table.lines[table.column(name).index(cell)]
-            return (
-                f"column {name!r}, row {row}: {cell} and {other} are read as the same number: "
-                "about 16 digits are kept. Subtract what they have in common, or take them as "
-                f"names ({option('categorical', name)})."
-            )
-    return ""
-
-
-def _of_names(table: Table, name: str, different: Counter[str], place: str) -> list[str]:
-    leave = option("drop", name)
-    example = next(iter(different))
-    where = f"{place}, row {table.lines[table.column(name).index(example)]}"
-    if _dates(different):
-        return [f"{where}: {example!r} looks like a date and is taken as a name ({leave})."]
-    if like_numbers(different):
-        return [
-            f"{where}: {example!r} looks like a number and is taken as a name, as are "
-            f"{len(different) - 1} others. Write plain numbers, or leave the column out ({leave}), "
-            f"or say that they are names ({option('categorical', name)})."
-        ]
-    if len(different) > MOST_CLASSES and len(different) > _IDENTIFIERS * len(table):
-        return [
-            f"{place} holds {len(different)} names in {len(table)} rows: an identifier? ({leave})"
-        ]
-    return [*_spellings(different, place), *_mixture(table, name, different, place)]
-
-
-def _spellings(different: Counter[str], place: str) -> list[str]:
-    """Names that differ by capital letters alone."""
-    alike: dict[str, str] = {}
-    for cell in different:
-        other = alike.setdefault(cell.lower(), cell)
-        if other != cell:
-            return [f"{place}: {other!r} and {cell!r} are taken as different names."]
-    return []
-
-
-def _mixture(table: Table, name: str, different: Counter[str], place: str) -> list[str]:
-    numbers = [cell for cell in different if as_number(cell) is not None]
-    if 0 < len(numbers) < len(different):
-        row = table.lines[table.column(name).index(numbers[0])]
-        return [
-            f"{place} holds names and numbers ({numbers[0]!r} in row {row}): all are taken as "
-            "names."
-        ]
-    return []
-
-
-def of_labels(found: Encoding, table: Table, asked: bool) -> list[str]:
-    """Warnings about the target.
-
-    Args:
-        found: the encoding.
-        table: as it was read.
-        asked: whether the user has said that it holds classes.
-    """
-    place, count = f"target {found.target!r}", len(found.classes)
-    if found.task == "regression":
-        lost = lost_digits(table, found.target)
-        return [lost] if lost else []
-    if asked:
-        return []
-    if table.is_numeric(found.target):
-        if count <= MANY_CLASSES:
-            return []
-        return [
-            f"{place} holds {count} different whole numbers: each is taken as a class. If they are "
-            "amounts, add --task regression."
-        ]
-    different = Counter(table.column(found.target))
-    if count * 2 > len(table):
-        return [f"{place} holds {count} classes in {len(table)} rows: hardly any has two rows."]
-    return _spellings(different, place)
-
-
-def _dates(names: Sequence[str] | Counter[str]) -> bool:
+def like_dates(names: Sequence[str] | Mapping[str, int]) -> bool:
+    """Whether most of these texts look like dates."""
     return sum(bool(_DATE.fullmatch(name)) for name in names) * 2 > len(names)

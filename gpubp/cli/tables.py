@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.cli import summary
+from gpubp.cli import doubtful, summary
 from gpubp.cli.failures import BAD_DATA, WRONG_ARGUMENTS, CommandError
 from gpubp.cli.splitting import Dataset, split
-from gpubp.data import columns, encoding
+from gpubp.data import columns, encoding, ondisk
 from gpubp.data.described import of_table
 from gpubp.data.encoding import Encoding
 from gpubp.data.numerals import COMMA, POINT, like_numbers
 from gpubp.data.parquet import ENDINGS, read_parquet
-from gpubp.data.table import Table, read_csv
+from gpubp.data.reading import read_csv
+from gpubp.data.table import Table
 
+_ROOM = 4  # times the size of a file, its texts and numbers take
 DECIMALS = {"auto": None, "point": POINT, "comma": COMMA}
 
 
 def of_csv(options: argparse.Namespace) -> Dataset:
     """Read, describe and split the table of the options."""
-    whole = read_table(options)
+    if options.on_disk is None:
+        return _of_csv(options, None)
+    if not Path(options.on_disk).is_dir():
+        raise CommandError(BAD_DATA, f"--on-disk {options.on_disk}: the folder does not exist.")
+    folder = Path(tempfile.mkdtemp(prefix="gpubp-", dir=options.on_disk))
+    try:
+        made = _of_csv(options, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
+    return made
+
+
+def _of_csv(options: argparse.Namespace, folder: Path | None) -> Dataset:
+    whole = read_table(options, folder)
     target = options.target
     if target is None:
         raise CommandError(
@@ -43,30 +65,52 @@ def of_csv(options: argparse.Namespace) -> Dataset:
     found = of_table(table, target, options.task, out, options.categorical, fill)
     found.ids = ids
     _check_amounts(options, found, table)
-    X, y = found.features(table), _targets(found, table)
+    X, y = _features(found, table, folder), _targets(found, table)
     declared = [*options.categorical, *([target] if options.task == "classification" else [])]
     warnings = [
         *dropped,
         *left_out,
         *summary.doubts(table, [n for n in used if n not in declared]),
-        *summary.of_columns(table, found, declared),
-        *summary.of_labels(found, table, target in declared),
+        *doubtful.of_columns(table, found, declared),
+        *doubtful.of_labels(found, table, target in declared),
     ]
-    made = split(options, found, X, y, "rows", table)
+    made = split(options, found, X, y, "rows", table, folder)
     made.said.extend(summary.of_gaps(table, found))
     made.said.extend(summary.of_writing(table, [n for n in used if n not in declared]))
     made.warnings[:0] = warnings
     return made
 
 
-def read_table(options: argparse.Namespace) -> Table:
-    """The table of a CSV or Parquet file."""
+def read_table(options: argparse.Namespace, folder: Path | None = None) -> Table:
+    """The table of a CSV or Parquet file; of a CSV file, in files of the folder."""
+    if folder is not None:
+        if Path(options.data).suffix.lower() in ENDINGS:
+            raise CommandError(WRONG_ARGUMENTS, "--on-disk is for CSV files. Leave it out.")
+        decimal = DECIMALS[options.decimal]
+        return ondisk.read_csv(options.data, folder, decimal, options.encoding)
+    if (large := _larger_than_memory(options.data)) and hasattr(options, "on_disk"):
+        summary.warn(large)
     if Path(options.data).suffix.lower() in ENDINGS:
         for name in ("encoding", "decimal"):
             if getattr(options, name) not in (None, "auto"):
                 raise CommandError(WRONG_ARGUMENTS, f"--{name} is for CSV files. Leave it out.")
         return read_parquet(options.data)
     return read_csv(options.data, decimal=DECIMALS[options.decimal], encoding=options.encoding)
+
+
+def _larger_than_memory(path: str) -> str:
+    """A warning if a file will hardly fit into memory beside the numbers made of it."""
+    try:
+        size = Path(path).stat().st_size
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # standard input; systems that do not tell
+        return ""
+    if size * _ROOM < memory:
+        return ""
+    return (
+        f"{path} has {size / 1e9:.1f} GB, the machine {memory / 1e9:.1f} GB of memory. If that is "
+        "too little, --on-disk FOLDER keeps the table of a CSV file in a folder: the same model."
+    )
 
 
 def _identifiers(options: argparse.Namespace, table: Table) -> tuple[list[str], list[str]]:
@@ -125,6 +169,18 @@ def _check_amounts(options: argparse.Namespace, found: Encoding, table: Table) -
             f"{table.where(0, target)}: {cell!r} and {count - 1} other values look like numbers "
             "that cannot be read as such. Write plain numbers, or add --task classification.",
         )
+
+
+def _features(found: Encoding, table: Table, folder: Path | None) -> NDArray[np.float64]:
+    """X before anything is filled in: in memory, or part by part into a file of the folder."""
+    if folder is None:
+        return found.features(table)
+    X: NDArray[np.float64] = ondisk.new_array(folder, (len(table), found.width), np.float64)
+    start = 0
+    for part in table.parts(ondisk.ROWS):
+        X[start : start + len(part)] = found.features(part)
+        start += len(part)
+    return X
 
 
 def _targets(found: Encoding, table: Table) -> NDArray[Any]:

@@ -76,15 +76,16 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--drop", **names, help="columns to leave out")
     data.add_argument("--categorical", **names, help="columns of names, not numbers")
     data.add_argument("--id", **names, help="columns that say who: beside predictions")
-    data.add_argument(
-        "--missing",
-        default="mean",
-        choices=MISSING,
-        help="values: fill in, drop rows, end (mean)",
-    )
+    values = "values: fill in, drop rows, end (mean)"
+    data.add_argument("--missing", default="mean", choices=MISSING, help=values)
     data.add_argument("--encoding", metavar="NAME", help="of the text, such as latin-1 (utf-8)")
     data.add_argument(
         "--decimal", default="auto", choices=DECIMALS, help="sign of decimals; default: as it looks"
+    )
+    data.add_argument(
+        "--on-disk",
+        metavar="FOLDER",
+        help="for a CSV file larger than memory: keep its table there",
     )
     data.add_argument(
         "--no-standardize",

@@ -37,6 +37,9 @@ class DeviceCopy(Protocol):
         ...
 
 
+TAIL = 16  # elements behind a bank's data
+
+
 class Bank:
     """A flat buffer of one dtype that holds many slots.
 
@@ -51,7 +54,8 @@ class Bank:
 
     def __init__(self, label: str, dtype: np.dtype[Any], size: int) -> None:
         self.label = label
-        self._data = aligned_zeros(size, dtype)
+        self._whole = aligned_zeros(size + TAIL, dtype)
+        self._data = self._whole[:size]
         self.slots: list[Slot] = []
         self.device_copy: DeviceCopy | None = None
 
@@ -60,6 +64,13 @@ class Bank:
         """Shape (size,), C-contiguous, 64-byte aligned; up to date, and may be written into."""
         self.sync_host()
         return self._data
+
+    @property
+    def with_tail(self) -> NDArray[Any]:
+        """Shape (size + TAIL,): `data`, and behind it room for a few numbers that are to travel
+        with it in one message."""
+        self.sync_host()
+        return self._whole
 
     @property
     def dtype(self) -> np.dtype[Any]:

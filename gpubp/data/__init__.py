@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from gpubp.data.negatives import NegativeSampler
     from gpubp.data.npz import read_npz
     from gpubp.data.parquet import read_parquet
+    from gpubp.data.reading import read_csv
     from gpubp.data.replay import ReplayBuffer
     from gpubp.data.scaling import Standardizer
-    from gpubp.data.table import Table, read_csv
+    from gpubp.data.table import Table
     from gpubp.data.vocabulary import Vocabulary, words
 else:
     from gpubp import lazy
@@ -31,9 +32,10 @@ else:
             "negatives": "NegativeSampler",
             "npz": "read_npz",
             "parquet": "read_parquet",
+            "reading": "read_csv",
             "replay": "ReplayBuffer",
             "scaling": "Standardizer",
-            "table": "Table read_csv",
+            "table": "Table",
             "vocabulary": "Vocabulary words",
         }
     )

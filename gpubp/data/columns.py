@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.data import dates
+from gpubp.data.cells import as_cells
 from gpubp.data.gaps import missing_of
 from gpubp.data.numerals import as_number, label_key
+from gpubp.data.scaling import PART_ROWS, parts_of
 from gpubp.data.table import Table
 from gpubp.data.units import check_unit
 from gpubp.errors import DataError
@@ -116,7 +118,9 @@ def _kept_names(table: Table, name: str, given: Sequence[str]) -> tuple[list[str
 
 def frequent(cells: Sequence[str]) -> set[object]:
     """The names (see `label_key`) in most rows."""
-    counts = Counter(label_key(cell) for cell in cells)
+    counts: Counter[object] = Counter()
+    for cell, rows in as_cells(cells).counts.items():
+        counts[label_key(cell)] += rows
     return {key for key, rows in counts.most_common(KEPT_NAMES) if rows >= KEPT_ROWS}
 
 
@@ -135,7 +139,8 @@ def says_who(table: Table, name: str, categorical: bool) -> str:
 
 def different_cells(cells: Sequence[str]) -> list[str]:
     """The different cells: numbers by size, then texts by their letters; one spelling of each."""
-    found = set(cells) - missing_of(cells)
+    different = as_cells(cells).counts
+    found = set(different) - missing_of(different)
     order = sorted(found, key=lambda c: (as_number(c) is None, as_number(c) or 0.0, c))
     return list({label_key(cell): cell for cell in reversed(order)}.values())[::-1]
 
@@ -163,7 +168,7 @@ def encoded(table: Table, column: Column, notes: list[str] | None = None) -> NDA
     part = table
     if gaps.any():
         part = replace(table, columns={column.name: cells}, whole=table.whole or table)
-        part = part.rows(rows.tolist())
+        part = part.rows(rows)
     if column.names:
         places = _places(part, column, notes)
         out[rows[places >= 0], places[places >= 0]] = 1.0
@@ -198,8 +203,8 @@ def _places(table: Table, column: Column, notes: list[str] | None) -> NDArray[np
     index = {label_key(name): i for i, name in enumerate(column.names)}
     cells = table.column(column.name)
     other = len(index) if column.rest else -1
-    found = {cell: index.get(label_key(cell), other) for cell in set(cells)}
-    places = np.array([found[cell] for cell in cells], np.int64)
+    different, codes = cells.coded
+    places = np.array([index.get(label_key(c), other) for c in different], np.int64)[codes]
     unseen = np.flatnonzero(places < 0)
     if not len(unseen):
         return places
@@ -218,23 +223,34 @@ def _places(table: Table, column: Column, notes: list[str] | None) -> NDArray[np
     return places
 
 
-def with_fills(columns: Sequence[Column], X: NDArray[np.float64]) -> list[Column]:
-    """The columns, which fill in the means of what is not missing in X (0 where all is)."""
-    made, start = [], 0
-    for column in columns:
-        part = X[:, start : start + column.measured]
-        start += column.width
-        if column.fill:
-            known = np.isfinite(part)
-            sums, counts = np.where(known, part, 0.0).sum(axis=0), known.sum(axis=0)
-            column = replace(column, fill=(sums / np.maximum(counts, 1)).tolist())
-        made.append(column)
-    return made
+def with_fills(
+    columns: Sequence[Column], X: NDArray[np.float64], rows: NDArray[np.int64]
+) -> list[Column]:
+    """The columns, which fill in the means of what is not missing in these rows of X.
+
+    0 where all is missing.
+    """
+    if not any(column.fill for column in columns):
+        return list(columns)
+    sums, counts = np.zeros(X.shape[1]), np.zeros(X.shape[1], np.int64)
+    for part in parts_of(X, rows):
+        known = np.isfinite(part)
+        sums += np.where(known, part, 0.0).sum(axis=0)
+        counts += known.sum(axis=0)
+    means = sums / np.maximum(counts, 1)
+    starts = np.cumsum([0, *[column.width for column in columns]]).tolist()
+    return [
+        replace(c, fill=means[start : start + c.measured].tolist()) if c.fill else c
+        for c, start in zip(columns, starts)
+    ]
 
 
-def filled(columns: Sequence[Column], X: NDArray[np.float64]) -> NDArray[np.float64]:
-    """X with the fills of the columns in place of NaN."""
-    if not columns or not np.isnan(X).any():
-        return X
+def fill_in(columns: Sequence[Column], X: NDArray[np.float64]) -> None:
+    """Put the fills of the columns in place of NaN in X."""
     fills = [[*(c.fill or []), *[0.0] * (c.width - len(c.fill or []))] for c in columns]
-    return np.where(np.isnan(X), np.concatenate([np.array(f) for f in fills]), X)
+    values = np.concatenate([np.array(f) for f in fills])
+    for i in range(0, len(X), PART_ROWS):
+        part = X[i : i + PART_ROWS]
+        gaps = np.isnan(part)
+        if gaps.any():
+            X[i : i + PART_ROWS] = np.where(gaps, values, part)

@@ -7,12 +7,17 @@ and cosine of the angle, so that December lies beside January.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import calendar
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gpubp.data.cells import as_cells
 
 ISO = "iso"
 _DATES = (
@@ -23,24 +28,35 @@ _DATES = (
 _TIMES = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S")
 _FORMATS = (ISO, *map("".join, product(_DATES, _TIMES)), *("%H:%M", "%H:%M:%S", "%I:%M %p"))
 PARTS = ("days", "year sin", "year cos", "week sin", "week cos", "day sin", "day cos")
+_WORD = re.compile(r"[^\W\d_]+")
 _DAY, _YEAR = 86400.0, 365.25
 _VARIES = 1e-9
 
 
-def format_of(cells: Iterable[str]) -> tuple[str, str]:
+def format_of(cells: Sequence[str]) -> tuple[str, str]:
     """The format of all these cells, "" if they are no dates; and another one that they have too.
 
     Where days and months can be exchanged everywhere, the month comes first beside slashes.
     """
-    different = list(dict.fromkeys(cells))
-    if not different or not any(letter.isdigit() for letter in different[0]):
-        return "", ""
+    first = next(iter(cells), "")
+    if not any(letter.isdigit() for letter in first) or not _words() >= set(
+        _WORD.findall(first.lower())
+    ):
+        return "", ""  # before some hundred formats are tried
+    different = list(as_cells(cells).counts)
     left = [f for f in _FORMATS if _read(different[0], f) is not None]
     for cell in different[1:]:
         left = [f for f in left if _read(cell, f) is not None]
         if not left:
             return "", ""
     return (left[0], left[1] if len(left) > 1 else "") if left else ("", "")
+
+
+@cache
+def _words() -> frozenset[str]:
+    """The words that dates may have, in small letters."""
+    names = (*calendar.month_name, *calendar.month_abbr, *calendar.day_name, *calendar.day_abbr)
+    return frozenset(["t", "z", "w", "am", "pm", *_WORD.findall(" ".join(names).lower())])
 
 
 def _read(cell: str, form: str) -> float | None:
@@ -55,9 +71,11 @@ def _read(cell: str, form: str) -> float | None:
 
 def measured(cells: Sequence[str], form: str) -> tuple[NDArray[np.float64], int]:
     """All `PARTS` of dates, (rows, parts), and the first row that is of another format, or -1."""
-    seconds = {cell: _read(cell, form) for cell in set(cells)}
-    wrong = next((i for i, cell in enumerate(cells) if seconds[cell] is None), -1)
-    stamps = np.array([seconds[cell] or 0.0 for cell in cells], np.float64)
+    different, codes = as_cells(cells).coded
+    seconds = [_read(cell, form) for cell in different]
+    bad = next((i for i, stamp in enumerate(seconds) if stamp is None), -1)
+    wrong = -1 if bad < 0 else int(np.argmax(codes == bad))
+    stamps = np.array([stamp or 0.0 for stamp in seconds], np.float64)[codes]
     days = stamps / _DAY
     whole = np.floor(days)
     first = whole.astype("datetime64[D]").astype("datetime64[Y]").astype("datetime64[D]")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from gpubp.data.columns import column_of, different_cells
 from gpubp.data.encoding import MOST_CLASSES, TASKS, Encoding
 from gpubp.data.gaps import is_missing
-from gpubp.data.numerals import as_number, label_key
+from gpubp.data.numerals import POINT, as_number, label_key
 from gpubp.data.table import Table
 from gpubp.errors import DataError, unknown_name
 
@@ -58,7 +60,10 @@ def _task_of(table: Table, target: str) -> str:
     if writing.unit or writing.problem:
         return "regression"
     cells = table.column(target)
-    values = {cell: writing.number(cell) for cell in set(cells) if not is_missing(cell)}
+    plain = cells.plain if writing.decimal == POINT else None
+    if plain is not None and (np.isinf(plain) | (plain != np.floor(plain)))[~cells.absent].any():
+        return "regression"  # at once, without a look at each of many different numbers
+    values = {cell: writing.number(cell) for cell in cells.counts if not is_missing(cell)}
     whole = all(value is not None and value.is_integer() for value in values.values())
     # Long numbers that differ in the last digit are different, though float64 has one for both.
     different = len(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.data.cells import Cells
 from gpubp.data.columns import Column, encoded
 from gpubp.data.numerals import label_key
 from gpubp.data.scaling import PART, Standardizer
@@ -125,6 +126,9 @@ class Encoding:
     def known_labels(self, given: Sequence[Any]) -> NDArray[np.int64]:
         """Class indices of labels, -1 for those not seen in training; "0.0" is the label "0"."""
         index = {label_key(label): i for i, label in enumerate(self.classes)}
+        if isinstance(given, Cells):
+            different, codes = given.coded
+            return np.array([index.get(label_key(c), -1) for c in different], np.int64)[codes]
         found = {label: index.get(label_key(label), -1) for label in set(given)}
         return np.array([found[label] for label in given], np.int64)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
+from gpubp.data.cells import Cells, as_cells
 from gpubp.data.gaps import is_missing
 
 POINT, COMMA = ".", ","
@@ -224,12 +225,13 @@ def _shown(found: _Parsed | None, decimal: str) -> str:
     return f"{value:.10g}"
 
 
-def _look(cells: Sequence[str]) -> _Look | None:
+def _look(given: Sequence[str]) -> _Look | None:
     """None if the cells are not numbers for the most part."""
-    if all_plain(cells):
+    cells = as_cells(given)
+    if cells.plain is not None:
         strict, doubtful = _of_plain(cells)
         return _Look("", -1, strict, doubtful, cells.index(doubtful) if doubtful else -1)
-    counts = Counter(cells)
+    counts = Counter(cells.counts)
     for cell in [c for c in counts if is_missing(c)]:
         del counts[cell]
     plain = {cell for cell in counts if as_number(cell) is not None}
@@ -252,26 +254,14 @@ def _look(cells: Sequence[str]) -> _Look | None:
     return _Look(unit, first, strict, doubtful, cells.index(doubtful) if doubtful else -1)
 
 
-def all_plain(cells: Sequence[str]) -> bool:
-    """Whether Python reads all cells that have a value, and there are such."""
-    try:
-        for cell in cells:
-            float(cell)
-    except ValueError:
-        given = [cell for cell in cells if not is_missing(cell)]
-        return bool(given) and all(as_number(cell) is not None for cell in given)
-    return "_" not in "".join(cells)
-
-
-def _of_plain(cells: Iterable[str]) -> tuple[str, str]:
+def _of_plain(cells: Cells) -> tuple[str, str]:
     """`_decimal` of a column whose cells Python reads: one with a point that groups nothing."""
     doubtful = ""
-    for cell in cells:
-        if POINT in cell:
-            found = _parsed(cell)
-            if found is not None and found.value(COMMA) is None:
-                return POINT, ""
-            doubtful = doubtful or ("" if found is None else cell)
+    for cell in cells.containing(POINT):
+        found = _parsed(cell)
+        if found is not None and found.value(COMMA) is None:
+            return POINT, ""
+        doubtful = doubtful or ("" if found is None else cell)
     return "", doubtful
 
 

@@ -13,6 +13,7 @@ from gpubp.core.interop import host_array
 from gpubp.errors import DataError, ShapeError
 
 PART = 1 << 10  # images that are looked at together
+PART_ROWS = 1 << 16  # rows of numbers that are looked at together
 _NOISE = 1e-15  # a deviation of so little of the mean is one of rounding
 
 
@@ -35,12 +36,15 @@ class Standardizer:
 
     @classmethod
     @checked
-    def fit(cls, X: ArrayLike, columns: ArrayLike | None = None) -> Standardizer:
+    def fit(
+        cls, X: ArrayLike, columns: ArrayLike | None = None, rows: ArrayLike | None = None
+    ) -> Standardizer:
         """Measure the columns of X, shape (samples, columns), or channels (samples, channels, ...).
 
         Args:
             X: finite numbers. A constant column is only centred.
             columns: bool, one a column: which to standardise; the others stay as they are.
+            rows: the indices of those to measure; default all. X may be mapped from a file.
         """
         given: Any = X
         images = isinstance(given, np.ndarray) and given.ndim > 2  # widened in parts
@@ -50,8 +54,11 @@ class Standardizer:
                 f"X has shape {array.shape}, expected (samples, columns), or images (samples, "
                 "channels, height, width)."
             )
-        plain = array.ndim == 2
-        mean, std = _measured(array.astype(np.float64)) if plain else _of_channels(array)
+        chosen_rows = None if rows is None else np.asarray(rows, np.int64)
+        if array.ndim == 2:
+            mean, std = _measured(array, chosen_rows)
+        else:
+            mean, std = _of_channels(array if chosen_rows is None else array[chosen_rows])
         if columns is not None:
             chosen = np.asarray(columns, bool)
             mean, std = np.where(chosen, mean, 0.0), np.where(chosen, std, 1.0)
@@ -113,17 +120,41 @@ def _of_channels(images: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.
     return mean, std
 
 
-def _measured(array: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def parts_of(
+    array: NDArray[Any], rows: NDArray[np.int64] | None = None
+) -> Iterator[NDArray[np.float64]]:
+    """These rows, or all, in parts, as float64: sums are the same wherever the array is."""
+    for i in range(0, len(array) if rows is None else len(rows), PART_ROWS):
+        part = array[i : i + PART_ROWS] if rows is None else array[rows[i : i + PART_ROWS]]
+        yield np.asarray(part, np.float64)
+
+
+def _measured(
+    array: NDArray[Any], rows: NDArray[np.int64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and deviation of each column.
 
     Numbers are measured from the first row and in units of the largest, so that neither a long way
     from 0 (times in nanoseconds) costs digits nor squares of large ones overflow. What varies in
     the last digits only is brought to between -1 and 1, and not blown up.
     """
-    unit = np.exp2(np.floor(np.log2(np.maximum(np.abs(array).max(axis=0), 1e-300))))
-    distance = array / unit - array[0] / unit
-    mean = array[0] / unit + distance.mean(axis=0)
-    std = distance.std(axis=0)
+    count = len(array) if rows is None else len(rows)
+    first = np.asarray(array[0 if rows is None else rows[0]], np.float64)
+    largest = np.zeros(array.shape[1])
+    for part in parts_of(array, rows):
+        np.maximum(largest, np.abs(part).max(axis=0), out=largest)
+    unit = np.exp2(np.floor(np.log2(np.maximum(largest, 1e-300))))
+
+    def distances() -> Iterator[NDArray[np.float64]]:
+        return (part / unit - first / unit for part in parts_of(array, rows))
+
+    zero = np.zeros(array.shape[1])
+    away = sum((part.sum(axis=0) for part in distances()), zero) / count
+    squares = sum((((part - away) ** 2).sum(axis=0) for part in distances()), zero)
+    furthest = zero
+    for part in distances():
+        furthest = np.maximum(furthest, np.abs(part).max(axis=0))
+    mean, std = first / unit + away, np.sqrt(squares / count)
     noise = std <= _NOISE * np.abs(mean)
-    std[noise] = np.maximum(1.0 / unit, np.abs(distance).max(axis=0))[noise]
+    std[noise] = np.maximum(1.0 / unit, furthest)[noise]
     return mean * unit, std * unit

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import os
 import sys
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from gpubp.errors import DataError
 
 STDIN = "-"
+_GZIP = b"\x1f\x8b"
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -35,27 +40,57 @@ def read_text(path: str | os.PathLike[str], encoding: str | None = None) -> str:
     Raises:
         DataError: unreadable, damaged, or no text of that encoding.
     """
-    name = named(path)
-    try:
+    with _explained(named(path)):
         data = _bytes(path)
-        if data[:2] == b"\x1f\x8b":
+        if data[:2] == _GZIP:
             data = gzip.decompress(data)
+        return data.decode(_encoding(data, encoding)).removeprefix("\ufeff")
+
+
+def lines_of(path: str | os.PathLike[str], encoding: str | None = None) -> Iterator[str]:
+    """The lines of a file, with their ends, read as they are asked for; see `read_text`."""
+    with _explained(named(path)), ExitStack() as stack:
+        standard = os.fspath(path) == STDIN
+        file: Any = sys.stdin.buffer if standard else stack.enter_context(open(path, "rb"))
+        file = io.BufferedReader(file) if not hasattr(file, "peek") else file
+        if file.peek(2)[:2] == _GZIP:
+            file = io.BufferedReader(gzip.GzipFile(fileobj=file))
+        found = _encoding(file.peek(4), encoding)
+        text = io.TextIOWrapper(file, found, newline="")
+        try:
+            first = True
+            for line in text:
+                yield line.removeprefix("\ufeff") if first else line
+                first = False
+        finally:
+            text.detach()  # standard input stays open
+
+
+def _encoding(data: bytes, asked: str | None) -> str:
+    found = asked or next((e for mark, e in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        codecs.lookup(found)
+    except LookupError as error:
+        raise DataError(f"{found!r} is no encoding: expected utf-8, latin-1, cp1252...") from error
+    return found
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """What goes wrong with a file, as DataError."""
+    try:
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{name} is damaged: gzip says {error}.") from error
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error.strerror}.") from error
-    found = encoding or next((e for mark, e in _MARKS if data.startswith(mark)), "utf-8")
-    try:
-        return data.decode(found).removeprefix("\ufeff")
-    except LookupError as error:
-        raise DataError(f"{found!r} is no encoding: expected utf-8, latin-1, cp1252...") from error
     except UnicodeDecodeError as error:
         advice = (
             "Name its encoding (--encoding latin-1, --encoding cp1252), or save it as UTF-8 (in"
         )
         raise DataError(
-            f"{name} is not text in {found.upper()} ({error.reason} at byte {error.start}). "
-            f"{advice} Excel: CSV UTF-8)."
+            f"{name} is not text in {error.encoding.upper()} ({error.reason} at byte "
+            f"{error.start}). {advice} Excel: CSV UTF-8)."
         ) from error
 
 

@@ -7,11 +7,12 @@ collective communication operations in MPICH", 2005):
 - ring: 2 (n - 1) messages of B / n bytes each, one after the other;
 - recursive doubling: ceil(log2 n) messages of B bytes.
 
-A step computes its share of the batch, all-reduces counts and module state (one small vector),
-then gradients, and updates. Gradients are sent when the backward pass is done, and nothing
-overlaps; in buckets, all but the last of them may travel while the backward pass goes on, which is
-taken for two thirds of the work. A divided optimiser takes the first half of a ring's messages for
-gradients, the second for parameters, and updates a part.
+A step computes its share of the batch, all-reduces gradients, with counts behind them, and updates.
+Where gradients are sent in buckets or in parts, and where there is module state, counts and module
+state are a small all-reduce of their own. Gradients are sent when the backward pass is done, and
+nothing overlaps; in buckets, all but the last of them may travel while the backward pass goes on,
+which is taken for two thirds of the work. A divided optimiser takes the first half of a ring's
+messages for gradients, the second for parameters, and updates a part.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from gpubp.arguments import checked
 from gpubp.errors import DataError
 
+COUNTS = 64.0  # bytes, of which there are fewer as a rule: latency is what they cost
 BACKWARD = 2 / 3  # of a step's work: two products a layer, where forwards there is one
 
 
@@ -66,13 +68,13 @@ class Work:
         seconds: forward and backward pass of the whole batch on one rank.
         update: seconds of the update.
         gradient_bytes: of all parameters' gradients.
-        state_bytes: of counts and module state, in float64.
+        state_bytes: of module state that ranks average (running statistics), in float64.
     """
 
     seconds: float
     update: float
     gradient_bytes: float
-    state_bytes: float = 64.0
+    state_bytes: float = 0.0
 
 
 @checked
@@ -110,10 +112,11 @@ def step_seconds(
         return alone + network.all_reduce(ranks, 2 * work.gradient_bytes) / average_every
     if pieces:
         each = math.ceil(pieces / ranks)
-        told = each * (work.gradient_bytes + work.state_bytes)
+        told = each * (work.gradient_bytes + COUNTS + work.state_bytes)
         return work.seconds * each / pieces + work.update + network.gather(ranks, told)
-    told = network.all_reduce(ranks, work.state_bytes)
-    parameters = 0.0
+    parameters = told = 0.0
+    if shard_optimizer or buckets > 1 or work.state_bytes:
+        told = network.all_reduce(ranks, COUNTS + work.state_bytes)
     if shard_optimizer:
         alone = (work.seconds + work.update) / ranks
         parameters = network.gather(ranks, work.gradient_bytes / ranks)

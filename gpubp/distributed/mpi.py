@@ -1,6 +1,7 @@
 """Ranks that are started by MPI and talk through it, by mpi4py: MPICH, Open MPI, Intel MPI.
 
-Operations are started and then asked for, because MPI's own waits have no end. MPI ends the whole
+Operations are started and then asked for, because MPI's own waits have no end; meanwhile it is
+looked whether a rank has told of an error, by messages beside the collectives. MPI ends the whole
 job when a rank dies; an exception that nobody catches does so here too, as otherwise MPI would
 wait for that rank while Python ends.
 """
@@ -16,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.distributed.communicator import TIMEOUT, check_carried, check_root, check_summable
+from gpubp.distributed.leaving import ALONE, all_left, note, who_left
 from gpubp.distributed.requests import Done, Request, check_rows
 from gpubp.errors import DistributedError, LostPeerError, missing_extra
 
 SPINS = 200  # looks before the processor is offered to others between two
+LOOK_SECONDS = 0.01  # between two looks for what a rank may have told
 
 
 class MpiCommunicator:
@@ -42,8 +45,13 @@ class MpiCommunicator:
             raise missing_extra("mpi4py (and an MPI)", "mpi", "the mpi backend") from error
         self._mpi, self._timeout = MPI, timeout
         self._owned = comm is None
+        self._begun = self._partings = 0  # operations, and how often all ranks met errors together
+        self._notes: dict[tuple[int, int], str] = {}
+        self._sent: list[Any] = []
+        self._closed = "this communicator is closed"
         self._comm: Any = MPI.COMM_WORLD.Dup() if comm is None else comm
         self._comm.Set_errhandler(MPI.ERRORS_RETURN)
+        self._beside: Any = self._comm.Dup()
         self.rank, self.size = int(self._comm.rank), int(self._comm.size)
         if self._owned and self.size > 1:
             _abort_on_exceptions(MPI)
@@ -53,7 +61,8 @@ class MpiCommunicator:
 
     def _start(self, name: str, *args: Any) -> _Started:
         if self._comm is None:
-            raise DistributedError("this communicator is closed.")
+            raise DistributedError(f"{self._closed}.")
+        self._begun += 1
         try:
             request = getattr(self._comm, name)(*args)
         except self._mpi.Exception as error:
@@ -62,13 +71,17 @@ class MpiCommunicator:
 
     def finish(self, request: Any) -> None:
         """Wait for an operation of MPI's, within the timeout. Raises LostPeerError."""
-        deadline, looks = time.monotonic() + self._timeout, 0
+        deadline, looks, next_look = time.monotonic() + self._timeout, 0, 0.0
         try:
             while not request.Test():
                 looks += 1
                 if looks > SPINS:
                     time.sleep(0)
-                    if time.monotonic() > deadline:
+                    now = time.monotonic()
+                    if now > next_look:
+                        next_look = now + LOOK_SECONDS
+                        self._require_all_there()
+                    if now > deadline:
                         raise LostPeerError(
                             f"rank {self.rank}: another rank did not come within "
                             f"{self._timeout:g} s."
@@ -120,6 +133,40 @@ class MpiCommunicator:
         """See `Communicator`."""
         self._do("Ibarrier")
 
+    def leave(self, why: str, alone: bool = False) -> None:
+        """See `Telling`."""
+        if self._comm is None or self.size == 1:
+            return
+        place = ALONE if alone else self._begun
+        text = note(place, why)
+        self._notes[self._partings, self.rank] = text
+        # Kept: a request that Python lets go of may be cut off.
+        self._sent += [
+            self._beside.isend(text, dest=rank, tag=self._partings)
+            for rank in range(self.size)
+            if rank != self.rank
+        ]
+        if not alone and all_left(self.size, place, self._told):
+            self._partings += 1
+            return
+        # Not freed: MPI wants all ranks for that.
+        self._comm = None
+        self._closed = f"this communicator is closed since this rank has left ({why})"
+
+    def _told(self, rank: int) -> str | None:
+        """What a rank has told of its error, if it has."""
+        status = self._mpi.Status()
+        while self._beside.iprobe(status=status):
+            found = status.Get_tag(), status.Get_source()
+            self._notes[found] = self._beside.recv(source=found[1], tag=found[0])
+        return self._notes.get((self._partings, rank))
+
+    def _require_all_there(self) -> None:
+        """Raise LostPeerError where a rank has told that it will not come."""
+        left = who_left(self.size, self._told)
+        if left:
+            raise LostPeerError(f"rank {self.rank}: {left}.")
+
     def abort(self, code: int) -> None:
         """End all ranks at once, with an exit code."""
         self._mpi.COMM_WORLD.Abort(code)
@@ -128,6 +175,7 @@ class MpiCommunicator:
         """Free what was copied of COMM_WORLD; MPI itself ends with the process."""
         comm, self._comm = self._comm, None
         if comm is not None and self._owned and not self._mpi.Is_finalized():
+            self._beside.Free()
             comm.Free()
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gpubp.arguments import checked
 from gpubp.distributed.communicator import TIMEOUT, check_carried, check_root, check_summable
+from gpubp.distributed.leaving import ALONE, all_left, note, who_left
 from gpubp.distributed.requests import Request, check_rows
 from gpubp.errors import DataError, LostPeerError
 
@@ -27,6 +28,7 @@ class _Group:
         self.barrier = threading.Barrier(size)
         self.given: list[Any] = [None] * size
         self.total: NDArray[Any] = np.zeros(0)
+        self.notes: dict[tuple[int, int], str] = {}
 
 
 class ThreadCommunicator:
@@ -36,11 +38,16 @@ class ThreadCommunicator:
 
     def __init__(self, group: _Group, rank: int) -> None:
         self._group, self.rank, self.size = group, rank, group.size
+        self._begun = self._partings = 0  # meetings, and how often all ranks met errors together
 
     def _meet(self) -> None:
+        self._begun += 1
         try:
             self._group.barrier.wait(self._group.timeout)
         except threading.BrokenBarrierError as error:
+            left = who_left(self.size, self._told)
+            if left:
+                raise LostPeerError(f"rank {self.rank}: {left}.") from error
             raise LostPeerError(
                 f"rank {self.rank}: another rank is gone, or did not come within "
                 f"{self._group.timeout:g} s."
@@ -102,6 +109,22 @@ class ThreadCommunicator:
     def barrier(self) -> None:
         """See `Communicator`."""
         self._meet()
+
+    def leave(self, why: str, alone: bool = False) -> None:
+        """See `Telling`."""
+        group, place = self._group, ALONE if alone else self._begun
+        if group.barrier.broken:
+            return
+        group.notes[self._partings, self.rank] = note(place, why)
+        if not alone and all_left(
+            self.size, place, self._told, lambda: group.barrier.n_waiting > 0
+        ):
+            self._partings += 1
+        else:
+            group.barrier.abort()
+
+    def _told(self, rank: int) -> str | None:
+        return self._group.notes.get((self._partings, rank))
 
     def close(self) -> None:
         """The others are told: they wait for this rank no longer."""

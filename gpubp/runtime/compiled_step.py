@@ -158,6 +158,10 @@ class Step(Ran):
         return ready.structure.of([rows[0].copy() for rows in found])
 
     def _first_call(self, batch: Sequence[Any], key: tuple[Any, ...] | None, final: bool) -> Any:
+        with self._programs.telling():
+            return self._called(batch, key, final)
+
+    def _called(self, batch: Sequence[Any], key: tuple[Any, ...] | None, final: bool) -> Any:
         data = checked_arguments(batch, self._floating, self.backend)
         singles = self._singles if final else self._adding_singles
         if key is None:
@@ -228,18 +232,19 @@ class Step(Ran):
         """
         if nesting.possible:
             require_not_running(self._runner)
-        arrays: Arguments = checked_arguments(data, self._floating, self.backend)
-        self.forget_losses()
-        with Pauses() as pauses:
-            drawn = self._orders.draw(arrays.samples, epochs, shuffle, seed, order)
-            try:
-                run = Epochs(self._programs, arrays, drawn.orders, batch_size, drop_last, flush)
-                buffers = self._ran = run.output_buffers()
-                run.run(buffers, checked, progress, pauses)
-            except BaseException:
-                drawn.keep(0 if self._ran is None else self._ran.begun_of(len(drawn.orders)))
-                raise
-        return buffers.value
+        with self._programs.telling():
+            arrays: Arguments = checked_arguments(data, self._floating, self.backend)
+            self.forget_losses()
+            with Pauses() as pauses:
+                drawn = self._orders.draw(arrays.samples, epochs, shuffle, seed, order)
+                try:
+                    run = Epochs(self._programs, arrays, drawn.orders, batch_size, drop_last, flush)
+                    buffers = self._ran = run.output_buffers()
+                    run.run(buffers, checked, progress, pauses)
+                except BaseException:
+                    drawn.keep(0 if self._ran is None else self._ran.begun_of(len(drawn.orders)))
+                    raise
+            return buffers.value
 
     def report(self, profile: bool = False) -> Report:
         """Instructions, fusion, arithmetic, bytes moved fused and unfused, arena size.

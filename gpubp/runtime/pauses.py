@@ -57,12 +57,16 @@ class Pauses:
         """Ctrl-C was pressed, and waits for `look`."""
         return self._heard is not None
 
-    def heard_elsewhere(self) -> None:
-        """Do what Ctrl-C does: it was pressed for another rank of this run."""
-        if self._before is None:
-            raise KeyboardInterrupt
-        self._heard = self._heard or (signal.SIGINT, None)
-        self.look()
+    def end_together(self) -> None:
+        """All ranks end the run here, because Ctrl-C was pressed for one: do what it does.
+
+        A handler that raises nothing ends the run too, as on the other ranks. Where it was not
+        pressed for this rank, the handler is given no frame.
+        """
+        if self._before is not None:
+            heard, self._heard = self._heard or (signal.SIGINT, None), None
+            self._before(*heard)
+        raise KeyboardInterrupt
 
     @contextmanager
     def open(self, together: bool) -> Iterator[None]:

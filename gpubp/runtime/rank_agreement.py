@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 import zlib
 from collections.abc import Sequence
 from typing import Any
+from weakref import ReferenceType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,7 @@ class Agreement:
     ) -> None:
         self._parallel, self._builder, self._backend = parallel, update_builder, backend
         self.made = False
+        self._printed: dict[int, tuple[ReferenceType[Any], str]] = {}
 
     def make(
         self,
@@ -97,8 +100,14 @@ class Agreement:
             slot.value = part.copy().view(slot.dtype).reshape(slot.shape)
             start += value.size
 
-    def check_run(self, data: Arguments, order: NDArray[np.int64], batches: Batches) -> None:
+    def check_run(
+        self, data: Arguments, order: NDArray[np.int64], batches: Batches, checked: bool
+    ) -> None:
         """Compare what a run is to do: the batches, and with shared data these and their order.
+
+        Args:
+            data, order, batches: of the run.
+            checked: the data are those of an earlier run, and have not changed.
 
         Raises:
             DistributedError: it differs; says in what.
@@ -109,8 +118,17 @@ class Agreement:
             facts["the sizes of batches"] = _checksum(batches.sizes)
             facts["the order of samples"] = _checksum(order)
             for name, array in zip(data.names, data.arrays, strict=True):
-                facts[name] = fingerprint(array)
+                facts[name] = self._fingerprint(array, checked)
         require_alike(self._parallel.communicator, {k: str(v) for k, v in facts.items()})
+
+    def _fingerprint(self, array: Any, known: bool) -> str:
+        """Of an array; that of before if it is known, and has been seen."""
+        seen, text = self._printed.get(id(array), (None, ""))
+        if not known or seen is None or seen() is not array:
+            text = fingerprint(array)
+            self._printed = {k: v for k, v in self._printed.items() if v[0]() is not None}
+            self._printed[id(array)] = weakref.ref(array), text
+        return text
 
 
 def _checksum(array: NDArray[Any]) -> str:

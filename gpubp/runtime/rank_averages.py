@@ -12,6 +12,7 @@ S. U. Stich, "Local SGD converges fast and communicates little" (ICLR 2019, arXi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from gpubp.compiler.pipeline import Options
 from gpubp.compiler.program import Program
 from gpubp.core import WholeType
 from gpubp.core.store import Slot
+from gpubp.distributed.leaving import telling
 from gpubp.errors import DataError
 from gpubp.ops.random import is_state
 from gpubp.runtime.arguments import Arguments, types_of
@@ -60,6 +62,10 @@ class AveragingPrograms(StepPrograms):
         """See `StepPrograms.updates`; with `flush`, the run ends with an average too."""
         self._flush = flush
         return super().updates(steps, epochs, flush)
+
+    def telling(self) -> AbstractContextManager[None]:
+        """See `StepPrograms.telling`."""
+        return telling(self._parallel.communicator)
 
     @property
     def apart(self) -> int:
@@ -110,7 +116,7 @@ class AveragingPrograms(StepPrograms):
         mine, done, stopped = self._mine(batches), 0, False
         with turn(self.updating):
             maker = RowMaker(self.ready(data, int(mine.sizes[0]), bool(mine.final[0])))
-            self._agree(data, order, batches, mine, pauses is not None)
+            self._agree(data, order, batches, mine, pauses is not None, checked)
             ends = _epoch_ends(batches, data.samples)
             for start, stop in self._stretches(mine.final, ends):
                 starts, sizes = mine.starts[start:stop], mine.sizes[start:stop]
@@ -131,7 +137,7 @@ class AveragingPrograms(StepPrograms):
         if pauses is not None:
             buffers.done = first + done
             if stopped:
-                pauses.look() if pauses.heard else pauses.heard_elsewhere()
+                pauses.end_together()
 
     def _stretches(
         self, final: NDArray[np.bool_], ends: NDArray[np.bool_]
@@ -151,12 +157,13 @@ class AveragingPrograms(StepPrograms):
         batches: Batches,
         mine: Batches,
         is_run: bool,
+        checked: bool,
     ) -> None:
         if not self._agreement.made:
             readies = [self.ready(data, size, final) for size, final in mine.kinds[0]]
             self._agreement.make(data, [ready.graph for ready in readies], [])
         if is_run:
-            self._agreement.check_run(data, order, batches)
+            self._agreement.check_run(data, order, batches, checked)
 
     def _own_numbers(self, steps: int) -> _OwnNumbers:
         states = [slot for slot in self.written_slots() if is_state(slot)]

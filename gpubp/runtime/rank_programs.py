@@ -12,6 +12,7 @@ before each batch, so every rank updates in the same way.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from gpubp.compiler.trace import trace
 from gpubp.core import ArrayType, Graph, WholeType, tracing
 from gpubp.core.store import Slot
 from gpubp.distributed.layout import Layout
+from gpubp.distributed.leaving import telling
 from gpubp.errors import DataError
 from gpubp.nn.piece import Piece
 from gpubp.ops.across import means_across
@@ -113,6 +115,10 @@ class RankPrograms(StepPrograms):
             self._finishing()
             return ready.program
 
+    def telling(self) -> AbstractContextManager[None]:
+        """See `StepPrograms.telling`."""
+        return telling(self._parallel.communicator)
+
     @property
     def apart(self) -> int:
         """See `StepPrograms.apart`."""
@@ -158,7 +164,7 @@ class RankPrograms(StepPrograms):
             self.updating.last = readies[sizes[0]]
             if not checked:
                 check_values(readies[sizes[0]].program, data, finite)
-            self._agree(data, order, batches, pauses is not None)
+            self._agree(data, order, batches, pauses is not None, checked)
             pieces = Pieces(self.backend, data, order, readies.__getitem__)
             sums, terms = self._gradient_sums(), self._update_builder.sums
             state = RankState([r.graph for r in readies.values()], self._own_slots(), terms)
@@ -181,7 +187,12 @@ class RankPrograms(StepPrograms):
             )
 
     def _agree(
-        self, data: Arguments, order: NDArray[np.int64], batches: Batches, is_run: bool
+        self,
+        data: Arguments,
+        order: NDArray[np.int64],
+        batches: Batches,
+        is_run: bool,
+        checked: bool,
     ) -> None:
         """Compare with the other ranks; the first time take over the state of rank 0."""
         if not self._agreement.made:
@@ -194,7 +205,7 @@ class RankPrograms(StepPrograms):
                 also += self._shards.common(self._update_builder.optimizer)
             self._agreement.make(data, graphs, self._own_slots(), also)
         if is_run:
-            self._agreement.check_run(data, order, batches)
+            self._agreement.check_run(data, order, batches, checked)
 
     def _finishing(self) -> tuple[Ready, Single]:
         """The program that updates, bound."""

@@ -75,13 +75,9 @@ class RankRun:
             before, final = int(waiting.value), bool(batches.final[step])
             self._sums.expect(final)
             self._compute(step, start, size, waiting, vectors)
-            if final:
-                self._sums.start()
-            if final or self._state.moves or self._parallel.deterministic:
-                self._meet(vectors)
+            self._meet(vectors, final)
             self._stopped = self._stopped and final
             if final:
-                self._sums.reduce()
                 self._state.set_counts(self._sums.counts)
                 finish()
             else:
@@ -121,9 +117,22 @@ class RankRun:
         with self._inside(), nullcontext() if self._means is None else self._means.at_work():
             return self._pieces.run(start, size)
 
-    def _meet(self, vectors: NDArray[np.float64]) -> None:
-        """Let all ranks know what each has to tell."""
-        total = over_pieces(self._parallel, vectors)
+    def _meet(self, vectors: NDArray[np.float64], final: bool) -> None:
+        """Let all ranks know what each has to tell, where they must; where an update follows, sum
+        the gradients, in the same message if that has room."""
+        moves = self._state.moves
+        if final and not moves and self._sums.has_room(vectors.shape[1]):
+            self._take(self._sums.reduce_with(vectors[0]))
+            return
+        if final:
+            self._sums.start()
+        if final or moves or self._parallel.deterministic:
+            self._take(over_pieces(self._parallel, vectors))
+        if final:
+            self._sums.reduce()
+
+    def _take(self, total: NDArray[np.float64]) -> None:
+        """Take over what all ranks have told."""
         self._state.take(total)
         self._sums.tell(self._state.counts_in(total))
         self._stopped = bool(total[STOP] > 0)
@@ -135,9 +144,5 @@ class RankRun:
 
     def stop(self, pauses: Pauses) -> None:
         """If a rank wanted to stop, do what Ctrl-C does, on this rank as on that one."""
-        if not self._stopped:
-            return
-        if pauses.heard:
-            pauses.look()
-        else:
-            pauses.heard_elsewhere()
+        if self._stopped:
+            pauses.end_together()

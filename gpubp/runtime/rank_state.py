@@ -101,7 +101,7 @@ class RankState:
         """Set what the terms of the loss have counted, alike or each."""
         counts = np.broadcast_to(counts, len(self._counts))
         for slot, count in zip(self._counts, counts, strict=True):
-            slot.value = count
+            slot.value[...] = count
 
     def counts_in(self, total: Vector) -> Vector:
         """The part of a vector that holds them."""

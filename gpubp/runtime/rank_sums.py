@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.core.store import Bank, Slot
+from gpubp.core.store import TAIL, Bank, Slot
 from gpubp.distributed.communicator import DeviceCommunicator
 from gpubp.distributed.parallel import DataParallel
 from gpubp.runtime.rank_exchange import Exchange
@@ -100,6 +100,26 @@ class GradientSums:
         else since the last update."""
         self.counts = self.counts + counts if self._kept else counts.copy()
 
+    def has_room(self, width: int) -> bool:
+        """Whether so many numbers can travel in one message with the gradients."""
+        if self._kept or self._exchange is not None or not self._banks:
+            return False
+        return width <= TAIL and not self._stays_on_device(self._banks[0])
+
+    def reduce_with(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`reduce`, and the sum over all ranks of a vector that there is room for.
+
+        It travels as numbers of the gradients' dtype: counts of float32 gradients are rounded like
+        these.
+        """
+        first, *others = self._banks
+        whole, end = first.with_tail, first.size + len(vector)
+        whole[first.size : end] = vector
+        self._parallel.communicator.all_reduce(whole[:end])
+        for bank in others:
+            self._reduce(bank)
+        return whole[first.size : end].astype(np.float64)
+
     def reduce(self) -> None:
         """Let the banks hold the sums over all ranks."""
         if self._exchange is not None:
@@ -112,9 +132,13 @@ class GradientSums:
                 self._reduce(bank)
 
     def _reduce(self, bank: Bank) -> None:
-        """Where the bank is on a device, and the communicator reaches there, it stays there."""
         communicator, there = self._parallel.communicator, bank.device_copy
         if there is not None and isinstance(communicator, DeviceCommunicator):
             there.change(lambda at: communicator.all_reduce_at(at, bank.size, bank.dtype))
         else:
             communicator.all_reduce(bank.data)
+
+    def _stays_on_device(self, bank: Bank) -> bool:
+        """It is on a device, and the communicator reaches there."""
+        there = bank.device_copy is not None
+        return there and isinstance(self._parallel.communicator, DeviceCommunicator)

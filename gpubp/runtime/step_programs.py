@@ -63,6 +63,10 @@ class StepPrograms:
         self.backend = self.updating.backend
         self.adding = Runner(self._trace_adding, self.backend, None, True, options)
 
+    def telling(self) -> AbstractContextManager[None]:
+        """While open, an exception that leaves it is told to the ranks that wait for this one."""
+        return nullcontext()
+
     @property
     def apart(self) -> int:
         """Batches until the ranks of a step are alike, so that its state can be saved; 0 now."""

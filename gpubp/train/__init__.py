@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from gpubp.train.decoding import Beams, beam_search
     from gpubp.train.detection import mean_average_precision
     from gpubp.train.edits import edit_distance, error_rate
+    from gpubp.train.flax_weights import load_flax_weights
     from gpubp.train.history import History
+    from gpubp.train.keras_weights import load_keras_weights
     from gpubp.train.loggers import CSVLogger
     from gpubp.train.lr_finder import LRFinder
     from gpubp.train.metrics import metric
@@ -36,6 +38,8 @@ else:
             "loggers": "CSVLogger",
             "lr_finder": "LRFinder",
             "metrics": "metric",
+            "flax_weights": "load_flax_weights",
+            "keras_weights": "load_keras_weights",
             "modelfile": "load_model load_weights save_model",
             "monitors": "EarlyStopping ModelCheckpoint",
             "populations": "load_population save_population",
@@ -69,6 +73,8 @@ __all__ = [
     "ctc_greedy",
     "edit_distance",
     "error_rate",
+    "load_flax_weights",
+    "load_keras_weights",
     "load_model",
     "load_population",
     "load_weights",

@@ -62,7 +62,7 @@ class Fit:
         self._due = False  # a checkpoint is, as soon as the state can be saved
         self._seen: Any = None
         self._deadline = time.monotonic() + (plan.max_time or float("inf"))
-        self._interrupt = Interrupt()
+        self._interrupt = Interrupt(trainer.ranks.together)
         self._saver = Saver(trainer, plan)
         self._last_epoch = 0
         self._stream_samples: int | None = None  # of a stream's epoch, once one has ended
@@ -92,9 +92,10 @@ class Fit:
             for callback in self.state.callbacks:
                 callback.on_train_begin(trainer)
                 begun.append(callback)
-            self._saver.check()
-            self._epochs()
-            self._saver.before_end()
+            with trainer.ranks.telling():  # before callbacks end, which may wait for other ranks
+                self._saver.check()
+                self._epochs()
+                self._saver.before_end()
         finally:
             for callback in begun:
                 callback.on_train_end(trainer)
@@ -207,7 +208,8 @@ class Fit:
             for block, last in marked(blocks, self.data.samples, self.state.position):
                 start = 0
                 while start < len(block.order):
-                    size = self._chunk(progress) * block.batch_size
+                    left = -(-(len(block.order) - start) // block.batch_size)
+                    size = self._chunk(progress, left, last) * block.batch_size
                     ends = last and start + size >= len(block.order)
                     self._run(block, block.order[start : start + size], ends, progress)
                     start += size
@@ -256,8 +258,9 @@ class Fit:
             self._due = False
             self._saver.save(self.state.is_spoiled)
 
-    def _chunk(self, progress: EpochProgress) -> int:
-        """Steps to run before Python looks around."""
+    def _chunk(self, progress: EpochProgress, left: int, last: bool) -> int:
+        """Steps to run before Python looks around, of those that are left of a block; `last`: of
+        the epoch."""
         plan = self.plan
         seconds = SECONDS_BETWEEN_UPDATES if progress.live else SECONDS_BETWEEN_LOOKS
         seconds = min(seconds, max(0.0, self._deadline - time.monotonic()))
@@ -268,7 +271,7 @@ class Fit:
             steps = min(steps, plan.save_every_steps - self.state.steps % plan.save_every_steps)
         if self._due:
             steps = min(steps, self.trainer.step.apart or steps)
-        return self.trainer.ranks.of_first(max(1, steps))
+        return self.trainer.ranks.steps(max(1, steps), left, last)
 
     def _must_stop(self) -> bool:
         """Whether there is a reason to stop; the trainer then knows it."""

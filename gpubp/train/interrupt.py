@@ -2,6 +2,8 @@
 
 The first one ends what can be left at its steps' ends, or done again: a run of steps, a
 measurement. Elsewhere (in callbacks, while a checkpoint is written) it is noted and nothing else.
+Where ranks train together, it is noted everywhere: a run of steps tells the other ranks, and all
+end after the same step.
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ class Interrupt:
     A program that trains in several threads must not be left by an exception in one of them: what
     it wrote would be half a step.
 
+    Args:
+        together: other ranks wait for this one, so that it must not leave alone.
+
     Attributes:
         asked: Ctrl-C was pressed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, together: bool = False) -> None:
+        self._together = together
         self.asked = False
         self._leave = self._twice = False
         self._before: Any = None
@@ -39,19 +45,24 @@ class Interrupt:
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._twice, self.asked = self.asked, True
+        # Without a frame it was pressed for another rank, and may be the one that was heard here.
+        self._twice, self.asked = self.asked and frame is not None, True
         if self._twice or self._leave:
             raise KeyboardInterrupt
 
     @contextmanager
     def leaving(self) -> Iterator[None]:
-        """A context that the first Ctrl-C ends: what it does may be left half done."""
-        self._leave = True
+        """A context that the first Ctrl-C ends: what it does may be left half done.
+
+        With ranks, Ctrl-C ends what all of them agree to end.
+        """
+        self._leave = not self._together
         try:
             yield
         except KeyboardInterrupt:
-            if self._twice or not self.asked:
+            if self._twice or not (self.asked or self._together):
                 raise
+            self.asked = True
         finally:
             self._leave = False
 

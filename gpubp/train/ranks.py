@@ -8,13 +8,15 @@ Without a communicator, or with one rank, each decides for itself.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.distributed.leaving import telling
 from gpubp.distributed.parallel import DataParallel, bounds
-from gpubp.errors import DataError
+from gpubp.errors import DataError, DistributedError
 
 
 def share(step_options: dict[str, Any], population: bool) -> None:
@@ -63,13 +65,36 @@ class Ranks:
         self._parallel.communicator.all_reduce(found)
         return [bool(n > 0) for n in found]
 
-    def of_first(self, number: int) -> int:
-        """Rank 0's number."""
+    def steps(self, wish: int, left: int, last: bool) -> int:
+        """How many steps to run before all look around: as many as rank 0 wishes, or fewer where a
+        rank has fewer at hand.
+
+        Args:
+            wish: of this rank.
+            left: batches that it has at hand, at least 1.
+            last: behind these its epoch ends.
+
+        Raises:
+            DistributedError: on every rank; the epoch would end on some ranks alone.
+        """
         if not self.together or self._parallel is None:
-            return number
-        found = np.array([number], np.int64)
-        self._parallel.communicator.broadcast(found)
-        return int(found[0])
+            return wish
+        rows = self._parallel.communicator.gather(np.array([wish, left, last], np.int64))
+        steps = int(min(rows[0, 0], rows[:, 1].min()))
+        ends = (rows[:, 2] > 0) & (rows[:, 1] <= steps)
+        if ends.any() and not ends.all():
+            raise DistributedError(
+                f"an epoch of rank {int(np.argmax(ends))} ends before that of rank "
+                f"{int(np.argmin(ends))}: every rank must have the same number of batches. Give "
+                "all of them as many, or repeat or leave out some."
+            )
+        return steps
+
+    def telling(self) -> AbstractContextManager[None]:
+        """While open, an exception that leaves it is told to the others, so that none waits."""
+        if not self.together or self._parallel is None:
+            return nullcontext()
+        return telling(self._parallel.communicator)
 
     def batches(self, samples: int, size: int) -> list[tuple[int, int]]:
         """(first row, row behind the last) of each batch that this rank evaluates; may be none.

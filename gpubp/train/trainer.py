@@ -202,15 +202,16 @@ class Trainer(Predicting):
             epochs, batch_size, shuffle, verbose and self.ranks.leads, max_steps, max_time,
             checkpoint, save_every, save_every_steps, resume, extra, drop_last,
         )  # fmt: skip
-        plan.check()
-        X, y = computed((X, y))
-        with labels.noted(self.state, y):
-            data = inputs.prepare(
-                self, X, y, validation_data, validation_split, sample_weight, class_weight, metrics,
-                batch_size, drop_last,
-            )  # fmt: skip
-        check_callbacks(callbacks)
-        return Fit(self, plan, data, callbacks).run()
+        with self.ranks.telling():
+            plan.check()
+            X, y = computed((X, y))
+            with labels.noted(self.state, y):
+                data = inputs.prepare(
+                    self, X, y, validation_data, validation_split, sample_weight, class_weight,
+                    metrics, batch_size, drop_last,
+                )  # fmt: skip
+            check_callbacks(callbacks)
+            return Fit(self, plan, data, callbacks).run()
 
     @checked
     def evaluate(

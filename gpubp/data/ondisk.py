@@ -1,0 +1,144 @@
+"""Tables larger than memory: their cells and numbers in files, which are read as they are needed.
+
+Comes in: a CSV file, a folder. Goes out: a `Table` like any other, whose columns pyarrow maps from
+a file in that folder, and arrays of NumPy's that are mapped, too. What is in memory at a time is a
+part of the rows, or a column.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpubp.data import arrow
+from gpubp.data.arrow import ArrowCells
+from gpubp.data.cells import Cells, Rows
+from gpubp.data.numerals import survey
+from gpubp.data.reading import beginning, check_lengths, checked_header, rows_of
+from gpubp.data.table import Table
+from gpubp.data.textfile import lines_of, named
+from gpubp.errors import DataError, missing_extra
+
+ROWS = 1 << 16  # of a table, that are in memory as texts
+_files = count()
+
+
+class DiskCells(ArrowCells):
+    """A column in a file: of what is found out nothing is kept but that it has gaps.
+
+    Args:
+        array: mapped from a file.
+        folder: for columns made of this one.
+    """
+
+    def __init__(self, array: Any, folder: Path) -> None:
+        super().__init__(array)
+        self._folder = folder
+
+    def take(self, rows: Rows) -> Cells:
+        """The cells of some rows, in a file of their own."""
+        kept = self._array.take(arrow.library().array(np.asarray(rows, np.int64)))
+        table = arrow.library().table({"cells": kept})
+        path = self._folder / f"column{next(_files)}.arrow"
+        with arrow.library().ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=ROWS)
+        return DiskCells(_mapped(path).column(0), self._folder)
+
+    @property
+    def counts(self) -> Any:
+        """See `Cells.counts`."""
+        return ArrowCells(self._array).counts
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        """See `Cells.absent`."""
+        return ArrowCells(self._array).absent
+
+    @property
+    def plain(self) -> NDArray[np.float64] | None:
+        """See `Cells.plain`."""
+        return ArrowCells(self._array).plain
+
+
+def read_csv(
+    path: str | os.PathLike[str],
+    folder: Path,
+    decimal: str | None = None,
+    encoding: str | None = None,
+) -> Table:
+    """As `gpubp.data.read_csv`, by the same reader of Python's, into files of a folder.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        DataError: as there.
+    """
+    if arrow.library() is None:
+        raise missing_extra("pyarrow", "parquet", "reading files larger than memory")
+    text = lines_of(path, encoding)
+    name = named(path)
+    first = next(text, "")
+    began = beginning(first, None)
+    rows = rows_of(name, text if began.lines else _before(first, text), began)
+    _, header = next(rows, (0, []))
+    if not header:
+        raise DataError(f"{name} is empty: expected a header line and at least one row.")
+    index = checked_header(name, header)
+    lines = array("q")
+    table = _written(folder / "table.arrow", name, header, rows, began.delimiter, lines)
+    if not lines:
+        raise DataError(f"{name} is empty: expected a header line and at least one row.")
+    columns = {n: DiskCells(table.column(i), folder) for i, n in enumerate(header)}
+    written = survey(columns, began.delimiter, decimal)
+    return Table(name, columns, lines, began.delimiter, written, index=index)
+
+
+def _before(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _written(
+    path: Path,
+    name: str,
+    header: Sequence[str],
+    rows: Iterator[tuple[int, list[str]]],
+    delimiter: str,
+    lines: array[int],
+) -> Any:
+    """The cells in a file of pyarrow's, which is mapped; `lines` gets the rows' lines."""
+    library = arrow.library()
+    schema = library.schema([(f"{i}", library.string()) for i in range(len(header))])
+    with library.ipc.new_file(str(path), schema) as writer:
+        while part := list(islice(rows, ROWS)):
+            check_lengths(name, header, part, delimiter)
+            lines.extend(line for line, _ in part)
+            columns = [
+                library.array(cells, library.string()) for cells in zip(*[r for _, r in part])
+            ]
+            writer.write_batch(library.record_batch(columns, schema))
+    return _mapped(path)
+
+
+def _cells(rows: Sequence[tuple[int, list[str]]]) -> list[list[str]]:
+    return [cells for _, cells in rows]
+
+
+def _mapped(path: Path) -> Any:
+    library = arrow.library()
+    return library.ipc.open_file(library.memory_map(str(path))).read_all()
+
+
+def new_array(folder: Path | None, shape: Sequence[int], dtype: Any) -> NDArray[Any]:
+    """An array to be filled: in a file of the folder, or in memory if that is None."""
+    if folder is None or not np.prod(shape):
+        return np.empty(tuple(shape), dtype)
+    path = folder / f"array{next(_files)}.npy"
+    made: NDArray[Any] = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), tuple(shape))
+    return made

@@ -1,0 +1,256 @@
+"""Weights of Flax models: the outputs of the module that gets them are those of Flax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpubp import nn
+from gpubp.errors import DataError
+from gpubp.train import load_flax_weights
+
+pytestmark = pytest.mark.oracle
+jax = pytest.importorskip("jax", reason="jax is not installed")
+linen = pytest.importorskip("flax.linen", reason="flax is not installed")
+nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
+RNG = np.random.default_rng(0)
+
+
+def _shaken(tree: Any) -> Any:
+    """Other numbers than zeros and ones; variances above 0."""
+    return jax.tree.map(lambda a: RNG.uniform(0.1, 0.9, a.shape).astype(np.float32) / 2, tree)
+
+
+def _channels_first(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(x, -1, 1))
+
+
+class _First(nn.Module):
+    """The first result of a module that has several."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x)[0]
+
+
+class _Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x, x, x, need_weights=False)[0]
+
+
+def _both_ways() -> Any:
+    return linen.Bidirectional(linen.RNN(linen.LSTMCell(4)), linen.RNN(linen.LSTMCell(4)))
+
+
+IMAGES, STEPS = (8, 8, 3), (7, 6)
+CASES: dict[str, tuple[Callable[[], list[Any]], Callable[[], Any], tuple[int, ...]]] = {
+    "dense": (
+        lambda: [linen.Dense(4), linen.Dense(3)],
+        lambda: nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3)),
+        STEPS,
+    ),
+    "conv": (
+        lambda: [linen.Conv(4, (3, 2), padding="VALID", strides=2)],
+        lambda: nn.Sequential(nn.Conv2d(3, 4, (3, 2), 2)),
+        IMAGES,
+    ),
+    "depthwise": (
+        lambda: [linen.Conv(6, (3, 3), padding="VALID", feature_group_count=3)],
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3)),
+        IMAGES,
+    ),
+    "transposed": (
+        lambda: [linen.ConvTranspose(4, (3, 3), strides=(2, 2), padding="VALID")],
+        lambda: nn.Sequential(nn.ConvTranspose2d(3, 4, 3, 2)),
+        IMAGES,
+    ),
+    "batch norm": (
+        lambda: [linen.BatchNorm(use_running_average=True)],
+        lambda: nn.Sequential(nn.BatchNorm2d(3)),
+        IMAGES,
+    ),
+    "layer norm": (
+        lambda: [linen.LayerNorm()],
+        lambda: nn.Sequential(nn.LayerNorm(6, eps=1e-6)),
+        STEPS,
+    ),
+    "rms norm": (
+        lambda: [linen.RMSNorm()],
+        lambda: nn.Sequential(nn.RMSNorm(6, eps=1e-6)),
+        STEPS,
+    ),
+    "lstm": (
+        lambda: [linen.RNN(linen.LSTMCell(4))],
+        lambda: _First(nn.LSTM(6, 4, batch_first=True)),
+        STEPS,
+    ),
+    "fast lstm, two layers": (
+        lambda: [linen.RNN(linen.OptimizedLSTMCell(4)), linen.RNN(linen.OptimizedLSTMCell(4))],
+        lambda: _First(nn.LSTM(6, 4, 2, batch_first=True)),
+        STEPS,
+    ),
+    "both ways": (
+        lambda: [_both_ways()],
+        lambda: _First(nn.LSTM(6, 4, bidirectional=True, batch_first=True)),
+        STEPS,
+    ),
+    "gru": (
+        lambda: [linen.RNN(linen.GRUCell(4))],
+        lambda: _First(nn.GRU(6, 4, batch_first=True)),
+        STEPS,
+    ),
+    "rnn": (
+        lambda: [linen.RNN(linen.SimpleCell(4))],
+        lambda: _First(nn.RNN(6, 4, batch_first=True)),
+        STEPS,
+    ),
+    "attention": (
+        lambda: [linen.MultiHeadDotProductAttention(2)],
+        lambda: _Attention(),
+        STEPS,
+    ),
+    "prelu": (
+        lambda: [linen.Dense(4), linen.PReLU()],
+        lambda: nn.Sequential(nn.Linear(6, 4), nn.PReLU()),
+        STEPS,
+    ),
+}
+
+
+class _Chain(linen.Module):
+    layers: Callable[[], list[Any]]
+
+    @linen.compact
+    def __call__(self, x: Any) -> Any:
+        for layer in self.layers():
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_outputs_are_those_of_flax(name: str) -> None:
+    layers, ours, shape = CASES[name]
+    theirs = _Chain(layers)
+    x = RNG.normal(size=(3, *shape)).astype(np.float32)
+    variables = _shaken(theirs.init(jax.random.key(0), x))
+    expected = np.asarray(theirs.apply(variables, x))
+    module = ours()
+    load_flax_weights(variables, module)
+    module.eval()
+    found = np.asarray(module(_channels_first(x) if shape is IMAGES else x))
+    wanted = _channels_first(expected) if shape is IMAGES else expected
+    np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-6)
+
+
+class _Convnet(linen.Module):
+    @linen.compact
+    def __call__(self, x: Any) -> Any:
+        x = linen.relu(linen.Conv(4, (3, 3), padding="VALID")(x))
+        x = linen.BatchNorm(use_running_average=True)(x)
+        x = linen.relu(linen.Dense(5)(x.reshape(len(x), -1)))
+        return linen.Dense(2)(x)
+
+
+def _ours() -> Any:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 5),
+        nn.ReLU(), nn.Linear(5, 2),
+    )  # fmt: skip
+
+
+def test_files_of_three_kinds(tmp_path: Path) -> None:
+    from flax import serialization, traverse_util
+    from orbax import checkpoint
+    from safetensors.numpy import save_file
+
+    x = RNG.normal(size=(3, *IMAGES)).astype(np.float32)
+    variables = _shaken(_Convnet().init(jax.random.key(0), x))
+    expected = np.asarray(_Convnet().apply(variables, x))
+    packed, flat, folder = tmp_path / "m.msgpack", tmp_path / "m.safetensors", tmp_path / "orbax"
+    packed.write_bytes(serialization.to_bytes(variables))
+    save_file(traverse_util.flatten_dict(variables, sep="."), flat)
+    with checkpoint.StandardCheckpointer() as saver:
+        saver.save(folder, variables)
+    for source in (packed, flat, folder, variables):
+        module = _ours()
+        used = load_flax_weights(source, module, flatten={"4": (4, 6, 6)})
+        assert used["6"] == ["Dense_1"]
+        module.eval()
+        found = np.asarray(module(_channels_first(x)))
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+    (tmp_path / "bad.msgpack").write_bytes(b"\xc1")
+    with pytest.raises(DataError, match="is no file of flax"):
+        load_flax_weights(tmp_path / "bad.msgpack", _ours())
+    with pytest.raises(DataError, match="there is no such file"):
+        load_flax_weights(tmp_path / "no.msgpack", _ours())
+    with pytest.raises(DataError, match="say their shape before it"):
+        load_flax_weights(variables, _ours())
+    with pytest.raises(DataError, match="has no layers as Flax names"):
+        load_flax_weights({"a": {"b": np.zeros(2)}}, _ours())
+
+
+class _Nnx(nnx.Module):
+    def __init__(self, rngs: Any) -> None:
+        self.words = nnx.Embed(10, 6, rngs=rngs)
+        self.body = nnx.Sequential(nnx.Linear(6, 6, rngs=rngs), nnx.Linear(6, 6, rngs=rngs))
+        self.norm = nnx.BatchNorm(6, use_running_average=True, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(2, 6, rngs=rngs, decode=False)
+        self.rnn = nnx.RNN(nnx.GRUCell(6, 4, rngs=rngs))
+        self.lstm = nnx.RNN(nnx.OptimizedLSTMCell(4, 3, rngs=rngs))
+        self.drop = nnx.Dropout(0.5, deterministic=True, rngs=rngs)
+
+    def __call__(self, tokens: Any) -> Any:
+        x = self.attention(self.norm(self.body(self.words(tokens))))
+        return self.lstm(self.rnn(self.drop(x)))
+
+
+class _Gpubp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(10, 6)
+        self.body = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+        self.norm = nn.BatchNorm1d(6)
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.rnn = nn.GRU(6, 4, batch_first=True)
+        self.lstm = nn.LSTM(4, 3, batch_first=True)
+
+    def forward(self, tokens: Any) -> Any:
+        x = self.body(self.words(tokens))
+        x = self.norm(x.swapaxes(1, 2)).swapaxes(1, 2)
+        return self.lstm(self.rnn(self.attention(x, x, x, need_weights=False)[0])[0])[0]
+
+
+def test_a_model_of_nnx() -> None:
+    theirs = _Nnx(nnx.Rngs(0))
+    graph, state, rest = nnx.split(theirs, (nnx.Param, nnx.BatchStat), ...)
+    state = _shaken(state)
+    tokens = RNG.integers(0, 10, (3, 7))
+    expected = np.asarray(nnx.merge(graph, state, rest)(tokens))
+    for source in (state, nnx.to_pure_dict(state), nnx.state(nnx.merge(graph, state, rest))):
+        ours = _Gpubp()
+        used = load_flax_weights(source, ours)
+        assert used["body.1"] == ["body/layers/1"] and used["rnn"] == ["rnn/cell"]
+        ours.eval()
+        np.testing.assert_allclose(np.asarray(ours(tokens)), expected, rtol=2e-5, atol=2e-6)
+
+
+def test_layers_that_cannot_be_told_apart_are_named() -> None:
+    tree = {name: {"kernel": np.ones((3, 3), np.float32)} for name in ("first", "out")}
+    module = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    with pytest.raises(DataError, match=r"those of '0', '1' \(linear\): there are 'first', 'out'"):
+        load_flax_weights(tree, module)
+    assert load_flax_weights(tree, module, names={"0": "out", "1": "first"})["0"] == ["out"]
+    blocks = {f"block_{i}": {"Dense_0": {"kernel": np.full((3, 3), i)}} for i in (10, 2)}
+    assert load_flax_weights(blocks, module)["0"] == ["block_2/Dense_0"]
+    np.testing.assert_array_equal(np.asarray(module.state_dict()["1.weight"]), 10.0)
