@@ -263,10 +263,10 @@ def _check_outputs(options: argparse.Namespace) -> None:
     paths = [(name, getattr(options, name)) for name in ("save", "resume", "plot")]
     for where in options.log:
         service, _, path = where.partition(":")
-        if service == "run" and path:  # the folder of a run is made, with those above it
-            made = next(p for p in (Path(path), *Path(path).absolute().parents) if p.exists())
-            if not made.is_dir():
-                raise CommandError(BAD_DATA, f"--log {where}: {made} is no folder.")
+        if service == "run" and path:  # which is made, with the folders above it
+            paths += [("log", p / "-") for p in Path(path, "-").absolute().parents if p.exists()][
+                :1
+            ]
         elif service not in build.LOGS:
             paths.append(("log", where))
     for name, path in paths:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gpubp.arguments import shown
 from gpubp.backends import Backend
-from gpubp.errors import ArgumentError, CheckpointError, DataError, unknown_name
+from gpubp.errors import ArgumentError, DataError, unknown_name
 from gpubp.nn.module import Module
 from gpubp.optim.base import Optimizer
 from gpubp.runtime.settings import require_count
@@ -96,7 +96,7 @@ def population_of(
     n = given.pop("n")
     require_count("population", n)
     seeds = given.pop("seeds", range(seed, seed + n))
-    initial = given.pop("initial", None) or _again(model)
+    initial = given.pop("initial", None) or architecture.again(model)
 
     def loss(X: Any, *rest: Any) -> Any:
         # Other numbers that it gives are measured on the validation data.
@@ -116,30 +116,6 @@ def population_of(
         **options,
         **given,
     )
-
-
-def _again(model: Module) -> Callable[[], Module]:
-    """Makes models like this one, with weights that are drawn anew."""
-    try:
-        described = architecture.describe(model)
-    except CheckpointError as error:
-        raise DataError(
-            f"members cannot be made again from the {type(model).__name__} alone: pass a function "
-            'that makes one, population={"n": ..., "initial": make_model}.'
-        ) from error
-
-    def initial() -> Module:
-        made = architecture.drawn(described)
-        for name, slot in made._slots_by_name().items():
-            wanted = model._slots_by_name()[name].dtype
-            if slot.dtype != wanted:
-                raise DataError(
-                    f"{name} is of {wanted}, and a model that is made again has {slot.dtype}: pass "
-                    'population={"n": ..., "initial": make_model}.'
-                )
-        return made
-
-    return initial
 
 
 @dataclass
