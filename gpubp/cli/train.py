@@ -261,14 +261,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
     from gpubp.cli import build
 
     paths = [(name, getattr(options, name)) for name in ("save", "resume", "plot")]
-    for where in options.log:
-        service, _, path = where.partition(":")
-        if service == "run" and path:  # which is made, with the folders above it
-            paths += [("log", p / "-") for p in Path(path, "-").absolute().parents if p.exists()][
-                :1
-            ]
-        elif service not in build.LOGS:
-            paths.append(("log", where))
+    paths += [("log", path) for path in build.written(options.log)]
     for name, path in paths:
         if path is not None and not Path(path).parent.is_dir():
             raise CommandError(BAD_DATA, f"--{name} {path}: the folder does not exist.")
