@@ -12,7 +12,7 @@ import pytest
 from registered import with_workers
 
 import gpubp as gp
-from gpubp import nn, optim
+from gpubp import nn, ops, optim
 from gpubp.backends.base import Backend
 from gpubp.errors import DataError, UnknownNameError
 from gpubp.optim import lr_scheduler
@@ -352,3 +352,21 @@ def test_bad_runs_are_refused_before_any_work() -> None:
         made.run(X, Y)
     with pytest.raises(DataError, match="there is no member 2"):
         made.state_dict(2)
+
+
+def test_what_steps_return_beside_the_loss_is_joined_over_epochs() -> None:
+    model = pop.make()
+
+    def fn(x: Any, t: Any) -> Any:
+        outputs = model(x)
+        return pop.loss_fn(outputs, t), {"mean": ops.mean(outputs)}
+
+    def made() -> gp.Population:
+        rule = optim.SGD(model.parameters(), lr=0.1)
+        return gp.compile_population(fn, rule, n=2, model=model, initial=pop.make)
+
+    whole = made().run(X, Y, batch_size=50, epochs=2)
+    by_epoch = made().run(X, Y, batch_size=50, epochs=2, callback=lambda population, epoch: None)
+    for (losses, more), (again, others) in zip(whole, by_epoch, strict=True):
+        assert losses.shape == (6,) and np.array_equal(losses, again)
+        assert np.array_equal(more["mean"], others["mean"])

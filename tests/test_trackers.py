@@ -450,7 +450,7 @@ def test_the_command_line_keeps_several_logs(tmp_path: Path, capsys: Any) -> Non
     assert lines[0] == "epoch,loss,accuracy,val_loss,val_accuracy" and len(lines) == 3
     assert lines == (tmp_path / "r/history.csv").read_text().splitlines()
     assert main(["train", "digits", "--log", f"run:{tmp_path}/h.csv/r"]) == 3
-    assert "h.csv is no folder" in capsys.readouterr().err
+    assert "h.csv/-: the folder does not exist" in capsys.readouterr().err
     assert main(["train", "digits", "--log", f"{tmp_path}/none/h.csv"]) == 3
     assert "the folder does not exist" in capsys.readouterr().err
     new = ["train", "digits", "--epochs", "1", "--quiet", "--log", f"run:{tmp_path}/all/runs/1"]

@@ -291,3 +291,18 @@ WRONG: list[tuple[Any, type[GpubpError], str]] = [
 def test_what_cannot_be_used_is_refused(work: Any, kind: type[GpubpError], message: str) -> None:
     with pytest.raises(kind, match=message):
         work()
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (
+            {"a": np.ones((4, 3), "f"), "z": np.ones((4, 2), "f")},
+            r"a dict of 'a', 'z' \(2 arrays\)",
+        ),
+        ((np.ones((4, 3), "f"),) * 5, r"a tuple \(5 arrays\)"),
+    ],
+)
+def test_inputs_that_fit_no_argument_are_refused_with_the_signature(X: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message + r".*forward\(a: 'Any', b: 'Any'"):
+        made().fit(X, np.zeros(4, np.int64), verbose=False)

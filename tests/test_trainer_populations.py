@@ -113,3 +113,67 @@ def test_what_populations_do_not_take_is_refused() -> None:
         )
     with pytest.raises(DataError, match="no member has a finite loss"):
         _trainer({"n": 2, "lr": 1e30}).fit(X, Y, epochs=3, verbose=False)
+
+
+class _Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(pop.FEATURES, pop.CLASSES)
+        self.second = nn.Linear(2, pop.CLASSES)
+
+    def forward(self, a: Any, b: Any) -> Any:
+        return {"scores": self.first(a) + self.second(b)}
+
+
+def _of_scores(outputs: Any, y: Any) -> Any:
+    loss = pop.loss_fn(outputs["scores"], y)
+    return loss, {"twice": loss * 2.0}
+
+
+def _pair(**population: Any) -> gp.Trainer:
+    model = _Pair()
+    rule = optim.SGD(model.parameters(), lr=0.1)
+    return gp.Trainer(model, _of_scores, rule, population={"n": 2, **population})
+
+
+@pytest.mark.parametrize("given", [{"a": X, "b": X[:, :2]}, (X, X[:, :2])], ids=["dict", "tuple"])
+def test_members_take_several_inputs_and_losses_that_give_other_numbers(given: Any) -> None:
+    trainer = _pair(initial=_Pair)
+    history = trainer.fit(
+        given, Y, epochs=2, batch_size=50, validation_data=(given, Y), verbose=False
+    )
+    assert [h.records[-1]["loss"] > 0 for h in trainer.histories] == [True, True]
+    assert history["val_twice"] == pytest.approx([2 * v for v in history["val_loss"]])
+    alone = trainer.evaluate(given, Y)
+    assert alone["loss"] == history["val_loss"][-1]
+
+
+def test_a_model_that_cannot_be_made_again_needs_a_function_that_makes_it() -> None:
+    with pytest.raises(DataError, match=r'population=\{"n": \.\.\., "initial": make_model\}'):
+        _pair()
+
+
+def test_members_are_validated_with_weights() -> None:
+    weights = np.random.default_rng(0).random(40)
+    trainer = _trainer(2)
+    history = trainer.fit(
+        X, Y, epochs=1, batch_size=50, validation_data=(*HELD_OUT, weights), verbose=False
+    )
+    assert history["val_loss"][-1] == trainer.evaluate(*HELD_OUT, (), weights)["loss"]
+
+
+def test_what_cannot_be_validated_is_refused_before_the_first_step() -> None:
+    options: dict[str, Any] = {"epochs": 1, "batch_size": 50, "verbose": False}
+    trainer = _trainer(2)
+    for held_out, message in (
+        ((X[:40], Y[:40] + 9), "validation y holds label"),
+        ((X[:40] * np.nan, Y[:40]), "validation X holds nan"),
+        ((X[:40], Y[:39]), "validation"),
+    ):
+        with pytest.raises(DataError, match=message):
+            trainer.fit(X, Y, validation_data=held_out, **options)
+    with pytest.raises(UnknownNameError, match="acuracy"):
+        trainer.fit(X, Y, validation_data=HELD_OUT, metrics=["acuracy"], **options)
+    with pytest.raises(DataError, match="measured on validation_data"):
+        trainer.fit(X, Y, metrics=["f1_macro"], **options)
+    assert trainer.population.steps == [0, 0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpubp import nn, ops, optim
@@ -168,6 +169,19 @@ def callbacks(options: argparse.Namespace, data: Dataset) -> list[Callback]:
 
 
 LOGS = ("wandb", "mlflow", "trackio", "run")
+
+
+def written(logs: Sequence[str]) -> list[str]:
+    """What stands in a folder that must be there, of the places of `--log`."""
+    found = []
+    for where in logs:
+        service, _, path = where.partition(":")
+        if service == "run" and path:  # which is made, with the folders above it
+            above = next(p for p in Path(path, "-").absolute().parents if p.exists())
+            found.append(str(above / "-"))
+        elif service not in LOGS:
+            found.append(where)
+    return found
 
 
 def _log(where: str) -> Callback:

@@ -257,14 +257,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
     from gpubp.cli import build
 
     paths = [(name, getattr(options, name)) for name in ("save", "resume", "plot")]
-    for where in options.log:
-        service, _, path = where.partition(":")
-        if service == "run" and path:  # the folder of a run is made, with those above it
-            made = next(p for p in (Path(path), *Path(path).absolute().parents) if p.exists())
-            if not made.is_dir():
-                raise CommandError(BAD_DATA, f"--log {where}: {made} is no folder.")
-        elif service not in build.LOGS:
-            paths.append(("log", where))
+    paths += [("log", path) for path in build.written(options.log)]
     for name, path in paths:
         if path is not None and not Path(path).parent.is_dir():
             raise CommandError(BAD_DATA, f"--{name} {path}: the folder does not exist.")

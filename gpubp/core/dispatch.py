@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from gpubp import lazy
 from gpubp.core.array import Array, concrete
 from gpubp.core.graph import Graph
 from gpubp.core.interop import on_device
 from gpubp.core.spec import ArrayType, ConcreteArray, Kind, OpSpec
 from gpubp.core.store import Slot
+from gpubp.lazy import load
 
 
 class _Active(threading.local):
@@ -81,7 +81,7 @@ class AtOnce:
     def __getattr__(self, name: str) -> Any:
         if name not in AtOnce.__annotations__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        lazy.load("ops at once")
+        load("ops at once")
         return vars(self)[name]
 
 

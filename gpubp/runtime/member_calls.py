@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpubp.core import tree
 from gpubp.errors import DataError
 from gpubp.runtime.arguments import Arguments
 from gpubp.runtime.member_books import Books
@@ -178,7 +179,7 @@ class _Run:
                     stepped(i)
             if between is not None and between(epoch + 1):
                 break
-        return [np.concatenate(found[member]) for member in members]
+        return [_joined(found[member]) for member in members]
 
     def once(
         self,
@@ -206,6 +207,13 @@ class _Run:
                 for call in calls:
                     call.ended()
         return [task.buffers.value_so_far for call in calls for task in call.tasks]
+
+
+def _joined(epochs: Sequence[Any]) -> Any:
+    """What the steps of one member returned, epoch by epoch, as one: losses, or more."""
+    taken = [tree.flatten(returned) for returned in epochs]
+    leaves = zip(*[found for found, _ in taken], strict=True)
+    return tree.unflatten(taken[0][1], [np.concatenate(parts) for parts in leaves])
 
 
 def stacked(rows: Sequence[Any]) -> Any:

@@ -8,11 +8,11 @@ up, by name, and only with numbers, strings and lists as arguments: a file canno
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpubp import nn
-from gpubp.errors import CheckpointError, GpubpError
+from gpubp.errors import CheckpointError, DataError, GpubpError
 from gpubp.nn.module import Module
 from gpubp.ops.random import default_generator
 
@@ -175,3 +175,27 @@ def _build(description: Mapping[str, Any]) -> Module:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"the model cannot be built as described: {error}.") from error
+
+
+def again(model: Module) -> Callable[[], Module]:
+    """Makes models like this one, with weights that are drawn anew."""
+    try:
+        described = describe(model)
+    except CheckpointError as error:
+        raise DataError(
+            f"members cannot be made again from the {type(model).__name__} alone: pass a function "
+            'that makes one, population={"n": ..., "initial": make_model}.'
+        ) from error
+
+    def initial() -> Module:
+        made = drawn(described)
+        for name, slot in made._slots_by_name().items():
+            wanted = model._slots_by_name()[name].dtype
+            if slot.dtype != wanted:
+                raise DataError(
+                    f"{name} is of {wanted}, and a model that is made again has {slot.dtype}: pass "
+                    'population={"n": ..., "initial": make_model}.'
+                )
+        return made
+
+    return initial

@@ -26,6 +26,8 @@ from gpubp.train.metrics import Metric, UserMetric
 from gpubp.train.run import Run
 from gpubp.train.weights import ClassWeight, sample_weights
 
+HELD_OUT = ("validation X", "validation y", "validation weights")
+
 
 @dataclass(frozen=True)
 class Data:
@@ -80,8 +82,7 @@ def prepare(
     found = metrics_module.find(metrics)
     if y is None and is_array(X) and not _by_index(run):
         y = X
-    names = ("validation X", "validation y", "validation weights")
-    held_out = None if validation_data is None else checked(run, validation_data, names)
+    held_out = None if validation_data is None else checked(run, validation_data, HELD_OUT)
     if not 0.0 <= validation_split < 1.0:
         raise DataError(f"validation_split is {validation_split}, expected a share in [0, 1).")
     if held_out is not None and validation_split:

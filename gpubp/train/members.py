@@ -22,8 +22,11 @@ from gpubp.errors import ArgumentError, DataError, unknown_name
 from gpubp.nn.module import Module
 from gpubp.optim.base import Optimizer
 from gpubp.runtime.settings import require_count
-from gpubp.train import architecture
+from gpubp.train import architecture, inputs
+from gpubp.train import metrics as metrics_module
+from gpubp.train.calling import outputs_of
 from gpubp.train.history import History
+from gpubp.train.numbers import loss_and_numbers
 
 if TYPE_CHECKING:
     from gpubp.runtime.population import Population
@@ -93,10 +96,11 @@ def population_of(
     n = given.pop("n")
     require_count("population", n)
     seeds = given.pop("seeds", range(seed, seed + n))
-    initial = given.pop("initial", None) or _again(model)
+    initial = given.pop("initial", None) or architecture.again(model)
 
     def loss(X: Any, *rest: Any) -> Any:
-        return loss_fn(model(X), *rest)
+        # Other numbers that it gives are measured on the validation data.
+        return loss_and_numbers(loss_fn(outputs_of(model, X), *rest))[0]
 
     from gpubp.runtime.populate import compile_population
 
@@ -112,24 +116,6 @@ def population_of(
         **options,
         **given,
     )
-
-
-def _again(model: Module) -> Callable[[], Module]:
-    """Makes models like this one, with weights that are drawn anew."""
-    described = architecture.describe(model)
-
-    def initial() -> Module:
-        made = architecture.drawn(described)
-        for name, slot in made._slots_by_name().items():
-            wanted = model._slots_by_name()[name].dtype
-            if slot.dtype != wanted:
-                raise DataError(
-                    f"{name} is of {wanted}, and a model that is made again has {slot.dtype}: pass "
-                    'population={"n": ..., "initial": make_model}.'
-                )
-        return made
-
-    return initial
 
 
 @dataclass
@@ -207,7 +193,8 @@ class MemberFit:
             record["loss"] = population.histories[i][-1]
             if self._held_out is not None:
                 trainer.model.load_state_dict(population.state_dict(i))
-                found = trainer.evaluate(*self._held_out, metrics=self._metrics)
+                X, y, *weights = self._held_out
+                found = trainer.evaluate(X, y, self._metrics, *weights)
                 record.update({f"val_{name}": value for name, value in found.items()})
             trainer.histories[i].add(record)
             self._look(i, record)
@@ -255,6 +242,7 @@ def fit_members(trainer: Any, arguments: Mapping[str, Any]) -> History:
 
     Raises:
         DataError: unusable data, or an argument that populations do not take.
+        UnknownNameError: an unknown metric.
     """
     given = dict(arguments)
     plan = {name: given.pop(name) for name in _PLANNED}
@@ -273,6 +261,12 @@ def fit_members(trainer: Any, arguments: Mapping[str, Any]) -> History:
         )
     if stopping and stopping[0].restore_best_weights:
         raise DataError("restore_best_weights is not for populations: each member keeps its last.")
+    metrics_module.find(metrics)
+    if metrics and held_out is None:
+        raise DataError("metrics of populations are measured on validation_data: give it.")
+    inputs.checked(trainer, (X, y), ("X", "y"))
+    if held_out is not None:
+        inputs.checked(trainer, held_out, inputs.HELD_OUT)
     require_count("epochs", plan["epochs"])
     require_count("save_every", plan["save_every"])
     made = MemberPlan(**plan, stopping=next(iter(stopping), None))
