@@ -47,6 +47,40 @@ __device__ __forceinline__ i64 thread_count() {
   return static_cast<i64>(gridDim.x) * blockDim.x;
 }
 
+// Positions that a thread takes: from `first` on, `step` apart, below `stop`.
+template <class Number>
+struct Span {
+  Number first, stop, step;
+};
+
+// The share of each thread of a grid in `count` positions.
+template <class Number>
+__device__ __forceinline__ Span<Number> of_grid(Number count) {
+  Span<Number> found = {static_cast<Number>(thread_number()), count,
+                        static_cast<Number>(thread_count())};
+  return found;
+}
+
+// The share of each thread of a block in positions that are the block's alone.
+template <class Number>
+__device__ __forceinline__ Span<Number> of_block(i64 first, i64 stop) {
+  Span<Number> found = {static_cast<Number>(first + threadIdx.x), static_cast<Number>(stop),
+                        static_cast<Number>(blockDim.x)};
+  return found;
+}
+
+// Shared memory of a block for what one part needs in turn: BYTES, aligned to 16.
+template <int BYTES>
+struct Scratch {
+  unsigned char* start;
+
+  template <class T, int COUNT>
+  __device__ __forceinline__ T* of() const {
+    static_assert(sizeof(T) * COUNT <= BYTES, "the scratch memory is too small");
+    return reinterpret_cast<T*>(start);
+  }
+};
+
 // A number that is known to fit: division and multiplication of 32 bits are several times faster.
 __device__ __forceinline__ u32 low(i64 x) { return static_cast<u32>(x); }
 

@@ -84,7 +84,8 @@ __device__ __forceinline__ void direct_weights(const Geometry<AXES>& g, const T*
       p.add(a.windows.found, Y);
     }
   }
-  settle<Op, X, Y>(mine, q, outputs, 1, partials, finish);
+  __shared__ typename Op::State held[X * Y];
+  settle<Op, X, Y>(held, mine, q, outputs, 1, partials, finish);
 }
 
 }  // namespace gp

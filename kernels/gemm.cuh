@@ -121,18 +121,27 @@ __device__ __forceinline__ void join_groups(T (&sums)[TM][TN], T* room) {
       sums[i / TN][i % TN] += room[((g - 1) * TM * TN + i) * THREADS + at];
 }
 
+// What a tile needs of shared memory, in numbers: two slices of each operand for each group.
+template <class T, int BM, int BN, int BK, int TM, int TN, int GROUPS, class A, class B>
+struct TileRoom {
+  static const int THREADS = (BM / TM) * (BN / TN);
+  static const int SIZE_A = BK * Slice<T, A, BM, BK, THREADS>::PITCH;
+  static const int SIZE_B = BK * Slice<T, B, BN, BK, THREADS>::PITCH;
+  static const int COUNT = GROUPS * 2 * (SIZE_A + SIZE_B);
+};
+
 // Rows from tile_m * BM and columns from tile_n * BN of C, over k0 <= k < k1.
 // `store(row, column, sum)` is called once for each element inside C. With several groups, loaders
-// must not count slices. Launch: GROUPS * (BM / TM) * (BN / TN) threads.
+// must not count slices. `held_a`: shared memory, a `TileRoom`, aligned to 16 bytes.
+// Launch: GROUPS * (BM / TM) * (BN / TN) threads.
 template <class T, int BM, int BN, int BK, int TM, int TN, int GROUPS, class A, class B, class Store>
-__device__ __forceinline__ void gemm(const A& a, const B& b, i64 m, i64 n, i64 k0, i64 k1,
-                                     i64 tile_m, i64 tile_n, Store store) {
-  const int THREADS = (BM / TM) * (BN / TN);
+__device__ __forceinline__ void gemm_tile(T* held_a, const A& a, const B& b, i64 m, i64 n, i64 k0,
+                                          i64 k1, i64 tile_m, i64 tile_n, Store store) {
+  typedef TileRoom<T, BM, BN, BK, TM, TN, GROUPS, A, B> Sizes;
+  const int THREADS = Sizes::THREADS, SIZE_A = Sizes::SIZE_A, SIZE_B = Sizes::SIZE_B;
   typedef Slice<T, A, BM, BK, THREADS> SliceA;
   typedef Slice<T, B, BN, BK, THREADS> SliceB;
-  const int SIZE_A = BK * SliceA::PITCH, SIZE_B = BK * SliceB::PITCH;
-  __shared__ __align__(16) T held_a[GROUPS * 2 * SIZE_A];
-  __shared__ __align__(16) T held_b[GROUPS * 2 * SIZE_B];
+  T* held_b = held_a + GROUPS * 2 * SIZE_A;
   const int group = threadIdx.x / THREADS, at = threadIdx.x % THREADS;
   const int x = at % (BN / TN), y = at / (BN / TN);
   const i64 row0 = tile_m * BM, column0 = tile_n * BN;
@@ -185,6 +194,32 @@ __device__ __forceinline__ void gemm(const A& a, const B& b, i64 m, i64 n, i64 k
       const i64 column = column0 + Lines<T, BN, TN>::of(x, j);
       if (row < m && column < n) store(row, column, sums[i][j]);
     }
+}
+
+// The same, in shared memory of its own.
+template <class T, int BM, int BN, int BK, int TM, int TN, int GROUPS, class A, class B, class Store>
+__device__ __forceinline__ void gemm(const A& a, const B& b, i64 m, i64 n, i64 k0, i64 k1,
+                                     i64 tile_m, i64 tile_n, Store store) {
+  __shared__ __align__(16) T held[TileRoom<T, BM, BN, BK, TM, TN, GROUPS, A, B>::COUNT];
+  gemm_tile<T, BM, BN, BK, TM, TN, GROUPS>(held, a, b, m, n, k0, k1, tile_m, tile_n, store);
+}
+
+// Rows first <= row < stop of C, by one block, a tile after the other. Each sum is added up as
+// `gemm` does it with the same BK and GROUPS. All threads of the block must call it.
+template <class T, int BM, int BN, int BK, int TM, int TN, int GROUPS, class Scratch, class A,
+          class B, class Store>
+__device__ __forceinline__ void gemm_rows(const Scratch& scratch, A a, const B& b, i64 first,
+                                          i64 stop, i64 n, i64 k, Store store) {
+  T* held = scratch.template of<T, TileRoom<T, BM, BN, BK, TM, TN, GROUPS, A, B>::COUNT>();
+  a.data += first * a.line;
+  auto placed = [&](i64 row, i64 column, T sum) { store(first + row, column, sum); };
+  for (i64 row = 0; row * BM < stop - first; ++row) {
+    for (i64 column = 0; column * BN < n; ++column) {
+      if (row + column > 0) __syncthreads();  // the tile before is done with its slices
+      gemm_tile<T, BM, BN, BK, TM, TN, GROUPS>(held, a, b, stop - first, n, 0, k, row, column,
+                                               placed);
+    }
+  }
 }
 
 // The sum of `chunks` partial sums, `pitch` elements apart, in order.

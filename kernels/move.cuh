@@ -7,12 +7,13 @@
 
 namespace gp {
 
-// out[i, u] = data[order[i], u]: the rows of a batch by the index order. `width`: units a row.
+// out[i, u] = data[order[i], u]: the rows of a batch by the index order. `width`: units a row;
+// `units`: which of all rows' units a thread takes.
 template <class Unit, class Number>
-__device__ __forceinline__ void load_batch(Number rows, Number width, const i64* order,
+__device__ __forceinline__ void load_batch(Span<Number> units, Number width, const i64* order,
                                            const Unit* data, Unit* out) {
 #pragma unroll 1
-  for (Number i = thread_number(); i < rows * width; i += thread_count())
+  for (Number i = units.first; i < units.stop; i += units.step)
     out[i] = data[order[i / width] * width + i % width];
 }
 
@@ -25,13 +26,14 @@ __device__ __forceinline__ void place_rows(Number outer, Number width, const Uni
     out[i / width * out_pitch + i % width] = in[i];
 }
 
-// out[o, c, u] = data[o, indices[c], u], of which data has `size` along the indexed axis.
+// out[o, c, u] = data[o, indices[c], u], of which data has `size` along the indexed axis. `units`:
+// which of out's units a thread takes.
 template <class Unit, class Number, class Index>
-__device__ __forceinline__ void gather(Number outer, Number size, Number count, Number width,
+__device__ __forceinline__ void gather(Span<Number> units, Number size, Number count, Number width,
                                        const Unit* data, const Index* indices, Unit* out,
                                        int* status) {
 #pragma unroll 1
-  for (Number i = thread_number(); i < outer * count * width; i += thread_count()) {
+  for (Number i = units.first; i < units.stop; i += units.step) {
     const Number u = i % width, row = i / width, c = row % count, o = row / count;
     const i64 index = indices[c];
     if (index < 0 || index >= static_cast<i64>(size)) {

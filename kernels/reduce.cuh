@@ -77,11 +77,11 @@ struct Extremum {
 };
 
 // Joins what the Y threads of each output found, and finishes output q or keeps a partial result.
-// Every thread of the block must call it.
+// Every thread of the block must call it. `held`: shared memory for X * Y states.
 template <class Op, int X, int Y, class Finish>
-__device__ __forceinline__ void settle(typename Op::State mine, i64 q, i64 outputs, i64 red,
-                                       typename Op::State* partials, Finish finish) {
-  __shared__ typename Op::State held[X * Y];
+__device__ __forceinline__ void settle(typename Op::State* held, typename Op::State mine, i64 q,
+                                       i64 outputs, i64 red, typename Op::State* partials,
+                                       Finish finish) {
   const int y = threadIdx.x / X;
   held[threadIdx.x] = mine;
   for (int half = Y / 2; half > 0; half /= 2) {
@@ -96,20 +96,44 @@ __device__ __forceinline__ void settle(typename Op::State mine, i64 q, i64 outpu
   }
 }
 
-// `value(e)`: element e of the input. `finish(q, x)`: output q is x. `partials`: null, or room for
-// gridDim.y times `outputs` states. Launch: X * Y threads; outputs / X blocks; chunks.
-template <class Op, int X, int Y, class Value, class Finish>
-__device__ __forceinline__ void reduce(i64 outputs, i64 red, i64 inner, i64 chunk,
-                                       typename Op::State* partials, Value value, Finish finish) {
-  const i64 q = static_cast<i64>(blockIdx.x) * X + threadIdx.x % X;
-  const i64 first = blockIdx.y * chunk, last = least(red, first + chunk);
+// What the calling thread finds of output q over `first` <= r < `last` of the reduced axis.
+template <class Op, int X, int Y, class Value>
+__device__ __forceinline__ typename Op::State walked(i64 q, i64 outputs, i64 red, i64 inner,
+                                                     i64 first, i64 last, Value value) {
   typename Op::State mine = Op::start();
   if (q < outputs) {
     const i64 start = q / inner * (red * inner) + q % inner;
     for (i64 r = first + threadIdx.x / X; r < last; r += Y)
       mine = Op::take(mine, value(start + r * inner), r);
   }
-  settle<Op, X, Y>(mine, q, outputs, red, partials, finish);
+  return mine;
+}
+
+// `value(e)`: element e of the input. `finish(q, x)`: output q is x. `partials`: null, or room for
+// gridDim.y times `outputs` states. Launch: X * Y threads; outputs / X blocks; chunks.
+template <class Op, int X, int Y, class Value, class Finish>
+__device__ __forceinline__ void reduce(i64 outputs, i64 red, i64 inner, i64 chunk,
+                                       typename Op::State* partials, Value value, Finish finish) {
+  __shared__ typename Op::State held[X * Y];
+  const i64 q = static_cast<i64>(blockIdx.x) * X + threadIdx.x % X;
+  const i64 first = blockIdx.y * chunk, last = least(red, first + chunk);
+  const typename Op::State mine = walked<Op, X, Y>(q, outputs, red, inner, first, last, value);
+  settle<Op, X, Y>(held, mine, q, outputs, red, partials, finish);
+}
+
+// Outputs from <= q < stop, by one block of X * Y threads, all of which must call it; in the order
+// of `reduce` without chunks.
+template <class Op, int X, int Y, class Scratch, class Value, class Finish>
+__device__ __forceinline__ void reduce_rows(const Scratch& scratch, i64 from, i64 stop, i64 red,
+                                            i64 inner, Value value, Finish finish) {
+  typename Op::State* held = scratch.template of<typename Op::State, X * Y>();
+  typename Op::State* none = nullptr;
+  for (i64 at = from; at < stop; at += X) {
+    if (at > from) __syncthreads();  // what was held is read
+    const i64 q = at + threadIdx.x % X;
+    const typename Op::State mine = walked<Op, X, Y>(q, stop, red, inner, 0, red, value);
+    settle<Op, X, Y>(held, mine, q, stop, red, none, finish);
+  }
 }
 
 // Joins `chunks` partial results of each output, in order. Launch: one thread an output.

@@ -1,7 +1,7 @@
 // Ops along the last axis of (rows, columns): softmax, log-softmax, softmax cross-entropy.
 //
 // W threads share a row (W: a power of two up to 256, which is the block); rows are independent.
-// Overwrites its outputs. Any sizes. Launch: 256 threads, 256 / W rows a block.
+// A call takes 256 / W rows from `first` on. Overwrites its outputs. Any sizes. Launch: 256 threads.
 #pragma once
 
 #include "functors.cuh"
@@ -9,6 +9,12 @@
 namespace gp {
 
 const int ROW_THREADS = 256;
+
+// The first row of a block, where blocks take 256 / W rows each.
+template <int W>
+__device__ __forceinline__ i64 first_row() {
+  return static_cast<i64>(blockIdx.x) * (ROW_THREADS / W);
+}
 
 struct Larger {
   template <class T>
@@ -66,8 +72,8 @@ __device__ __forceinline__ void row_scale(const T* x, i64 columns, bool inside, 
 }
 
 template <class T, int W, bool LOG>
-__device__ __forceinline__ void softmax(i64 rows, i64 columns, const T* x, T* y) {
-  const i64 row = static_cast<i64>(blockIdx.x) * (ROW_THREADS / W) + threadIdx.x / W;
+__device__ __forceinline__ void softmax(i64 first, i64 rows, i64 columns, const T* x, T* y) {
+  const i64 row = first + threadIdx.x / W;
   const bool inside = row < rows;
   T top, total;
   row_scale<W>(x + row * columns, columns, inside, &top, &total);
@@ -83,10 +89,10 @@ __device__ __forceinline__ void softmax(i64 rows, i64 columns, const T* x, T* y)
 // `loss` or `dx` may be null. `dloss_step`: 0 if one number serves all rows. A label out of range
 // sets `status` to 1 and leaves a NaN loss and a zero gradient.
 template <class T, class Label, int W>
-__device__ __forceinline__ void cross_entropy(i64 rows, i64 columns, const T* x, const Label* labels,
-                                              const T* dloss, i64 dloss_step, T* loss, T* dx,
-                                              int* status) {
-  const i64 row = static_cast<i64>(blockIdx.x) * (ROW_THREADS / W) + threadIdx.x / W;
+__device__ __forceinline__ void cross_entropy(i64 first, i64 rows, i64 columns, const T* x,
+                                              const Label* labels, const T* dloss, i64 dloss_step,
+                                              T* loss, T* dx, int* status) {
+  const i64 row = first + threadIdx.x / W;
   const bool inside = row < rows;
   x += row * columns;
   T top, total;

@@ -134,6 +134,12 @@ def _elementwise() -> list[Row]:
         *_quotients(),
         _binary("half_squared_difference"),
         Row("scaled_difference", draws(number), (*three, *mixed), wrt=(0, 1, 2)),
+        Row(
+            "weighted_difference",
+            draws(number),
+            (*[(s, s, s, s) for s in PLAIN], ((2, 1), (2, 3), (2, 1), (3,))),
+            wrt=(0, 1, 2, 3),
+        ),
         _unary(
             "cast",
             dtypes=EVERY,

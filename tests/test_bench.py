@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gpubp.cli import main
-from gpubp.cli.bench import BenchmarkError, find_folder, numbers
+from gpubp.cli.bench import BENCHMARKS, BenchmarkError, find_folder, numbers
 from gpubp.errors import DataError, MissingExtraError, UnknownNameError
 
 pytestmark = pytest.mark.full
@@ -28,7 +28,7 @@ def common(monkeypatch):
 
 
 def test_the_checkout_of_the_working_directory_comes_first(tmp_path):
-    for name in ("train_step", "kernels", "startup", "memory", "distributed", "population", "gpu"):
+    for name in BENCHMARKS:
         (tmp_path / "benchmarks").mkdir(exist_ok=True)
         (tmp_path / "benchmarks" / f"{name}.py").touch()
     below = tmp_path / "docs" / "deep"

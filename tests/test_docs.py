@@ -12,7 +12,7 @@ import sys
 import pytest
 from pages import ROOT, code_blocks, run_page, run_python, shown_outputs
 
-from gpubp.backends.cuda.emulator.compiler import missing
+from gpubp.backends.cuda.drivers.bare_nvrtc import missing
 
 # Pictures that no page's code makes, and the script in docs/ that does.
 BY_SCRIPTS = {"images/ranks.png": "make_rank_picture.py"}

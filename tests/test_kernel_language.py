@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_calls import native_call
 
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
 from gpubp.backends.numba_cpu.kernels.language import define, native, types
+from gpubp.backends.numba_cpu.native_call import native_call
 
 NUMBERS = (-7, -2, -1, 0, 1, 2, 3, 7, 1 << 40)
 STEPS = ((0, 10, 1), (3, 3, 1), (5, 2, 1), (0, 10, 3), (1, 11, 5))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_calls import native_call
 from registered import BACKENDS
 from tolerances import GRADIENT_STEP, assert_close, assert_gradient, assert_same
 
@@ -19,6 +18,7 @@ from gpubp.backends.numba_cpu.encode import encoded_parts
 from gpubp.backends.numba_cpu.kernels import lanes, pool_runs
 from gpubp.backends.numba_cpu.kernels.language import types
 from gpubp.backends.numba_cpu.kernels.pool import make_pools
+from gpubp.backends.numba_cpu.native_call import native_call
 from gpubp.core import bind, evaluate
 from gpubp.errors import ArgumentError, CheckpointError, IndexRangeError, ShapeError
 from gpubp.ops.pool import MAX_POOL_GRAD

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_calls import native_call
 from tolerances import assert_same
 
 import gpubp as gp
@@ -15,6 +14,7 @@ from gpubp import nn, optim
 from gpubp.backends.numba_cpu import NumbaBackend, words
 from gpubp.backends.numba_cpu.job import Job
 from gpubp.backends.numba_cpu.kernels import sharing
+from gpubp.backends.numba_cpu.native_call import native_call
 from gpubp.backends.numba_cpu.pace import SHARES_SECONDS, Pace
 from gpubp.compiler.parts import WHOLE_LINES
 from gpubp.compiler.shares import WHOLE, share_of

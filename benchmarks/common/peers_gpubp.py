@@ -67,16 +67,7 @@ class GpubpCase(Case):
     def device_seconds(self) -> float | None:
         """By events on the backend's own stream; None on a CPU."""
         driver = getattr(self._step.backend, "driver", None)
-        if driver is None:
-            return None
-        import cupy
-
-        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
-        start.record(driver._stream)
-        self.run()
-        stop.record(driver._stream)
-        stop.synchronize()
-        return float(cupy.cuda.get_elapsed_time(start, stop)) * 1e-3
+        return None if driver is None else float(driver.seconds(self.run))
 
     def _run(self, order: NDArray[np.int64]) -> NDArray[Any]:
         return self._step.run(self._X, self._y, batch_size=self._row.batch, order=order)

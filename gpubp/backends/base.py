@@ -140,6 +140,7 @@ class Backend(ABC):
         reads_device_arrays: inputs may be `DeviceArray`s.
         nests: a custom op inside of a run may run other programs.
         runs_loops: programs may have loops; else they come written out.
+        splits_sums: workers share what they sum by samples: see `compiler/tall_sums.py`.
     """
 
     name: str
@@ -147,6 +148,7 @@ class Backend(ABC):
     reads_device_arrays: bool = False
     nests: bool = True
     runs_loops: bool = True
+    splits_sums: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
         return self  # it belongs to no model, and a device has one stream
@@ -189,6 +191,10 @@ class Backend(ABC):
     def listing(self, program: Program) -> str:
         """What this backend makes of a program, as text for people; by default the program."""
         return str(program)
+
+    def remarks(self, loaded: Any) -> Sequence[str]:
+        """Lines for a report: how the backend runs a program, and why so."""
+        return ()
 
     def check_writes(self, loaded: Any) -> None:  # noqa: B027 - not all need it
         """Prove that every part writes all that it promises, see `poison`; banks stay as they are.

@@ -23,6 +23,7 @@ BENCHMARKS = {
     "distributed": "training steps on several ranks, beside torch's DDP and bare all-reduces",
     "population": "many small models side by side, beside JAX and scikit-learn",
     "gpu": "training steps on a GPU, beside PyTorch and JAX",
+    "gpu_hour": "all that a GPU is needed for: tests, sanitizer, constants, benchmarks",
 }
 
 
@@ -49,6 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", default=7, type=int, help="rounds; medians are shown (7)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw them, as .png or .svg")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="of gpu_hour: for its results")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -125,8 +127,9 @@ def check_options(options: argparse.Namespace, benchmark: str, unused: tuple[str
     Raises:
         DataError: says which.
     """
-    for name in unused:
-        if getattr(options, name) is not None:
+    only = () if benchmark == "gpu_hour" else ("folder",)
+    for name in (*unused, *only):
+        if getattr(options, name, None) is not None:
             raise DataError(f"--{name} means nothing to the benchmark {benchmark}; leave it out.")
     if options.repeats < 1:
         raise DataError(f"--repeats is {options.repeats}, expected at least 1.")

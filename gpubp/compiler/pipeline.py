@@ -16,6 +16,7 @@ from gpubp.compiler.parts import Operand, Part
 from gpubp.compiler.program import Program
 from gpubp.compiler.row_padding import widen
 from gpubp.compiler.schedule import plan
+from gpubp.compiler.tall_sums import split_sums
 from gpubp.compiler.unroll import unroll
 from gpubp.compiler.verify import check_graph, check_program
 from gpubp.compiler.views import canonicalize
@@ -60,6 +61,7 @@ def compile_graph(
     wide_rows: Callable[[Part], Sequence[Sequence[Operand]]] = _back_to_back,
     watch: listing.Watch = listing.unwatched,
     loops: bool = True,
+    tall: bool = False,
 ) -> Program:
     """Compile a graph.
 
@@ -71,6 +73,7 @@ def compile_graph(
         splits_columns: which products the workers of the backend should share by columns.
         wide_rows: which operands of a part may have rows that are farther apart than long.
         loops: the backend runs loops; else they are written out, round after round.
+        tall: sums over many rows of few columns are made in two steps.
         watch: called after each of `listing.PASSES` with its name and what describes the result.
 
     Returns:
@@ -81,6 +84,7 @@ def compile_graph(
         batched = range(len(graph.inputs)) if batched else ()
     watch("trace", lambda: str(graph))
     settled = settle_axes(graph if loops else unroll(graph))
+    settled = split_sums(settled) if tall else settled
     watch("axis_order", lambda: str(settled))
     canonical, layouts = canonicalize(settled)
     watch("views", lambda: listing.views(canonical, layouts))

@@ -1,4 +1,8 @@
-"""Normalisation of the last axes of each sample; composites."""
+"""Normalisation of the last axes of each sample; composites.
+
+LayerNorm takes distances from a pivot, as normalisation of channels does (`norm.py` says why), so
+neither they nor their gradients are kept in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.core import describe
+from gpubp.core import bind, describe
 from gpubp.errors import DTypeError, ShapeError
-from gpubp.ops.elementwise import add, multiply, square, subtract
+from gpubp.ops.elementwise import add, multiply, square
+from gpubp.ops.moments import SCALED_DIFFERENCE, WEIGHTED_DIFFERENCE, moments_of_rows
 from gpubp.ops.norm import checked_eps, inverse_root
 from gpubp.ops.reduce import mean
 from gpubp.ops.shape import as_shape
@@ -31,10 +36,17 @@ def layer_norm(
     """
     shape = as_shape(normalized_shape, "layer_norm")
     x, axes = _with_last_axes("layer_norm", x, shape)
-    distance = subtract(x, mean(x, axes, keepdims=True))
-    var = mean(square(distance), axes, keepdims=True)
-    y = multiply(distance, inverse_root(var, checked_eps("layer_norm", eps)))
-    return _scaled("layer_norm", y, weight, bias, shape)
+    found = moments_of_rows(x, axes)
+    scale = inverse_root(found.var, checked_eps("layer_norm", eps))
+    weight, bias = (
+        _of_shape("layer_norm", name, value, shape)
+        for name, value in (("weight", weight), ("bias", bias))
+    )
+    if weight is None:
+        y = bind(SCALED_DIFFERENCE, scale, x, found.mean)
+    else:
+        y = bind(WEIGHTED_DIFFERENCE, *promote(scale, x, found.mean, weight))
+    return y if bias is None else add(y, bias)
 
 
 def rms_norm(x: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
@@ -57,7 +69,8 @@ def rms_norm(x: Any, normalized_shape: Any, weight: Any = None, eps: float | Non
     x, axes = _with_last_axes("rms_norm", given, shape)
     least = float(np.finfo(x.dtype).eps) if eps is None else checked_eps("rms_norm", eps)
     y = multiply(x, inverse_root(mean(square(x), axes, keepdims=True), least))
-    return _scaled("rms_norm", y, weight, None, shape)
+    weight = _of_shape("rms_norm", "weight", weight, shape)
+    return y if weight is None else multiply(y, weight)
 
 
 def _with_last_axes(op: str, x: Any, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
@@ -67,12 +80,11 @@ def _with_last_axes(op: str, x: Any, shape: tuple[int, ...]) -> tuple[Any, tuple
     return x, tuple(range(len(x.shape) - len(shape), len(x.shape)))
 
 
-def _scaled(op: str, y: Any, weight: Any, bias: Any, shape: tuple[int, ...]) -> Any:
-    for name, value, fn in (("weight", weight, multiply), ("bias", bias, add)):
-        if value is None:
-            continue
-        (value,) = promote(value, floating=True)
-        if tuple(value.shape) != shape:
-            raise ShapeError(f"{op}: expected {name} {shape}, got {describe(value)}.")
-        y = fn(y, value)
-    return y
+def _of_shape(op: str, name: str, value: Any, shape: tuple[int, ...]) -> Any:
+    """An array of that shape; None stays."""
+    if value is None:
+        return None
+    (value,) = promote(value, floating=True)
+    if tuple(value.shape) != shape:
+        raise ShapeError(f"{op}: expected {name} {shape}, got {describe(value)}.")
+    return value

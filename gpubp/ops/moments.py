@@ -25,11 +25,24 @@ def _scaled_vjp(g: Array, y: Array, s: Array, x: Array, m: Array) -> list[Array 
     return [bind(SCALED_DIFFERENCE, g, x, m), to_x, -to_x]
 
 
+def _weighted_vjp(g: Array, y: Array, s: Array, x: Array, m: Array, w: Array) -> list[Array | None]:
+    to_difference, to_x = g * w, g * w * s
+    return [
+        bind(SCALED_DIFFERENCE, to_difference, x, m),
+        to_x,
+        -to_x,
+        bind(SCALED_DIFFERENCE, g * s, x, m),
+    ]
+
+
 # Half, so that its gradient is the difference times the cotangent and nothing else.
 HALF_SQUARED_DIFFERENCE = elementwise(
     "half_squared_difference", None, _half_squared_vjp, "C(0.5) * ((a - b) * (a - b))", flops=3.0
 )
 SCALED_DIFFERENCE = elementwise("scaled_difference", None, _scaled_vjp, "a * (b - c)", flops=2.0)
+WEIGHTED_DIFFERENCE = elementwise(
+    "weighted_difference", None, _weighted_vjp, "d * (a * (b - c))", flops=3.0
+)
 
 
 class Moments(NamedTuple):
@@ -72,6 +85,16 @@ def moments(
     half = over(bind(HALF_SQUARED_DIFFERENCE, x, beside_x))
     var = subtract(multiply(half, 2.0), square(rest))
     return Moments(x, beside_x, rest, centre, var, count)
+
+
+def moments_of_rows(x: Any, axes: tuple[int, ...]) -> Moments:
+    """Over the last axes; all but x keep them with size 1."""
+    centre = mean(x, axes, keepdims=True)
+    pivot = stop_gradient(centre)
+    rest = subtract(centre, pivot)
+    half = mean(bind(HALF_SQUARED_DIFFERENCE, x, pivot), axes, keepdims=True)
+    var = subtract(multiply(half, 2.0), square(rest))
+    return Moments(x, pivot, rest, centre, var)
 
 
 def beside_channels(value: Any, x: Any) -> Any:

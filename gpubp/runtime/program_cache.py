@@ -123,7 +123,8 @@ class Runner:
         batched: list[int] = []
         if self._batched:
             batched = [i for i, t in enumerate(types) if not isinstance(t, WholeType)]
-        return compile_graph(graph, batched, self._options, splits, wide, watch, backend.runs_loops)
+        able = backend.runs_loops, backend.splits_sums
+        return compile_graph(graph, batched, self._options, splits, wide, watch, *able)
 
     def explain(self, types: tuple[InputType, ...], structure: Any, after: str) -> str:
         """What a pass makes for these input types and arguments of this structure; nothing is run

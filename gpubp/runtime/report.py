@@ -89,8 +89,9 @@ def report(runner: Runner, profile: bool = False) -> Report:
     if ready is None:
         raise GpubpError("nothing is compiled yet: call the step or function once, then report().")
     program, backend = ready.program, runner.backend.name
+    remarks = list(runner.backend.remarks(ready.loaded))
     if not profile:
-        lines = _table(program, backend) + _summary(program)
+        lines = _table(program, backend) + _summary(program) + remarks
         return Report("\n".join(lines), _rows(program, None), backend, None)
     with runner.lock:
         times = _measure(runner, ready)
@@ -100,7 +101,8 @@ def report(runner: Runner, profile: bool = False) -> Report:
         for p, time in zip(program.parts, times)
     ]
     timings = [Timing(*pair) for pair in zip(times, bounds)]
-    lines = _table(program, backend, timings) + _summary(program) + _roofline(timings, peak)
+    lines = _table(program, backend, timings) + _summary(program) + remarks
+    lines += _roofline(timings, peak)
     return Report("\n".join(lines), _rows(program, timings), backend, peak)
 
 

@@ -10,6 +10,7 @@ goes through that driver, on its made-up library.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ QUICK = {
     "test_numba_kernels.py",
     "test_nvrtc.py",
     "test_ops_on_emulator.py",
+    "test_persistent.py",
 }
 
 DRIVER = os.environ.get("GPUBP_TEST_DRIVER")
@@ -53,6 +55,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="looks at the plain test device"))
         if item.path.parent == HERE and item.path.name not in QUICK:
             item.add_marker(pytest.mark.full)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _launched_and_recorded() -> Iterator[None]:
+    """Steps in a kernel that stays are asked for where they are tested, in test_persistent*.py, or
+    everywhere, by GPUBP_TEST_EXECUTION=persistent (tests that count launches then fail).
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPUBP_EXECUTION", os.environ.get("GPUBP_TEST_EXECUTION", "graph"))
+        yield
 
 
 @pytest.fixture(autouse=True)

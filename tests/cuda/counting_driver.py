@@ -24,6 +24,7 @@ class Counts:
 
     Attributes:
         kernels: launched one by one.
+        together: cooperative launches.
         graphs: launches of recordings.
         nodes: kernels that recordings ran.
         recorded: kernels in each recording that was made.
@@ -33,6 +34,7 @@ class Counts:
     """
 
     kernels: int = 0
+    together: int = 0
     graphs: int = 0
     nodes: int = 0
     recorded: list[int] = field(default_factory=list)
@@ -79,6 +81,8 @@ class CountingDriver:
     Attributes:
         counts: what was asked for.
         launched: the names of kernels, in order, those in recordings when they are recorded.
+        sources: what was compiled.
+        grids: of cooperative launches.
     """
 
     number, name, architecture, processors = 0, "counter", "sm_90", 132
@@ -87,6 +91,8 @@ class CountingDriver:
     def __init__(self) -> None:
         self.counts = Counts()
         self.launched: list[str] = []
+        self.sources: list[str] = []
+        self.grids: list[Dim] = []
         self._end = 1 << 20
         self._recording: int | None = None
 
@@ -111,6 +117,7 @@ class CountingDriver:
         array[...] = 0
 
     def compile(self, source: str) -> Sources:
+        self.sources.append(source)
         return Sources()
 
     def launch(self, kernel: str, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
@@ -119,6 +126,17 @@ class CountingDriver:
             self.counts.kernels += 1
         else:
             self._recording += 1
+
+    def blocks_together(self, kernel: str, threads: int, shared: int) -> int:
+        return self.processors
+
+    def launch_together(
+        self, kernel: str, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
+        self._not_while_recording("a cooperative launch")
+        self.launched.append(kernel)
+        self.counts.together += 1
+        self.grids.append(grid)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         self._not_while_recording("record")

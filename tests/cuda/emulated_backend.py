@@ -29,6 +29,9 @@ class FaultyEmulator(EmulatedDriver):
         return super().compile(source.replace(self._old, self._new))
 
 
-def emulated_backend(driver: EmulatedDriver | None = None, **options: Any) -> Any:
+def emulated_backend(
+    driver: EmulatedDriver | None = None, execution: str | None = None, **options: Any
+) -> Any:
     """A backend on a new emulated device, where races are looked for in every launch."""
-    return apart(EmulatedBackend(driver or EmulatedDriver(**{"races": "all", **options})))
+    device = driver or EmulatedDriver(**{"races": "all", **options})
+    return apart(EmulatedBackend(device, execution=execution))

@@ -336,6 +336,24 @@ def _driver(device: ShimDriver, kernels: dict[int, Any], streams: type[Stream]) 
         streams.known[stream].do(lambda: device.launch(kernel, grid, block, shared, taken))
         return OK
 
+    def launch_together(
+        f: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int,
+        shared: int, stream: int, params: int,
+    ) -> tuple[Status]:  # fmt: skip
+        Contexts.require()
+        streams.calls["together"] += 1
+        kernel = kernels[f]
+        place = ctypes.c_void_p.from_address(params).value
+        assert place is not None
+        taken = ctypes.string_at(place, kernel.entry.params_size)
+        grid, block = (gx, gy, gz), (bx, by, bz)
+        streams.known[stream].do(lambda: device.launch_together(kernel, grid, block, shared, taken))
+        return OK
+
+    def occupancy(func: int, size: int, shared: int) -> tuple[Status, int]:
+        Contexts.require()
+        return (*OK, device.blocks_together(kernels[func], size, shared) // device.processors)
+
     def set_attribute(attribute: str, value: int, kernel: int, dev: int) -> tuple[Status]:
         assert attribute == "shared" and dev == device.number
         try:
@@ -351,6 +369,8 @@ def _driver(device: ShimDriver, kernels: dict[int, Any], streams: type[Stream]) 
         "cuMemcpyHtoDAsync": copy("upload"),
         "cuMemcpyDtoHAsync": copy("download"),
         "cuLaunchKernel": launch,
+        "cuLaunchCooperativeKernel": launch_together,
+        "cuOccupancyMaxActiveBlocksPerMultiprocessor": occupancy,
         "cuKernelSetAttribute": set_attribute,
         "cuMemGetInfo": lambda: (*OK, device.free_bytes(), device.memory),
         "cuPointerGetAttribute": lambda attribute, ptr: (*OK, device.number),

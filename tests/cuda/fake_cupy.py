@@ -265,6 +265,23 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
         taken = ctypes.string_at(place, kernel.entry.params_size)
         do(stream, lambda: device.launch(kernel, (gx, gy, gz), (bx, by, bz), shared, taken))
 
+    def launch_together(
+        f: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int,
+        shared: int, stream: int, params: int,
+    ) -> None:  # fmt: skip
+        Contexts.require()
+        Stream.calls["together"] += 1
+        kernel = kernels[f]
+        place = ctypes.c_void_p.from_address(params).value
+        assert place is not None
+        taken = ctypes.string_at(place, kernel.entry.params_size)
+        grid, block = (gx, gy, gz), (bx, by, bz)
+        do(stream, lambda: device.launch_together(kernel, grid, block, shared, taken))
+
+    def occupancy(func: int, size: int, shared: int) -> int:
+        Contexts.require()
+        return device.blocks_together(kernels[func], size, shared) // device.processors
+
     def set_attribute(f: int, attribute: int, value: int) -> None:
         assert attribute == 8
         try:
@@ -323,6 +340,8 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
             runtime=runtime,
             driver=SimpleNamespace(
                 launchKernel=launch,
+                launchCooperativeKernel=launch_together,
+                occupancyMaxActiveBlocksPerMultiprocessor=occupancy,
                 CUDADriverError=CUDADriverError,
                 CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
                 funcSetAttribute=set_attribute,

@@ -30,16 +30,22 @@ class ApartStaging(Staging):
 
 
 def shim_backend(
-    order: str = "forward", *, driver: ShimDriver | None = None, **options: Any
+    order: str = "forward",
+    *,
+    driver: ShimDriver | None = None,
+    execution: str | None = None,
+    **options: Any,
 ) -> CupyBackend:
     """A backend on a new device.
 
     Args:
         order: of threads and blocks.
         driver: instead of a new one.
+        execution: of `CupyBackend`.
         **options: for `ShimDriver`.
     """
-    return apart(CupyBackend(driver=driver or ShimDriver(order, **{"seed": 1, **options})))
+    device = driver or ShimDriver(order, **{"seed": 1, **options})
+    return apart(CupyBackend(driver=device, execution=execution))
 
 
 def apart(backend: CupyBackend) -> CupyBackend:

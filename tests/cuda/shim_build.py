@@ -88,6 +88,7 @@ def runtime() -> Any:
     # Global: the kernels' libraries find the functions of the shim, and the C library's, in it.
     library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     size, pointer, text = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_char_p
+    number = [ctypes.c_int]
     for name, result, arguments in (
         ("gp_allocate", pointer, [size, size]),
         ("gp_free", text, [pointer]),
@@ -96,7 +97,7 @@ def runtime() -> Any:
         (
             "gp_run",
             ctypes.c_int,
-            [*[pointer] * 3, size, text, ctypes.c_int, ctypes.c_uint64, ctypes.c_double, pointer],
+            [*[pointer] * 3, size, text, *number * 2, ctypes.c_uint64, ctypes.c_double, pointer],
         ),
     ):
         function = getattr(library, name)

@@ -145,8 +145,10 @@ class ShimDriver:
         memory: bytes that the device has.
         copies: "now", "late" or "early"; see `shim_streams`.
         number: of the device.
+        alive: blocks of a cooperative launch, at most.
 
     Attributes:
+        together: how many cooperative launches there were.
         stream: the user's current one.
         log: what was said about other streams: ("wait_for", stream), ("make_wait", stream),
             ("dlpack", stream that the producer was told), ("launch", 0), ("synchronize", 0).
@@ -167,6 +169,7 @@ class ShimDriver:
         memory: int = 1 << 40,
         copies: str = "now",
         number: int = 0,
+        alive: int = 4,
     ) -> None:
         if order not in ORDERS:
             raise unknown_name("order", order, ORDERS)
@@ -176,6 +179,7 @@ class ShimDriver:
         self.architecture, self.processors = architecture, processors
         self.memory, self.used = memory, 0
         self.number, self.stream = number, 1
+        self.alive, self.together = alive, 0
         self.log: list[tuple[str, int | None]] = []
         self.streams = Streams(copies)
         self.launched: Counter[str] = Counter()
@@ -224,6 +228,26 @@ class ShimDriver:
         self._check_launch(kernel, grid, block, shared, params)
         copied = bytes(params)
         self.enqueue(lambda: self._run(kernel, grid, block, shared, copied))
+
+    def blocks_together(self, kernel: ShimKernel, threads: int, shared: int) -> int:
+        """See `CooperativeDriver`: `alive`, if a block has its shared memory."""
+        return self.alive if shared <= kernel.allowed else 0
+
+    def launch_together(
+        self, kernel: ShimKernel, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
+        """Run a kernel whose blocks are all alive, and take turns.
+
+        Raises:
+            KernelError: as for `launch`; or there are more blocks than the device has room for.
+        """
+        self._check_launch(kernel, grid, block, shared, params)
+        if math.prod(grid) > self.alive:
+            reason = f"cannot be launched: {grid} are more than {self.alive} blocks together"
+            raise KernelError(kernel.name, None, None, reason)
+        self.together += 1
+        copied = bytes(params)
+        self.enqueue(lambda: self._run(kernel, grid, block, shared, copied, together=True))
 
     def allow_shared(self, kernel: ShimKernel, nbytes: int) -> None:
         """See `Driver.allow_shared`."""
@@ -304,14 +328,23 @@ class ShimDriver:
         if self.late_errors:
             raise self.late_errors.pop(0)
 
-    def _run(self, kernel: ShimKernel, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
+    def _run(
+        self,
+        kernel: ShimKernel,
+        grid: Dim,
+        block: Dim,
+        shared: int,
+        params: bytes,
+        together: bool = False,
+    ) -> None:
         self.launched[kernel.name] += 1
         failure = _Failure()
         three = ctypes.c_uint * 3
         with _lock:
             code = runtime().gp_run(
                 *(ctypes.byref(kernel.entry), three(*grid), three(*block), shared, params),
-                *(ORDERS.index(self.order), self.seed, self.seconds, ctypes.byref(failure)),
+                *(ORDERS.index(self.order), together, self.seed, self.seconds),
+                ctypes.byref(failure),
             )
         if code == 2:
             raise BackendError("no memory for shared memory, or no timer")

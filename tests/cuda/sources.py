@@ -28,6 +28,7 @@ from gpubp.core import bind
 from gpubp.ops.spec import SPECS
 
 OPTIONS = gp.Options(verify=False)
+STAYING = "staying"  # what names of kernels of whole steps begin with
 LOW = tuple(p for p in PRECISIONS if p != "float32")  # on tensor cores, from sm_80 on
 
 
@@ -74,6 +75,14 @@ class CollectingDriver:
         pass
 
     def allow_shared(self, kernel: str, nbytes: int) -> None:
+        pass
+
+    def blocks_together(self, kernel: str, threads: int, shared: int) -> int:
+        return self.processors
+
+    def launch_together(
+        self, kernel: str, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
         pass
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -234,6 +243,27 @@ def _programs() -> dict[str, Work]:
     return found
 
 
+def _staying() -> dict[str, Work]:
+    """Kernels of whole steps: of few rows a block and of many, of short sums and of long ones."""
+
+    def work(
+        backend: CupyBackend, name: str, hidden: tuple[int, ...], dtype: str, rows: int
+    ) -> None:
+        backend._executions.mode = "persistent"
+        model = mlp(dtype=dtype, hidden=hidden)
+        step = classifier_step(OPTIMIZERS[name], model, backend=backend, options=OPTIONS)
+        step.run(*digits(dtype, 2 * rows, hidden[0]), batch_size=rows)
+
+    sizes = {"short": ((4, 16), 32), "64-100-10": ((64, 100), 200), "many rows": ((64, 100), 9000)}
+    return {
+        f"{STAYING} {size} {name} {dtype}": partial(
+            work, name=name, hidden=hidden, dtype=dtype, rows=rows
+        )
+        for size, (hidden, rows) in sizes.items()
+        for name, dtype in (("adam", "float32"), ("sgd", "float64"))
+    }
+
+
 _SIDES = {1: 1089, 2: 33, 3: 11}  # so that eight images have a largest tile a processor
 
 
@@ -298,15 +328,17 @@ def all_sources() -> dict[str, str]:
     """Name -> text; no text twice."""
     named: dict[str, str] = {}
     seen: set[str] = set()
-    everything = _programs() | _convolutions() | _ops() | _library() | _loops()
+    everything = _programs() | _staying() | _convolutions() | _ops() | _library() | _loops()
     # One thread compiles, so that sources come in one order.
     with np.errstate(all="ignore"), patch("os.cpu_count", return_value=1):
         for name, work in everything.items():
             by_library = name.startswith("library")
             driver = CollectingDriver(products=WinningProducts() if by_library else None)
             with patch.multiple(tuning_record, read=lambda key: None, write=lambda key, plan: None):
-                work(CupyBackend(driver=driver))
+                work(CupyBackend(driver=driver, execution="graph"))
             new = [s for s in driver.sources if s not in seen]
+            if name.startswith(STAYING):  # what else is compiled for it has names above
+                new = [source for source in new if "run_steps" in source]
             seen.update(new)
             named |= {f"{name} {i}" if i else name: source for i, source in enumerate(new)}
     return named

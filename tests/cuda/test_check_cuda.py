@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpubp.backends.cuda.emulator import compiler
+from gpubp.backends.cuda.drivers import bare_nvrtc
 from gpubp.errors import ArgumentError, BackendError
 from gpubp.testing import KernelError, Output, check_cuda
 
-pytestmark = pytest.mark.skipif(bool(compiler.missing()), reason=compiler.missing() or "-")
+pytestmark = pytest.mark.skipif(bool(bare_nvrtc.missing()), reason=bare_nvrtc.missing() or "-")
 
 ADD = """extern "C" __global__ void add(const float* a, const float* b, float* c, int n) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;

@@ -45,6 +45,9 @@ SIGNATURES = {
     "cuda.runtime.pointerGetAttributes": "ptr",
     "cuda.driver.launchKernel": "f grid_dim_x grid_dim_y grid_dim_z block_dim_x block_dim_y "
     "block_dim_z shared_mem_bytes stream kernel_params extra",
+    "cuda.driver.launchCooperativeKernel": "f grid_dim_x grid_dim_y grid_dim_z block_dim_x "
+    "block_dim_y block_dim_z shared_mem_bytes stream kernel_params",
+    "cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor": "func blockSize dynamicSMemSize",
     "cuda.MemoryPointer.memset_async": "self value size stream",
     "cuda.function.Module.load": "self cubin",
     "cuda.function.Module.get_function": "self name",

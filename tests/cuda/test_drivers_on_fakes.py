@@ -400,7 +400,7 @@ def test_shared_memory_beyond_48_kib_is_asked_for(fake: Fake) -> None:
 def test_work_is_timed_between_two_events(fake: Fake) -> None:
     driver = fake.driver()
     done: list[int] = []
-    assert driver._seconds(lambda: done.append(1)) == pytest.approx(1.5e-3) and done == [1]
+    assert driver.seconds(lambda: done.append(1)) == pytest.approx(1.5e-3) and done == [1]
 
 
 def test_sources_are_compiled_together(monkeypatch: pytest.MonkeyPatch) -> None:

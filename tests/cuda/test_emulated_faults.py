@@ -19,12 +19,12 @@ from tolerances import assert_product
 import gpubp as gp
 from gpubp import ops
 from gpubp.backends.cuda import CupyBackend
-from gpubp.backends.cuda.emulator import compiler
+from gpubp.backends.cuda.drivers import bare_nvrtc
 from gpubp.backends.cuda.emulator.faults import KernelError
 
 pytestmark = [
     pytest.mark.full,
-    pytest.mark.skipif(bool(compiler.missing()), reason=compiler.missing() or "-"),
+    pytest.mark.skipif(bool(bare_nvrtc.missing()), reason=bare_nvrtc.missing() or "-"),
 ]
 
 

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpubp.backends.cuda.drivers import bare_nvrtc
 from gpubp.backends.cuda.drivers.base import DeviceMemoryError
-from gpubp.backends.cuda.emulator import compiler
 from gpubp.backends.cuda.emulator.driver import EmulatedDriver
 from gpubp.backends.cuda.emulator.launches import Device
 from gpubp.backends.cuda.emulator.memory import ALLOCATED, DeviceSpace
 from gpubp.errors import BackendError, UnknownNameError
 from gpubp.testing import KernelError, Output, check_cuda
 
-needs_nvrtc = pytest.mark.skipif(bool(compiler.missing()), reason=compiler.missing() or "-")
+needs_nvrtc = pytest.mark.skipif(bool(bare_nvrtc.missing()), reason=bare_nvrtc.missing() or "-")
 
 ATOMICS: dict[str, Callable[[int, int], int]] = {
     "atomicAdd": lambda a, b: a + b,

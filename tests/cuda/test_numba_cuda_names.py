@@ -20,10 +20,10 @@ from typing import Any
 import fake_cuda_core
 import fake_numba_cuda
 import numpy as np
-import nvrtc as direct
 import pytest
 
 from gpubp.backends.cuda import NumbaCudaBackend
+from gpubp.backends.cuda.drivers import bare_nvrtc as direct
 from gpubp.backends.cuda.drivers import core_calls, core_device, numba_arrays, numba_cuda, nvrtc
 from gpubp.backends.cuda.drivers import numba_cuda_probe as probes
 from gpubp.backends.cuda.sources import begin_step, expand
@@ -154,7 +154,8 @@ def test_the_made_up_functions_take_what_the_real_ones_take() -> None:
     for module, names in (
         (DRIVER, "cuCtxGetCurrent cuCtxSetCurrent cuMemGetInfo cuDriverGetVersion"),
         (DRIVER, "cuMemcpyHtoDAsync cuMemcpyDtoHAsync cuLaunchKernel cuKernelSetAttribute"),
-        (DRIVER, "cuPointerGetAttribute"),
+        (DRIVER, "cuPointerGetAttribute cuLaunchCooperativeKernel"),
+        (DRIVER, "cuOccupancyMaxActiveBlocksPerMultiprocessor"),
         (NUMBA, "from_cuda_array_interface as_cuda_array pinned_array external_stream"),
         (NUMBA, "cuda_error is_available"),
     ):
@@ -187,6 +188,8 @@ def test_the_bindings_take_plain_integers() -> None:
     pointer = ctypes.addressof((ctypes.c_void_p * 1)(8))
     calls = {
         "cuLaunchKernel": (8, 1, 1, 1, 32, 1, 1, 0, 16, pointer, 0),
+        "cuLaunchCooperativeKernel": (8, 1, 1, 1, 32, 1, 1, 0, 16, pointer),
+        "cuOccupancyMaxActiveBlocksPerMultiprocessor": (8, 256, 1024),
         "cuCtxSetCurrent": (0,),
         "cuMemcpyHtoDAsync": (8, 8, 8, 16),
         "cuMemcpyDtoHAsync": (8, 8, 8, 16),
@@ -292,14 +295,8 @@ def test_sources_compile_to_the_code_that_the_options_say(compiler: core_calls.C
 
 
 def _directly(source: str, architecture: str) -> bytes:
-    binding = importlib.import_module("cuda.bindings.nvrtc")
-    (program,) = direct._check(binding.nvrtcCreateProgram(source.encode(), b"gpubp.cu", 0, [], []))
-    options = [o.encode() for o in (*nvrtc.OPTIONS, f"-arch={architecture}")]
-    direct._check(binding.nvrtcCompileProgram(program, len(options), options))
-    (size,) = direct._check(binding.nvrtcGetCUBINSize(program))
-    code = b" " * size
-    direct._check(binding.nvrtcGetCUBIN(program, code))
-    return code
+    how = (*nvrtc.OPTIONS, f"--gpu-architecture={architecture}")
+    return direct.built(source, how).code
 
 
 def test_what_does_not_compile_is_told(compiler: core_calls.CoreNvrtc) -> None:

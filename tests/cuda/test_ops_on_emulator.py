@@ -22,11 +22,11 @@ from tolerances import ORACLE, assert_same
 import gpubp as gp
 from gpubp import nn, ops
 from gpubp.backends import get_backend
-from gpubp.backends.cuda.emulator import compiler
+from gpubp.backends.cuda.drivers import bare_nvrtc
 from gpubp.core import bind
 from gpubp.errors import BackendError, UnknownNameError
 
-needs_nvrtc = pytest.mark.skipif(bool(compiler.missing()), reason=compiler.missing() or "-")
+needs_nvrtc = pytest.mark.skipif(bool(bare_nvrtc.missing()), reason=bare_nvrtc.missing() or "-")
 OPTIONS = gp.Options(verify=False)  # the same programs are verified on the CPU backends
 
 
@@ -60,7 +60,7 @@ def test_ten_steps_of_every_optimizer(name: str) -> None:
 
 @pytest.mark.full
 @needs_nvrtc
-def test_dropout_and_recurrent_layers_on_the_device_by_name() -> None:
+def test_dropout_on_the_device_by_name() -> None:
     def losses(**where: Any) -> Any:
         gp.manual_seed(5)
         nn.init.manual_seed(3)
@@ -77,6 +77,22 @@ def test_dropout_and_recurrent_layers_on_the_device_by_name() -> None:
 
     found = losses(device="cuda-emulated")
     np.testing.assert_allclose(found, losses(backend="numpy"), rtol=ORACLE["float32"])
+
+
+@pytest.mark.full
+@needs_nvrtc
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_recurrent_layers_in_one_kernel(kind: str) -> None:
+    """All rounds of a loop, forwards and backwards, with lengths."""
+    layer = getattr(nn, kind)(4, 8, dtype="float64")
+    fn = gp.value_and_grad(lambda x, n: ops.sum(layer(x, None, n)[0]))
+    x, n = np.random.default_rng(0).normal(size=(5, 3, 4)), np.array([5, 1, 2])
+    found, expected = (
+        gp.compile(fn, backend=target, options=OPTIONS)(x, n)
+        for target in (emulated_backend(), "numpy")
+    )
+    for actual, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=ORACLE["float64"], atol=1e-12)
 
 
 SQUARES = """__device__ void squares(long long i, const float* x, float* y) {

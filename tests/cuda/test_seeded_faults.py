@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import shim_build
 from attention_rows import attention_rows, attention_shapes
-from classifier import OPTIMIZERS, classifier_step, digits
+from classifier import OPTIMIZERS, classifier_step, digits, mlp
 from conv_rows import OPS, conv_row, geometry
 from products import operands
 from shim_backend import shim_backend
@@ -128,6 +129,47 @@ def _training(backend: CupyBackend) -> None:
     agree(trained(OPTIMIZERS["adam"], backend), expected, "float32")
 
 
+def _staying(backend: CupyBackend, blocks: int) -> None:
+    """By one kernel of so many blocks; the last batch of an epoch is a short one."""
+    backend._executions.mode = "persistent"
+    backend.driver.blocks_together = lambda *_: blocks  # type: ignore[attr-defined]
+    expected, found = (
+        classifier_step(
+            *(OPTIMIZERS["adam"], mlp(hidden=(64, 100))),
+            backend=target,
+            options=gp.Options(verify=False),
+        ).run(*digits(samples=90), batch_size=32, epochs=2, seed=1)
+        for target in ("numpy", backend)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def _staying_together(backend: CupyBackend) -> None:
+    _staying(backend, 4)
+
+
+def _staying_pieces(backend: CupyBackend) -> None:
+    """In launches of at most two steps."""
+    kernel = backend._executions.kernel
+
+    def cut(*args: Any) -> Any:
+        found = kernel(*args)
+        whole = found.run
+
+        def run(steps: int) -> None:
+            for done in range(0, steps, 2):
+                whole(min(2, steps - done))
+
+        return SimpleNamespace(run=run, guess=found.guess)
+
+    backend._executions.kernel = cut  # type: ignore[method-assign]
+    _staying(backend, 4)
+
+
+def _staying_alone(backend: CupyBackend) -> None:
+    _staying(backend, 1)
+
+
 def _convolutions(backend: CupyBackend) -> None:
     """With stride, padding that differs, an uneven last chunk; and in groups of one channel."""
     shapes = (
@@ -208,7 +250,7 @@ FAULTS: dict[str, tuple[str, str, Check, int]] = {
     ),
     "step number that stands still": ("run[0] = step + 1;", "run[0] = step;", _training, 1),
     "step that starts before all have read its number": (
-        *("rows[3 * i + 2];\n  __syncthreads();", "rows[3 * i + 2];"),
+        *("step, table);\n  __syncthreads();", "step, table);"),
         *(_two_outputs, 1),
     ),
     "bias correction of Adam left out": (
@@ -257,6 +299,28 @@ FAULTS: dict[str, tuple[str, str, Check, int]] = {
     "batch that takes its rows in the order of the data": (
         *("data[order[i / width] * width", "data[i / width * width", _training, 1),
     ),
+    "phase whose blocks do not meet before it": (
+        *("}\n  meeting.meet();\n", "}\n", _staying_together, 132),
+    ),
+    "step whose blocks do not meet at its end": (
+        *("    }\n    meeting.meet();\n", "    }\n", _staying_together, 132),
+    ),
+    "meeting that goes on when one block is missing": (
+        *("arrived) < wanted)", "arrived) + 1 < wanted)", _staying_together, 132),
+    ),
+    "meeting that waits for one block too many": (
+        *("wanted + gridDim.x;", "wanted + gridDim.x + 1;", _staying_together, 132),
+    ),
+    "short batch that takes the parameters of the whole one": (
+        *("if (which != now)", "if (now < 0)", _staying_together, 132),
+    ),
+    "block whose share begins one row late": (
+        *("first = gp::first_of(p.shared_rows, blockIdx.x)",),
+        *("first = gp::first_of(p.shared_rows, blockIdx.x) + 1", _staying_together, 132),
+    ),
+    "kernel that leaves the step's number as it was": (
+        *("run[0] = begin + p.steps;", "run[0] = begin;", _staying_pieces, 132),
+    ),
 }
 
 
@@ -274,8 +338,12 @@ def barrier_checks() -> dict[str, tuple[tuple[Check, int], ...]]:
     return {
         "attention.cuh": ((_attention, 1),),
         "conv.cuh": ((_convolutions, 1),),
-        "gemm.cuh": ((_product, 1), (_grouped_product, 132), (_long_product, 132)),
-        "reduce.cuh": ((_sum, 1), (_long_sum, 132)),
+        "gemm.cuh": (
+            *((_product, 1), (_grouped_product, 132), (_long_product, 132)),
+            (_staying_alone, 132),
+        ),
+        "persistent.cuh": ((_staying_alone, 132), (_staying_together, 132)),
+        "reduce.cuh": ((_sum, 1), (_long_sum, 132), (_staying_alone, 132)),
         "tensor.cuh": ((_rounded_product, 1),),
         "rowwise.cuh": ((_softmax, 1),),
     }

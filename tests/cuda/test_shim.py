@@ -421,3 +421,60 @@ def test_the_portable_switch_works_too(tmp_path):
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (0, "done\n"), run.stderr
+
+
+# Each block waits until all have added one, as often as `rounds`; a sum of what the others wrote.
+TOGETHER = kernel(
+    "unsigned long long *arrived; int *sums; int *held; int rounds;",
+    """
+    __shared__ int mine;
+    for (int r = 0; r < p.rounds; ++r) {
+        if (threadIdx.x == 0) mine = blockIdx.x + r;
+        __syncthreads();
+        if (threadIdx.x == 5) p.held[blockIdx.x] = mine;
+        for (int turn = 1; turn <= 2; ++turn) {
+            __syncthreads();
+            if (threadIdx.x == 0) {
+                const unsigned long long wanted = (2 * r + turn) * WAITED;
+                atomicAdd(p.arrived, 1ULL);
+                while (*static_cast<volatile unsigned long long *>(p.arrived) < wanted) PAUSE;
+            }
+            __syncthreads();
+            if (turn == 1 && threadIdx.x == 0)
+                for (unsigned b = 0; b < gridDim.x; ++b) p.sums[blockIdx.x] += p.held[b];
+        }
+    }
+    """,
+)
+
+
+def _together(driver, waited="gridDim.x", pause="GP_PAUSE()", blocks=4, plain=False):
+    text = TOGETHER.replace("WAITED", waited).replace("PAUSE", pause)
+    found = driver.compile(text).get("k")
+    arrays = [np.zeros(1, np.uint64), np.zeros(blocks, np.int32), np.zeros(blocks, np.int32)]
+    memories = [put(driver, array) for array in arrays]
+    start = driver.launch if plain else driver.launch_together
+    start(found, (blocks, 1, 1), (40, 1, 1), 0, pack(*memories, 3))
+    driver.synchronize()
+    return get(driver, memories[1], arrays[1])
+
+
+def test_blocks_that_are_alive_together_meet(driver):
+    """Each has shared memory of its own while the others have their turn."""
+    sums = _together(driver)
+    np.testing.assert_array_equal(sums, [sum(b + r for r in range(3) for b in range(4))] * 4)
+
+
+def test_a_meeting_that_nobody_else_comes_to_is_an_error(driver):
+    with pytest.raises(BackendError, match="waits forever in a loop that waits for other blocks"):
+        _together(driver, waited="(gridDim.x + 1)")
+
+
+def test_waiting_for_blocks_that_need_not_be_alive_is_an_error(driver):
+    with pytest.raises(BackendError, match="whose blocks need not be alive together"):
+        _together(driver, plain=True)
+
+
+def test_more_blocks_than_there_is_room_for_are_refused(driver):
+    with pytest.raises(BackendError, match="more than 4 blocks together"):
+        _together(driver, blocks=5)

@@ -16,6 +16,7 @@ import shim_build
 from classifier import OPTIMIZERS, classifier_step, digits
 from shim_driver import ShimDriver
 
+import gpubp as gp
 from gpubp.backends.cuda import CupyBackend
 
 HERE = Path(__file__).parent
@@ -46,6 +47,24 @@ def test_what_goes_through_a_driver_goes_through_its_library(
     assert np.isfinite(losses).all()
     calls = driver.fake.calls
     assert calls["launch"] > 10 and calls["graph"] >= 1 and calls["upload"] >= 1
+
+
+@pytest.mark.parametrize("name", fake_drivers.FAKES)
+def test_steps_of_a_run_are_one_cooperative_launch_of_the_library(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path))
+    driver = fake_drivers.through(name, ShimDriver(alive=8))
+    x, y = digits(samples=90)
+    found = []
+    for backend in (CupyBackend(driver=driver, execution="persistent"), "numpy"):
+        step = classifier_step(
+            OPTIMIZERS["adam"], backend=backend, options=gp.Options(verify=False)
+        )
+        found.append(step.run(x, y, batch_size=32, seed=1))
+    np.testing.assert_allclose(*found, rtol=1e-5)
+    calls = driver.fake.calls
+    assert (calls["together"], calls["launch"], calls["graph"]) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("name", fake_drivers.FAKES)

@@ -60,4 +60,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def backend() -> CudaBackend:
-    return _backend()()
+    """Whose steps are launched and recorded."""
+    return _backend()(execution="graph")
+
+
+@pytest.fixture(scope="session")
+def staying() -> CudaBackend:
+    """Whose steps are made by a kernel that stays, where programs allow it."""
+    return _backend()(execution="persistent")

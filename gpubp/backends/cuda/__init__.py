@@ -25,9 +25,11 @@ from gpubp.backends.cuda.autotune import Autotuner
 from gpubp.backends.cuda.chunks import Chunks
 from gpubp.backends.cuda.drivers.base import DeviceMemoryError, Driver
 from gpubp.backends.cuda.exchange import import_array
+from gpubp.backends.cuda.execution import MODES
 from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.loaded import STATUS_WORD, Loaded
 from gpubp.backends.cuda.nvmath_products import describe
+from gpubp.backends.cuda.persistent import Executions
 from gpubp.backends.cuda.stepping import Stepping
 from gpubp.backends.cuda.transfers import Transfers
 from gpubp.backends.cuda.trial import Trial
@@ -52,9 +54,12 @@ class CudaBackend(Backend):
             "float32".
         resident_bytes: host data of more bytes are uploaded in chunks while others are computed on.
             Default is GPUBP_RESIDENT_BYTES, else a share of the free memory (see `chunks`).
+        execution: how steps are made: as recorded "graph"s; "persistent", by one kernel that stays
+            for all steps of a run, where a program allows it; or "auto", as a cost model says.
+            Default is GPUBP_EXECUTION, else "auto". Reports say which it was, and why.
 
     Raises:
-        UnknownNameError: another precision.
+        UnknownNameError: another precision, or execution.
         BackendError: no such GPU, or one without the tensor cores for it.
     """
 
@@ -67,14 +72,17 @@ class CudaBackend(Backend):
         driver: Driver | None = None,
         precision: str | None = None,
         resident_bytes: int | None = None,
+        execution: str | None = None,
     ) -> None:
-        self._made = device, driver, precision, resident_bytes
+        self._made = device, driver, precision, resident_bytes, execution
+        mode = _checked_execution(execution)
         driver = driver or drivers.opened(self.name, device)
         self.driver = driver
         self.precision = _checked_precision(precision, driver)
         waits = os.environ.get("GPUBP_CUDA_SYNC", "") not in ("", "0")
         self._chooser = Autotuner(Executor(driver, waits))
-        self._stepping = Stepping(driver, self._chooser.executor)
+        self._executions = Executions(mode, self._chooser.executor)
+        self._stepping = Stepping(driver, self._chooser.executor, self._executions)
         self._transfers = Transfers(driver)
         self._chunks = Chunks(driver)
         self._resident_bytes = chunks.resident_bytes(resident_bytes)
@@ -135,6 +143,18 @@ class CudaBackend(Backend):
             self.driver.synchronize()
             plain = loaded.recordable and not self._chooser.executor.waits
             return [self._timed(works, repeats, plain and bool(works)) for works in loaded.parts]
+
+    def remarks(self, loaded: Loaded) -> list[str]:
+        with self._lock:
+            choice = self._executions.choice(loaded)
+        if not choice.persistent:
+            return [f"execution graph: {loaded.launches + 1} kernels a step ({choice.reason})"]
+        blocks, syncs = choice.blocks, loaded.program.syncs
+        met = f"{syncs} times a step" if blocks > 1 else "never"
+        return [
+            f"execution persistent: one launch for the steps of a run, of {blocks} blocks that "
+            f"meet {met} ({choice.reason})"
+        ]
 
     def check_writes(self, loaded: Loaded) -> None:
         with self._lock, banks_kept(loaded.program):
@@ -243,6 +263,13 @@ class NumbaCudaBackend(CudaBackend):
     """CUDA through numba-cuda and cuda.core, without CuPy: arrays are Numba's."""
 
     name = "numba_cuda"
+
+
+def _checked_execution(execution: str | None) -> str:
+    found = execution or os.environ.get("GPUBP_EXECUTION") or "auto"
+    if found not in MODES:
+        raise unknown_name("execution", found, MODES)
+    return found
 
 
 def _checked_precision(precision: str | None, driver: Driver) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from gpubp.backends.cuda.drivers.base import Driver, KernelDriver, Memory
 from gpubp.backends.cuda.launch import AnyLaunch, KernelLaunch, Launch, ProductLaunch
@@ -67,6 +68,10 @@ class Executor:
                 work()
 
         return run
+
+    def kernel(self, source: str, name: str) -> Any:
+        """A kernel for the driver, compiled if it was not before."""
+        return self._kernels.get(source, name)
 
     def _own(self, launch: Launch) -> Work:
         kernel = self._kernels.get(launch.source, launch.kernel)

@@ -10,6 +10,7 @@ kernels' parameters keep. Nothing in a recorded launch changes with the step.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,24 @@ from gpubp.errors import BackendError
 RUN_WORDS, STATUS_WORD = 4, 3  # step, schedule, order, status
 
 
+class StepNumbers(NamedTuple):
+    """Where a step finds its batch and outputs, as `kernels/step.cu` takes it.
+
+    Attributes:
+        run: the address of the run's words.
+        table: of the program's table of moving addresses.
+        rows: of what says where outputs are.
+        outputs: how many.
+        order_entry: which entry of the table is the batch's place in the index order.
+    """
+
+    run: int
+    table: int
+    rows: int
+    outputs: int
+    order_entry: int
+
+
 class Loaded:
     """An encoded program with memory of its own.
 
@@ -39,6 +58,8 @@ class Loaded:
         launches: how many a step has.
         reports: it may find a label or an index out of range.
         start: gives the address of a buffer, within a step.
+        context: what encoders know of its memory.
+        numbers: where a step finds its batch and outputs.
         begin: lets the tables point at what the next step reads and writes.
         parts: for each part of the program, what launches its kernels.
         made: steps that were launched kernel by kernel in runs.
@@ -64,13 +85,14 @@ class Loaded:
         self._inputs: list[int] = [0] * len(program.input_types)
         self._tables = driver.allocate(8 * (self._order + 1 + 3 * len(self._rows)))
         self._run, self._chooser, self._executor = run, chooser, chooser.executor
-        context = self._context(precision)
+        self.numbers = self._step_numbers()
+        self.context = context = self._context(precision)
         try:
             self._allocate()
             encoded = Encoded(program, context, self._executor)
             self._keep += size_workspace(encoded.encode, context, driver)
             encoded.encode()
-            begin = begin_step(self._begin_numbers())
+            begin = begin_step(self.numbers)
             self._executor.compile([begin, *encoded.made])
             self.begin = self._executor.bind(begin)
             self.parts = encoded.works()
@@ -106,10 +128,10 @@ class Loaded:
             return self._fixed[buffer], None
         return 0, buffer
 
-    def _begin_numbers(self) -> list[int]:
+    def _step_numbers(self) -> StepNumbers:
         table = self._tables.address
         rows = table + 8 * (self._order + 1)
-        return [self._run, table, rows, len(self._rows), self._order]
+        return StepNumbers(self._run, table, rows, len(self._rows), self._order)
 
     def _context(self, precision: str) -> Context:
         return Context(

@@ -51,7 +51,7 @@ def expand(source: str) -> str:
     return _INCLUDE.sub(include, source)
 
 
-def begin_step(numbers: list[int]) -> Launch:
+def begin_step(numbers: Sequence[int]) -> Launch:
     """The launch that starts a step; see `kernels/step.cu`."""
     params = struct.pack("<5q", *numbers)
     return Launch(read("step.cu"), "begin_step", (1, 1, 1), (32, 1, 1), params, "begin_step")

@@ -1,4 +1,5 @@
-"""The steps of a run on the device: launched kernel by kernel once, then replayed from recordings.
+"""The steps of a run on the device: by a kernel that stays, or launched kernel by kernel once, then
+replayed from recordings.
 
 Comes in: encoded programs, and which of them each step is. Goes out: launches, so many at a time
 that the host can look around between them.
@@ -22,6 +23,7 @@ from gpubp.backends.base import LOOK_SECONDS
 from gpubp.backends.cuda.drivers.base import Driver, Event
 from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.loaded import Loaded
+from gpubp.backends.cuda.persistent import Executions
 from gpubp.backends.cuda.products import Work
 
 STEPS_A_GRAPH = 16  # equal steps, or short epochs of so many steps together
@@ -37,10 +39,11 @@ class Stepping:
     Args:
         driver: of the device.
         executor: what runs launches; one that waits after each records nothing.
+        executions: says which programs run in a kernel that stays.
     """
 
-    def __init__(self, driver: Driver, executor: Executor) -> None:
-        self._driver, self._executor = driver, executor
+    def __init__(self, driver: Driver, executor: Executor, executions: Executions) -> None:
+        self._driver, self._executor, self._executions = driver, executor, executions
 
     def run(
         self,
@@ -55,13 +58,19 @@ class Stepping:
         The device is one piece behind, so that it never waits for the host.
         """
         steps = "".join(map(chr, which.tolist()))
+        used = sorted(map(ord, set(steps[first:end])))
+        stays = self._executions.kernel(loaded, used, end - first)
         period = (steps + steps).find(steps, 1)  # they repeat themselves after so many
         behind: Event | None = None
         before, start = 0, first
         while start < end:
-            size = end if look is None else _piece(loaded[which[start]].seconds, start - first)
+            seconds = loaded[which[start]].seconds or (stays.guess if stays else 0.0)
+            size = end if look is None else _piece(seconds, start - first)
             stop = _end_of_piece(start, size, end, period)
             begin, at = time.perf_counter(), start
+            if stays is not None:
+                stays.run(stop - at)
+                at = stop
             while at < stop:
                 at += self._together(loaded, steps, at, stop, period)
             if look is not None and (behind is not None or at < end):

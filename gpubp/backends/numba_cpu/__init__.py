@@ -75,7 +75,7 @@ class NumbaBackend(Backend):
             programs keep them.
     """
 
-    name = "numba"
+    name, splits_sums = "numba", True
     _peak: ClassVar[Peak | None] = None  # one for the process: it belongs to the machine
     _peak_lock: ClassVar[threading.Lock] = threading.Lock()  # see the end of this file
 

@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <cstring>
 #include <map>
+#include <vector>
 
 #include "gp_shim.h"
 
@@ -146,8 +147,8 @@ static int gp_find_tls(dl_phdr_info *info, size_t, void *data) {
     return found;
 }
 
-// Everything that is shared reads as NaN, or -1, until the block has written it.
-static void poison_shared(const gp_entry *entry, size_t dynamic) {
+// Where the shared variables of a kernel's library are.
+static const gp_tls_search &shared_variables(const gp_entry *entry) {
     static thread_local gp_tls_search last;
     uintptr_t inside = reinterpret_cast<uintptr_t>(entry);
     if (last.inside != inside) {
@@ -155,11 +156,33 @@ static void poison_shared(const gp_entry *entry, size_t dynamic) {
         last = {inside, nullptr, 0};
         dl_iterate_phdr(gp_find_tls, &last);
     }
-    if (last.start) memset(last.start, gp_poison, last.size);
+    return last;
+}
+
+// Everything that is shared reads as NaN, or -1, until the block has written it.
+static void poison_shared(const gp_entry *entry, size_t dynamic) {
+    const gp_tls_search &found = shared_variables(entry);
+    if (found.start) memset(found.start, gp_poison, found.size);
     memset(gp_dynamic_shared, gp_poison, dynamic);
     gp_fill(gp_dynamic_shared - gp_shared_guard, gp_dynamic_shared);
     gp_fill(gp_dynamic_shared + dynamic, gp_dynamic_shared + gp_round_up(dynamic, 16));
 }
+
+// What a block has in shared memory, while another one has its turn there.
+struct gp_shared_copy {
+    std::vector<char> variables, dynamic;
+
+    void save(const gp_entry *entry, size_t bytes) {
+        const gp_tls_search &found = shared_variables(entry);
+        if (found.start) variables.assign(found.start, found.start + found.size);
+        dynamic.assign(gp_dynamic_shared, gp_dynamic_shared + bytes);
+    }
+    void restore(const gp_entry *entry) const {
+        const gp_tls_search &found = shared_variables(entry);
+        if (found.start) memcpy(found.start, variables.data(), variables.size());
+        if (!dynamic.empty()) memcpy(gp_dynamic_shared, dynamic.data(), dynamic.size());
+    }
+};
 
 static const char *shared_damage(size_t dynamic) {
     if (!gp_intact(gp_dynamic_shared - gp_shared_guard, gp_dynamic_shared)) return "before";

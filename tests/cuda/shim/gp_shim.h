@@ -2,8 +2,8 @@
 //
 // Comes in: a source that follows the convention in gpubp/backends/cupy/driver.py. Goes out: one
 // `gp_entry` for each kernel, which the runtime (runtime.cpp) calls for every thread of a grid.
-// In between: one OS thread runs all CUDA threads, and switches only at barriers and warp
-// operations. So memory needs no atomics here; kernels may use those on integers only, because
+// In between: one OS thread runs all CUDA threads, and switches only at barriers, warp
+// operations, and where a thread pauses for other blocks. So memory needs no atomics here; kernels may use those on integers only, because
 // gpubp adds floats in a fixed order.
 #pragma once
 
@@ -51,6 +51,8 @@ struct gp_site {
 int gp_barrier(int predicate, gp_site site);
 uint64_t gp_shuffle(unsigned mask, uint64_t value, int source, gp_site site);
 unsigned gp_ballot(unsigned mask, int predicate, gp_site site);
+// Returns when other blocks have had their turn: for loops that wait for what these do.
+void gp_pause(gp_site site);
 [[noreturn]] void gp_fail(const char *format, ...);
 
 struct gp_entry {
@@ -78,6 +80,8 @@ static thread_local char gp_anchor;
         #kernel, sizeof(Params),                                                                  \
         [](const void *params) { kernel(*static_cast<const Params *>(params)); },                 \
         []() -> void * { return &gp_anchor; }};
+
+#define GP_PAUSE() gp_pause({"a loop that waits for other blocks", __FILE__, __LINE__})
 
 #include "gp_intrinsics.h"
 #include "gp_threads.h"

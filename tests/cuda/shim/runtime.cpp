@@ -3,7 +3,9 @@
 // Comes in: a kernel's entry, the launch, an order. Goes out: 0, or 1 and what went wrong, where.
 // In between: blocks run one after the other. In a block, every thread runs until it ends or must
 // wait (a barrier, a warp operation); sweeps over all threads that can run go on until all have
-// ended. A thread that never waits costs a call: the stack it ran on takes the next one.
+// ended. A thread that never waits costs a call: the stack it ran on takes the next one. In a
+// cooperative launch blocks take turns: one goes on until nothing is left to do but to wait for
+// others.
 
 #include <csetjmp>
 #include <csignal>
@@ -26,7 +28,7 @@ extern "C" struct gp_failure {
 namespace {
 
 enum Order { forward, reverse, shuffled };
-enum class State : unsigned char { ready, barrier, shuffle, vote, done };
+enum class State : unsigned char { ready, barrier, shuffle, vote, pause, done };
 
 struct Thread {
     void *sp;  // null until it has started
@@ -49,6 +51,8 @@ size_t shared_bytes;
 unsigned count, live, at_barrier;
 int predicates, barrier_result;
 bool someone_ended;
+bool together;      // all blocks are alive
+uint64_t progress;  // of all blocks: what happened, but for looks at what others do
 std::vector<Thread> threads;
 std::vector<uint3> indices;
 std::vector<Warp> warps;
@@ -123,6 +127,7 @@ void end_thread() {
     threads[gp_now.linear].state = State::done;
     warps[gp_now.linear / 32].live &= ~(1u << gp_now.linear % 32);
     --live;
+    ++progress;
     someone_ended = true;
 }
 
@@ -177,6 +182,7 @@ void finish_warp(unsigned base, unsigned lane) {
 }
 
 uint64_t meet_warp(State state, unsigned mask, uint64_t value, int source, gp_site site) {
+    ++progress;
     Thread &self = threads[gp_now.linear];
     unsigned lane = gp_now.linear % 32, base = gp_now.linear - lane;
     if (!(mask >> lane & 1))
@@ -240,7 +246,7 @@ void finish_warps() {
             finish_warp(i - i % 32, i % 32);
 }
 
-void run_block() {
+void begin_block() {
     threads.assign(count, Thread{});
     for (unsigned i = 0; i < warps.size(); ++i) {
         unsigned lanes = count - i * 32 < 32 ? count - i * 32 : 32;
@@ -249,6 +255,18 @@ void run_block() {
     poison_shared(entry, shared_bytes);
     live = count;
     at_barrier = predicates = 0;
+}
+
+bool pauses() {
+    for (const Thread &thread : threads)
+        if (thread.state == State::pause) return true;
+    return false;
+}
+
+// Until all threads have ended, or wait for other blocks.
+void go_on() {
+    for (Thread &thread : threads)
+        if (thread.state == State::pause) thread.state = State::ready;
     while (live) {
         if (order == shuffled) arrange(turns, count);
         next_turn = 0;
@@ -262,19 +280,87 @@ void run_block() {
         gp_now.linear = count;
         if (someone_ended) finish_warps();
         if (live && at_barrier == live) release_barrier();
+        else if (live && !moved && pauses()) break;
         else if (live && !moved) fail_waiting();
     }
     if (const char *where = shared_damage(shared_bytes))
         gp_fail("the block wrote %s its dynamic shared memory", where);
 }
 
+// What is a block's own, while others have their turn.
+struct Block {
+    uint64_t number;
+    std::vector<Thread> threads;
+    std::vector<Warp> warps;
+    unsigned live, at_barrier;
+    int predicates, barrier_result;
+    gp_shared_copy shared;
+
+    void swap() {
+        std::swap(threads, ::threads);
+        std::swap(warps, ::warps);
+        std::swap(live, ::live);
+        std::swap(at_barrier, ::at_barrier);
+        std::swap(predicates, ::predicates);
+        std::swap(barrier_result, ::barrier_result);
+    }
+};
+
+void place_block(uint64_t i) {
+    const dim3 &grid = gp_now.grid_size;
+    gp_now.block = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
+                    unsigned(i / grid.x / grid.y)};
+}
+
+[[noreturn]] void fail_pausing() {
+    unsigned first = 0;
+    while (threads[first].state != State::pause) ++first;
+    become(first);
+    const gp_site &site = threads[first].site;
+    gp_fail("waits forever in %s at %s:%d", site.what, site.file, site.line);
+}
+
+// All blocks of a cooperative launch, in turns.
+void run_together() {
+    std::vector<Block> all;
+    for (uint64_t i : blocks) all.push_back({i, {}, {}, 0, 0, 0, 0, {}});
+    for (Block &block : all) {
+        block.warps.resize(warps.size());
+        place_block(block.number);
+        block.swap();
+        begin_block();
+        block.shared.save(entry, shared_bytes);
+        block.swap();
+    }
+    for (uint64_t left = all.size(); left;) {
+        const uint64_t before = progress;
+        for (Block &block : all) {
+            if (!block.live) continue;
+            place_block(block.number);
+            block.swap();
+            block.shared.restore(entry);
+            go_on();
+            left -= live == 0;
+            block.shared.save(entry, shared_bytes);
+            block.swap();
+        }
+        for (Block &block : all) {
+            if (progress != before || !block.live) continue;
+            place_block(block.number);
+            block.swap();
+            fail_pausing();
+        }
+    }
+}
+
 void run_grid() {
     const dim3 &grid = gp_now.grid_size;
     arrange(blocks, uint64_t(grid.x) * grid.y * grid.z);
+    if (together) return run_together();
     for (uint64_t i : blocks) {
-        gp_now.block = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
-                        unsigned(i / grid.x / grid.y)};
-        run_block();
+        place_block(i);
+        begin_block();
+        go_on();
     }
 }
 
@@ -286,7 +372,9 @@ void prepare(const dim3 &block) {
     warps.resize((count + 31) / 32);
     arrange(turns, count);
     // A thread needs a stack while it waits, and one more runs the others.
-    if (fibers.size() < count + 1) fibers.resize(count + 1);
+    const dim3 &grid = gp_now.grid_size;
+    size_t alive = together ? size_t(grid.x) * grid.y * grid.z : 1;
+    if (fibers.size() < alive * count + 1) fibers.resize(alive * count + 1);
     idle.clear();
     made = 0;
 }
@@ -360,8 +448,16 @@ void gp_fail(const char *format, ...) {
     siglongjmp(escape, 1);
 }
 
+void gp_pause(gp_site site) {
+    if (!together)
+        gp_fail("waits for another block at %s:%d, in a launch whose blocks need not be alive "
+                "together", site.file, site.line);
+    wait(State::pause, site);
+}
+
 int gp_barrier(int predicate, gp_site site) {
     ++at_barrier;
+    ++progress;
     predicates += predicate != 0;
     wait(State::barrier, site);
     return barrier_result;
@@ -376,10 +472,12 @@ unsigned gp_ballot(unsigned mask, int predicate, gp_site site) {
 }
 
 int gp_run(const gp_entry *kernel, const unsigned *grid, const unsigned *block, size_t shared,
-           const void *parameters, int how, uint64_t seed, double seconds, gp_failure *result) {
+           const void *parameters, int how, int cooperative, uint64_t seed, double seconds,
+           gp_failure *result) {
     entry = kernel;
     params = parameters;
     order = Order(how);
+    together = cooperative;
     random_state = seed;
     shared_bytes = shared;
     failure = result;

@@ -211,7 +211,8 @@ def _direct_weights(part: Part, context: Context, shape: Geometry, writer: Write
         count = writer.params.add("pieces", pieces)
         join = f"gp::finish_partials<gp::Sum<{dtype}, {dtype}>>({numbers[1]}, 1, {count}, "
         kernels.append(("kernel_finish", THREADS, [*opening, f"{join}{partials}, finish);"]))
-    text = source([*HEADERS, "conv_direct"], writer.params, kernels)
+    # Rather registers than blocks: some compilers would put a few aside for the sake of a fifth.
+    text = source([*HEADERS, "conv_direct"], writer.params, kernels, 1)
     params = writer.params.pack()
     made = [Launch(text, "kernel", (blocks, pieces, 1), (THREADS, 1, 1), params, part.name)]
     if pieces > 1:

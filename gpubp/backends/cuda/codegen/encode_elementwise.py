@@ -44,6 +44,24 @@ def elementwise(part: Part, context: Context, shape: Shape | None = None) -> lis
     return [Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)]
 
 
+def over_rows(writer: Writer, name: str, each: int, lines: Sequence[str]) -> list[str]:
+    """A loop of a block's threads over elements `i` of its rows `first` to `stop`, of which each
+    has so many; `name`: of the parameter that says how many.
+    """
+    row = writer.params.add(name, each)
+    walked = f"for (gp::i64 i = first * {row} + threadIdx.x; i < stop * {row}; i += blockDim.x) {{"
+    return ["#pragma unroll 1", walked, *[f"  {line}" for line in lines], "}"]
+
+
+def elementwise_rows(part: Part, writer: Writer) -> list[str]:
+    """A block's rows of elementwise ops; all elements, where no rows are shared."""
+    positions = range(len(part.body))
+    shape = part.body[-1].shape
+    index = Index(writer, "", shape, operands_of(part, positions), "i")
+    lines = chain(writer, positions, index, "i", {})
+    return over_rows(writer, "each", math.prod(shape) // max(part.rows, 1), lines)
+
+
 def _vector(part: Part, context: Context, index: Index, operands: list[Operand]) -> int:
     """Elements that one thread takes at a time: 16 bytes of each array, or 1."""
     walked = [o for o in operands if not VectorIndex.single(index, o)]

@@ -38,22 +38,46 @@ def _chunks(outputs: int, red: int, blocks: int, processors: int) -> int:
     return max(1, min(wanted, red // SPLIT_LENGTH, MAX_CHUNKS))
 
 
+class Reduction:
+    """What a reduction needs of the source.
+
+    Args:
+        writer: of the part; declares the pointers.
+        part: built around a reduction.
+
+    Attributes:
+        outputs, red, inner: sizes; see reduce.cuh.
+        across, along: outputs of a block, and threads of each.
+        functor: the class of reduce.cuh.
+        value, finish: lines that declare the functions of these names.
+    """
+
+    def __init__(self, writer: Writer, part: Part) -> None:
+        assert part.anchor is not None
+        compute = part.body[part.anchor]
+        shape, in_dtype = part.type_of(compute.args[0])
+        outer, self.red, self.inner = split_axes(shape, compute.attrs["axis"])
+        self.outputs = outer * self.inner
+        self.across, self.along = _threads(self.red, self.inner)
+        self.functor = _functor(compute, ctype_of(in_dtype))
+        self.value = _value(writer, part, compute, shape)
+        self.finish = _finish(writer, part)
+
+    @property
+    def kind(self) -> str:
+        """The arguments of the templates that reduce by a block."""
+        return f"{self.functor}, {self.across}, {self.along}"
+
+
 def reduce(part: Part, context: Context) -> list[Launch]:
     """The launches of a part built around a reduction."""
-    assert part.anchor is not None
-    compute = part.body[part.anchor]
-    shape, in_dtype = part.type_of(compute.args[0])
-    outer, red, inner = split_axes(shape, compute.attrs["axis"])
-    outputs = outer * inner
-    x, y = _threads(red, inner)
-    blocks = -(-outputs // x)
+    writer = Writer(part, context)
+    found = Reduction(writer, part)
+    outputs, red, functor = found.outputs, found.red, found.functor
+    blocks = -(-outputs // found.across)
     chunks = _chunks(outputs, red, blocks, context.processors)
     length = max(-(-red // chunks), 1)  # of a chunk
-    writer = Writer(part, context)
-    functor = _functor(compute, ctype_of(in_dtype))
-    value = _value(writer, part, compute, shape)
-    finish = _finish(writer, part)
-    numbers = {"outputs": outputs, "red": red, "inner": inner, "chunk": length}
+    numbers = {"outputs": outputs, "red": red, "inner": found.inner, "chunk": length}
     sizes = [writer.params.add(name, number) for name, number in numbers.items()]
     state = f"{functor}::State"
     partials = "nullptr"
@@ -61,17 +85,17 @@ def reduce(part: Part, context: Context) -> list[Launch]:
         room = context.workspace.need(chunks * outputs * 16)
         partials = f"gp::fixed<{state}>({writer.params.add('partials', room, 'gp::u64')})"
     call = (
-        f"gp::reduce<{functor}, {x}, {y}>({', '.join(sizes)}, "
+        f"gp::reduce<{found.kind}>({', '.join(sizes)}, "
         f"static_cast<{state}*>({partials}), value, finish);"
     )
     used = -(-red // length) if red else 1
-    kernels = [("kernel", THREADS, [*writer.pointers, *value, *finish, call])]
+    kernels = [("kernel", THREADS, [*writer.pointers, *found.value, *found.finish, call])]
     grids = [("kernel", (blocks, used, 1))]
     if chunks > 1:
         count = writer.params.add("chunks", used)
         given = f"{sizes[0]}, {sizes[1]}, {count}, {partials}, finish"
         join = f"gp::finish_partials<{functor}>({given});"
-        kernels.append(("kernel_finish", THREADS, [*writer.pointers, *finish, join]))
+        kernels.append(("kernel_finish", THREADS, [*writer.pointers, *found.finish, join]))
         grids.append(("kernel_finish", (-(-outputs // THREADS), 1, 1)))
     text, params = source([*HEADERS, "reduce"], writer.params, kernels), writer.params.pack()
     return [Launch(text, name, grid, (THREADS, 1, 1), params, part.name) for name, grid in grids]

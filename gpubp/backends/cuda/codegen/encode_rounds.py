@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from gpubp.backends.cuda.codegen.chain import chain, operands_of
+from gpubp.backends.cuda.codegen.encode_elementwise import elementwise_rows, over_rows
 from gpubp.backends.cuda.codegen.encode_matmul import after_product, factors
 from gpubp.backends.cuda.codegen.index import Index
-from gpubp.backends.cuda.codegen.writer import Params, Writer, ctype_of
+from gpubp.backends.cuda.codegen.writer import LocalWriter, Params, Writer, ctype_of, number_of
 from gpubp.backends.cuda.launch import (
     HEADERS,
     THREADS,
@@ -32,15 +32,6 @@ from gpubp.core.strided import c_strides
 MOST_PARAMS = 4096  # bytes that a kernel takes
 # Of a block in a round; beyond, all multiprocessors share each product. A guess, as yet.
 MOST_MULTIPLICATIONS = 1 << 20
-
-
-class _RoundWriter(Writer):
-    """Moving addresses stand in shared memory, in the block's own table."""
-
-    def _address(self, number: int, buffer: int, start: int, ctype: str) -> str:
-        base, entry = self._places.locate(buffer)
-        at = self.params.add(f"at{number}", base + start, "gp::u64")
-        return f"gp::fixed<{ctype}>({at if entry is None else f'at[{entry}] + {at}'})"
 
 
 class _Nested(Params):
@@ -89,7 +80,7 @@ def rounds_kernel(part: Part, body: Context, places: int, state: int) -> Launch 
         encode = _PARTS.get(one.kernel)
         if encode is None or not _rows_first(one, part.rows):
             return None
-        writer = _RoundWriter(one, body)
+        writer = LocalWriter(one, body)
         body.written.clear()
         lines = encode(one, writer)
         require_written(one, body.written)
@@ -106,6 +97,7 @@ def rounds_kernel(part: Part, body: Context, places: int, state: int) -> Launch 
         [*HEADERS, "loop"],
         params,
         [("kernel", THREADS, _rounds(len(program.buffers), len(inner)))],
+        blocks=1,  # rows are shared so that there is one a multiprocessor
     )
     grid = (-(-part.rows // share), 1, 1)
     return Launch(text, "kernel", grid, (THREADS, 1, 1), packed, part.name)
@@ -149,21 +141,6 @@ def _rows_first(part: Part, rows: int) -> bool:
     return part.rows == rows and shape[:1] == (rows,)
 
 
-def _over_rows(writer: Writer, name: str, each: int, lines: Sequence[str]) -> list[str]:
-    """A loop of the block's threads over elements `i` of its rows, `each` of them in a row."""
-    row = writer.params.add(name, each)
-    walk = f"for (gp::i64 i = first * {row} + threadIdx.x; i < stop * {row}; i += blockDim.x) {{"
-    return ["#pragma unroll 1", walk, *[f"  {line}" for line in lines], "}"]
-
-
-def _elementwise(part: Part, writer: Writer) -> list[str]:
-    positions = range(len(part.body))
-    shape = part.body[-1].shape
-    index = Index(writer, "", shape, operands_of(part, positions), "i")
-    lines = chain(writer, positions, index, "i", {})
-    return _over_rows(writer, "each", math.prod(shape[1:]), lines)
-
-
 def _matmul(part: Part, writer: Writer) -> list[str]:
     assert part.anchor is not None
     compute = part.body[part.anchor]
@@ -173,12 +150,14 @@ def _matmul(part: Part, writer: Writer) -> list[str]:
     writer.params.add("m", m)
     k = writer.params.add("k", a.shape[-1])
     total = f"gp::dot<{ctype_of(compute.dtype)}>(a, b, row, column, {k})"
+    kind = number_of(m * n)
     lines = [
-        "const gp::i64 row = i / p.n, column = i % p.n;",
+        f"const {kind} place = static_cast<{kind}>(i), width = static_cast<{kind}>(p.n);",
+        "const gp::i64 row = place / width, column = place % width;",
         f"const {ctype_of(compute.dtype)} total = {total};",
         *after_product(writer, part),
     ]
-    return [*opening, *_over_rows(writer, "n", n, lines)]
+    return [*opening, *over_rows(writer, "n", n, lines)]
 
 
 def _concat(part: Part, writer: Writer) -> list[str]:
@@ -190,13 +169,13 @@ def _concat(part: Part, writer: Writer) -> list[str]:
         target = Operand(out.buffer, out.dtype, start, operand.shape, strides, out.value, 0)
         index = Index(writer, f"c{k}", operand.shape, [operand, target], "i")
         lines = [*index.lines, index.write(target, index.read(operand))]
-        found += _over_rows(writer, f"each{k}", math.prod(operand.shape[1:]), lines)
+        found += over_rows(writer, f"each{k}", math.prod(operand.shape[1:]), lines)
         start += operand.shape[axis] * strides[axis]
     return found
 
 
 _PARTS: dict[str, Callable[[Part, Writer], list[str]]] = {
-    "elementwise": _elementwise,
+    "elementwise": elementwise_rows,
     PRODUCT: _matmul,
     "concat": _concat,
 }

@@ -22,8 +22,24 @@ _TILES: tuple[_Tile, ...] = ((128, 128, 8, 8, 8), (64, 64, 16, 4, 4), (32, 32, 1
 # many for float64, whose slices have 48 KiB of shared memory too.
 _GROUPED: _Tile = (32, 32, 16, 4, 4)
 GROUPS, GROUPED_FROM = 4, 64
+# Of one block of 256 threads that has a few rows: with the BK and the groups of the tiles above, so
+# that sums are the same to the bit. For each size of a number, tiles of k up to GROUPED_FROM, then
+# of longer ones, with their groups; narrow ones first.
+_ROW_TILES: dict[int, tuple[tuple[tuple[_Tile, int], ...], ...]] = {
+    4: (
+        (((16, 16, 16, 1, 1), 1), ((32, 32, 16, 2, 2), 1)),
+        (((4, 32, 16, 1, 2), GROUPS), (_GROUPED, GROUPS)),
+    ),
+    8: (
+        (((16, 16, 16, 1, 1), 1), ((32, 32, 16, 2, 2), 1)),
+        (((8, 32, 16, 1, 2), GROUPS // 2), ((32, 32, 16, 4, 2), GROUPS // 2)),
+    ),
+}
 _TENSOR_TILES: tuple[_Tile, ...] = ((128, 128, 32, 64, 32), (64, 64, 32, 32, 32))
 _TYPES = {"tf32": "gp::Tf32", "bf16": "gp::Bf16", "float16": "gp::Fp16"}
+# Of the largest float32 tile a multiprocessor holds, at least; 0: as the compiler likes. With 2,
+# NVRTC 13.5 spills a few words on most architectures; without, it takes up to 166 registers: one.
+LEAST_BLOCKS = 0
 MIN_CHUNK = 256  # of k
 MAX_CHUNKS = 64
 MAX_GRID = 65535  # along y and z
@@ -87,6 +103,12 @@ def plan(
     return Plan(tile, rows, columns, max(1, -(-k // chunk)), chunk, kind, groups)
 
 
+def row_tile(rows: int, k: int, itemsize: int) -> tuple[_Tile, int]:
+    """The tile, and the groups of threads, of a block of 256 threads that has so many rows."""
+    tiles = _ROW_TILES[itemsize][k >= GROUPED_FROM]
+    return next((t for t in tiles if rows <= t[0][0]), tiles[-1])
+
+
 @dataclass(frozen=True)
 class Product:
     """Products C = A B of (m, k) and (k, n), all of them of one kind.
@@ -148,7 +170,7 @@ class Product:
             kernels.append(("kernel_finish", THREADS, [*first, *_join(dtype, self._elements)]))
         headers = [*HEADERS, "tensor" if found.type else "gemm", *self.headers]
         # With tensor cores or groups: rather registers than blocks, else a few are put aside.
-        blocks = 1 if found.type or found.groups > 1 else 0
+        blocks = 1 if found.type or found.groups > 1 else LEAST_BLOCKS
         text = source(headers, writer.params, kernels, blocks)
         params = writer.params.pack()
         layers = min(layers * found.chunks, MAX_GRID)

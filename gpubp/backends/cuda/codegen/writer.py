@@ -125,3 +125,12 @@ class Writer:
         table = self.params.add(f"table{number}", self._places.table, "gp::u64")
         slot = self.params.add(f"entry{number}", entry)
         return f"gp::moving<{ctype}>({table}, {slot}, {at})"
+
+
+class LocalWriter(Writer):
+    """Moving addresses stand in the block's own table `at`, in shared memory."""
+
+    def _address(self, number: int, buffer: int, start: int, ctype: str) -> str:
+        base, entry = self._places.locate(buffer)
+        at = self.params.add(f"at{number}", base + start, "gp::u64")
+        return f"gp::fixed<{ctype}>({at if entry is None else f'at[{entry}] + {at}'})"

@@ -218,6 +218,23 @@ class KernelDriver(Protocol):
         ...
 
 
+@runtime_checkable
+class CooperativeDriver(Protocol):
+    """A driver that also launches grids whose blocks are all alive at a time, and may meet."""
+
+    def blocks_together(self, kernel: Any, threads: int, shared: int) -> int:
+        """How many blocks of so many threads, with so many bytes of dynamic shared memory, the
+        device has room for at a time.
+        """
+        ...
+
+    def launch_together(
+        self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
+        """As `launch`, of no more blocks than `blocks_together` says."""
+        ...
+
+
 @contextmanager
 def no_collection() -> Iterator[None]:
     """While launches are recorded nothing is collected: memory that is freed then, from a pool that

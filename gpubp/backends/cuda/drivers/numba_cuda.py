@@ -34,7 +34,7 @@ class NumbaCudaDriver(CoreDevice):
     ) -> Work:
         """See `base.KernelDriver`."""
         with self._device:
-            start = self._numba.bound(kernel, places, numbers, self._handle)
+            start = self._numba.bound(kernel, places, numbers, self._stream.handle)
         return self._device.around(start)
 
     def current_stream(self) -> int:
@@ -45,15 +45,15 @@ class NumbaCudaDriver(CoreDevice):
 
     def wait_for(self, stream: int) -> None:
         with self._device:
-            self._stream.wait(self._named(stream).record())
+            self._stream.own.wait(self._named(stream).record())
 
     def make_wait(self, stream: int) -> None:
         with self._device:
-            self._named(stream).wait(self._stream.record())
+            self._named(stream).wait(self._stream.own.record())
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         nbytes = math.prod(shape) * dtype.itemsize
-        with self._device, self._room(nbytes):
+        with self._room(nbytes):
             buffer = self._here.allocate(max(nbytes, 1), stream=self._default)
             place = (int(buffer.handle), tuple(shape), dtype)
             return self._numba.array(place, self.current_stream(), buffer)

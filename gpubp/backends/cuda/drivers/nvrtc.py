@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from gpubp.backends.cuda.products import PIP
@@ -107,11 +108,21 @@ def compiled(compiler: Compiler, source: str, architecture: str) -> bytes:
         BackendError: the compiler's messages; or there is no NVRTC.
     """
     parts = (source, *OPTIONS, architecture, str(compiler.version()))
+    return kept(parts, lambda: _compile(compiler, source, architecture))
+
+
+def kept(parts: Sequence[str], make: Callable[[], bytes]) -> bytes:
+    """Code from the disk, or made and put there.
+
+    Args:
+        parts: all that the code depends on.
+        make: the compiler's work.
+    """
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     folder = cache_root() / "cuda"
     code = read_object(folder, name)
     if code is None:
-        code = _compile(compiler, source, architecture)
+        code = make()
         with contextlib.suppress(OSError):  # where nothing can be kept it works all the same
             write_object(folder, name, code)
     return code

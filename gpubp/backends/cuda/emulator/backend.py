@@ -7,7 +7,7 @@ from typing import Any
 
 from gpubp.backends.base import Probe
 from gpubp.backends.cuda import CupyBackend
-from gpubp.backends.cuda.emulator.compiler import missing, version
+from gpubp.backends.cuda.drivers.bare_nvrtc import missing, version
 from gpubp.backends.cuda.emulator.driver import EmulatedDriver
 
 
@@ -16,16 +16,21 @@ class EmulatedBackend(CupyBackend):
 
     Args:
         driver: with other limits than the usual ones.
-        precision: as of `CupyBackend`.
+        precision, execution: as of `CupyBackend`.
     """
 
     name = "emulated"
     reads_device_arrays = False
 
-    def __init__(self, driver: EmulatedDriver | None = None, precision: str | None = None) -> None:
+    def __init__(
+        self,
+        driver: EmulatedDriver | None = None,
+        precision: str | None = None,
+        execution: str | None = None,
+    ) -> None:
         self._device = driver or EmulatedDriver()
-        super().__init__(driver=self._device, precision=precision)
-        self._given = driver, precision
+        super().__init__(driver=self._device, precision=precision, execution=execution)
+        self._given = precision, execution
 
     def start_anew(self) -> None:
         """A forked child goes on with its copy of everything."""
@@ -33,7 +38,7 @@ class EmulatedBackend(CupyBackend):
         self._device.start_anew()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return EmulatedBackend, (None, self._given[1])
+        return EmulatedBackend, (None, *self._given)
 
     @classmethod
     def on_device(cls, number: int) -> EmulatedBackend:

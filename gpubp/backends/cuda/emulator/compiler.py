@@ -1,63 +1,14 @@
-"""NVRTC: CUDA C++ to PTX, on a machine with or without a GPU.
-
-Comes in: a source. Goes out: PTX with the lines of the source in it; kept on disk under a digest of
-all that it depends on. NVRTC, its Python bindings and CUDA's headers come from PyPI: `pip install
-"gpubp[emulator]"`.
-"""
+"""CUDA C++ to PTX, with the lines of the source in it; kept on disk as the drivers' code is."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import hashlib
-import importlib.util
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any
 
-from gpubp.cache import cache_root, read_object, write_object
+from gpubp.backends.cuda.drivers.bare_nvrtc import built, missing, version
+from gpubp.backends.cuda.drivers.nvrtc import kept
 from gpubp.errors import BackendError
 
 OPTIONS = ("-std=c++17", "-default-device", "-lineinfo")
-INSTALL = 'pip install "gpubp[emulator]"'
-
-
-@cache
-def missing() -> str:
-    """Why NVRTC cannot be used; empty if it can."""
-    try:
-        found = importlib.util.find_spec("cuda.bindings.nvrtc") is not None
-    except ModuleNotFoundError:
-        found = False
-    if not found:
-        return f"needs NVRTC and its Python bindings: {INSTALL}"
-    try:
-        version()
-    except (ImportError, RuntimeError, OSError, BackendError) as error:
-        return f"NVRTC cannot be loaded ({error}): {INSTALL}"
-    return ""
-
-
-@cache
-def version() -> tuple[int, int]:
-    """NVRTC's."""
-    major, minor = _checked(_bindings().nvrtcVersion())
-    return int(major), int(minor)
-
-
-@cache
-def include_folders() -> tuple[str, ...]:
-    """Where pip put CUDA's headers: none, if they are not installed."""
-    spec = importlib.util.find_spec("nvidia")
-    for place in (spec and spec.submodule_search_locations) or ():
-        for header in sorted(Path(place).glob("cu*/include/cuda_runtime.h"), reverse=True):
-            return str(header.parent), str(header.parent / "cccl")
-        single = Path(place) / "cuda_runtime" / "include"
-        if (single / "cuda_runtime.h").exists():
-            cccl = Path(place) / "cuda_cccl" / "include"
-            return str(single), str(cccl)
-    return ()
 
 
 def compiled(source: str, architecture: str, options: Sequence[str] = ()) -> str:
@@ -75,16 +26,10 @@ def compiled(source: str, architecture: str, options: Sequence[str] = ()) -> str
         raise BackendError(f"CUDA sources cannot be compiled: {missing()}")
     target = architecture.replace("sm_", "compute_")
     given = (*OPTIONS, *options, f"--gpu-architecture={target}")
+    if not _by_itself(source, options):
+        return built(source, given).code.decode()
     parts = ("ptx", source, *given, str(version()))
-    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    folder = cache_root() / "cuda"
-    code = read_object(folder, name) if _by_itself(source, options) else None
-    if code is None:
-        paths = [f"--include-path={folder}" for folder in include_folders()]
-        code = _compile(source, (*given, *paths)).encode()
-        with contextlib.suppress(OSError):  # where nothing can be kept it works all the same
-            write_object(folder, name, code)
-    return code.decode()
+    return kept(parts, lambda: built(source, given).code).decode()
 
 
 def _by_itself(source: str, options: Sequence[str]) -> bool:
@@ -92,58 +37,3 @@ def _by_itself(source: str, options: Sequence[str]) -> bool:
     return '#include "' not in source and not any(
         "include" in o or o.startswith("-I") for o in options
     )
-
-
-def _compile(source: str, options: Sequence[str]) -> str:
-    nvrtc = _bindings()
-    (program,) = _checked(nvrtc.nvrtcCreateProgram(source.encode(), b"source.cu", 0, [], []))
-    try:
-        result = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
-        if int(result[0]) != 0:
-            raise BackendError(f"a CUDA source does not compile:\n{_log(program)}")
-        (size,) = _checked(nvrtc.nvrtcGetPTXSize(program))
-        text = b" " * size
-        _checked(nvrtc.nvrtcGetPTX(program, text))
-    finally:
-        nvrtc.nvrtcDestroyProgram(program)
-    return bytes(text).rstrip(b"\0").decode()
-
-
-@cache
-def _bindings() -> Any:
-    """The bindings look for the library beside the interpreter alone: where pip put it elsewhere
-    (another folder of `sys.path`), it is loaded first, and they take what is loaded.
-    """
-    for name in ("nvrtc-builtins", "nvrtc"):
-        for library in _libraries(name):
-            with contextlib.suppress(OSError):
-                ctypes.CDLL(str(library))
-                break
-    from cuda.bindings import nvrtc
-
-    return nvrtc
-
-
-def _libraries(name: str) -> list[Path]:
-    spec = importlib.util.find_spec("nvidia")
-    found: list[Path] = []
-    for place in (spec and spec.submodule_search_locations) or ():
-        windows = {"nvrtc": "nvrtc64_[0-9]*_0.dll"}.get(name, f"{name}64_*.dll")
-        for pattern in (f"*/lib/lib{name}.so.[0-9]*", f"*/bin/**/{windows}"):
-            found += sorted(Path(place).glob(pattern), reverse=True)
-    return [p for p in found if ".alt." not in p.name]
-
-
-def _checked(result: tuple[Any, ...]) -> tuple[Any, ...]:
-    error, *values = result
-    if int(error) != 0:
-        raise BackendError(f"NVRTC: {error}")
-    return tuple(values)
-
-
-def _log(program: Any) -> str:
-    nvrtc = _bindings()
-    (size,) = _checked(nvrtc.nvrtcGetProgramLogSize(program))
-    log = b" " * size
-    _checked(nvrtc.nvrtcGetProgramLog(program, log))
-    return bytes(log).rstrip(b"\0").decode()

@@ -69,6 +69,9 @@ class EmulatedDriver:
         processors: as many multiprocessors are claimed.
         memory: bytes that the device has.
         races: one of RACES; None: GPUBP_EMULATOR_RACES, else "first".
+
+    Attributes:
+        together: how many cooperative launches there were.
     """
 
     number = 0
@@ -83,6 +86,7 @@ class EmulatedDriver:
         races: str | None = None,
     ) -> None:
         self.architecture, self.processors = architecture, processors
+        self.together = 0
         self._races = races or os.environ.get("GPUBP_EMULATOR_RACES") or "first"
         if self._races not in RACES:
             raise unknown_name("GPUBP_EMULATOR_RACES", self._races, RACES)
@@ -120,14 +124,34 @@ class EmulatedDriver:
     def launch(
         self, kernel: EmulatedKernel, grid: Dim, block: Dim, shared: int, params: bytes
     ) -> None:
-        work = self._bound(kernel, grid, block, shared, bytes(params))
+        self._do(self._bound(kernel, grid, block, shared, bytes(params)))
+
+    def blocks_together(self, kernel: EmulatedKernel, threads: int, shared: int) -> int:
+        """See `CooperativeDriver`: one on each multiprocessor."""
+        return self.processors if shared <= kernel.allowed else 0
+
+    def launch_together(
+        self, kernel: EmulatedKernel, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
+        """See `CooperativeDriver`."""
+        self._not_while_recording("a cooperative launch")
+        self.together += 1
+        self._do(self._bound(kernel, grid, block, shared, bytes(params), together=True))
+
+    def _do(self, work: Callable[[], None]) -> None:
         if self._recorded is not None:
             self._recorded.append(work)
         else:
             work()
 
     def _bound(
-        self, kernel: EmulatedKernel, grid: Dim, block: Dim, shared: int, params: bytes
+        self,
+        kernel: EmulatedKernel,
+        grid: Dim,
+        block: Dim,
+        shared: int,
+        params: bytes,
+        together: bool = False,
     ) -> Callable[[], None]:
         sizes = Sizes(grid, block, shared, kernel.allowed)
 
@@ -136,7 +160,7 @@ class EmulatedDriver:
             few = kernel.seen[grid, block] <= FIRST
             races = self._races == "all" or (self._races == "first" and few)
             with self._lock:
-                for text in launch(self._device, kernel.kernel, sizes, params, races):
+                for text in launch(self._device, kernel.kernel, sizes, params, races, together):
                     print(text, end="")
 
         return work

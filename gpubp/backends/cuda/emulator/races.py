@@ -20,35 +20,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.cuda.emulator.memory import Space
+from gpubp.backends.cuda.emulator.race_loops import MANY_BLOCKS, THREAD, loops
 
 # An entry: atomic (1 bit) | time (31) | number of the thread (31).
-THREAD_BITS = 31
-ATOMIC = np.int64(1 << 62)
-PLAIN = np.int64((1 << 62) - 1)
-THREAD = np.int64((1 << THREAD_BITS) - 1)
-TICK = np.int64(1 << THREAD_BITS)
-MANY_BLOCKS = THREAD  # readers of several blocks
 
 
 @dataclass
 class Who:
-    """The lanes that an access is of: one element a lane, or one number for all.
+    """The lanes that an access is of, one element a lane.
 
     Attributes:
         number: of each thread; see `Numbers`.
         block_since, warp_since: the clock at the last barrier of its block, and of its warp.
-        several: the number that stands for several threads of its block.
     """
 
-    number: Any
-    block_since: Any
-    warp_since: Any
-    several: Any
+    number: NDArray[np.int64]
+    block_since: NDArray[np.int64]
+    warp_since: NDArray[np.int64]
 
     def take(self, chosen: Any) -> Who:
         """Some of them."""
-        each = (self.number, self.block_since, self.warp_since, self.several)
-        return Who(*[x[chosen] for x in each])
+        return Who(*[x[chosen] for x in (self.number, self.block_since, self.warp_since)])
+
+    def addresses(self) -> list[int]:
+        """Of the arrays, which are contiguous."""
+        return [x.ctypes.data for x in (self.number, self.block_since, self.warp_since)]
 
 
 @dataclass(frozen=True)
@@ -62,15 +58,6 @@ class Numbers:
     @property
     def each(self) -> int:
         return self.threads + self.threads // 32 + 1
-
-    def block(self, number: Any) -> Any:
-        return number // self.each
-
-    def warp(self, number: Any) -> Any:
-        """Within the block; -1 for several."""
-        own = number % self.each
-        several = np.where(own == self.each - 1, -1, own - self.threads)
-        return np.where(own < self.threads, own // 32, several)
 
 
 @dataclass
@@ -106,23 +93,18 @@ class Races:
     def __init__(self, numbers: Numbers, launch_since: int, fences: bool, granule: int) -> None:
         self.numbers, self._fences, self.granule = numbers, fences, granule
         self._shift = granule.bit_length() - 1
-        self._launch_since = np.int64(launch_since)
-        self.now = np.int64(launch_since)
+        self._launch_since = self.now = launch_since
 
     def read(
         self, space: Space, at: Any, width: int, who: Who, shared: bool, atomic: bool = False
     ) -> Conflict | None:
         """Lanes read `width` bytes at each of `at`; `shared`: places belong to one block."""
-        writers, readers = space.shadow(self.granule)
-        for part in range(0, width, self.granule):
-            place = (at + part) >> self._shift
-            found = writers.take(place)
-            wrong = self._unordered(found, who, shared, atomic)
-            if wrong is not None:
-                return self._conflict(wrong, found, True, place)
-            if not atomic:
-                self._note_readers(readers, place, who, shared)
-        return None
+        tables = space.shadow(self.granule)
+        place = np.ascontiguousarray(at, np.int64) >> self._shift
+        given = self._given(place, width, tables, who)
+        how = (self.now, *self._about(shared), int(atomic))
+        found = loops()[0](*given, *how)
+        return None if found < 0 else self._conflict(found, place, tables[0], True)
 
     def write(
         self,
@@ -135,81 +117,41 @@ class Races:
         atomic: bool = False,
     ) -> Conflict | None:
         """Lanes are about to write; `changes`: which of them write another value than is there."""
-        writers, readers = space.shadow(self.granule)
-        for part in range(0, width, self.granule):
-            place = (at + part) >> self._shift
-            for table, wrote in ((writers, True), (readers, False)):
-                found = table.take(place)
-                wrong = self._unordered(found, who, shared, atomic)
-                if wrong is not None and np.any(wrong & changes):
-                    return self._conflict(wrong & changes, found, wrote, place)
-            entry = self.now | who.number
-            writers[place] = entry | ATOMIC if atomic else entry
-        return None
+        tables = space.shadow(self.granule)
+        place = np.ascontiguousarray(at, np.int64) >> self._shift
+        given = self._given(place, width, tables, who)
+        flags = np.ascontiguousarray(np.broadcast_to(changes, place.shape), np.bool_)
+        how = (flags.ctypes.data, self.now, *self._about(shared), int(atomic))
+        found = loops()[1](*given, *how)
+        if found < 0:
+            return None
+        read = found % 2 == 1
+        return self._conflict(found // 2, place, tables[read], not read)
+
+    def _given(self, place: Any, width: int, tables: Any, who: Who) -> list[int]:
+        """Lanes and tables for the loops; callers hold the arrays."""
+        parts = max(width // self.granule, 1)
+        places = [len(place), place.ctypes.data, parts]
+        return [*places, *(t.ctypes.data for t in tables), *who.addresses()]
+
+    def _about(self, shared: bool) -> list[int]:
+        numbers = self.numbers
+        flags = [int(shared), int(self._fences)]
+        return [self._launch_since, numbers.each, numbers.threads, *flags]
 
     def collided(self, space: Space, at: Any, differs: Any) -> Conflict | None:
         """After lanes wrote in one instruction; `differs`: which do not find what they wrote."""
         if not np.any(differs):
             return None
         place = at >> self._shift
-        return self._conflict(differs, space.shadow(self.granule)[0].take(place), True, place)
+        lane = int(np.flatnonzero(differs)[0])
+        return self._conflict(lane, place, space.shadow(self.granule)[0], True)
 
-    def _conflict(self, wrong: Any, found: Any, wrote: bool, place: Any) -> Conflict:
-        i = int(np.flatnonzero(wrong)[0])
-        other = int(found[i] & THREAD)
+    def _conflict(self, found: int, place: Any, table: Any, wrote: bool) -> Conflict:
+        """Of the lane `found % n`, in its entry `found // n`."""
+        part, lane = divmod(found, len(place))
+        at = int(place[lane]) + part
+        other = int(table[at]) & THREAD
         if other == MANY_BLOCKS or other % self.numbers.each >= self.numbers.threads:
             other = -1
-        return Conflict(i, other, wrote, int(place[i]) * self.granule)
-
-    def _unordered(self, found: Any, who: Who, shared: bool, atomic: bool) -> Any:
-        """Which entries are another thread's, with nothing between it and this one; None: none."""
-        plain = found & PLAIN
-        recent = plain >= (who.block_since if shared else self._launch_since)
-        if not recent.any():
-            return None
-        if atomic:
-            recent &= found == plain
-        thread = plain & THREAD
-        recent &= thread != who.number
-        if not recent.any():
-            return None
-        return self._refined(recent, plain, thread, who)
-
-    def _refined(self, recent: Any, plain: Any, thread: Any, who: Who) -> Any:
-        numbers = self.numbers
-        block = numbers.block(who.number)
-        apart = (thread == MANY_BLOCKS) | (numbers.block(thread) != block)
-        inside = plain >= who.block_since
-        warp = numbers.warp(who.number)
-        inside &= (numbers.warp(thread) != warp) | (plain >= who.warp_since)
-        recent = recent & np.where(apart, not self._fences, inside)
-        return recent if recent.any() else None
-
-    def _note_readers(self, readers: Any, place: Any, who: Who, shared: bool) -> None:
-        found = readers.take(place)
-        known = found == (self.now | who.several)
-        if not shared:
-            known |= found == (self.now | MANY_BLOCKS)
-        if known.all():
-            return
-        mine: Any = self.now | who.number
-        new = mine
-        others = self._unordered(found, who, shared, False)
-        if others is not None:
-            new = np.where(others, self._joined(found, mine), mine)
-        readers[place] = new
-        back = readers.take(place)
-        twice = np.flatnonzero(back != new)
-        if len(twice):  # several lanes of this instruction read one place
-            readers[place[twice]] = self._joined(back[twice], new[twice])
-
-    def _joined(self, a: NDArray[np.int64], b: Any) -> Any:
-        """The entry of two readers."""
-        numbers = self.numbers
-        one, two = a & THREAD, b & THREAD
-        block, warp = numbers.block(two), numbers.warp(two)
-        first = block * numbers.each
-        same_warp = (numbers.warp(one) == warp) & (warp >= 0)
-        several = first + np.where(same_warp, numbers.threads + warp, numbers.each - 1)
-        apart = (one == MANY_BLOCKS) | (two == MANY_BLOCKS) | (numbers.block(one) != block)
-        return (b & ~THREAD) | np.where(apart, MANY_BLOCKS, several)
+        return Conflict(lane, other, wrote, at * self.granule)

@@ -134,9 +134,8 @@ class Wave:
         races = launch.races
         if races is not None:
             numbers = (first + self.block_of) * launch.numbers.each + self.thread_of
-            several = (first + self.block_of + 1) * launch.numbers.each - 1
-            times = np.full(self.lanes, races.now), np.full(self.lanes, races.now)
-            self._who = Who(numbers, *times, several)
+            times = (np.full(self.lanes, races.now, np.int64) for _ in range(2))
+            self._who = Who(numbers, *times)
 
     def _shared(self) -> Space:
         each = self.launch.shared_bytes

@@ -168,6 +168,15 @@ def make_chain(kind: Any) -> Any:
         return 0
 
     @native
+    def spread_rows(source, down, rows, inner, out, at):
+        """Fill rows of a strip with one number each, such as their means."""
+        for i in range(rows):
+            value = load(source, i * down)
+            for j in range(inner):
+                strip_store(out, at + i * inner + j, value)
+        return 0
+
+    @native
     def gather(chain, x, base, first, n, out):
         """Fill a strip from a strided operand, one run of the innermost axis after the other."""
         ndim = load_i64(chain, words.CHAIN_NDIM)
@@ -181,20 +190,38 @@ def make_chain(kind: Any) -> Any:
             within = (first + done) - outer * inner
             count = min(inner - within, n - done)
             offset = within * step
-            rows = 0  # whole short ones, side by side
-            if inner < _SHORT and ndim > 1 and within == 0:
+            rows = 0  # whole ones that are short, or of one number each: side by side
+            spread = step == 0 and dtype == own
+            if (inner < _SHORT or spread) and ndim > 1 and within == 0:
                 below = load_i64(chain, words.CHAIN_DIMS + ndim - 2)
                 rows = min(below - outer % below, (n - done) // inner)
             for d in range(ndim - 2, -1, -1):
                 dim = load_i64(chain, words.CHAIN_DIMS + d)
                 offset += (outer % dim) * load_i64(x, words.INPUT_STRIDES + d)
                 outer //= dim
-            if rows > 1:
+            if rows > 1 and spread:
+                down = load_i64(x, words.INPUT_STRIDES + ndim - 2)
+                spread_rows(base + offset * item, down, rows, inner, out, done)
+                count = rows * inner
+            elif rows > 1:
                 steps = x + 8 * (words.INPUT_STRIDES + ndim - 2)
                 read_rows(base + offset * item, dtype, steps, rows, inner, out, done)
                 count = rows * inner
             else:
                 read(base + offset * item, dtype, step, out, done, count)
+            done += count
+        return 0
+
+    @native
+    def repeat(chain, x, base, first, n, out):
+        """Fill a strip with the one row of an operand, over and over: twice as many each time."""
+        row = load_i64(chain, words.CHAIN_DIMS + load_i64(chain, words.CHAIN_NDIM) - 1)
+        done = min(row, n)
+        gather(chain, x, base, first, done, out)
+        while done < n:
+            count = min(done, n - done)
+            for i in range(count):
+                strip_store(out, done + i, strip_load(out, i))
             done += count
         return 0
 
@@ -220,7 +247,10 @@ def make_chain(kind: Any) -> Any:
                     strip = load_i64(regs, reg)
                     for i in range(n):
                         strip_store(strip, i, value)
-            elif mode == words.MODE_STRIDED or fresh:
+            elif mode == words.MODE_PERIODIC:
+                if fresh:
+                    repeat(chain, x, base, first, n, load_i64(regs, reg))
+            else:
                 gather(chain, x, base, first, n, load_i64(regs, reg))
         return 0
 

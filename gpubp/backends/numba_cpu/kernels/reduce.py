@@ -95,7 +95,7 @@ def make_reduce(kind: Any) -> Any:
 
     @native
     def sum_of_made(row, n, sums):
-        """The sum of a row that a prologue has written."""
+        """The sum of a row that a prologue has written, or that lies in memory as it is."""
         for lane in range(_LANES):
             store_wide(sums, lane, Wide(0))
         add_row(row, own, n, sums)
@@ -229,6 +229,11 @@ def make_reduce(kind: Any) -> Any:
         red, inner = load_i64(code, words.RED_RED), load_i64(code, words.RED_INNER)
         if inner == 1 and load_i64(code, words.RED_PROLOGUE) != 0 and 0 < red <= strip // SHORT:
             return short_rows(code, bases, first, count, out, scratch)
+        if inner == 1 and load_i64(code, words.RED_PROLOGUE) == 0 and dtype == own:
+            for j in range(count):
+                total = sum_of_made(source + (first + j) * red * size, red, scratch)
+                store(out, j, rounded(total, divisor(code)))
+            return 0
         if inner == 1:
             for j in range(count):
                 start = (first + j) * red
