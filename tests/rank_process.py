@@ -60,10 +60,16 @@ class Press(Callback):
         self.seconds, self.times = seconds, times
 
     def on_epoch_begin(self, trainer, epoch):
-        if epoch == 2:
-            for i in range(1, self.times + 1):
-                interrupt = [os.getpid(), signal.SIGINT]
-                threading.Timer(i * self.seconds, os.kill, interrupt).start()
+        if epoch == 2 and self.times == 1:
+            self._press()
+
+    def on_epoch_end(self, trainer, epoch, record):
+        if epoch == 2 and self.times == 2:  # the other rank is here too, and stays
+            self._press()
+
+    def _press(self) -> None:
+        for i in range(1, self.times + 1):
+            threading.Timer(i * self.seconds, os.kill, [os.getpid(), signal.SIGINT]).start()
 
 
 class Stall(Callback):

@@ -235,7 +235,7 @@ class Step(Ran):
         with self._programs.telling():
             arrays: Arguments = checked_arguments(data, self._floating, self.backend)
             self.forget_losses()
-            with Pauses() as pauses:
+            with Pauses(self._programs.together) as pauses:
                 drawn = self._orders.draw(arrays.samples, epochs, shuffle, seed, order)
                 try:
                     run = Epochs(self._programs, arrays, drawn.orders, batch_size, drop_last, flush)

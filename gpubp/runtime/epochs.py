@@ -69,7 +69,7 @@ class Epochs:
             self._programs.execute(
                 self._arrays, order, self._batches(1), buffers, first, checked=known, pauses=pauses
             )
-            with pauses.open(self._programs.together):
+            with pauses.open():
                 progress(i + 1, len(self._orders))
 
     def _batches(self, count: int) -> Batches:

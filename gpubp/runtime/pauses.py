@@ -25,12 +25,19 @@ class Pauses:
 
     It does so in the main thread, where Python's handlers run, and if there is a handler: Python's
     own, which raises KeyboardInterrupt, or another one.
+
+    Args:
+        together: other ranks run the steps too. Who presses Ctrl-C twice leaves them at once, in
+            the middle of a step: they may not come, and then no step ends.
     """
 
     # Of the class until they are set: most runs are short, and nothing is heard in them.
     _before: Any = None
     _heard: tuple[int, FrameType | None] | None = None
-    _at_once = _together = False
+    _at_once = False
+
+    def __init__(self, together: bool = False) -> None:
+        self._together = together
 
     def __enter__(self) -> Pauses:
         if threading.get_ident() == _main_thread().ident:
@@ -41,7 +48,10 @@ class Pauses:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._at_once and (self._heard is not None or not self._together):
+        if self._together and self._heard is not None:
+            self.look()
+            self._before(number, frame)
+        elif self._at_once and not self._together:
             self._before(number, frame)
         else:
             self._heard = number, frame
@@ -69,16 +79,15 @@ class Pauses:
         raise KeyboardInterrupt
 
     @contextmanager
-    def open(self, together: bool) -> Iterator[None]:
+    def open(self) -> Iterator[None]:
         """A context in which nothing waits: for functions of the user's.
 
         Where ranks work together, one that left here would leave the others waiting, so they hear
-        of it after the next step; who presses Ctrl-C twice leaves at once.
+        of it after the next step.
         """
-        self._together = together
         self._at_once = True
         try:
-            if not together:
+            if not self._together:
                 self.look()
             yield
         finally:
