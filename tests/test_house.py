@@ -37,6 +37,7 @@ LONG_FUNCTIONS = {
     "backends/numba_cpu/kernels/reduce.py: make_reduce": _TYPED,
     "backends/numba_cpu/kernels/rowwise.py: make_rowwise": _TYPED,
     "backends/numba_cpu/kernels/scalarmath.py: make_math": _TYPED,
+    "backends/numba_cpu/kernels/strided.py: make_strided": _TYPED,
 }
 
 

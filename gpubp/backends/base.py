@@ -11,8 +11,8 @@ device, uploads it when the host's was written, and downloads it when it is read
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.device_array import DeviceArray
+from gpubp.backends.kept import banks_kept
 from gpubp.compiler.parts import Operand, Part
 from gpubp.compiler.program import Program
 from gpubp.core.store import Bank
@@ -110,18 +111,6 @@ class Peak(NamedTuple):
     def bound(self, flops: float, moved: float) -> float:
         """Seconds that so much arithmetic on so many bytes takes at the peak."""
         return max(flops / self.flops, moved / self.bytes)
-
-
-@contextmanager
-def banks_kept(program: Program) -> Iterator[None]:
-    """At the end the program's banks hold what they do now."""
-    banks = [b.payload for b in program.buffers if isinstance(b.payload, Bank)]
-    saved = [bank.data.copy() for bank in banks]
-    try:
-        yield
-    finally:
-        for bank, before in zip(banks, saved, strict=True):
-            bank.data[...] = before
 
 
 def feed_of_zeros(program: Program) -> Feed:

@@ -30,6 +30,10 @@ from gpubp.runtime.settings import Settings, StepOptimizer, searches
 from gpubp.runtime.step_programs import StepPrograms
 from gpubp.runtime.update import UpdateBuilder
 
+_NOT_COPIED = """a Step cannot be copied or pickled: its function refers to the model it was made \
+with. Copy the parts together, as in `model, optimizer = copy.deepcopy((model, optimizer))` (with \
+schedule, EMA and loss scale, if there are any), and call gp.compile_step on the copies."""
+
 
 def _of_ranks(settings: Settings) -> type[StepPrograms]:
     """The programs of a step that ranks share; imported by those who have ranks alone."""
@@ -73,12 +77,7 @@ class Step(Ran):
         super().__init__(optimizer.parameters()[0].dtype)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise CopyError(
-            "a Step cannot be copied or pickled: its function refers to the model it was made "
-            "with. Copy the parts together, as in `model, optimizer = copy.deepcopy((model, "
-            "optimizer))` (with schedule, EMA and loss scale, if there are any), and call "
-            "gp.compile_step on the copies."
-        )
+        raise CopyError(_NOT_COPIED)
 
     @property
     def backend(self) -> Backend:
@@ -96,7 +95,6 @@ class Step(Ran):
 
     @property
     def settings(self) -> Settings:
-        """How it updates."""
         return self._settings
 
     def unscheduled(self) -> Step:
@@ -104,10 +102,8 @@ class Step(Ran):
 
         Gradients that wait for an update of one are not seen by the other.
         """
-        settings = replace(self._settings, scheduler=None)
-        return Step(
-            self._fn, self._update_builder.optimizer, self.backend, None, settings, 0, self._options
-        )
+        still, optimizer = replace(self._settings, scheduler=None), self._update_builder.optimizer
+        return Step(self._fn, optimizer, self.backend, None, still, 0, self._options)
 
     @property
     def grads(self) -> list[NDArray[Any]]:
@@ -277,7 +273,7 @@ class Step(Ran):
         return self._programs.explain(batch, after)
 
     def written_slots(self) -> list[Slot]:
-        """Every slot that the compiled programs write: parameters, state, counters; in order."""
+        """Every slot that the compiled programs write, in order."""
         return self._programs.written_slots()
 
     def shared_slots(self) -> list[Slot]:
@@ -285,10 +281,9 @@ class Step(Ran):
         return self._programs.shared_slots()
 
     def state_dict(self) -> dict[str, Any]:
-        """What the step itself remembers: {"accumulated", "rng"}, nested numbers and arrays.
+        """{"accumulated": what waits for the next update, "rng": the stream of orders}.
 
-        "accumulated" is what waits for the next update, "rng" the state of the stream that orders
-        are drawn from. Parameters, optimiser, schedule and averages have states of their own.
+        Parameters, optimiser, schedule and averages have states of their own.
         """
         return {"accumulated": self._update_builder.state_dict(), "rng": self._orders.state}
 

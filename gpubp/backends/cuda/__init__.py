@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.base import Backend, Feed, Probe, banks_kept, feed_of_zeros
+from gpubp.backends.base import Backend, Feed, Probe, feed_of_zeros
 from gpubp.backends.cuda import chunks, drivers
 from gpubp.backends.cuda.autotune import Autotuner
 from gpubp.backends.cuda.chunks import Chunks
@@ -34,6 +34,7 @@ from gpubp.backends.cuda.stepping import Stepping
 from gpubp.backends.cuda.transfers import Transfers
 from gpubp.backends.cuda.trial import Trial
 from gpubp.backends.device_array import DeviceArray
+from gpubp.backends.kept import banks_kept
 from gpubp.backends.poison import check_writes
 from gpubp.compiler.program import Program
 from gpubp.core.forks import anew_in_child

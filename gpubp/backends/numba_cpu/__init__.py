@@ -29,8 +29,8 @@ from gpubp.backends.base import (
     MemberRun,
     Peak,
     Probe,
-    banks_kept,
 )
+from gpubp.backends.kept import banks_kept
 from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.bound import Bound, Step, either_step, one_step
 from gpubp.backends.numba_cpu.custom import RAISED
