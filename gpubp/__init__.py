@@ -89,7 +89,7 @@ else:
         "vjp": "compiler.pullbacks",
         "vmap": "compiler.vmap",
         "while_loop": "compiler.branches",
-        "whole": "core",
+        "whole": "core.whole",
     }
 
     __getattr__, __dir__ = lazy.names("gpubp", _LAZY, habits.PACKAGE)
