@@ -35,8 +35,9 @@ FRAME = 40
 FRAMES = ("op sin float32 0", "op sin float64 0", "op cos float32 0", "op cos float64 0")
 # Bytes that one compiler puts aside in a kernel for one architecture, which others do not.
 SPILLS = {(13, 0, "sm_100"): {"product nn 1000/kernel": 16}}
-# One division an element, beside a loop over its window: 13.5 splits off those of empty windows.
-DIVIDES = {(13, 5, "sm_100"): ("op max_pool_pick float32 0", "op max_pool_pick float64 0")}
+# One division an element, beside a loop over its window: those of empty windows are split off.
+_SPLIT = ("op max_pool_pick float32 0", "op max_pool_pick float64 0")
+DIVIDES = {(13, minor, "sm_100"): _SPLIT for minor in (0, 5)}
 # More than this above the table is a jump; compilers of one minor version differ by less.
 SLACK = 4
 WORKERS = 2
