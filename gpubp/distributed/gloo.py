@@ -6,6 +6,7 @@ program may have both.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import datetime
@@ -28,6 +29,21 @@ CLOSE_SECONDS = 5.0
 LATE_SECONDS = 5.0  # torch ends an operation itself at the timeout
 SLICE = datetime.timedelta(seconds=0.5)
 STORE_SECONDS = 2.0  # for an answer of the store on rank 0
+
+_open: weakref.WeakSet[GlooCommunicator] = weakref.WeakSet()
+_ending: list[threading.Thread] = []
+_exiting = threading.Event()
+
+
+@atexit.register
+def _end_before_python() -> None:
+    """Torch's threads must have ended before Python does, or the process is aborted: every group is
+    let go of, but for those with operations on their way, which end with the process."""
+    _exiting.set()
+    for communicator in list(_open):
+        communicator.end()
+    for thread in _ending:
+        thread.join(CLOSE_SECONDS)
 
 
 class GlooCommunicator:
@@ -67,6 +83,12 @@ class GlooCommunicator:
                 f"rank {rank} of {size} could not meet the others at {address} within "
                 f"{timeout:g} s: {_first_line(error)}."
             ) from error
+        _open.add(self)
+
+    def end(self) -> None:
+        """Close what is open, without telling anybody."""
+        if self._group is not None:
+            self._let_go()
 
     def _do(self, start: Callable[[], Any]) -> None:
         self._start(start).wait()
@@ -191,12 +213,15 @@ class GlooCommunicator:
 
         def end() -> None:
             while not all(work.is_completed() for work in held[1]):
+                if _exiting.is_set():
+                    return
                 time.sleep(0.005)
             held.pop().clear()
             ctypes.pythonapi.Py_DecRef(ctypes.py_object(held[0]))
             held.clear()
 
-        threading.Thread(target=end, daemon=True).start()
+        _ending.append(threading.Thread(target=end, daemon=True))
+        _ending[-1].start()
 
     def close(self) -> None:
         """Leave; rank 0, where the others have met, stays until they have gone, but not long."""
