@@ -6,9 +6,7 @@ program may have both.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import ctypes
 import datetime
 import importlib
 import threading
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.distributed.communicator import TIMEOUT, check_carried, check_root, check_summable
+from gpubp.distributed.gloo_ends import end_group, watch
 from gpubp.distributed.leaving import ALONE, PATIENCE, all_left, note, who_left
 from gpubp.distributed.requests import Done, Request, check_rows
 from gpubp.errors import DistributedError, LostPeerError, missing_extra
@@ -29,21 +28,6 @@ CLOSE_SECONDS = 5.0
 LATE_SECONDS = 5.0  # torch ends an operation itself at the timeout
 SLICE = datetime.timedelta(seconds=0.5)
 STORE_SECONDS = 2.0  # for an answer of the store on rank 0
-
-_open: weakref.WeakSet[GlooCommunicator] = weakref.WeakSet()
-_ending: list[threading.Thread] = []
-_exiting = threading.Event()
-
-
-@atexit.register
-def _end_before_python() -> None:
-    """Torch's threads must have ended before Python does, or the process is aborted: every group is
-    let go of, but for those with operations on their way, which end with the process."""
-    _exiting.set()
-    for communicator in list(_open):
-        communicator.end()
-    for thread in _ending:
-        thread.join(CLOSE_SECONDS)
 
 
 class GlooCommunicator:
@@ -83,7 +67,7 @@ class GlooCommunicator:
                 f"rank {rank} of {size} could not meet the others at {address} within "
                 f"{timeout:g} s: {_first_line(error)}."
             ) from error
-        _open.add(self)
+        watch(self)
 
     def end(self) -> None:
         """Close what is open, without telling anybody."""
@@ -200,28 +184,10 @@ class GlooCommunicator:
         return self._store.get(key).decode() if self._store.check([key]) else None
 
     def _let_go(self) -> None:
-        """Close the connections, which the group holds, and every operation that is not done.
-
-        Where torch ends a group it waits for operations that are on their way, and lets no other
-        thread of Python's go on. So the group ends when they have; at the latest with the process.
-        """
-        group, self._group = self._group, None
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+        """Close the connections, which the group holds, and every operation that is not done."""
+        taken, self._group = [self._group], None
         works = [started.let_go() for started in list(self._live)]
-        held = [group, [work for work in works if work is not None]]
-        del group, works
-
-        def end() -> None:
-            while not all(work.is_completed() for work in held[1]):
-                if _exiting.is_set():
-                    return
-                time.sleep(0.005)
-            held.pop().clear()
-            ctypes.pythonapi.Py_DecRef(ctypes.py_object(held[0]))
-            held.clear()
-
-        _ending.append(threading.Thread(target=end, daemon=True))
-        _ending[-1].start()
+        end_group(taken, [work for work in works if work is not None])
 
     def close(self) -> None:
         """Leave; rank 0, where the others have met, stays until they have gone, but not long."""
