@@ -5,7 +5,7 @@
 # expects that the ranks which wait for it in a collective get an error then, as the connections are closed. They
 # stay open: an all-reduce of the other rank fails when the process has ended, here six seconds later.
 #
-# What gpubp does about it: `gpubp/distributed/gloo.py` lets go of the group itself when a rank leaves, and
+# What gpubp does about it: `gpubp/distributed/gloo_ends.py` lets go of the group itself when a rank leaves, and
 # `gpubp/distributed/leaving.py` tells the others why.
 # Exit status: 0 while this is so, 1 when it has changed.
 set -euo pipefail
@@ -36,7 +36,9 @@ try:
     group.allreduce([numbers]).wait()
 except RuntimeError as error:
     print(f"{how}: {time.monotonic() - begun:.1f} s until {str(error).split('] ')[-1][:60]!r}")
-sys.exit(0 if time.monotonic() - begun > 4 else 1)
+late = time.monotonic() - begun > 4
+del group
+sys.exit(0 if late else 1)
 PY
 port=$("$work/venv/bin/python" -c "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])")
 for how in abort shutdown; do
