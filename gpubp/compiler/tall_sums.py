@@ -53,7 +53,7 @@ def _pieces(node: Node) -> int:
         return 0
     turned, right = node.inputs
     rows = right.shape[0]
-    if turned.spec is not TRANSPOSE or len(right.shape) != 2 or rows < TALL:
+    if not _turns(turned) or len(right.shape) != 2 or rows < TALL:
         return 0
     if any(x.spec.kind is Kind.LEAF for x in (turned.inputs[0], right)):
         return 0  # a batch's rows are read where they are
@@ -61,6 +61,11 @@ def _pieces(node: Node) -> int:
         return 0
     most = max(rows // PIECE, min(AT_ONCE, rows // LEAST_PIECE))
     return next((p for p in range(most, most // 2, -1) if rows % p == 0), 0)
+
+
+def _turns(node: Node) -> bool:
+    """It is the transpose of a matrix."""
+    return node.spec is TRANSPOSE and node.attrs["axes"] == (1, 0)
 
 
 class _Splitting:
@@ -80,7 +85,7 @@ class _Splitting:
         found = {}
         for node in self.order:
             after = readers.get(node.index, [])
-            turned = len(after) == 1 and after[0].spec is TRANSPOSE and node.index not in kept
+            turned = len(after) == 1 and _turns(after[0]) and node.index not in kept
             if turned and _pieces(node):
                 found[after[0].index] = node
         return found

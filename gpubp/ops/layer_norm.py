@@ -34,12 +34,10 @@ def layer_norm(
     """
     shape = as_shape(normalized_shape, "layer_norm")
     x, axes = _with_last_axes("layer_norm", x, shape)
+    weight = _of_shape("layer_norm", "weight", weight, shape)
+    bias, eps = _of_shape("layer_norm", "bias", bias, shape), checked_eps("layer_norm", eps)
     found = moments_of_rows(x, axes)
-    scale = inverse_root(found.var, checked_eps("layer_norm", eps))
-    weight, bias = (
-        _of_shape("layer_norm", name, value, shape)
-        for name, value in (("weight", weight), ("bias", bias))
-    )
+    scale = inverse_root(found.var, eps)
     if weight is None:
         y = bind(SCALED_DIFFERENCE, scale, x, found.mean)
     else:
@@ -66,8 +64,8 @@ def rms_norm(x: Any, normalized_shape: Any, weight: Any = None, eps: float | Non
         raise DTypeError(f"rms_norm: got x {describe(given)}, expected floats.")
     x, axes = _with_last_axes("rms_norm", given, shape)
     least = float(float_limits(x).eps) if eps is None else checked_eps("rms_norm", eps)
-    y = multiply(x, inverse_root(mean(square(x), axes, keepdims=True), least))
     weight = _of_shape("rms_norm", "weight", weight, shape)
+    y = multiply(x, inverse_root(mean(square(x), axes, keepdims=True), least))
     return y if weight is None else multiply(y, weight)
 
 
