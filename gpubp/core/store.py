@@ -240,7 +240,9 @@ def siblings(label: str, slots: Sequence[Slot], fill: float = 0.0) -> list[Slot]
         bank = banks.get(slot.bank)
         if bank is None:
             bank = banks[slot.bank] = Bank(label, slot.dtype, slot.bank.size)
-        twin = Slot(f"{slot.name}.{label}", np.full(slot.shape, fill, slot.dtype))
+        # One number seen in a shape: the slot's own copy is the only one made.
+        start = np.broadcast_to(np.asarray(fill, slot.dtype), slot.shape)
+        twin = Slot(f"{slot.name}.{label}", start)
         twin.place(bank, slot.offset)
         out.append(twin)
     return out

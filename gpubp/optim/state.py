@@ -189,7 +189,10 @@ class Arrays:
         for param, (_, fill) in new:
             slot = made[param]
             saved = self._waiting.get(name, {}).pop(param, None)
-            slot.value = np.full(slot.shape, fill, slot.dtype) if saved is None else saved
+            if saved is None:
+                slot.value.fill(fill)
+            else:
+                slot.value = saved
             known[param] = slot
 
     def divide(self, pieces: Pieces, params: Sequence[Parameter]) -> bool:
