@@ -72,6 +72,18 @@ def tile_rows() -> int:
     return 8 if _has("avx512f") or _is_arm() else 6
 
 
+def has_half_tiles() -> bool:
+    """Register tiles of half a vector pay: 512-bit multiply-adds are done in two halves by some CPUs
+    (Zen 4), and shorter vectors take half as long. Those of AVX2 have nothing to gain.
+    """
+    return _has("avx512vl")
+
+
+def tile_kinds() -> int:
+    """How many kinds of register tiles there are, see `words.TILE_WHOLE` and what follows it."""
+    return 4 if has_half_tiles() else 3
+
+
 def has_fma() -> bool:
     """A fused multiply-add instruction (x86 from 2013 on; every arm64)."""
     return _has("fma") or _is_arm()

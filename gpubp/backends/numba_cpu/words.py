@@ -101,8 +101,8 @@ OUTPUT_DIRECT, OUTPUT_WORDS = OUTPUT["direct"], len(OUTPUT)
 EPILOGUES: tuple[str, ...] = ("plain", "bias", "bias_relu", "relu_grad", "sgd", "momentum", "adam")
 EPILOGUES += ("adam_decay", "bias_sigmoid", "bias_tanh", "bias_gelu")
 EPILOGUES += ("sigmoid_grad", "tanh_grad", "gelu_grad")
-TILE_WHOLE, TILE_TWO, TILE_ONE = 0, 1, 2  # two vectors; two, the second partly there; one, partly
-TILE_KINDS = 3
+# Two vectors; two, the second partly there; one, partly; one of half the lanes, partly.
+TILE_WHOLE, TILE_TWO, TILE_ONE, TILE_HALF = 0, 1, 2, 3
 TILE_K, TILE_A_COL, TILE_B_ROW, TILE_C_ROW = 0, 1, 2, 3  # strides in bytes
 TILE_COLUMNS = 4  # lanes of the last vector
 TILE_BIAS = 5  # address of a row as long as C's

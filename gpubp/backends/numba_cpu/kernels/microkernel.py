@@ -21,7 +21,7 @@ from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels.epilogues import EMITTERS, FETCHED
 from gpubp.backends.numba_cpu.kernels.tile import Emitter, Tile
 from gpubp.backends.numba_cpu.kernels.tilevectors import I64
-from gpubp.backends.numba_cpu.target import tile_rows
+from gpubp.backends.numba_cpu.target import tile_kinds, tile_rows
 
 _TILE = ir.FunctionType(ir.VoidType(), [I64] * 5)
 
@@ -41,7 +41,7 @@ def table_of(
     module = ir.Module(f"gpubp tiles {name}")
     table = []
     for rows in range(1, tile_rows() + 1):
-        for kind in range(words.TILE_KINDS):
+        for kind in range(tile_kinds()):
             function = ir.Function(module, _TILE, f"tile_{rows}_{kind}")
             function.linkage = "internal"
             function.attributes.add("nounwind")

@@ -8,14 +8,14 @@ from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels import lowlevel as low
 from gpubp.backends.numba_cpu.kernels.language import native
 from gpubp.backends.numba_cpu.kernels.scalarmath import CONSTRUCTOR
-from gpubp.backends.numba_cpu.target import lanes, tile_rows
+from gpubp.backends.numba_cpu.target import has_half_tiles, lanes, tile_kinds, tile_rows
 
 
 def make_strip(kind: Any) -> Any:
     """`strip(tiles, params, rows, a, b, b_panel, c, n, offset)`."""
     load_i64, store_i64 = low.load_i64, low.store_i64
-    size, width, kinds = low.ITEMSIZE[kind], lanes(kind), words.TILE_KINDS
-    panel = 2 * width
+    size, width, kinds = low.ITEMSIZE[kind], lanes(kind), tile_kinds()
+    panel, half = 2 * width, width // 2 if has_half_tiles() else 0
 
     @native
     def strip(tiles, params, rows, a, b, b_panel, c, n, offset):
@@ -34,8 +34,10 @@ def make_strip(kind: Any) -> Any:
             at = offset + j * size
             one = n - j <= width
             store_i64(params, words.TILE_COLUMNS, n - j if one else n - j - width)
-            edge = load_i64(tile, words.TILE_ONE if one else words.TILE_TWO)
-            low.call_tile(edge, params, a, b, c + at, at)
+            edge = words.TILE_ONE if one else words.TILE_TWO
+            if n - j <= half:
+                edge = words.TILE_HALF
+            low.call_tile(load_i64(tile, edge), params, a, b, c + at, at)
         return 0
 
     return strip

@@ -32,7 +32,8 @@ class Spot:
 class Tile(TileVectors):
     """Emits one tile function.
 
-    Kinds: two whole vectors; two vectors, the second one partly there; one vector, partly there.
+    Kinds: two whole vectors; two vectors, the second one partly there; one vector, partly there;
+    one of half the lanes, partly there.
     """
 
     def __init__(self, function: Any, dtype: str, rows: int, kind: int) -> None:

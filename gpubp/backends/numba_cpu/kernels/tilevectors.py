@@ -22,7 +22,8 @@ class TileVectors:
     Args:
         function: whose first argument is the address of the tile's parameters.
         dtype: of the product.
-        kind: two whole vectors; two vectors, the second one partly there; one, partly there.
+        kind: two whole vectors; two vectors, the second one partly there; one, partly there; one
+            of half the lanes, partly there.
 
     Attributes:
         vectors: how many stand side by side.
@@ -35,10 +36,10 @@ class TileVectors:
         self.builder = ir.IRBuilder(function.append_basic_block("entry"))
         self.scalar = _SCALARS[dtype]
         self.item = 4 if dtype == "float32" else 8
-        self.width = lanes(dtype)
+        self.width = lanes(dtype) // (2 if kind == words.TILE_HALF else 1)
         self.vector = ir.VectorType(self.scalar, self.width)
         self.name = f"v{self.width}f{8 * self.item}"
-        self.vectors = 1 if kind == words.TILE_ONE else 2
+        self.vectors = 1 if kind in (words.TILE_ONE, words.TILE_HALF) else 2
         self.partial = None if kind == words.TILE_WHOLE else self.vectors - 1
         self.math = VectorMath(self.builder, self.vector)
         self.params = function.args[0]
