@@ -73,8 +73,8 @@ def tile_rows() -> int:
 
 
 def has_half_tiles() -> bool:
-    """Register tiles of half a vector pay: 512-bit multiply-adds are done in two halves by some CPUs
-    (Zen 4), and shorter vectors take half as long. Those of AVX2 have nothing to gain.
+    """Register tiles of half a vector pay: some CPUs (Zen 4) do 512-bit multiply-adds in two
+    halves, so shorter vectors take half as long. Those of AVX2 have nothing to gain.
     """
     return _has("avx512vl")
 

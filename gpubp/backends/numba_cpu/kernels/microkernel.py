@@ -17,7 +17,6 @@ from typing import Any
 
 from llvmlite import ir
 
-from gpubp.backends.numba_cpu import words
 from gpubp.backends.numba_cpu.kernels.epilogues import EMITTERS, FETCHED
 from gpubp.backends.numba_cpu.kernels.tile import Emitter, Tile
 from gpubp.backends.numba_cpu.kernels.tilevectors import I64
