@@ -173,6 +173,13 @@ def test_what_does_not_compile_says_why():
         nvrtc.compile_source("nonsense", "sm_90")
 
 
+def test_an_empty_log_is_not_written_into_what_python_shares():
+    """The bindings write into whatever they are given, Python's only b" " too."""
+    found = nvrtc.bare_nvrtc.built("__global__ void nothing() {}", ["--gpu-architecture=sm_90"])
+    assert found.log == ""
+    assert bytes([32])[0] == 32
+
+
 def test_complaints_are_made_of_jumps_and_of_names(monkeypatch):
     usage = nvrtc.Usage(40, 0, 0, 0)
     found = {"a/k": usage}

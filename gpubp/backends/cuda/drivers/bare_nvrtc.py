@@ -98,9 +98,11 @@ def built(source: str, options: Sequence[str]) -> Built:
 def _read(program: Any, what: str) -> bytes:
     nvrtc = _bindings()
     (size,) = _checked(getattr(nvrtc, f"nvrtcGet{what}Size")(program))
-    text = b" " * int(size)  # the bindings write into it
+    # Not `b" " * size`, which one sees in examples: what is written into one of a single byte (an
+    # empty log) is written into Python's only b" ", and print separates by it from then on.
+    text = bytearray(int(size))
     _checked(getattr(nvrtc, f"nvrtcGet{what}")(program, text))
-    return text
+    return bytes(text)
 
 
 @cache
