@@ -173,6 +173,24 @@ def test_fingerprints_of_large_arrays_are_of_rows_spread_over_them():
     assert fingerprint(large[:5]) != fingerprint(large[:6])
 
 
+@pytest.mark.parametrize(
+    "shape", [(), (0, 3), (7,), (600, 784), (97, 2042), (300, 2038), (4099, 33)]
+)
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "float64"])
+def test_fingerprints_see_one_element_and_another_order(shape, dtype):
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, 200, shape).astype(dtype)
+    before = fingerprint(array)
+    assert fingerprint(array.copy(order="F")) == before
+    for _ in range(5 if array.size else 0):
+        other = array.copy()
+        other[tuple(rng.integers(0, n) for n in shape)] += 1
+        assert fingerprint(other) != before
+    if array.size > 1:
+        for shuffled in (array[::-1], rng.permutation(array), np.roll(array, 1, 0)):
+            assert fingerprint(shuffled) != before
+
+
 def test_the_model_of_costs():
     network = Network(latency=1e-5, bandwidth=1e9)
     assert network.all_reduce(1, 1e6) == 0
