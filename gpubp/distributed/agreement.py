@@ -118,4 +118,4 @@ def _checksum(array: NDArray[Any]) -> int:
     columns = COLUMNS[row % (8 * COLUMNS[0]) == 0]
     folded = data.size // (8 * columns) * (8 * columns) if data.size >= FOLDED else 0
     sums = data[:folded].view(np.uint64).reshape(-1, columns).sum(0, np.uint64)
-    return zlib.crc32(data[folded:], zlib.crc32(sums))
+    return zlib.crc32(data[folded:].data, zlib.crc32(sums.data))

@@ -167,8 +167,8 @@ class Arrays:
         found = self._slots.get(name, {}).get(param)
         if found is None:
             raise DataError(
-                f"there is no state {name!r} of {param.name or 'this parameter'}: it is made when a "
-                "step is compiled, for parameters that are trained; of a divided optimizer "
+                f"there is no state {name!r} of {param.name}: it is made when a step is compiled, "
+                "for parameters that are trained; of a divided optimizer "
                 "(shard_optimizer=True) each rank has pieces, and state_dict() the whole."
             )
         return found
