@@ -1,11 +1,13 @@
 """Ranks on a slow network: each in a network namespace of its own, with packets that take a while.
 
-Usage, as root on Linux: python tests/rank_networks.py [--ranks 3] [--delay 20] [--cut RANK:SECONDS]
+Usage, as root on Linux: python tests/rank_networks.py [--ranks 3] [--delay 20] [--rate MBIT]
+           [--cut RANK:SECONDS] [--costs [FILE]]
 
 Each namespace has a TUN device, and this process carries their packets, each after `--delay` ms
 (in both directions; the kernel needs no netem for that). The ranks train over gloo, and what they
 find is compared with one rank. With `--cut` a rank's packets are dropped after so many seconds:
-all ranks must then end with LostPeerError in time. Ends with 0 if all is as it should be.
+all ranks must then end with LostPeerError in time. With `--costs` steps are timed beside what the
+model of costs predicts (rank_costs.py). Ends with 0 if all is as it should be.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import heapq
+import json
 import os
 import select
 import struct
@@ -26,6 +29,8 @@ from pathlib import Path
 import numpy as np
 
 PROGRAM = Path(__file__).parent / "rank_process.py"
+COSTS = Path(__file__).parent / "rank_costs.py"
+PACKET = 9000  # bytes at most, so that Python carries few
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 
 
@@ -34,11 +39,18 @@ def ip(*arguments: str) -> None:
 
 
 class Network:
-    """Namespaces, and the thread that carries packets between them."""
+    """Namespaces, and the thread that carries packets between them.
 
-    def __init__(self, ranks: int, delay: float) -> None:
+    Args:
+        ranks: a namespace each.
+        delay: seconds of each packet.
+        rate: bytes a second that a rank sends at most, and gets at most; 0 for any.
+    """
+
+    def __init__(self, ranks: int, delay: float, rate: float = 0.0) -> None:
         self.names = [f"gpubp-{os.getpid()}-{i}" for i in range(ranks)]
-        self.delay, self.gone = delay, -1
+        self.delay, self.rate, self.gone = delay, rate, -1
+        self._free: dict[tuple[str, int], float] = {}  # when a rank's link, out or in, is free
         self.carried = self.dropped = 0
         self._devices: list[int] = []
         self._open = True
@@ -52,7 +64,7 @@ class Network:
             self._devices.append(device)
             ip("netns", "add", name)
             ip("link", "set", label, "netns", name)
-            ip("-n", name, "link", "set", label, "name", "rank0")
+            ip("-n", name, "link", "set", label, "name", "rank0", "mtu", str(PACKET))
             ip("-n", name, "addr", "add", f"10.97.0.{i + 1}/24", "dev", "rank0")
             ip("-n", name, "link", "set", "rank0", "up")
             ip("-n", name, "link", "set", "lo", "up")
@@ -66,6 +78,14 @@ class Network:
         for device, name in zip(self._devices, self.names):
             os.close(device)
             subprocess.run(["ip", "netns", "del", name], check=False)
+
+    def _arrival(self, source: int, target: int, size: int) -> float:
+        """When a packet that comes now is there: both links take their time for it."""
+        at, takes = time.monotonic(), size / self.rate if self.rate else 0.0
+        sent = self._free["out", source] = max(at, self._free.get(("out", source), 0.0)) + takes
+        there = max(sent + self.delay, self._free.get(("in", target), 0.0) + takes)
+        self._free["in", target] = there
+        return there
 
     def _carry(self) -> None:
         waiting: list[tuple[float, int, int, bytes]] = []
@@ -81,7 +101,7 @@ class Network:
                     self.dropped += 1
                     continue
                 self.carried += 1
-                entry = time.monotonic() + self.delay, self.carried, target, packet
+                entry = self._arrival(source, target, len(packet)), self.carried, target, packet
                 heapq.heappush(waiting, entry)
             while waiting and waiting[0][0] <= time.monotonic():
                 _, _, target, packet = heapq.heappop(waiting)
@@ -89,7 +109,12 @@ class Network:
 
 
 def started(
-    network: Network, rank: int, folder: Path, timeout: float, *arguments: str
+    network: Network,
+    rank: int,
+    folder: Path,
+    timeout: float,
+    *arguments: str,
+    program: Path = PROGRAM,
 ) -> subprocess.Popen[bytes]:
     """A rank, in its namespace."""
     environment = {
@@ -98,9 +123,33 @@ def started(
         "GPUBP_DISTRIBUTED_TIMEOUT": str(timeout), "GLOO_SOCKET_IFNAME": "rank0",
         "GPUBP_NUM_THREADS": "1",
     }  # fmt: skip
-    command = [sys.executable, str(PROGRAM), str(folder / "found.npz"), *arguments]
+    command = [sys.executable, str(program), str(folder / "found.npz"), *arguments]
     inside = ["ip", "netns", "exec", network.names[rank], *command]
     return subprocess.Popen(inside, env=environment)
+
+
+def costs(options: argparse.Namespace) -> int:
+    """Time steps of two to so many ranks, and print them beside the model."""
+    found = []
+    for ranks in range(2, options.ranks + 1):
+        with tempfile.TemporaryDirectory() as made:
+            with Network(ranks, options.delay / 1e3, options.rate * 125e3) as network:
+                started_ranks = [
+                    started(network, r, Path(made), options.timeout, program=COSTS)
+                    for r in range(ranks)
+                ]
+                codes = [rank.wait() for rank in started_ranks]
+            if any(codes):
+                print(f"{ranks} ranks ended with {codes}")
+                return 1
+            found.append(json.loads((Path(made) / "found.npz").read_text()))
+        for way, times in found[-1]["ways"].items():
+            told, took = (1e3 * times[k] for k in ("predicted", "measured"))
+            error = f"{100 * (told / took - 1):+.0f} %"
+            print(f"{ranks} ranks, {way:10s}: {took:8.1f} ms, predicted {told:8.1f} ms ({error})")
+    if options.costs != "-":
+        Path(options.costs).write_text(json.dumps(found, indent=1))
+    return 0
 
 
 def one_rank(folder: Path, *arguments: str) -> dict[str, np.ndarray]:
@@ -120,13 +169,17 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=20.0, help="of ranks, in seconds (20)")
     parser.add_argument("--shard", action="store_true")
     parser.add_argument("--buckets", action="store_true")
+    parser.add_argument("--rate", type=float, default=0.0, help="of a link, in Mbit/s (any)")
+    parser.add_argument("--costs", nargs="?", const="-", help="time steps; JSON goes to a file")
     options = parser.parse_args()
+    if options.costs:
+        return costs(options)
     more = [f"--{name}" for name in ("shard", "buckets") if getattr(options, name)]
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         expected = one_rank(folder / "one", *more)
         (folder / "all").mkdir()
-        with Network(options.ranks, options.delay / 1e3) as network:
+        with Network(options.ranks, options.delay / 1e3, options.rate * 125e3) as network:
             ranks = [
                 started(network, r, folder / "all", options.timeout, *more)
                 for r in range(options.ranks)

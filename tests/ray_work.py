@@ -1,6 +1,9 @@
 """What workers of Ray run in the tests, and the program that starts Ray for them.
 
-Usage: ray_work.py train|shards FOLDER WORKERS FAILURES
+Usage: ray_work.py train|shards|both FOLDER WORKERS FAILURES
+
+"both" trains, and then searches with Ray Tune, a population in each trial: one start of Ray for all
+that CI sees of it.
 
 Ray starts and ends with this process. Everything in it has an end: as Ray comes, workers that are
 not there after a minute are started anew for ever, and a worker waits for the others for ever.
@@ -24,7 +27,7 @@ from rank_work import X, Y, classifier
 
 import gpubp as gp
 import gpubp.ray
-from gpubp import nn
+from gpubp import nn, optim
 from gpubp.distributed import DataParallel
 from gpubp.train import Callback, Trainer
 
@@ -83,6 +86,40 @@ def train_on_shards(config):
     communicator.close()
 
 
+def trial(config):
+    """Train a population of one width; report its best member."""
+    from ray import tune
+
+    def make():
+        layers = nn.Linear(6, config["width"]), nn.Tanh(), nn.Linear(config["width"], 3)
+        return nn.Sequential(*layers)
+
+    model, rates = make(), np.geomspace(1e-3, 3e-1, 4)
+    population = gp.compile_population(
+        lambda a, b: nn.CrossEntropyLoss()(model(a), b), optim.SGD(model.parameters()), n=4,
+        model=model, initial=make, lr=rates, backend="numba",
+    )  # fmt: skip
+    losses = population.run(X.astype(np.float32), Y, batch_size=10, epochs=8)[:, -5:].mean(1)
+    best = int(np.argmin(losses))
+    tune.report({"loss": float(losses[best]), "lr": float(rates[best])})
+
+
+def searched(folder):
+    """The trials of a search over widths."""
+    from ray import tune
+
+    tuner = tune.Tuner(
+        trial,
+        param_space={"width": tune.grid_search([2, 16])},
+        tune_config=tune.TuneConfig(metric="loss", mode="min"),
+        run_config=tune.RunConfig(name="search", storage_path=str(folder / "storage"), verbose=0),
+    )
+    results = tuner.fit()
+    if results.errors:
+        raise results.errors[0]
+    return [{**r.config, "loss": r.metrics["loss"], "lr": r.metrics["lr"]} for r in results]
+
+
 def data_set():
     """48 rows of Ray Data: columns x0 to x5, and y."""
     import ray.data
@@ -108,7 +145,7 @@ def main():
         runtime_env={"env_vars": environment},
     )  # fmt: skip
     trainer = gpubp.ray.data_parallel_trainer(
-        train if what == "train" else train_on_shards,
+        train_on_shards if what == "shards" else train,
         timeout=120.0,
         train_loop_config={"folder": str(folder), "kills": failures},
         scaling_config=ScalingConfig(num_workers=workers),
@@ -117,11 +154,12 @@ def main():
             storage_path=str(folder / "storage"),
             failure_config=FailureConfig(max_failures=failures, controller_failure_limit=2),
         ),
-        datasets=None if what == "train" else data_set(),
+        datasets=data_set() if what == "shards" else None,
     )
     result = trainer.fit()
     found = result.checkpoint.path if result.checkpoint is not None else None
-    print(json.dumps({"metrics": result.metrics, "checkpoint": found}))
+    trials = searched(folder) if what == "both" else []
+    print(json.dumps({"metrics": result.metrics, "checkpoint": found, "trials": trials}))
     ray.shutdown()
 
 

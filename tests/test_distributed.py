@@ -18,7 +18,6 @@ from gpubp.distributed.agreement import (
     require_alike,
 )
 from gpubp.distributed.communicator import all_reduced
-from gpubp.distributed.cost import Network, Work, bytes_of_rank, step_seconds
 from gpubp.distributed.launch import Launch, launched
 from gpubp.distributed.starting import place_of
 from gpubp.errors import DataError, DistributedError, LostPeerError, UnknownNameError
@@ -173,38 +172,22 @@ def test_fingerprints_of_large_arrays_are_of_rows_spread_over_them():
     assert fingerprint(large[:5]) != fingerprint(large[:6])
 
 
-def test_the_model_of_costs():
-    network = Network(latency=1e-5, bandwidth=1e9)
-    assert network.all_reduce(1, 1e6) == 0
-    # A ring of 4: six messages of a quarter. Small vectors: two messages of all.
-    assert network.all_reduce(4, 1e6) == pytest.approx(6 * (1e-5 + 0.25e-3))
-    assert network.all_reduce(4, 8) == pytest.approx(2 * (1e-5 + 8e-9))
-    work = Work(seconds=1e-2, update=1e-3, gradient_bytes=1e6)
-    counts = 1e-5 + 64e-9
-    assert step_seconds(work, network, 1) == pytest.approx(1.1e-2)
-    two = 5e-3 + 1e-3 + min(2 * (1e-5 + 0.5e-3), 1e-5 + 1e-3)
-    assert step_seconds(work, network, 2) == pytest.approx(two)  # counts go with the gradients
-    moving = Work(seconds=1e-2, update=1e-3, gradient_bytes=1e6, state_bytes=1e4)
-    assert step_seconds(moving, network, 2) == pytest.approx(two + counts + 1e-5)
-    rare = step_seconds(work, network, 2, average_every=100)
-    assert 6e-3 < rare < 6.1e-3
-    deterministic = step_seconds(work, network, 2, pieces=12)
-    assert deterministic == pytest.approx(6e-3 + 1e-5 + 6 * 1e6 / 1e9, rel=1e-3)
-    # Half a ring for gradients, half a ring for parameters; each updates its half.
-    divided = step_seconds(work, network, 2, shard_optimizer=True)
-    assert divided == pytest.approx(5e-3 + 0.5e-3 + counts + 2 * (1e-5 + 0.5e-3))
-    # Of 10 buckets 9 travel behind 3 ms of backward pass: what is left is that of the last one.
-    buckets = step_seconds(work, network, 2, buckets=10)
-    assert buckets == pytest.approx(6e-3 + counts + (1e-5 + 0.1e-3), rel=1e-3)
-    slow = Network(latency=1e-5, bandwidth=1e7)  # 10 buckets of 10 ms each
-    left = 10 * (1e-5 + 1e-2) - 0.9 * 5e-3 * 2 / 3
-    assert step_seconds(work, slow, 2, buckets=10) == pytest.approx(6e-3 + 1e-5 + left, rel=1e-3)
-    assert bytes_of_rank(1e6, 2, 4, shard_optimizer=False) == 4e6
-    assert bytes_of_rank(1e6, 2, 4, shard_optimizer=True) == 2.5e6
-    with pytest.raises(DataError, match="ranks=0"):
-        step_seconds(work, network, 0)
-    with pytest.raises(DataError, match="buckets=0"):
-        step_seconds(work, network, 2, buckets=0)
+@pytest.mark.parametrize(
+    "shape", [(), (0, 3), (7,), (600, 784), (97, 2042), (300, 2038), (4099, 33)]
+)
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "float64"])
+def test_fingerprints_see_one_element_and_another_order(shape, dtype):
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, 200, shape).astype(dtype)
+    before = fingerprint(array)
+    assert fingerprint(array.copy(order="F")) == before
+    for _ in range(5 if array.size else 0):
+        other = array.copy()
+        other[tuple(rng.integers(0, n) for n in shape)] += 1
+        assert fingerprint(other) != before
+    if array.size > 1:
+        for shuffled in (array[::-1], rng.permutation(array), np.roll(array, 1, 0)):
+            assert fingerprint(shuffled) != before
 
 
 def test_ranks_are_started_with_their_places_and_watched(tmp_path):

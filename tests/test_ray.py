@@ -1,6 +1,7 @@
 """Ranks and data sets of Ray.
 
-What starts Ray is run by hand, where gpubp[ray] is installed: `pytest -m full tests/test_ray.py`.
+CI starts Ray once, where gpubp[ray] is installed: `pytest -m full tests/test_ray.py -k one_start`.
+The rest is run by hand: `pytest -m full tests/test_ray.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rank_work import X, Y
+from rank_work import X, Y, classifier
 
 import gpubp.ray
+from gpubp import nn
 from gpubp.errors import DataError, MissingExtraError
+from gpubp.train import Trainer
 
 there = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not there, reason="needs ray (the extra gpubp[ray])")
@@ -77,6 +80,24 @@ def fitted(what, folder, workers, failures=0):
         pytest.fail(f"not done after {SECONDS} s: {errors[-2000:]}")
     assert started.returncode == 0, errors[-4000:]
     return json.loads(output.splitlines()[-1])
+
+
+@needs_ray
+@pytest.mark.full
+def test_in_one_start_a_killed_worker_comes_back_and_populations_are_searched(tmp_path):
+    """What two workers of Ray find, one of them killed, is what this process finds by itself."""
+    result = fitted("both", tmp_path / "both", 2, 1)
+    assert len((tmp_path / "both" / "starts-0").read_text()) == 2
+    assert result["metrics"]["epoch"] == 6 and result["checkpoint"] is not None
+    model, optimizer = classifier()
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, backend="numba")
+    history = trainer.fit(X, Y, epochs=6, batch_size=8, verbose=False, validation_split=0.2)
+    with np.load(tmp_path / "both" / "found.npz") as found:
+        for name, value in {**history, **model.state_dict()}.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-12, atol=1e-12, err_msg=name)
+    losses = {trial["width"]: trial["loss"] for trial in result["trials"]}
+    assert set(losses) == {2, 16}
+    assert all(0 < loss < np.log(3) + 0.1 for loss in losses.values())
 
 
 @needs_ray

@@ -73,9 +73,10 @@ def test_each_rank_keeps_its_part_of_the_state_alone():
         model, optimizer = classifier()
         step = step_of(parallel(communicator, **SHARDED), model, optimizer)
         step.run(X, Y, epochs=2)
-        slots = optimizer.divided_slots()
-        kept = {name: sum(s.size for s in slots if s.name.endswith(name)) for name in
-                (".exp_avg", ".exp_avg_sq")}  # fmt: skip
+        with pytest.raises(DataError, match=r"no state 'exp_avg' of .*state_dict\(\) the whole"):
+            optimizer.state_of("exp_avg", next(iter(model.parameters())))
+        slots, names = optimizer.divided_slots(), (".exp_avg", ".exp_avg_sq")
+        kept = {n: sum(s.size for s in slots if s.name.endswith(n)) for n in names}
         return kept, sum(p.size for p in model.parameters())
 
     found = run_threads(3, work, timeout=60)

@@ -18,9 +18,13 @@ messages for gradients, the second for parameters, and updates a part.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
+import numpy as np
+
 from gpubp.arguments import checked
+from gpubp.distributed.communicator import Communicator
 from gpubp.errors import DataError
 
 COUNTS = 64.0  # bytes, of which there are fewer as a rule: latency is what they cost
@@ -58,6 +62,51 @@ class Network:
     def gather(self, ranks: int, nbytes: float) -> float:
         """Seconds until every rank has so many bytes of each rank (a ring)."""
         return (ranks - 1) * self.message(nbytes)
+
+
+@checked
+def measured_network(communicator: Communicator, nbytes: int = 1 << 22, rounds: int = 5) -> Network:
+    """The network that bare all-reduces of these ranks have found; all of them call it.
+
+    The latency is what a small all-reduce has for each message of recursive doubling, the bandwidth
+    what a large one has beyond that. How the communicator does it is not asked: with the same
+    number of ranks, and about so many bytes, predictions are what was measured here.
+
+    Args:
+        communicator: of two or more ranks.
+        nbytes: of the large one; about what a step's gradients have.
+        rounds: of which the best one is taken: what else a machine does only adds.
+
+    Raises:
+        DataError: one rank, no round, or less than 1 KiB.
+    """
+    ranks = communicator.size
+    if ranks < 2 or rounds < 1 or nbytes < 1024:
+        raise DataError(
+            f"ranks={ranks}, rounds={rounds}, nbytes={nbytes}: expected 2 ranks at least, a round, "
+            "and 1024 bytes."
+        )
+    small, large = (_best(communicator, n, rounds) for n in (16, nbytes // 4))
+    latency = small / math.ceil(math.log2(ranks))
+    # Of the two ways the model takes the faster one: the bandwidth that makes this one `large`.
+    ring = 2 * (ranks - 1) / ranks * nbytes / max(large - 2 * (ranks - 1) * latency, 1e-9)
+    doubling = math.ceil(math.log2(ranks)) * nbytes / max(large - small, 1e-9)
+    fits = [
+        b for b in (ring, doubling) if Network(latency, b).all_reduce(ranks, nbytes) > 0.999 * large
+    ]
+    return Network(latency, max(fits, default=min(ring, doubling)))
+
+
+def _best(communicator: Communicator, elements: int, rounds: int) -> float:
+    """Seconds of an all-reduce of float32, those of the slowest rank, in the best round."""
+    array, took = np.zeros(elements, np.float32), []
+    for _ in range(rounds + 1):
+        communicator.barrier()
+        start = time.perf_counter()
+        communicator.all_reduce(array)
+        took.append(time.perf_counter() - start)
+    slowest = communicator.gather(np.array(took[1:])).max(0)  # the first one opens connections
+    return float(slowest.min())
 
 
 @dataclass(frozen=True)

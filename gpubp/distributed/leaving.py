@@ -98,5 +98,6 @@ def _place(text: str) -> int:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    shown = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    # Without the dot at its end: sentences go on behind it.
+    shown = f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."

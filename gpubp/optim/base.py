@@ -186,7 +186,7 @@ class Optimizer(Divisible, Stepless, ABC):
         return updates
 
     def state_of(self, name: str, param: Parameter) -> Slot:
-        """The state array `name` that belongs to `param`; exists after `prepare`."""
+        """The state array `name` of `param`, after `prepare`. Raises DataError if there is none."""
         return self._arrays.of(name, param)
 
     def state_dict(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from gpubp.core import Shape
 from gpubp.core.announce import announce
 from gpubp.core.interop import host_array
 from gpubp.core.store import Slot, pack, siblings
-from gpubp.errors import ShapeError, UnknownNameError
+from gpubp.errors import DataError, ShapeError, UnknownNameError
 from gpubp.nn.parameter import Parameter
 from gpubp.nn.piece import Piece, Pieces, by_piece
 
@@ -163,8 +163,15 @@ class Arrays:
         return {"_slots": {}, "_waiting": waiting}
 
     def of(self, name: str, param: Parameter) -> Slot:
-        """The slot, which exists after `make`."""
-        return self._slots[name][param]
+        """The slot, which exists after `make`. Raises DataError where it does not."""
+        found = self._slots.get(name, {}).get(param)
+        if found is None:
+            raise DataError(
+                f"there is no state {name!r} of {param.name}: it is made when a step is compiled, "
+                "for parameters that are trained; of a divided optimizer "
+                "(shard_optimizer=True) each rank has pieces, and state_dict() the whole."
+            )
+        return found
 
     def value(self, name: str, param: Parameter) -> NDArray[Any] | None:
         """A copy of the live or restored value, if there is one."""

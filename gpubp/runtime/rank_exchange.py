@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.core import Array, Graph
-from gpubp.core.store import Bank, Slot
+from gpubp.core.store import TAIL, Bank, Slot
 from gpubp.distributed.layout import Bucket, Layout
 from gpubp.distributed.parallel import DataParallel
 from gpubp.distributed.requests import Request, start_all_reduce, start_reduce_scatter
@@ -57,6 +57,9 @@ def stretches(layout: Layout, params: Sequence[Slot], terms: Sequence[Sums]) -> 
 class Exchange:
     """Sends stretches.
 
+    One that is a whole bank, of which each rank needs its part, is sent from where it lies: the
+    tail of the bank has room for what makes parts equal. Others are copied to buffers.
+
     Args:
         parallel: how ranks work together.
         stretches: what to send.
@@ -69,10 +72,25 @@ class Exchange:
         self._filled, self._live = [False] * len(stretches), False
         self._requests: list[Request] = []
 
-    def _buffer(self, stretch: Stretch) -> NDArray[Any]:
-        bucket, size = stretch.bucket, self._parallel.size
-        length = size * bucket.each(size) if self._scatter else bucket.stop - bucket.start
-        return np.zeros(length, stretch.bank.dtype)
+    def _length(self, bucket: Bucket) -> int:
+        size = self._parallel.size
+        return size * bucket.each(size) if self._scatter else bucket.stop - bucket.start
+
+    def _buffer(self, stretch: Stretch) -> NDArray[Any] | None:
+        """None for a stretch that is sent from where it lies."""
+        bank, bucket = stretch.bank, stretch.bucket
+        length = self._length(bucket)
+        whole = bucket.start == 0 and bucket.stop == bank.size and length <= bank.size + TAIL
+        if whole and self._scatter and self._parallel.cap is None:
+            return None
+        return np.zeros(length, bank.dtype)
+
+    def _sent(self, number: int) -> NDArray[Any]:
+        """What is sent of a stretch."""
+        buffer, stretch = self._buffers[number], self._stretches[number]
+        if buffer is not None:
+            return buffer
+        return stretch.bank.with_tail[: self._length(stretch.bucket)]
 
     def begin(self, live: bool) -> None:
         """A batch begins; `live`: what its program hands over is to be sent."""
@@ -83,7 +101,7 @@ class Exchange:
         """The program has the sums of a stretch."""
         if not self._live:
             return
-        stretch, buffer = self._stretches[number], self._buffers[number]
+        stretch, buffer = self._stretches[number], self._sent(number)
         buffer[...] = 0
         for slot, array in zip(stretch.slots, arrays, strict=True):
             start = slot.offset - stretch.bucket.start
@@ -95,10 +113,11 @@ class Exchange:
         """Start what the program has not handed over: it lies in the banks."""
         for number, stretch in enumerate(self._stretches):
             if not self._filled[number]:
-                bucket, buffer = stretch.bucket, self._buffers[number]
+                bucket, sent = stretch.bucket, self._sent(number)
                 length = bucket.stop - bucket.start
-                buffer[:length] = stretch.bank.data[bucket.start : bucket.stop]
-                buffer[length:] = 0
+                if self._buffers[number] is not None:
+                    sent[:length] = stretch.bank.data[bucket.start : bucket.stop]
+                sent[length:] = 0
                 self._filled[number] = True
         self._start_those_filled()
         self._live = False
@@ -106,7 +125,7 @@ class Exchange:
     def _start_those_filled(self) -> None:
         communicator, size = self._parallel.communicator, self._parallel.size
         while len(self._requests) < len(self._filled) and self._filled[len(self._requests)]:
-            buffer = self._buffers[len(self._requests)]
+            buffer = self._sent(len(self._requests))
             if self._scatter:
                 rows = buffer.reshape(size, -1)
                 self._requests.append(start_reduce_scatter(communicator, rows))
@@ -119,6 +138,8 @@ class Exchange:
             request.wait()
         for stretch, buffer in zip(self._stretches, self._buffers, strict=True):
             bucket, bank = stretch.bucket, stretch.bank
+            if buffer is None:
+                continue
             low, high = bucket.start, bucket.stop
             if self._scatter:
                 low, high = bucket.part(self._parallel.rank, self._parallel.size)

@@ -112,8 +112,10 @@ class Shards:
     def _gather(self, bucket: Bucket) -> None:
         parallel, bank = self._parallel, bucket.bank
         low, high = bucket.part(parallel.rank, parallel.size)
-        mine = np.zeros(bucket.each(parallel.size), bank.dtype)
-        mine[: high - low] = bank.data[low:high]
+        mine = bank.data[low:high]
+        if mine.size < bucket.each(parallel.size):
+            mine = np.zeros(bucket.each(parallel.size), bank.dtype)
+            mine[: high - low] = bank.data[low:high]
         found = parallel.communicator.gather(mine).reshape(-1)
         bank.data[bucket.start : bucket.stop] = found[: bucket.stop - bucket.start]
 
