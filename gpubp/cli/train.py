@@ -85,7 +85,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--on-disk",
         metavar="FOLDER",
-        help="for a CSV file larger than memory: keep its table there",
+        help="for a table larger than memory: keep it there",
     )
     plain: Any = {"dest": "standardize", "action": "store_false"}
     data.add_argument("--no-standardize", **plain, help="leave inputs as they are")
