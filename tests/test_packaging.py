@@ -1,64 +1,58 @@
-"""What is installed is what is in the tree: packages, data files, the CUDA folder."""
+"""The conda recipe and the Dockerfile say what pyproject.toml says."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "docs" / "packaging"
 
 
 @pytest.fixture(scope="module")
-def project():
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        return tomllib.load(file)
+def project() -> Any:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def test_every_folder_with_python_is_a_listed_package(project):
-    folders = {p.parent.relative_to(ROOT) for p in (ROOT / "gpubp").rglob("*.py")}
-    found = {".".join(folder.parts) for folder in folders}
-    listed = project["tool"]["setuptools"]["packages"]
-    assert sorted(listed) == sorted(found | {"gpubp.kernels"})
+def _listed(text: str, *keys: str) -> list[str]:
+    """The entries of a list in YAML, under keys of which each is indented more."""
+    for key in keys:
+        indent, text = re.search(rf"^( *){key}:\n(.*)\Z", text, re.M | re.S).groups()  # type: ignore[union-attr]
+    entries = re.match(rf"(?:{indent} +- .*\n)+", text)
+    assert entries is not None
+    return [line.strip().removeprefix("- ") for line in entries[0].splitlines()]
 
 
-def test_kernels_hold_no_python():
-    assert list((ROOT / "kernels").rglob("*.py")) == []
+def test_the_recipe_asks_for_what_pip_would(project: Any) -> None:
+    recipe = (FOLDER / "recipe.yaml").read_text()
+    wanted = project["project"]
+    assert f'version: "{wanted["version"]}"' in recipe
+    assert f"license: {wanted['license']}" in recipe
+    python = f"python {wanted['requires-python']}"
+    pip = [re.sub(r"^([\w-]+)", r"\1 ", name) for name in wanted["dependencies"]]
+    assert _listed(recipe, "requirements", "run") == [python, *pip]
+    tools = [name.replace(">=", " >=") for name in project["build-system"]["requires"]]
+    assert _listed(recipe, "requirements", "host") == [python, "pip", *tools]
+    (script,) = project["project"]["scripts"].items()
+    assert _listed(recipe, "build", "python", "entry_points") == [" = ".join(script)]
 
 
-@pytest.mark.parametrize("package", ["gpubp", "gpubp.data", "gpubp.kernels"])
-def test_every_data_file_matches_a_pattern(project, package):
-    setup = project["tool"]["setuptools"]
-    folder = ROOT / setup["package-dir"].get(package, package.replace(".", "/"))
-    files = [p for p in folder.iterdir() if p.is_file() and p.suffix not in (".py", ".pyc")]
-    assert files
-    for file in files:
-        assert any(file.match(pattern) for pattern in setup["package-data"][package]), file
+def test_the_image_gets_all_that_the_wheel_is_made_of(project: Any) -> None:
+    lines = (FOLDER / "Dockerfile.dockerignore").read_text().splitlines()
+    kept = [line[1:] for line in lines if line.startswith("!")]
+    needed = {"pyproject.toml", "setup.py", "MANIFEST.in", project["project"]["readme"]}
+    needed |= {*project["project"]["license-files"]}
+    needed |= set(project["tool"]["setuptools"]["package-dir"].values())
+    assert set(kept) == needed
+    assert all((ROOT / name).exists() for name in kept)
 
 
-def test_package_data_is_found():
-    assert resources.files("gpubp").joinpath("py.typed").is_file()
-    assert resources.files("gpubp.data").joinpath("README.md").is_file()
-
-
-def test_examples_are_short():
-    scripts = sorted((ROOT / "docs" / "examples").glob("*.py"))
-    assert len(scripts) >= 5
-    for script in scripts:
-        assert len(script.read_text().splitlines()) <= 150, script
-
-
-def test_links_of_the_documentation_lead_somewhere():
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    for page in pages:
-        for target in _links(page.read_text()):
-            assert (page.parent / target).exists(), f"{page}: {target}"
-
-
-def _links(text):
-    prose = re.sub(r"(?ms)^```.*?^```", "", text)  # in code, an index may stand before a call
-    found = re.findall(r"\]\(([^)#\s]+)", prose)
-    return [target for target in found if not target.startswith(("http://", "https://"))]
+def test_the_image_takes_a_python_that_gpubp_takes(project: Any) -> None:
+    text = (FOLDER / "Dockerfile").read_text()
+    found = re.search(r"^ARG PYTHON=3\.(\d+)$", text, re.M)
+    least = re.fullmatch(r">=3\.(\d+)", project["project"]["requires-python"])
+    assert found is not None and least is not None and int(found[1]) >= int(least[1])

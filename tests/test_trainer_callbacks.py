@@ -116,6 +116,7 @@ class _Keep(Callback):
         ([5, 4.9, 4.8, 1, 1, 1, 1, 1], {"patience": 2, "min_delta": 0.5}, 3, 1),
         ([1, 2, 3, 2, 2, 9, 9, 9], {"patience": 2, "mode": "max"}, 5, 3),
         ([1, float("nan"), float("nan"), 0, 0, 0, 0, 0], {"patience": 2}, 3, 1),
+        ([0, 1, 5, 4, 6, 6, 3, 2], {"patience": 2, "start_from_epoch": 3}, 6, 4),
     ],
 )
 def test_early_stopping_stops_and_restores_the_best(values, options, stopped, best):
@@ -160,6 +161,7 @@ def test_a_callback_that_is_used_again_starts_anew():
     ("make", "error", "message"),
     [
         (lambda: EarlyStopping(patience=0), DataError, "patience=0"),
+        (lambda: EarlyStopping(start_from_epoch=-1), DataError, "start_from_epoch=-1"),
         (lambda: EarlyStopping(mode="up"), UnknownNameError, "mode 'up'"),
         (lambda: EarlyStopping("val_los"), UnknownNameError, "Did you mean 'val_loss'"),
         (lambda: ModelCheckpoint("m-{val_acc}", "loss"), DataError, "cannot be filled in"),

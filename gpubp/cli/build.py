@@ -164,7 +164,15 @@ def callbacks(options: argparse.Namespace, data: Dataset) -> list[Callback]:
         found.append(LRMonitor())
     if options.early_stopping is not None:
         watched = "loss" if data.held_out is None else "val_loss"
-        found.append(EarlyStopping(watched, options.early_stopping, restore_best_weights=True))
+        first = -(-options.least_steps // -(-len(data.train[0]) // options.batch_size))
+        found.append(
+            EarlyStopping(
+                watched,
+                options.early_stopping,
+                restore_best_weights=True,
+                start_from_epoch=min(first, options.epochs),
+            )
+        )
     return [*found, *(_log(where) for where in options.log)]
 
 

@@ -62,7 +62,7 @@ def _check_unused(options: argparse.Namespace, what: str, defaults: Mapping[str,
     """Raise CommandError for an option that would be ignored."""
     for name, default in defaults.items():
         if getattr(options, name) != default:
-            only = "files" if name in _OF_FILES else "CSV files"
+            only = "files" if name in _OF_FILES else "CSV files" if name != "on_disk" else "tables"
             name = name.replace("_", "-")
             raise CommandError(
                 WRONG_ARGUMENTS,

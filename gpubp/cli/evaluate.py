@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,7 @@ examples:
   gpubp evaluate m.safetensors test.csv --repeats 10 --plot confusion.png
 """
 _SHOWN, _BINS = 20, 10
+_PART = 1 << 16  # rows that are looked at together
 _Floats = NDArray[np.float64]
 
 
@@ -49,19 +51,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate; returns the exit code."""
-    from gpubp.cli import newdata, show
+    from gpubp.cli import show, tables
 
     model, found = show.open_model(options.model)
+    with tables.kept_on_disk(options.on_disk) as folder:
+        return _run(options, predict.predictor(model, options), found, folder)
+
+
+def _run(
+    options: argparse.Namespace,
+    outputs_of: Callable[[NDArray[Any]], NDArray[Any]],
+    found: Encoding,
+    folder: Path | None,
+) -> int:
+    from gpubp.cli import newdata
+
     with of_files():
-        data = newdata.load(found, options)
+        data = newdata.load(found, options, folder)
     for note in data.notes:
         print(f"note: {note}", file=sys.stderr)
     if not len(data.scored):
         raise CommandError(
             BAD_DATA, f"{options.data} has no targets: expected {found.target!r} beside the inputs."
         )
-    X, y = data.X[data.scored], data.targets
-    outputs_of = predict.predictor(model, options)
+    X, y = _rows(data.X, data.scored, folder), data.targets
     outputs = outputs_of(X)
     print("\n".join([_headline(found, outputs, y), *_details(found, outputs, y)]))
     for line in _importance(options, found, X, y, outputs_of):
@@ -70,6 +83,20 @@ def run(options: argparse.Namespace) -> int:
         if options.plot:
             plot(found, outputs, y, options.plot)
     return 0
+
+
+def _rows(
+    X: NDArray[np.float32], rows: NDArray[np.int64], folder: Path | None
+) -> NDArray[np.float32]:
+    """Some rows of X, which are mapped if X is."""
+    from gpubp.data import ondisk
+
+    if len(rows) == len(X):
+        return X
+    made: NDArray[np.float32] = ondisk.new_array(folder, (len(rows), *X.shape[1:]), X.dtype)
+    for start in range(0, len(rows), _PART):
+        made[start : start + _PART] = X[rows[start : start + _PART]]
+    return made
 
 
 def _score(found: Encoding, outputs: NDArray[Any], y: NDArray[Any]) -> float:
@@ -161,9 +188,8 @@ def _importance(
         start += column.width
         scores = []
         for _ in range(options.repeats):
-            other = X.copy()
-            other[:, mine] = X[rng.permutation(len(X)), mine]
-            scores.append(_score(found, outputs_of(other), y))
+            outputs = _exchanged(X, mine, rng.permutation(len(X)), outputs_of)
+            scores.append(_score(found, outputs, y))
         losses.append((before - np.array(scores)) * (1 if classes else -1))
     order = sorted(range(len(losses)), key=lambda i: -float(losses[i].mean()))
     what = "accuracy lost" if classes else "rmse gained"
@@ -175,6 +201,21 @@ def _importance(
     if len(order) > _SHOWN:
         lines.append(f"... and {len(order) - _SHOWN} columns more")
     return lines
+
+
+def _exchanged(
+    X: NDArray[Any],
+    mine: slice,
+    order: NDArray[np.int64],
+    outputs_of: Callable[[NDArray[Any]], NDArray[Any]],
+) -> NDArray[Any]:
+    """The outputs where some inputs of each row are those of another, part by part."""
+    parts = []
+    for start in range(0, len(X), _PART):
+        part = np.array(X[start : start + _PART])
+        part[:, mine] = X[order[start : start + _PART], mine]
+        parts.append(outputs_of(part))
+    return np.concatenate(parts)
 
 
 def plot(found: Encoding, outputs: NDArray[Any], y: NDArray[Any], path: str) -> Any:

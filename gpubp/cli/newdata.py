@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from gpubp.cli import summary
 from gpubp.cli.dataset import DIGITS, DIGITS_IMAGE, FOLDER, kind_of
-from gpubp.cli.failures import BAD_DATA, CommandError
+from gpubp.cli.failures import BAD_DATA, WRONG_ARGUMENTS, CommandError
 from gpubp.cli.tables import read_table
+from gpubp.data import ondisk
+from gpubp.data.columns import NewNames
 from gpubp.data.digits import load_digits
 from gpubp.data.encoding import Encoding
 from gpubp.data.images import read_images
@@ -51,19 +53,23 @@ class NewData:
     beside: dict[str, Sequence[str]] = field(default_factory=dict)
 
 
-def load(found: Encoding, options: argparse.Namespace) -> NewData:
-    """Read the file of the options.
+def load(found: Encoding, options: argparse.Namespace, folder: Path | None = None) -> NewData:
+    """Read the file of the options; with a folder, tables and what is made of them are kept there.
 
     Raises:
         GpubpError: it does not fit the model.
     """
     path = options.data
-    if path == DIGITS:
+    kind = DIGITS if path == DIGITS else kind_of(path)
+    if folder is not None and kind != ".csv":
+        raise CommandError(
+            WRONG_ARGUMENTS, f"--on-disk is for tables: {path} is none. Leave it out."
+        )
+    if kind == DIGITS:
         _, X, _, y = load_digits(split=True)
         if found.image:
             X = X.reshape(-1, *DIGITS_IMAGE)
         return _of_arrays(found, X, y, path, options.missing)
-    kind = kind_of(path)
     if kind == FOLDER:
         return _of_images(found, path)
     if kind == ".npz":
@@ -72,8 +78,8 @@ def load(found: Encoding, options: argparse.Namespace) -> NewData:
         return _of_arrays(found, arrays["X"], arrays.get(found.target), path, options.missing)
     if not found.columns:
         raise CommandError(BAD_DATA, f"the model was trained on arrays: {path} has columns.")
-    table = read_table(options)
-    data = _of_table(found, table, options.missing)
+    table = read_table(options, folder)
+    data = _of_table(found, table, options.missing, folder)
     kept = list(table.columns) if options.keep == ["all"] else options.keep
     wanted = [*(name for name in found.ids if name in table.columns), *kept]
     data.beside = {name: table.column(name) for name in wanted}
@@ -119,7 +125,7 @@ def _of_arrays(
     return data
 
 
-def _of_table(found: Encoding, whole: Table, missing: str) -> NewData:
+def _of_table(found: Encoding, whole: Table, missing: str, folder: Path | None) -> NewData:
     needed = [c.name for c in found.columns if c.fill is None or missing != "mean"]
     complete = np.ones(len(whole), np.bool_)
     for name in needed:
@@ -130,8 +136,7 @@ def _of_table(found: Encoding, whole: Table, missing: str) -> NewData:
     if not len(rows):
         raise DataError(f"{whole.path}: every row has a missing value: {whole.gaps(needed)}.")
     table = whole.rows(rows) if len(rows) < len(whole) else whole
-    notes: list[str] = []
-    X = found.scaled(found.features(table, _FILL, notes))
+    X, notes = _inputs(found, table, folder)
     data = NewData(X, rows, len(whole), notes=notes)
     filled = table.gaps([c.name for c in found.columns if c.fill is not None])
     if filled:
@@ -147,6 +152,21 @@ def _of_table(found: Encoding, whole: Table, missing: str) -> NewData:
     if cells is not None:
         _score_cells(data, found, table, cells)
     return data
+
+
+def _inputs(
+    found: Encoding, table: Table, folder: Path | None
+) -> tuple[NDArray[np.float32], list[str]]:
+    """What the model takes, and what is said of names that training did not have."""
+    names = NewNames()
+    if folder is None:
+        return found.scaled(found.features(table, _FILL, names)), names.said()
+    X: NDArray[np.float32] = ondisk.new_array(folder, (len(table), found.width), np.float32)
+    start = 0
+    for part in table.parts(ondisk.ROWS):
+        X[start : start + len(part)] = found.scaled(found.features(part, _FILL, names))
+        start += len(part)
+    return X, names.said()
 
 
 def _readings(found: Encoding, table: Table) -> list[str]:

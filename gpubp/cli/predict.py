@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "predict"
 HELP = "predict with a saved model"
+PART_LINES = 1 << 14  # that are made together
 EPILOG = """
 Writes CSV, one line a row of the file: the label, or the number in the units of the training
 data. Before it stand the columns that say who (an index, --id of training) and those of --keep.
@@ -62,12 +64,15 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "point", "comma"),
         help="sign of decimals; default: as it looks",
     )
+    parser.add_argument(
+        "--on-disk", metavar="FOLDER", help="for a table larger than memory: keep it there"
+    )
     parser.add_argument("--backend", default=None, help="a name from `gpubp info`; default auto")
     parser.add_argument("--device", default="auto", help="auto or cpu")
 
 
 def predictor(model: Module, options: argparse.Namespace) -> Callable[[Any], Any]:
-    """What computes the outputs of samples."""
+    """What computes the outputs of samples, which may be mapped from a file."""
     from gpubp.runtime.arguments import Arguments
     from gpubp.train.evaluation import BATCH, Evaluator
 
@@ -81,15 +86,16 @@ def predictor(model: Module, options: argparse.Namespace) -> Callable[[Any], Any
 
 def run(options: argparse.Namespace) -> int:
     """Predict; returns the exit code."""
-    from gpubp.cli import newdata, scores, show
+    from gpubp.cli import newdata, scores, show, tables
 
     model, encoding = show.open_model(options.model)
     if options.output is not None and not Path(options.output).parent.is_dir():
         raise CommandError(BAD_DATA, f"-o {options.output}: the folder does not exist.")
-    with of_files():
-        data = newdata.load(encoding, options)
-    outputs = predictor(model, options)(data.X)
-    _write(options, encoding, outputs, data)
+    with tables.kept_on_disk(options.on_disk) as folder:
+        with of_files():
+            data = newdata.load(encoding, options, folder)
+        outputs = predictor(model, options)(data.X)
+        _write(options, encoding, outputs, data)
     for note in data.notes:
         print(f"note: {note}", file=sys.stderr)
     if len(data.scored):
@@ -102,11 +108,11 @@ def _write(options: argparse.Namespace, encoding: Encoding, outputs: Any, data: 
     from gpubp.atomic import replacing
 
     lines = _with_gaps(_lines(encoding, outputs, options.probabilities), data)
-    if data.beside:
-        cells = zip(*data.beside.values(), strict=True)
-        lines = [[*row, *line] for row, line in zip([[*data.beside], *cells], lines, strict=True)]
+    before: list[tuple[str, Sequence[str]]] = [*data.beside.items()]
     if data.names:
-        lines = [[name, *line] for name, line in zip(["file", *data.names], lines, strict=True)]
+        before.insert(0, ("file", data.names))
+    for name, cells in reversed(before):
+        lines = ([cell, *line] for cell, line in zip(chain([name], cells), lines, strict=True))
     if options.output is None:
         _put(sys.stdout, lines)
         return
@@ -114,32 +120,44 @@ def _write(options: argparse.Namespace, encoding: Encoding, outputs: Any, data: 
         _put(file, lines)
 
 
-def _with_gaps(lines: list[list[Any]], data: NewData) -> list[list[Any]]:
+def _with_gaps(lines: Iterator[list[Any]], data: NewData) -> Iterator[list[Any]]:
     """The lines, and empty ones for rows of the file without a prediction."""
-    header, *found = lines
-    if len(found) == data.total:
-        return lines
-    by_row = dict(zip(data.rows.tolist(), found, strict=True))
-    return [header, *(by_row.get(i, [""] * len(header)) for i in range(data.total))]
+    header = next(lines)
+    yield header
+    row = 0
+    for at, line in zip(data.rows.tolist(), lines, strict=True):
+        yield from repeat([""] * len(header), at - row)
+        yield line
+        row = at + 1
+    yield from repeat([""] * len(header), data.total - row)
 
 
-def _put(file: IO[Any], lines: list[list[Any]]) -> None:
+def _put(file: IO[Any], lines: Iterator[list[Any]]) -> None:
     csv.writer(file, lineterminator="\n").writerows(lines)
     file.flush()
 
 
-def _lines(encoding: Encoding, outputs: Any, probabilities: bool) -> list[list[Any]]:
+def _lines(encoding: Encoding, outputs: Any, probabilities: bool) -> Iterator[list[Any]]:
     """The header and one line a sample; numbers keep all digits, so that reading gives the same."""
+    classes = encoding.task == "classification"
+    if not classes and encoding.outputs > 1:
+        yield [f"prediction_{i}" for i in range(encoding.outputs)]
+    else:
+        labels = encoding.classes if probabilities and classes else []
+        yield ["prediction", *(f"probability_{label}" for label in labels)]
+    for start in range(0, len(outputs), PART_LINES):
+        yield from _of_part(encoding, outputs[start : start + PART_LINES], probabilities)
+
+
+def _of_part(encoding: Encoding, outputs: Any, probabilities: bool) -> list[list[Any]]:
     from gpubp import ops
 
-    found = encoding.predictions(outputs).tolist()
+    found = encoding.predictions(outputs)
     if encoding.task == "regression":
-        count = encoding.outputs
-        header = ["prediction"] if count == 1 else [f"prediction_{i}" for i in range(count)]
-        return [header, *found]
-    lines = [["prediction"], *[[label] for label in found]]
+        numbers: list[list[Any]] = found.tolist()
+        return numbers
+    lines = [[label] for label in found.tolist()]
     if probabilities:
-        lines[0] += [f"probability_{label}" for label in encoding.classes]
-        for line, row in zip(lines[1:], ops.softmax(outputs), strict=True):
+        for line, row in zip(lines, ops.softmax(outputs), strict=True):
             line += list(row)  # of NumPy's float32, which prints as few digits as tell it apart
     return lines

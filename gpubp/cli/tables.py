@@ -1,4 +1,4 @@
-"""A CSV file for training: what its columns are, which rows and columns are left out, and why."""
+"""A table for training: what its columns are, which rows and columns are left out, and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,7 @@ def of_csv(options: argparse.Namespace) -> Dataset:
     """Read, describe and split the table of the options."""
     if options.on_disk is None:
         return _of_csv(options, None)
-    if not Path(options.on_disk).is_dir():
-        raise CommandError(BAD_DATA, f"--on-disk {options.on_disk}: the folder does not exist.")
-    folder = Path(tempfile.mkdtemp(prefix="gpubp-", dir=options.on_disk))
+    folder = _new_folder(options.on_disk)
     try:
         made = _of_csv(options, folder)
     except BaseException:
@@ -43,6 +42,26 @@ def of_csv(options: argparse.Namespace) -> Dataset:
         raise
     weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
     return made
+
+
+def _new_folder(inside: str) -> Path:
+    """A folder of its own for a table."""
+    if not Path(inside).is_dir():
+        raise CommandError(BAD_DATA, f"--on-disk {inside}: the folder does not exist.")
+    return Path(tempfile.mkdtemp(prefix="gpubp-", dir=inside))
+
+
+@contextmanager
+def kept_on_disk(inside: str | None) -> Iterator[Path | None]:
+    """A folder for a table and its numbers, which is removed at the end; None: in memory."""
+    if inside is None:
+        yield None
+        return
+    folder = _new_folder(inside)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _of_csv(options: argparse.Namespace, folder: Path | None) -> Dataset:
@@ -82,20 +101,18 @@ def _of_csv(options: argparse.Namespace, folder: Path | None) -> Dataset:
 
 
 def read_table(options: argparse.Namespace, folder: Path | None = None) -> Table:
-    """The table of a CSV or Parquet file; of a CSV file, in files of the folder."""
-    if folder is not None:
-        if Path(options.data).suffix.lower() in ENDINGS:
-            raise CommandError(WRONG_ARGUMENTS, "--on-disk is for CSV files. Leave it out.")
-        decimal = DECIMALS[options.decimal]
-        return ondisk.read_csv(options.data, folder, decimal, options.encoding)
-    if (large := _larger_than_memory(options.data)) and hasattr(options, "on_disk"):
+    """The table of a CSV or Parquet file, in memory or in files of the folder."""
+    path, decimal = options.data, DECIMALS[options.decimal]
+    if folder is None and (large := _larger_than_memory(path)) and hasattr(options, "on_disk"):
         summary.warn(large)
-    if Path(options.data).suffix.lower() in ENDINGS:
+    if Path(path).suffix.lower() in ENDINGS:
         for name in ("encoding", "decimal"):
             if getattr(options, name) not in (None, "auto"):
                 raise CommandError(WRONG_ARGUMENTS, f"--{name} is for CSV files. Leave it out.")
-        return read_parquet(options.data)
-    return read_csv(options.data, decimal=DECIMALS[options.decimal], encoding=options.encoding)
+        return read_parquet(path) if folder is None else ondisk.read_parquet(path, folder)
+    if folder is None:
+        return read_csv(path, decimal=decimal, encoding=options.encoding)
+    return ondisk.read_csv(path, folder, decimal, options.encoding)
 
 
 def _larger_than_memory(path: str) -> str:
@@ -109,7 +126,7 @@ def _larger_than_memory(path: str) -> str:
         return ""
     return (
         f"{path} has {size / 1e9:.1f} GB, the machine {memory / 1e9:.1f} GB of memory. If that is "
-        "too little, --on-disk FOLDER keeps the table of a CSV file in a folder: the same model."
+        "too little, --on-disk FOLDER keeps the table in files there, with the same results."
     )
 
 

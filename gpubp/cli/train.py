@@ -49,6 +49,7 @@ examples:
 """
 MISSING = ("mean", "drop", "error")
 EPOCHS, MOST_EPOCHS, PATIENCE, TEST = 20, 200, 20, 0.1
+LEAST_STEPS = 400  # that a run which ends by itself takes at least: see docs/measured.md
 DECIMALS = ("auto", "point", "comma")
 
 
@@ -85,7 +86,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--on-disk",
         metavar="FOLDER",
-        help="for a CSV file larger than memory: keep its table there",
+        help="for a table larger than memory: keep it there",
     )
     plain: Any = {"dest": "standardize", "action": "store_false"}
     data.add_argument("--no-standardize", **plain, help="leave inputs as they are")
@@ -219,11 +220,12 @@ def _complete(options: argparse.Namespace) -> None:
         options.model = CNN if Path(options.data).is_dir() else "mlp"
     if options.hidden is None:
         options.hidden = [] if options.model == CNN else [128]
+    options.least_steps = 0
     if options.epochs is None:
         patient = options.validation > 0 and not options.early_stopping and not options.schedule
         options.epochs = MOST_EPOCHS if patient or options.early_stopping else EPOCHS
         if patient:
-            options.early_stopping = PATIENCE
+            options.early_stopping, options.least_steps = PATIENCE, LEAST_STEPS
             folds = options.cross_validate is not None  # each of which is a test
             options.test = TEST if options.test is None and not folds else options.test
     if options.test and not options.validation:

@@ -23,8 +23,10 @@ from gpubp.data.table import Table
 from gpubp.data.units import check_unit
 from gpubp.errors import DataError
 
-# Of more names than this the frequent ones are kept: so many, each in so many rows at least.
-MOST_NAMES, KEPT_NAMES, KEPT_ROWS = 200, 100, 5
+# Of more names than this the frequent ones are kept: so many, each in so many rows at least. Of
+# large tables fewer, so that their inputs stay about this many numbers.
+MOST_NAMES, KEPT_NAMES, KEPT_ROWS = 200, 1000, 5
+KEPT_NUMBERS, FEWEST_KEPT = 20_000_000, 100
 # What model files leave out, as those of before do.
 _USUAL: dict[str, Any] = {"rest": False, "date": "", "parts": [], "fill": None, "mark": False}
 
@@ -121,7 +123,8 @@ def frequent(cells: Sequence[str]) -> set[object]:
     counts: Counter[object] = Counter()
     for cell, rows in as_cells(cells).counts.items():
         counts[label_key(cell)] += rows
-    return {key for key, rows in counts.most_common(KEPT_NAMES) if rows >= KEPT_ROWS}
+    most = min(KEPT_NAMES, max(FEWEST_KEPT, KEPT_NUMBERS // max(1, len(cells))))
+    return {key for key, rows in counts.most_common(most) if rows >= KEPT_ROWS}
 
 
 def says_who(table: Table, name: str, categorical: bool) -> str:
@@ -145,13 +148,36 @@ def different_cells(cells: Sequence[str]) -> list[str]:
     return list({label_key(cell): cell for cell in reversed(order)}.values())[::-1]
 
 
-def encoded(table: Table, column: Column, notes: list[str] | None = None) -> NDArray[np.float64]:
+class NewNames:
+    """Names that training did not have, counted: of a table, or of its parts in turn."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[int, int, str, int]] = {}
+
+    def count(self, table: Table, name: str, new: NDArray[np.int64]) -> None:
+        """Take note of the rows of a table in which a column has a new name."""
+        rows, many, first, line = self._found.get(name, (0, 0, "", 0))
+        if len(new) and not many:
+            first, line = table.column(name)[int(new[0])], table.lines[int(new[0])]
+        self._found[name] = rows + len(table), many + len(new), first, line
+
+    def said(self) -> list[str]:
+        """A line for each column that has some."""
+        return [
+            f"column {name!r}: {many:,} of {rows:,} rows have a name that the training data did "
+            f"not ({first!r}, row {line}): it counts as none of the known ones."
+            for name, (rows, many, first, line) in self._found.items()
+            if many
+        ]
+
+
+def encoded(table: Table, column: Column, notes: NewNames | None = None) -> NDArray[np.float64]:
     """A column as numbers, (rows, width of the column).
 
     Args:
         table: without missing values where the column has no fill.
         column: what it is.
-        notes: gets a line about names that training did not have, which then are the rest, or none.
+        notes: counts names that training did not have, which then are the rest, or none.
 
     Raises:
         DataError: such names, if there are no notes to take; another unit, another format; says
@@ -198,7 +224,7 @@ def _dated(table: Table, column: Column) -> NDArray[np.float64]:
     return parts[:, [dates.PARTS.index(name) for name in column.parts]]
 
 
-def _places(table: Table, column: Column, notes: list[str] | None) -> NDArray[np.int64]:
+def _places(table: Table, column: Column, notes: NewNames | None) -> NDArray[np.int64]:
     """The input of each row's name; -1 for none."""
     index = {label_key(name): i for i, name in enumerate(column.names)}
     cells = table.column(column.name)
@@ -206,20 +232,15 @@ def _places(table: Table, column: Column, notes: list[str] | None) -> NDArray[np
     different, codes = cells.coded
     places = np.array([index.get(label_key(c), other) for c in different], np.int64)[codes]
     unseen = np.flatnonzero(places < 0)
-    if not len(unseen):
-        return places
-    first = cells[unseen[0]]
-    if notes is None:
+    if notes is None and len(unseen):
+        first = cells[int(unseen[0])]
         known = ", ".join(column.names[:8]) + (", ..." if len(column.names) > 8 else "")
         raise DataError(
             f"{table.where(int(unseen[0]), column.name)}: {first!r} was not among the names of the "
             f"training data ({known})."
         )
-    row = table.lines[int(unseen[0])]
-    notes.append(
-        f"column {column.name!r}: {len(unseen):,} of {len(cells):,} rows have a name that the "
-        f"training data did not ({first!r}, row {row}): it counts as none of the known ones."
-    )
+    if notes is not None:
+        notes.count(table, column.name, unseen)
     return places
 
 

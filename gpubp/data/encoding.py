@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.data.cells import Cells
-from gpubp.data.columns import Column, encoded
+from gpubp.data.columns import Column, NewNames, encoded
 from gpubp.data.numerals import label_key
 from gpubp.data.scaling import PART, Standardizer
 from gpubp.data.table import Table
@@ -62,14 +62,14 @@ class Encoding:
     resized: bool = False
 
     def features(
-        self, table: Table, advice: str = "", notes: list[str] | None = None
+        self, table: Table, advice: str = "", notes: NewNames | None = None
     ) -> NDArray[np.float64]:
         """X before standardisation, (rows, width).
 
         Args:
             table: with all columns of the training data.
             advice: what to do about missing values.
-            notes: gets what is said of names not seen in training.
+            notes: counts names not seen in training.
 
         Raises:
             DataError: missing values that are not filled in, cells that are no numbers, names not

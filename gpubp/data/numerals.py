@@ -152,6 +152,8 @@ def _parsed(cell: str) -> _Parsed | None:
     money = after and re.fullmatch(_MONEY, after)
     if after and not match["gap"] and after not in _UNITS and not money:
         return None
+    if match["body"][-1] in ".," and after and after not in _UNITS and not money:
+        return None  # a name with its number: "2. Married"
     # One day, two days.
     after = after.rstrip(".")
     unit = before + (after[:-1] if after.endswith("s") and after[:-1] in _UNITS else after)
@@ -247,11 +249,20 @@ def _look(given: Sequence[str]) -> _Look | None:
     unit = units.most_common(1)[0][0] if units else ""
     if units[unit] * 2 <= units.total() and not all(p.known for p in parsed.values()):
         return None  # such as 1st, 2nd, 3rd
+    if _are_numbered(parsed.values()):
+        return None
     kept = {c: p for c, p in parsed.items() if p.unit == unit}
     strict, doubtful = _decimal(kept, counts)
     shown = {c for c, p in kept.items() if c not in plain and p.value(strict or POINT) is not None}
     first = next((i for i, cell in enumerate(cells) if cell in shown), -1)
     return _Look(unit, first, strict, doubtful, cells.index(doubtful) if doubtful else -1)
+
+
+def _are_numbered(found: Iterable[_Parsed]) -> bool:
+    """Whether these are names with their numbers (1 White, 2 Black): each has one of its own."""
+    numbered = {(p.unit, p.body) for p in found if not p.known}
+    words = {unit for unit, _ in numbered}
+    return len(words) > 1 and len(numbered) == len(words)
 
 
 def _of_plain(cells: Cells) -> tuple[str, str]:

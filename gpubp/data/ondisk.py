@@ -1,26 +1,26 @@
 """Tables larger than memory: their cells and numbers in files, which are read as they are needed.
 
-Comes in: a CSV file, a folder. Goes out: a `Table` like any other, whose columns pyarrow maps from
-a file in that folder, and arrays of NumPy's that are mapped, too. What is in memory at a time is a
-part of the rows, or a column.
+Comes in: a CSV or Parquet file, a folder. Goes out: a `Table` like any other, whose columns pyarrow
+maps from a file in that folder, and arrays of NumPy's that are mapped, too. What is in memory at a
+time is a part of the rows, or a column.
 """
 
 from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator, Sequence
-from itertools import count, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.data import arrow
+from gpubp.data import arrow, parquet
 from gpubp.data.arrow import ArrowCells
 from gpubp.data.cells import Cells, Rows
-from gpubp.data.numerals import survey
+from gpubp.data.numerals import Writing, survey
 from gpubp.data.reading import beginning, check_lengths, checked_header, rows_of
 from gpubp.data.table import Table
 from gpubp.data.textfile import lines_of, named
@@ -91,10 +91,9 @@ def read_csv(
         raise DataError(f"{name} is empty: expected a header line and at least one row.")
     index = checked_header(name, header)
     lines = array("q")
-    table = _written(folder / "table.arrow", name, header, rows, began.delimiter, lines)
+    columns = _kept(folder, header, _columns(name, header, rows, began.delimiter, lines))
     if not lines:
         raise DataError(f"{name} is empty: expected a header line and at least one row.")
-    columns = {n: DiskCells(table.column(i), folder) for i, n in enumerate(header)}
     written = survey(columns, began.delimiter, decimal)
     return Table(name, columns, lines, began.delimiter, written, index=index)
 
@@ -104,30 +103,57 @@ def _before(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
-def _written(
-    path: Path,
+def read_parquet(path: str | os.PathLike[str], folder: Path) -> Table:
+    """As `gpubp.data.read_parquet`, into files of a folder.
+
+    Raises:
+        MissingExtraError, DataError: as there.
+    """
+    name = os.fspath(path)
+    parts = parquet.parts_of(name, ROWS)
+    first = next(parts)
+    written: dict[str, Writing] = {}
+    rows = 0
+
+    def columns() -> Iterator[list[list[str]]]:
+        nonlocal rows
+        for part in chain([first], parts):
+            rows += len(next(iter(part.values()))[0])
+            for column, (texts, number) in part.items():
+                if number and any(texts):
+                    written[column] = Writing()
+            yield [texts for texts, _ in part.values()]
+
+    kept = _kept(folder, list(first), columns())
+    return Table(name, kept, range(1, rows + 1), written=written)
+
+
+def _columns(
     name: str,
     header: Sequence[str],
     rows: Iterator[tuple[int, list[str]]],
     delimiter: str,
     lines: array[int],
-) -> Any:
-    """The cells in a file of pyarrow's, which is mapped; `lines` gets the rows' lines."""
-    library = arrow.library()
+) -> Iterator[list[Sequence[str]]]:
+    """The cells of rows of text, column by column and part by part; `lines` gets their lines."""
+    while part := list(islice(rows, ROWS)):
+        check_lengths(name, header, part, delimiter)
+        lines.extend(line for line, _ in part)
+        yield list(zip(*[row for _, row in part]))
+
+
+def _kept(
+    folder: Path, header: Sequence[str], parts: Iterable[Sequence[Sequence[str]]]
+) -> dict[str, DiskCells]:
+    """Columns in a file of pyarrow's, which is mapped."""
+    library, path = arrow.library(), folder / "table.arrow"
     schema = library.schema([(f"{i}", library.string()) for i in range(len(header))])
     with library.ipc.new_file(str(path), schema) as writer:
-        while part := list(islice(rows, ROWS)):
-            check_lengths(name, header, part, delimiter)
-            lines.extend(line for line, _ in part)
-            columns = [
-                library.array(cells, library.string()) for cells in zip(*[r for _, r in part])
-            ]
+        for part in parts:
+            columns = [library.array(cells, library.string()) for cells in part]
             writer.write_batch(library.record_batch(columns, schema))
-    return _mapped(path)
-
-
-def _cells(rows: Sequence[tuple[int, list[str]]]) -> list[list[str]]:
-    return [cells for _, cells in rows]
+    table = _mapped(path)
+    return {name: DiskCells(table.column(i), folder) for i, name in enumerate(header)}
 
 
 def _mapped(path: Path) -> Any:

@@ -191,6 +191,18 @@ def require_ready(modules: Sequence[Any]) -> None:
                     raise _hooked(name, what)
 
 
+def require_source(modules: Sequence[Any]) -> None:
+    """Raise TraceError for a part that torch.jit.script has compiled: its Python code is gone."""
+    for top in modules:
+        for name, module in top.named_modules():
+            if isinstance(module, torch.jit.RecursiveScriptModule):
+                raise TraceError(
+                    f"{name or 'the model'} is compiled by torch.jit.script, which torch.export "
+                    "cannot look into. Use the module that it was made of: "
+                    "module.load_state_dict(scripted.state_dict())."
+                )
+
+
 def _hooked(name: str, what: str) -> TraceError:
     return TraceError(
         f"{name} has a {what}; a compiled step calls no Python, so it would not run. Remove it, or "

@@ -21,7 +21,7 @@ from gpubp.errors import TraceError
 from gpubp.nn.parameter import Buffer
 from gpubp.torch.cells import Fresh, Held
 from gpubp.torch.dtypes import as_array, torch_dtype
-from gpubp.torch.exporting import export
+from gpubp.torch.exporting import export, require_source
 from gpubp.torch.interpreter import Interpreter, leaves
 from gpubp.torch.sharing import Links
 from gpubp.torch.state import ModelState, tensors_among
@@ -42,6 +42,7 @@ class Translated:
     """
 
     def __init__(self, modules: Sequence[Any], fn: Callable[..., Any]) -> None:
+        require_source(modules)
         self._modules, self._fn = list(modules), fn
         self._state = ModelState(self._modules)
         self.links = Links()

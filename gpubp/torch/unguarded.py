@@ -1,7 +1,7 @@
-"""Functions of torch's that look at numbers to check them, without the look.
+"""Functions of torch's that look at numbers, without the look.
 
-torch.export cannot follow a check of numbers in Python, and a compiled step has none. While a
-program is exported these stand in their place.
+torch.export cannot follow Python that depends on the numbers in tensors, and a compiled step has
+none. While a program is exported these stand in their place.
 """
 
 from __future__ import annotations
@@ -50,4 +50,32 @@ def gaussian_nll_loss(
     return losses if reduction == "none" else getattr(losses, reduction)()
 
 
-REPLACED = ((torch.nn.functional, "gaussian_nll_loss", gaussian_nll_loss),)
+_BatchNorm: Any = torch.nn.modules.batchnorm._BatchNorm
+_usual_forward = _BatchNorm.forward
+
+
+def batch_norm_forward(self: Any, input: Any) -> Any:
+    """BatchNorm whose running statistics are the mean of all batches (momentum=None).
+
+    Args:
+        self: the module.
+        input: (N, C, ...).
+    """
+    if self.momentum is not None or not (self.training and self.track_running_stats):
+        return _usual_forward(self, input)
+    self._check_input_dim(input)
+    self.num_batches_tracked.add_(1)
+    share = 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)
+    axes = [axis for axis in range(input.dim()) if axis != 1]
+    mean, var = input.detach().mean(axes), input.detach().var(axes)
+    for running, found in ((self.running_mean, mean), (self.running_var, var)):
+        running.copy_(running + share * (found - running))
+    return torch.nn.functional.batch_norm(
+        input, None, None, self.weight, self.bias, True, 0.0, self.eps
+    )
+
+
+REPLACED = (
+    (_BatchNorm, "forward", batch_norm_forward),
+    (torch.nn.functional, "gaussian_nll_loss", gaussian_nll_loss),
+)

@@ -210,7 +210,7 @@ class MemberFit:
     def _look(self, member: int, record: Mapping[str, float]) -> None:
         """Stop a member that has not improved for as long as patience lasts."""
         stopping = self._plan.stopping
-        if stopping is None:
+        if stopping is None or record["epoch"] < stopping.start_from_epoch:
             return
         monitor, mode = self._watched()
         if monitor not in record:

@@ -105,9 +105,11 @@ class EarlyStopping(Monitor):
         mode: "min", "max" or "auto".
         restore_best_weights: at the end, whatever the reason for it, put back parameters and
             buffers of the best epoch.
+        start_from_epoch: epochs before this one are not looked at, and are never the best: a small
+            held-out part may happen to be predicted best by a model that has hardly learned.
 
     Raises:
-        DataError: a patience below 1.
+        DataError: a patience below 1, or a negative epoch.
     """
 
     @checked
@@ -118,9 +120,13 @@ class EarlyStopping(Monitor):
         min_delta: float = 0.0,
         mode: str = "auto",
         restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
     ) -> None:
         if patience < 1:
             raise DataError(f"patience={patience}: expected at least 1.")
+        if start_from_epoch < 0:
+            raise DataError(f"start_from_epoch={start_from_epoch}: expected an epoch, or 0.")
+        self.start_from_epoch = start_from_epoch
         self.patience = patience
         self.restore_best_weights = restore_best_weights
         super().__init__(monitor, mode, min_delta)
@@ -133,6 +139,8 @@ class EarlyStopping(Monitor):
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, record: dict[str, float]) -> None:
         """Count, and ask to end when patience is over."""
+        if epoch < self.start_from_epoch:
+            return
         usable = not self.restore_best_weights or trainer.weights_are_finite()
         if usable and self.improved(epoch, record):
             self.waited = 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from borrowed_models import IMAGES, OURS, RNG, Ours, check
 
 from gpubp import nn
 from gpubp.errors import DataError
@@ -17,7 +18,6 @@ pytestmark = pytest.mark.oracle
 jax = pytest.importorskip("jax", reason="jax is not installed")
 linen = pytest.importorskip("flax.linen", reason="flax is not installed")
 nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
-RNG = np.random.default_rng(0)
 
 
 def _shaken(tree: Any) -> Any:
@@ -25,107 +25,37 @@ def _shaken(tree: Any) -> Any:
     return jax.tree.map(lambda a: RNG.uniform(0.1, 0.9, a.shape).astype(np.float32) / 2, tree)
 
 
-def _channels_first(x: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(np.moveaxis(x, -1, 1))
-
-
-class _First(nn.Module):
-    """The first result of a module that has several."""
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Any) -> Any:
-        return self.layer(x)[0]
-
-
-class _Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.MultiheadAttention(6, 2, batch_first=True)
-
-    def forward(self, x: Any) -> Any:
-        return self.layer(x, x, x, need_weights=False)[0]
-
-
 def _both_ways() -> Any:
     return linen.Bidirectional(linen.RNN(linen.LSTMCell(4)), linen.RNN(linen.LSTMCell(4)))
 
 
-IMAGES, STEPS = (8, 8, 3), (7, 6)
-CASES: dict[str, tuple[Callable[[], list[Any]], Callable[[], Any], tuple[int, ...]]] = {
-    "dense": (
-        lambda: [linen.Dense(4), linen.Dense(3)],
-        lambda: nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3)),
-        STEPS,
-    ),
-    "conv": (
-        lambda: [linen.Conv(4, (3, 2), padding="VALID", strides=2)],
-        lambda: nn.Sequential(nn.Conv2d(3, 4, (3, 2), 2)),
-        IMAGES,
-    ),
+# name: (Flax' layers, the epsilon of its normalisations)
+CASES: dict[str, tuple[Callable[[], list[Any]], float]] = {
+    "dense": (lambda: [linen.Dense(4), linen.Dense(3)], 0.0),
+    "conv": (lambda: [linen.Conv(4, (3, 2), padding="VALID", strides=2)], 0.0),
     "depthwise": (
         lambda: [linen.Conv(6, (3, 3), padding="VALID", feature_group_count=3)],
-        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3)),
-        IMAGES,
+        0.0,
     ),
     "transposed": (
         lambda: [linen.ConvTranspose(4, (3, 3), strides=(2, 2), padding="VALID")],
-        lambda: nn.Sequential(nn.ConvTranspose2d(3, 4, 3, 2)),
-        IMAGES,
+        0.0,
     ),
-    "batch norm": (
-        lambda: [linen.BatchNorm(use_running_average=True)],
-        lambda: nn.Sequential(nn.BatchNorm2d(3)),
-        IMAGES,
-    ),
-    "layer norm": (
-        lambda: [linen.LayerNorm()],
-        lambda: nn.Sequential(nn.LayerNorm(6, eps=1e-6)),
-        STEPS,
-    ),
-    "rms norm": (
-        lambda: [linen.RMSNorm()],
-        lambda: nn.Sequential(nn.RMSNorm(6, eps=1e-6)),
-        STEPS,
-    ),
-    "lstm": (
-        lambda: [linen.RNN(linen.LSTMCell(4))],
-        lambda: _First(nn.LSTM(6, 4, batch_first=True)),
-        STEPS,
-    ),
-    "fast lstm, two layers": (
+    "batch norm": (lambda: [linen.BatchNorm(use_running_average=True)], 1e-5),
+    "layer norm": (lambda: [linen.LayerNorm()], 1e-6),
+    "rms norm": (lambda: [linen.RMSNorm()], 1e-6),
+    "lstm": (lambda: [linen.RNN(linen.LSTMCell(4))], 0.0),
+    "lstm, two layers": (  # the fast ones, which have all gates in one
         lambda: [linen.RNN(linen.OptimizedLSTMCell(4)), linen.RNN(linen.OptimizedLSTMCell(4))],
-        lambda: _First(nn.LSTM(6, 4, 2, batch_first=True)),
-        STEPS,
+        0.0,
     ),
-    "both ways": (
-        lambda: [_both_ways()],
-        lambda: _First(nn.LSTM(6, 4, bidirectional=True, batch_first=True)),
-        STEPS,
-    ),
-    "gru": (
-        lambda: [linen.RNN(linen.GRUCell(4))],
-        lambda: _First(nn.GRU(6, 4, batch_first=True)),
-        STEPS,
-    ),
-    "rnn": (
-        lambda: [linen.RNN(linen.SimpleCell(4))],
-        lambda: _First(nn.RNN(6, 4, batch_first=True)),
-        STEPS,
-    ),
-    "attention": (
-        lambda: [linen.MultiHeadDotProductAttention(2)],
-        lambda: _Attention(),
-        STEPS,
-    ),
-    "prelu": (
-        lambda: [linen.Dense(4), linen.PReLU()],
-        lambda: nn.Sequential(nn.Linear(6, 4), nn.PReLU()),
-        STEPS,
-    ),
+    "both ways": (lambda: [_both_ways()], 0.0),
+    "gru": (lambda: [linen.RNN(linen.GRUCell(4))], 0.0),
+    "rnn": (lambda: [linen.RNN(linen.SimpleCell(4))], 0.0),
+    "attention": (lambda: [linen.MultiHeadDotProductAttention(2)], 0.0),
+    "prelu": (lambda: [linen.Dense(4), linen.PReLU()], 0.0),
 }
+_ONE_SLOPE = Ours(lambda _: nn.Sequential(nn.Linear(6, 4), nn.PReLU()))
 
 
 class _Chain(linen.Module):
@@ -138,19 +68,16 @@ class _Chain(linen.Module):
         return x
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*OURS, "prelu"])
 def test_outputs_are_those_of_flax(name: str) -> None:
-    layers, ours, shape = CASES[name]
+    layers, eps = CASES[name]
+    ours = OURS.get(name, _ONE_SLOPE)
     theirs = _Chain(layers)
-    x = RNG.normal(size=(3, *shape)).astype(np.float32)
+    x = RNG.normal(size=(3, *ours.shape)).astype(np.float32)
     variables = _shaken(theirs.init(jax.random.key(0), x))
-    expected = np.asarray(theirs.apply(variables, x))
-    module = ours()
+    module = ours.make(eps)
     load_flax_weights(variables, module)
-    module.eval()
-    found = np.asarray(module(_channels_first(x) if shape is IMAGES else x))
-    wanted = _channels_first(expected) if shape is IMAGES else expected
-    np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-6)
+    ours.check(module, x, theirs.apply(variables, x))
 
 
 class _Convnet(linen.Module):
@@ -186,9 +113,7 @@ def test_files_of_three_kinds(tmp_path: Path) -> None:
         module = _ours()
         used = load_flax_weights(source, module, flatten={"4": (4, 6, 6)})
         assert used["6"] == ["Dense_1"]
-        module.eval()
-        found = np.asarray(module(_channels_first(x)))
-        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+        check(module, x, expected, images=True)
     (tmp_path / "bad.msgpack").write_bytes(b"\xc1")
     with pytest.raises(DataError, match="is no file of flax"):
         load_flax_weights(tmp_path / "bad.msgpack", _ours())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from borrowed_models import IMAGES, OURS, RNG, Attention, First, Ours, check
 
 from gpubp import nn
 from gpubp.errors import DataError, UnknownNameError
@@ -19,7 +20,6 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 pytest.importorskip("h5py", reason="h5py is not installed")
 keras = pytest.importorskip("keras", reason="keras is not installed")
 L = keras.layers
-RNG = np.random.default_rng(0)
 
 
 def _shaken(model: Any) -> Any:
@@ -31,30 +31,6 @@ def _shaken(model: Any) -> Any:
         ]
     )
     return model
-
-
-def _channels_first(x: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(np.moveaxis(x, -1, 1)) if x.ndim > 2 else x
-
-
-class _Recurrent(nn.Module):
-    """What Keras returns of a recurrent layer: the last output."""
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Any) -> Any:
-        return self.layer(x)[0]
-
-
-class _Attention(nn.Module):
-    def __init__(self, bias: bool) -> None:
-        super().__init__()
-        self.layer = nn.MultiheadAttention(6, 2, bias=bias, batch_first=True)
-
-    def forward(self, x: Any) -> Any:
-        return self.layer(x, x, x, need_weights=False)[0]
 
 
 class _AttentionOfKeras(L.Layer):
@@ -69,141 +45,96 @@ class _AttentionOfKeras(L.Layer):
         return self.layer(x, x)
 
 
-IMAGES, POINTS, STEPS = (9, 9, 3), (5,), (7, 6)
-# name: (Keras' layers, gpubp's module, the shape of a sample in Keras)
-CASES: dict[str, tuple[Callable[[], list[Any]], Callable[[], Any], tuple[int, ...]]] = {
-    "dense": (
-        lambda: [L.Dense(4), L.Dense(3)],
-        lambda: nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)),
-        POINTS,
-    ),
-    "eleven dense": (
-        lambda: [L.Dense(5) for _ in range(11)],
-        lambda: nn.Sequential(*[nn.Linear(5, 5) for _ in range(11)]),
-        POINTS,
-    ),
-    "no bias": (
-        lambda: [L.Dense(4, use_bias=False)],
-        lambda: nn.Sequential(nn.Linear(5, 4, bias=False)),
-        POINTS,
-    ),
-    "conv": (
-        lambda: [L.Conv2D(4, (3, 2), strides=2)],
-        lambda: nn.Sequential(nn.Conv2d(3, 4, (3, 2), 2)),
-        IMAGES,
-    ),
-    "conv1d": (lambda: [L.Conv1D(4, 3)], lambda: nn.Sequential(nn.Conv1d(6, 4, 3)), STEPS),
-    "conv3d": (lambda: [L.Conv3D(4, 2)], lambda: nn.Sequential(nn.Conv3d(2, 4, 2)), (4, 3, 3, 2)),
-    "groups": (
-        lambda: [L.Conv2D(6, 3, groups=3)],
-        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3)),
-        IMAGES,
-    ),
-    "depthwise": (
-        lambda: [L.DepthwiseConv2D(3, depth_multiplier=2)],
-        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3)),
-        IMAGES,
-    ),
-    "transposed": (
-        lambda: [L.Conv2DTranspose(4, 3, strides=2)],
-        lambda: nn.Sequential(nn.ConvTranspose2d(3, 4, 3, 2)),
-        IMAGES,
-    ),
-    "transposed 1d": (
-        lambda: [L.Conv1DTranspose(4, 3)],
-        lambda: nn.Sequential(nn.ConvTranspose1d(6, 4, 3)),
-        STEPS,
-    ),
-    "batch norm": (
-        lambda: [L.BatchNormalization()],
-        lambda: nn.Sequential(nn.BatchNorm2d(3, eps=1e-3)),
-        IMAGES,
-    ),
-    "plain batch norm": (
-        lambda: [L.BatchNormalization(center=False, scale=False)],
-        lambda: nn.Sequential(nn.BatchNorm2d(3, eps=1e-3, affine=False)),
-        IMAGES,
-    ),
-    "layer norm": (
-        lambda: [L.LayerNormalization()],
-        lambda: nn.Sequential(nn.LayerNorm(6, eps=1e-3)),
-        STEPS,
-    ),
-    "rms norm": (
-        lambda: [L.RMSNormalization()],
-        lambda: nn.Sequential(nn.RMSNorm(6, eps=1e-6)),
-        STEPS,
-    ),
-    "group norm": (
-        lambda: [L.GroupNormalization(3)],
-        lambda: nn.Sequential(nn.GroupNorm(3, 6, eps=1e-3)),
-        (4, 4, 6),
-    ),
-    "prelu": (
-        lambda: [L.Dense(4), L.PReLU()],
-        lambda: nn.Sequential(nn.Linear(5, 4), nn.PReLU(4)),
-        POINTS,
-    ),
-    "lstm": (
-        lambda: [L.LSTM(4, return_sequences=True)],
-        lambda: _Recurrent(nn.LSTM(6, 4, batch_first=True)),
-        STEPS,
-    ),
-    "lstm, two layers": (
-        lambda: [L.LSTM(4, return_sequences=True), L.LSTM(4, return_sequences=True)],
-        lambda: _Recurrent(nn.LSTM(6, 4, 2, batch_first=True)),
-        STEPS,
-    ),
-    "lstm, no bias": (
-        lambda: [L.LSTM(4, return_sequences=True, use_bias=False)],
-        lambda: _Recurrent(nn.LSTM(6, 4, bias=False, batch_first=True)),
-        STEPS,
-    ),
-    "both ways": (
-        lambda: [
-            L.Bidirectional(L.LSTM(4, return_sequences=True)),
-            L.Bidirectional(L.LSTM(4, return_sequences=True)),
-        ],
-        lambda: _Recurrent(nn.LSTM(6, 4, 2, bidirectional=True, batch_first=True)),
-        STEPS,
-    ),
-    "gru": (
-        lambda: [L.GRU(4, return_sequences=True)],
-        lambda: _Recurrent(nn.GRU(6, 4, batch_first=True)),
-        STEPS,
-    ),
-    "gru, both ways": (
-        lambda: [L.Bidirectional(L.GRU(4, return_sequences=True))],
-        lambda: _Recurrent(nn.GRU(6, 4, bidirectional=True, batch_first=True)),
-        STEPS,
-    ),
-    "rnn": (
-        lambda: [L.SimpleRNN(4, return_sequences=True)],
-        lambda: _Recurrent(nn.RNN(6, 4, batch_first=True)),
-        STEPS,
-    ),
-    "attention": (lambda: [_AttentionOfKeras(True)], lambda: _Attention(True), STEPS),
-    "attention, no bias": (lambda: [_AttentionOfKeras(False)], lambda: _Attention(False), STEPS),
+# name: (Keras' layers, the epsilon of its normalisations)
+SHARED: dict[str, tuple[Callable[[], list[Any]], float]] = {
+    "dense": (lambda: [L.Dense(4), L.Dense(3)], 0.0),
+    "conv": (lambda: [L.Conv2D(4, (3, 2), strides=2)], 0.0),
+    "depthwise": (lambda: [L.DepthwiseConv2D(3, depth_multiplier=2)], 0.0),
+    "transposed": (lambda: [L.Conv2DTranspose(4, 3, strides=2)], 0.0),
+    "batch norm": (lambda: [L.BatchNormalization()], 1e-3),
+    "layer norm": (lambda: [L.LayerNormalization()], 1e-3),
+    "rms norm": (lambda: [L.RMSNormalization()], 1e-6),
+    "lstm": (lambda: [_steps(L.LSTM)], 0.0),
+    "lstm, two layers": (lambda: [_steps(L.LSTM), _steps(L.LSTM)], 0.0),
+    "both ways": (lambda: [L.Bidirectional(_steps(L.LSTM))], 0.0),
+    "gru": (lambda: [_steps(L.GRU)], 0.0),
+    "rnn": (lambda: [_steps(L.SimpleRNN)], 0.0),
+    "attention": (lambda: [_AttentionOfKeras(True)], 0.0),
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+def _steps(layer: Any, **arguments: Any) -> Any:
+    return layer(4, return_sequences=True, **arguments)
+
+
+# What only Keras has: (its layers, gpubp's module)
+CASES: dict[str, tuple[Callable[[], list[Any]], Ours]] = {
+    "eleven dense": (
+        lambda: [L.Dense(6) for _ in range(11)],
+        Ours(lambda _: nn.Sequential(*[nn.Linear(6, 6) for _ in range(11)])),
+    ),
+    "no bias": (
+        lambda: [L.Dense(4, use_bias=False)],
+        Ours(lambda _: nn.Sequential(nn.Linear(6, 4, bias=False))),
+    ),
+    "conv1d": (
+        lambda: [L.Conv1D(4, 3)],
+        Ours(lambda _: nn.Sequential(nn.Conv1d(6, 4, 3)), images=True),
+    ),
+    "conv3d": (
+        lambda: [L.Conv3D(4, 2)],
+        Ours(lambda _: nn.Sequential(nn.Conv3d(2, 4, 2)), (4, 3, 3, 2), images=True),
+    ),
+    "groups": (
+        lambda: [L.Conv2D(6, 3, groups=3)],
+        Ours(lambda _: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3)), IMAGES, images=True),
+    ),
+    "transposed 1d": (
+        lambda: [L.Conv1DTranspose(4, 3)],
+        Ours(lambda _: nn.Sequential(nn.ConvTranspose1d(6, 4, 3)), images=True),
+    ),
+    "plain batch norm": (
+        lambda: [L.BatchNormalization(center=False, scale=False)],
+        Ours(lambda _: nn.Sequential(nn.BatchNorm2d(3, 1e-3, affine=False)), IMAGES, images=True),
+    ),
+    "group norm": (
+        lambda: [L.GroupNormalization(3)],
+        Ours(lambda _: nn.Sequential(nn.GroupNorm(3, 6, eps=1e-3)), (4, 4, 6), images=True),
+    ),
+    "prelu": (
+        lambda: [L.Dense(4), L.PReLU()],
+        Ours(lambda _: nn.Sequential(nn.Linear(5, 4), nn.PReLU(4)), (5,)),
+    ),
+    "lstm, no bias": (
+        lambda: [_steps(L.LSTM, use_bias=False)],
+        Ours(lambda _: First(nn.LSTM(6, 4, bias=False, batch_first=True))),
+    ),
+    "two layers, both ways": (
+        lambda: [L.Bidirectional(_steps(L.LSTM)), L.Bidirectional(_steps(L.LSTM))],
+        Ours(lambda _: First(nn.LSTM(6, 4, 2, bidirectional=True, batch_first=True))),
+    ),
+    "gru, both ways": (
+        lambda: [L.Bidirectional(_steps(L.GRU))],
+        Ours(lambda _: First(nn.GRU(6, 4, bidirectional=True, batch_first=True))),
+    ),
+    "attention, no bias": (
+        lambda: [_AttentionOfKeras(False)],
+        Ours(lambda _: Attention(bias=False)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*OURS, *CASES])
 def test_outputs_are_those_of_keras(tmp_path: Path, name: str) -> None:
-    made, ours, shape = CASES[name]
-    theirs = _shaken(keras.Sequential([L.Input(shape), *made()]))
+    made, eps = SHARED[name] if name in SHARED else (CASES[name][0], 0.0)
+    ours = OURS[name] if name in OURS else CASES[name][1]
+    theirs = _shaken(keras.Sequential([L.Input(ours.shape), *made()]))
     path = tmp_path / "m.weights.h5"
     theirs.save_weights(path)
-    module = ours()
-    used = load_keras_weights(path, module)
-    assert used
-    x = RNG.normal(size=(3, *shape)).astype(np.float32)
-    expected = np.asarray(theirs(x, training=False))
-    module.eval()
-    images = any(isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) for m in module.modules())
-    images |= name.startswith(("transposed", "batch", "plain batch", "group"))
-    found = np.asarray(module(_channels_first(x) if images else x))
-    wanted = _channels_first(expected) if images else expected
-    np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-6)
+    module = ours.make(eps)
+    assert load_keras_weights(path, module)
+    x = RNG.normal(size=(3, *ours.shape)).astype(np.float32)
+    ours.check(module, x, theirs(x, training=False))
 
 
 def _convnet() -> tuple[Any, Any]:
@@ -233,9 +164,7 @@ def test_a_convnet_from_a_keras_file(tmp_path: Path) -> None:
     used = load_keras_weights(path, ours, flatten={"5": (4, 3, 3)})
     assert used["7"] == ["layers/dense_1"] and used["2"] == ["layers/batch_normalization"]
     x = RNG.normal(size=(4, 8, 8, 3)).astype(np.float32)
-    ours.eval()
-    found = np.asarray(ours(_channels_first(x)))
-    np.testing.assert_allclose(found, np.asarray(theirs(x)), rtol=2e-5, atol=2e-6)
+    check(ours, x, np.asarray(theirs(x)), images=True)
 
 
 def test_another_epsilon_is_named(tmp_path: Path) -> None:

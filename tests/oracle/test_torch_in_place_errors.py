@@ -210,6 +210,11 @@ BAD_CALLS: dict[str, tuple[type[GpubpError], str, Callable[[], Any]]] = {
         nn.Linear(2, 2), nn.MSELoss(), None)),
     "LBFGS": (ArgumentError, r"errors.py, line \d+.*LBFGS finds", lambda: gpubp.torch.compile_step(
         (m := nn.Linear(2, 2)), nn.MSELoss(), torch.optim.LBFGS(m.parameters()))),
+    "scripted": (
+        TraceError,
+        "^0 is compiled by torch.jit.script, .* Use the module that it was made of",
+        lambda: step_of(nn.Sequential(torch.jit.script(nn.Linear(3, 2)))),
+    ),
     "lazy": (DataError, "no shape yet", lambda: step_of(nn.LazyLinear(2))),
     "no loss": (ArgumentError, "loss_fn", lambda: gpubp.torch.compile_step(
         (m := nn.Linear(2, 2)), 3, _sgd(m.parameters()))),

@@ -141,10 +141,6 @@ INFOS = [i for i in module_db if not any(r in i.module_cls.__name__ for r in REF
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_a_module_translated_equals_torch(info: Any) -> None:
     for module, args, options in _samples(info):
-        if module.training and getattr(module, "momentum", 0) is None:
-            with pytest.raises(TraceError, match="depends on the numbers"):  # in a count of batches
-                _check(module, args, options)
-            continue
         if module.training and "BatchNorm" in type(module).__name__ and 0 in args[0].shape:
             with pytest.raises(TraceError, match="more than one value"):
                 _check(module, args, options)

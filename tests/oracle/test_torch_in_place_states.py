@@ -104,6 +104,26 @@ def test_modes_attributes_and_frozen_parameters_are_read_at_each_call() -> None:
     assert_close(model[1].running_mean, mean, "all of the batch")
 
 
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d, nn.BatchNorm2d])
+def test_running_statistics_of_all_batches_follow_torch(layer: Any) -> None:
+    """momentum=None: the mean, whose weights depend on the count of batches."""
+    front = nn.Linear(6, 5) if layer is nn.BatchNorm1d else nn.Unflatten(1, (3, 2, 1))
+    behind = nn.Linear(5, 3) if layer is nn.BatchNorm1d else nn.Flatten()
+    width = 5 if layer is nn.BatchNorm1d else 3
+    mine = nn.Sequential(front, layer(width, momentum=None), behind)
+    theirs = copy.deepcopy(mine)
+    mo, to = (torch.optim.SGD(m.parameters(), lr=0.1) for m in (mine, theirs))
+    loss_fn = nn.CrossEntropyLoss()
+    step = gpubp.torch.compile_step(mine, loss_fn, mo)
+    for batch in batches((torch.randn(SAMPLES, 6), torch.randint(0, 3, (SAMPLES,)))):
+        assert_close(step(*batch), eager(theirs, loss_fn, to, batch), "loss")
+    assert_same_model(mine, theirs)
+    assert int(mine[1].num_batches_tracked) > 1
+    mine.eval(), theirs.eval()
+    step(*batch), eager(theirs, loss_fn, to, batch)
+    assert_same_model(mine, theirs)
+
+
 def test_parameters_that_do_not_reach_the_loss_stay_as_torch_leaves_them() -> None:
     class TwoHeads(nn.Module):
         def __init__(self) -> None:
