@@ -16,9 +16,10 @@ from gpubp.core import describe
 from gpubp.errors import ArgumentError, DTypeError, ShapeError, TraceError
 from gpubp.ops import logic
 from gpubp.ops.custom import custom_op
-from gpubp.ops.elementwise import add, multiply, subtract
+from gpubp.ops.elementwise import add, divide, multiply, subtract
 from gpubp.ops.index import stack
 from gpubp.ops.places import gather_along, mask_places, pick
+from gpubp.ops.reduce import sum as total
 from gpubp.ops.shape import broadcast_to, expand_dims, reshape, squeeze, stop_gradient, swapaxes
 from gpubp.ops.slicing import strided_slice
 from gpubp.ops.spec import beside, broadcast_shape, is_concrete, normalized_axis, operand, promote
@@ -109,12 +110,16 @@ def _dropped(values: Any, places: Any, axis: int, keepdim: bool) -> tuple[Any, A
 
 
 def median(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The lower median; NaN if there is one. With `dim` (values, indices), else the value alone."""
+    """The lower median; NaN if there is one. With `dim` (values, indices), else the value alone.
+
+    As in torch, the gradient with `dim` goes to the element at the index; without it all elements
+    that equal the median share it.
+    """
     return _median("median", x, dim, keepdim, ignore_nan=False)
 
 
 def nanmedian(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The lower median of what is not NaN. With `dim` (values, indices), else the value alone."""
+    """The lower median of what is not NaN; results and gradients as those of `median`."""
     return _median("nanmedian", x, dim, keepdim, ignore_nan=True)
 
 
@@ -122,7 +127,7 @@ def _median(name: str, x: Any, dim: int | None, keepdim: bool, ignore_nan: bool)
     (x,) = promote(x)
     keepdim = truth(name, "keepdim", keepdim)
     if dim is None:
-        return _median(name, reshape(x, (-1,)), 0, False, ignore_nan)[0]
+        return _shared(_median(name, reshape(x, (-1,)), 0, False, ignore_nan)[0], x)
     if not len(x.shape):
         values, places = _median(name, reshape(x, (1,)), dim, True, ignore_nan)
         return reshape(values, ()), reshape(places, ())
@@ -140,6 +145,19 @@ def _median(name: str, x: Any, dim: int | None, keepdim: bool, ignore_nan: bool)
         at = logic.where(logic.greater(nans, 0), subtract(n, nans), low)
     places = gather_along(order, axis, at)
     return _dropped(gather_along(x, axis, places), places, axis, keepdim)
+
+
+def _shared(value: Any, x: Any) -> Any:
+    """`value`, whose gradient goes in equal shares to all elements of `x` that are alike."""
+    if x.dtype.kind != "f":
+        return value
+    value = stop_gradient(value)
+    nans = logic.logical_and(logic.not_equal(x, x), logic.not_equal(value, value))
+    alike = logic.logical_or(logic.equal(x, value), nans)
+    mean = divide(total(logic.where(alike, x, 0.0)), total(logic.astype(alike, x.dtype)))
+    # The mean of equal numbers may be rounded: where it can be, only its gradient is used.
+    exact = add(value, subtract(mean, stop_gradient(mean)))
+    return logic.where(logic.isfinite(value), exact, mean)
 
 
 def quantile(
