@@ -113,7 +113,7 @@ def rot90(x: Any, k: int = 1, dims: Sequence[int] = (0, 1)) -> Any:
     first, second = _two_axes("rot90", dims, len(x.shape))
     order = list(range(len(x.shape)))
     order[first], order[second] = second, first
-    quarters = k % 4
+    quarters = whole("rot90", "k", k) % 4
     if quarters == 2:
         return flip(x, (first, second))
     if quarters == 1:

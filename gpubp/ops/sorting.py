@@ -36,6 +36,7 @@ def _order(x: Any, *, descending: bool) -> Any:
 _ARGSORT = custom_op("argsort", _order, infer=lambda x, descending: (x.shape, np.int64))
 
 
+@checked
 def argsort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
     """Places of the elements in rising (or falling) order, int64; equal ones keep their order."""
     (x,) = promote(x)
@@ -48,6 +49,7 @@ def argsort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True
     return swapaxes(_ARGSORT(stop_gradient(swapaxes(x, axis, -1)), descending=down), axis, -1)
 
 
+@checked
 def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> tuple[Any, Any]:
     """(values, indices) along `dim`; always stable."""
     (x,) = promote(x)
@@ -75,6 +77,7 @@ def whole(op: str, name: str, value: Any, low: int, high: int) -> int:
     return found
 
 
+@checked
 def topk(
     x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> tuple[Any, Any]:
@@ -93,6 +96,7 @@ def topk(
     return gather_along(x, axis, places), places
 
 
+@checked
 def kthvalue(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
     """The k-th smallest along `dim`, k from 1, and its place: the first of equals in order."""
     (x,) = promote(x)
@@ -160,6 +164,7 @@ def _shared(value: Any, x: Any) -> Any:
     return logic.where(logic.isfinite(value), exact, mean)
 
 
+@checked
 def quantile(
     x: Any, q: Any, dim: int | None = None, keepdim: bool = False, interpolation: str = "linear"
 ) -> Any:
