@@ -264,10 +264,8 @@ def put(x: Any, index: Any, source: Any, accumulate: bool = False) -> Any:
     flat, updates = reshape(x, (n,)), reshape(source, (math.prod(source.shape),))
     if updates.shape != places.shape:
         raise ShapeError(f"put: source is {describe(source)}, indices are {describe(index)}.")
-    found = (
-        add(flat, _summed(updates, places, n)) if accumulate else _written(flat, updates, places)
-    )
-    return reshape(found, x.shape)
+    new = add(flat, _summed(updates, places, n)) if accumulate else _written(flat, updates, places)
+    return reshape(new, x.shape)
 
 
 @checked
