@@ -75,3 +75,33 @@ def test_lists_are_arrays_in_functional() -> None:
     np.testing.assert_array_equal(found, TABLE[[[0, 2]]])
     loss = functional.l1_loss(np.array([1.0, 5.0]), np.array([0.0, 2.0]), weight=[1.0, 0.5])
     np.testing.assert_allclose(loss, (1.0 + 1.5) / 1.5)
+
+
+SQUARE = np.eye(3)
+
+
+@pytest.mark.parametrize("given", ["no", np.array([True, False]), 1.5, []])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda b: ops.solve_triangular(SQUARE, SQUARE, upper=b),
+        lambda b: ops.solve_triangular(SQUARE, SQUARE, left=b),
+        lambda b: ops.solve_triangular(SQUARE, SQUARE, unitriangular=b),
+        lambda b: ops.cholesky(SQUARE, upper=b),
+        lambda b: ops.put(SQUARE, np.array([1]), np.array([2.0]), b),
+        lambda b: ops.sort(SQUARE, stable=b),
+        lambda b: ops.argsort(SQUARE, stable=b),
+        lambda b: ops.topk(SQUARE, 2, sorted=b),
+        lambda b: ops.kthvalue(SQUARE, 2, keepdim=b),
+        lambda b: ops.quantile(SQUARE, 0.5, 0, b),
+    ],
+)
+def test_options_are_true_or_false(call: Callable[[Any], Any], given: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"expected bool|True or False"):
+        call(given)
+
+
+@pytest.mark.parametrize("k", [1.5, np.datetime64("2020-01-01"), "1"])
+def test_quarters_are_whole(k: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"whole number|expected int"):
+        ops.rot90(SQUARE, k)

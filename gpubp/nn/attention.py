@@ -7,11 +7,12 @@ from typing import Any
 
 from gpubp import ops
 from gpubp.arguments import checked
-from gpubp.errors import ArgumentError, DataError, ShapeError
+from gpubp.errors import ArgumentError, ShapeError
 from gpubp.nn.arrays import as_array
+from gpubp.nn.attention_checks import check_cached, check_sizes, check_weights
 from gpubp.nn.attention_masks import Sizes, described, merged_mask, options
 from gpubp.nn.init import filled, xavier_normal_, xavier_uniform_
-from gpubp.nn.key_value_cache import KeyValueCache, checked_cache
+from gpubp.nn.key_value_cache import KeyValueCache
 from gpubp.nn.linear import Linear
 from gpubp.nn.module import Module
 from gpubp.nn.parameter import Parameter
@@ -68,7 +69,7 @@ class MultiheadAttention(Module):
         self.kdim = embed_dim if kdim is None else kdim
         self.vdim = embed_dim if vdim is None else vdim
         self.add_zero_attn, self.batch_first = add_zero_attn, batch_first
-        self._check_sizes()
+        check_sizes(self)
         self.head_dim = embed_dim // num_heads
         self._add_input_weights(dtype)
         zeros = filled(3 * embed_dim, 0.0, dtype)
@@ -83,17 +84,6 @@ class MultiheadAttention(Module):
             self.bias_k, self.bias_v = Parameter(one), Parameter(one)
             xavier_normal_(self.bias_k)
             xavier_normal_(self.bias_v)
-
-    def _check_sizes(self) -> None:
-        sizes = self.embed_dim, self.num_heads, self.kdim, self.vdim
-        if min(sizes) < 1 or self.embed_dim % self.num_heads:
-            raise ShapeError(
-                f"MultiheadAttention: got embed_dim={sizes[0]}, num_heads={sizes[1]}, kdim="
-                f"{sizes[2]}, vdim={sizes[3]}, expected sizes of at least 1, and an embed_dim that "
-                "num_heads divides."
-            )
-        if not 0.0 <= self.dropout <= 1.0:
-            raise DataError(f"MultiheadAttention: dropout must be in [0, 1], got {self.dropout}.")
 
     def _add_input_weights(self, dtype: Any) -> None:
         """One matrix for all three, or one each where their widths differ."""
@@ -159,7 +149,8 @@ class MultiheadAttention(Module):
         Raises:
             ShapeError: shapes do not fit.
             DTypeError: a mask is of integers.
-            ArgumentError: is_causal without a mask; a cache where it cannot be used.
+            ArgumentError: is_causal without a mask; a cache where it cannot be used; weights of
+                which a part was set to None.
         """
         need_weights, average_attn_weights, is_causal = options(
             self,
@@ -167,8 +158,9 @@ class MultiheadAttention(Module):
             average_attn_weights=average_attn_weights,
             is_causal=is_causal,
         )
+        check_weights(self)
         if cache is not None:
-            self._check_cached(cache, query, key, value, key_padding_mask, attn_mask)
+            check_cached(self, cache, (query, key, value), (key_padding_mask, attn_mask))
         elif is_causal and attn_mask is None:
             raise ArgumentError(
                 "MultiheadAttention: is_causal is True and attn_mask is None, expected the mask "
@@ -197,15 +189,6 @@ class MultiheadAttention(Module):
             out = ops.squeeze(out, 0)
             weights = None if weights is None else ops.squeeze(weights, 0)
         return out, weights
-
-    def _check_cached(self, cache: Any, query: Any, key: Any, value: Any, *masks: Any) -> None:
-        checked_cache(self, cache)
-        plain = self.bias_k is None and not self.add_zero_attn
-        if not (plain and query is key and key is value) or any(m is not None for m in masks):
-            raise ArgumentError(
-                "MultiheadAttention: a cache takes one array as query, key and value, no masks, "
-                "and a module without add_bias_kv and add_zero_attn."
-            )
 
     def _batched(self, query: Any, key: Any, value: Any) -> tuple[Any, Any, Any, bool]:
         """Arrays with a batch; one that is given twice stays one. And whether there was none."""

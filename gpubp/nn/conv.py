@@ -10,7 +10,7 @@ from gpubp import ops
 from gpubp.arguments import checked
 from gpubp.core import Shape
 from gpubp.errors import ShapeError, unknown_name
-from gpubp.nn.arrays import of_arrays
+from gpubp.nn.arrays import as_array, of_arrays
 from gpubp.nn.init import fan_in_bound, uniform
 from gpubp.nn.module import Module
 from gpubp.nn.parameter import Parameter
@@ -153,7 +153,7 @@ class _PlainConv(Convolution):
 
     def _surrounded(self, x: Any) -> Any:
         """x with what stands around it by the padding mode."""
-        kernel: Shape = tuple(self.weight.shape[2:])
+        kernel: Shape = tuple(as_array(self, self.weight).shape[2:])
         args = (self.padding, kernel, self.dilation, self.stride)
         around = paddings(type(self).__name__, *args)
         first = len(x.shape) - self.axes

@@ -185,5 +185,7 @@ def _losses(x: Any, targets: Any, times: Any, labels: Any, blank: int) -> Any:
     ways, _ = scan(step, start, (x, ops.astype(steps, "int64")))
     ends = ops.stack([2 * labels, ops.maximum(2 * labels - 1, 0)], 1)
     final = ops.take_along_dim(ways, ops.astype(ends, "int64"), 1)
-    last = ops.where(ops.equal(labels, 0), _NEVER, final[:, 1])
+    # The way that ends with a label; there is none without labels, nor without time.
+    ended = ops.logical_and(ops.greater(labels, 0), ops.greater(times, 0))
+    last = ops.where(ended, final[:, 1], _NEVER)
     return ops.negative(ops.logaddexp(final[:, 0], last))

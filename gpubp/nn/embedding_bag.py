@@ -170,13 +170,18 @@ def embedding_bag(
     return _of_offsets(vectors, counted, starts, mode)
 
 
+def _first_of_largest(x: Any) -> Any:
+    """Maxima along axis 1, of equal ones the first: it alone has a gradient, as in torch."""
+    return ops.squeeze(ops.take_along_dim(x, ops.argmax(x, 1, keepdims=True), 1), 1)
+
+
 def _of_rows(vectors: Any, counted: Any, mode: str) -> Any:
     seen = ops.expand_dims(counted, -1)
     if mode == "max":
         low = float(float_limits(vectors).min)
         if not vectors.shape[1]:
             return ops.zeros_like(ops.sum(vectors, 1))
-        best = ops.max(ops.where(seen, vectors, low), 1)
+        best = _first_of_largest(ops.where(seen, vectors, low))
         return ops.where(ops.expand_dims(ops.any(counted, 1), -1), best, 0.0)
     total = ops.sum(ops.where(seen, vectors, 0.0), 1)
     if mode == "sum":
@@ -199,7 +204,7 @@ def _of_offsets(vectors: Any, counted: Any, starts: Any, mode: str) -> Any:
         inside = ops.logical_and(inside, ops.expand_dims(counted, 0))
         low = float(float_limits(vectors).min)
         spread = ops.where(ops.expand_dims(inside, -1), ops.expand_dims(vectors, 0), low)
-        best = ops.max(spread, 1)
+        best = _first_of_largest(spread)
         return ops.where(ops.expand_dims(ops.any(inside, 1), -1), best, 0.0)
     total = ops.scatter_add(ops.where(seen, vectors, 0.0), bag, bags)
     if mode == "sum":

@@ -184,7 +184,8 @@ class MultiLabelMarginLoss(Loss):
         chosen = ops.multiply(chosen, ops.expand_dims(ops.astype(counted, scores.dtype), -1))
         other = ops.equal(ops.sum(chosen, 1, keepdims=True), 0.0)
         own = ops.sum(ops.multiply(chosen, ops.expand_dims(scores, 1)), -1, keepdims=True)
-        cost = ops.clip(ops.add(ops.subtract(ops.expand_dims(scores, 1), own), 1.0), 0.0)
+        # Not clip, whose gradient at its end is 1: at the margin torch's is 0.
+        cost = ops.relu(ops.add(ops.subtract(ops.expand_dims(scores, 1), own), 1.0))
         both = ops.logical_and(other, ops.expand_dims(counted, -1))
         found = ops.multiply(ops.sum(ops.where(both, cost, 0.0), (1, 2)), 1.0 / count)
         return self._reduced(ops.reshape(found, ()) if single else found)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.arguments import shown
+from gpubp.arguments import checked, shown
 from gpubp.core import describe
 from gpubp.errors import ArgumentError, DataError, ShapeError
 from gpubp.ops import logic
@@ -104,6 +104,7 @@ def _triangle(x: Any, upper: bool, diagonal: int = 0) -> Any:
     return logic.where(constant(mask.T if upper else mask, x), x, 0)
 
 
+@checked
 def solve_triangular(
     a: Any, b: Any, *, upper: bool = False, left: bool = True, unitriangular: bool = False
 ) -> Any:
@@ -144,6 +145,7 @@ def _factor(x: Any) -> Any:
 _CHOLESKY = custom_op("cholesky", _factor, _cholesky_vjp)
 
 
+@checked
 def cholesky(x: Any, *, upper: bool = False) -> Any:
     """Lower L (or upper) of L L^T = (x + x^T) / 2. DataError if that is not positive definite."""
     found = _CHOLESKY(_square("cholesky", x))

@@ -16,6 +16,7 @@ from gpubp.ops import reduce
 from gpubp.ops.constant import constant
 from gpubp.ops.index import concat, gather
 from gpubp.ops.logic import where
+from gpubp.ops.reduce import sum as total
 from gpubp.ops.shape import (
     broadcast_to,
     expand_dims,
@@ -98,13 +99,21 @@ def _rolled(x: Any, step: int, axis: int) -> Any:
 
 
 @checked
+def _two_axes(op: str, dims: Sequence[int], ndim: int) -> tuple[int, int]:
+    """Two different axes, counted from 0."""
+    found = [normalized_axis(d, ndim, op) for d in dims]
+    if len(found) != 2 or found[0] == found[1]:
+        raise ShapeError(f"{op}: got the axes {tuple(dims)}, expected two different ones.")
+    return found[0], found[1]
+
+
 def rot90(x: Any, k: int = 1, dims: Sequence[int] = (0, 1)) -> Any:
-    """`x` turned by k quarters, from the first of two axes to the second."""
+    """`x` turned by k quarters, from the first of two axes to the second. ShapeError: one axis."""
     (x,) = promote(x)
-    first, second = (normalized_axis(d, len(x.shape), "rot90") for d in dims)
+    first, second = _two_axes("rot90", dims, len(x.shape))
     order = list(range(len(x.shape)))
     order[first], order[second] = second, first
-    quarters = k % 4
+    quarters = whole("rot90", "k", k) % 4
     if quarters == 2:
         return flip(x, (first, second))
     if quarters == 1:
@@ -180,10 +189,14 @@ def diag_embed(x: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
         x: (..., n).
         offset: of the diagonal, above (or, if negative, below) the main one.
         dim1, dim2: axes of the result along which rows and columns lie.
+
+    Raises:
+        ShapeError: a scalar, an axis out of range, or one axis for both.
     """
     (x,) = promote(x)
     if not x.shape:
         raise ShapeError("diag_embed: got a scalar, expected vectors along the last axis.")
+    axes = _two_axes("diag_embed", (dim1, dim2), len(x.shape) + 1)
     n = x.shape[-1] + abs(whole("diag_embed", "offset", offset))
     require_possible("diag_embed", (*x.shape[:-1], n, n))
     on = np.eye(x.shape[-1], n, max(offset, 0), dtype=bool)
@@ -193,11 +206,12 @@ def diag_embed(x: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
         on = np.concatenate([on, np.zeros((offset, n), bool)])
     # Row r of the matrix holds element r (less the offset below the diagonal).
     spread = np.clip(np.arange(n) + min(offset, 0), 0, max(x.shape[-1] - 1, 0))
-    if not x.shape[-1]:
-        return broadcast_to(_zero(x), (*x.shape[:-1], n, n))
+    if not x.shape[-1]:  # a sum of nothing is 0, and depends on x
+        zeros = reshape(total(x, -1), (*x.shape[:-1], 1, 1))
+        return moveaxis(broadcast_to(zeros, (*x.shape[:-1], n, n)), (-2, -1), axes)
     rows = gather(x, constant(spread, x), len(x.shape) - 1)
     spread_out = where(constant(on, x), expand_dims(rows, -1), _zero(x))
-    return moveaxis(spread_out, (-2, -1), (dim1, dim2))
+    return moveaxis(spread_out, (-2, -1), axes)
 
 
 @checked

@@ -138,13 +138,13 @@ def _parts(x: Any, sizes: Sequence[int], axis: int) -> list[Any]:
 
 
 def chunk(x: Any, chunks: int, dim: int = 0) -> list[Any]:
-    """At most `chunks` parts of one size (the last may be smaller)."""
+    """At most `chunks` parts of one size (the last may be smaller); of nothing, all are empty."""
     (x,) = promote(x)
     count = whole("chunk", "chunks", chunks)
     if count < 1:
         raise ArgumentError(f"chunk: chunks is {count}, expected at least 1.")
     n = x.shape[normalized_axis(dim, len(x.shape), "chunk")]
-    return split(x, max(-(-n // count), 1), dim)
+    return split(x, [0] * count if not n else -(-n // count), dim)
 
 
 def unbind(x: Any, dim: int = 0) -> list[Any]:

@@ -9,7 +9,7 @@ from gpubp.errors import DataError
 from gpubp.ops.activation import leaky_relu
 from gpubp.ops.elementwise import add, divide, finite, log, maximum, multiply, negative, subtract
 from gpubp.ops.index import one_hot
-from gpubp.ops.logic import greater_equal, where
+from gpubp.ops.logic import greater, where
 from gpubp.ops.loss import softmax
 from gpubp.ops.random import UNIFORM, Generator, draw
 from gpubp.ops.reduce import argmax
@@ -82,4 +82,4 @@ def rrelu(
         return leaky_relu(x, (low + high) / 2)
     u = draw(UNIFORM, x.shape, x.dtype, generator, x)
     slopes = add(multiply(u, high - low), low)
-    return multiply(x, where(greater_equal(x, 0.0), 1.0, slopes))
+    return multiply(x, where(greater(x, 0.0), 1.0, slopes))

@@ -254,6 +254,7 @@ def index_fill(x: Any, dim: int, index: Any, value: Any) -> Any:
     return index_copy(x, axis, places, broadcast_to(beside(value, x), shape))
 
 
+@checked
 def put(x: Any, index: Any, source: Any, accumulate: bool = False) -> Any:
     """torch.put: elements of `x` in a row replaced (or added to) at indices of any shape."""
     x, source = promote(x, source)
@@ -263,9 +264,8 @@ def put(x: Any, index: Any, source: Any, accumulate: bool = False) -> Any:
     flat, updates = reshape(x, (n,)), reshape(source, (math.prod(source.shape),))
     if updates.shape != places.shape:
         raise ShapeError(f"put: source is {describe(source)}, indices are {describe(index)}.")
-    if accumulate:
-        return reshape(add(flat, _summed(updates, places, n)), x.shape)
-    return reshape(_written(flat, updates, places), x.shape)
+    new = add(flat, _summed(updates, places, n)) if accumulate else _written(flat, updates, places)
+    return reshape(new, x.shape)
 
 
 @checked

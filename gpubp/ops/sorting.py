@@ -16,9 +16,10 @@ from gpubp.core import describe
 from gpubp.errors import ArgumentError, DTypeError, ShapeError, TraceError
 from gpubp.ops import logic
 from gpubp.ops.custom import custom_op
-from gpubp.ops.elementwise import add, multiply, subtract
+from gpubp.ops.elementwise import add, divide, multiply, subtract
 from gpubp.ops.index import stack
 from gpubp.ops.places import gather_along, mask_places, pick
+from gpubp.ops.reduce import sum as total
 from gpubp.ops.shape import broadcast_to, expand_dims, reshape, squeeze, stop_gradient, swapaxes
 from gpubp.ops.slicing import strided_slice
 from gpubp.ops.spec import beside, broadcast_shape, is_concrete, normalized_axis, operand, promote
@@ -35,6 +36,7 @@ def _order(x: Any, *, descending: bool) -> Any:
 _ARGSORT = custom_op("argsort", _order, infer=lambda x, descending: (x.shape, np.int64))
 
 
+@checked
 def argsort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
     """Places of the elements in rising (or falling) order, int64; equal ones keep their order."""
     (x,) = promote(x)
@@ -47,6 +49,7 @@ def argsort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True
     return swapaxes(_ARGSORT(stop_gradient(swapaxes(x, axis, -1)), descending=down), axis, -1)
 
 
+@checked
 def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> tuple[Any, Any]:
     """(values, indices) along `dim`; always stable."""
     (x,) = promote(x)
@@ -74,6 +77,7 @@ def whole(op: str, name: str, value: Any, low: int, high: int) -> int:
     return found
 
 
+@checked
 def topk(
     x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> tuple[Any, Any]:
@@ -92,6 +96,7 @@ def topk(
     return gather_along(x, axis, places), places
 
 
+@checked
 def kthvalue(x: Any, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
     """The k-th smallest along `dim`, k from 1, and its place: the first of equals in order."""
     (x,) = promote(x)
@@ -109,12 +114,16 @@ def _dropped(values: Any, places: Any, axis: int, keepdim: bool) -> tuple[Any, A
 
 
 def median(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The lower median; NaN if there is one. With `dim` (values, indices), else the value alone."""
+    """The lower median; NaN if there is one. With `dim` (values, indices), else the value alone.
+
+    As in torch, the gradient with `dim` goes to the element at the index; without it all elements
+    that equal the median share it.
+    """
     return _median("median", x, dim, keepdim, ignore_nan=False)
 
 
 def nanmedian(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The lower median of what is not NaN. With `dim` (values, indices), else the value alone."""
+    """The lower median of what is not NaN; results and gradients as those of `median`."""
     return _median("nanmedian", x, dim, keepdim, ignore_nan=True)
 
 
@@ -122,7 +131,7 @@ def _median(name: str, x: Any, dim: int | None, keepdim: bool, ignore_nan: bool)
     (x,) = promote(x)
     keepdim = truth(name, "keepdim", keepdim)
     if dim is None:
-        return _median(name, reshape(x, (-1,)), 0, False, ignore_nan)[0]
+        return _shared(_median(name, reshape(x, (-1,)), 0, False, ignore_nan)[0], x)
     if not len(x.shape):
         values, places = _median(name, reshape(x, (1,)), dim, True, ignore_nan)
         return reshape(values, ()), reshape(places, ())
@@ -142,6 +151,20 @@ def _median(name: str, x: Any, dim: int | None, keepdim: bool, ignore_nan: bool)
     return _dropped(gather_along(x, axis, places), places, axis, keepdim)
 
 
+def _shared(value: Any, x: Any) -> Any:
+    """`value`, whose gradient goes in equal shares to all elements of `x` that are alike."""
+    if x.dtype.kind != "f":
+        return value
+    value = stop_gradient(value)
+    nans = logic.logical_and(logic.not_equal(x, x), logic.not_equal(value, value))
+    alike = logic.logical_or(logic.equal(x, value), nans)
+    mean = divide(total(logic.where(alike, x, 0.0)), total(logic.astype(alike, x.dtype)))
+    # The mean of equal numbers may be rounded: where it can be, only its gradient is used.
+    exact = add(value, subtract(mean, stop_gradient(mean)))
+    return logic.where(logic.isfinite(value), exact, mean)
+
+
+@checked
 def quantile(
     x: Any, q: Any, dim: int | None = None, keepdim: bool = False, interpolation: str = "linear"
 ) -> Any:

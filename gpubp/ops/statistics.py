@@ -127,7 +127,7 @@ def norm(x: Any, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> A
         keepdims: leave reduced axes as size 1.
 
     Returns:
-        Norms; the gradient of those with p from 0 on is 0 at 0.
+        Norms; the gradient at 0 is 0, and for p below 0 that of all elements beside one.
 
     Raises:
         ArgumentError: `ord` is no number. DTypeError: `x` is not of floats.
@@ -148,15 +148,14 @@ def norm(x: Any, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> A
         return total(size, axes, keepdims)
     if ord == 2:
         return _scaled_root(x, axes, keepdims)
-    if ord > 0:  # below 1 the power has an infinite slope at 0, which torch takes for 0
-        none = equal(x, 0.0)
-        each = where(none, 0.0, power(where(none, 1.0, size), float(ord)))
-    else:
-        each = power(size, float(ord))
+    none = equal(x, 0.0)  # below 1 the power has an infinite slope at 0, which torch takes for 0
+    each = where(none, 0.0, power(where(none, 1.0, size), float(ord)))
     powers = total(each, axes, keepdims)
     zero = equal(powers, 0.0)
     found = power(where(zero, 1.0, powers), 1.0 / ord)
-    return where(zero, 0.0 if ord > 0 else math.inf, found)
+    if ord > 0:
+        return where(zero, 0.0, found)
+    return where(any(none, axes, keepdims), 0.0, where(zero, math.inf, found))
 
 
 def _scaled_root(x: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
@@ -169,13 +168,15 @@ vector_norm = norm
 
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """`log(sum(e^x))` without overflow; -inf of nothing but -inf.
+    """`log(sum(e^x))` without overflow; -inf of nothing, and of nothing but -inf.
 
     Raises:
-        ShapeError: an axis is out of range, or has no elements.
+        ShapeError: an axis is out of range.
     """
     (x,) = promote(x, floating=True)
     axes = normalized_axes(axis, len(x.shape), "logsumexp")
+    if not math.prod([x.shape[a] for a in axes]):
+        return log(total(exp(x), axes, truth("logsumexp", "keepdims", keepdims)))
     largest = stop_gradient(reduce.max(x, axes, keepdims=True))
     shift = where(isfinite(largest), largest, 0.0)
     sums = log(total(exp(subtract(x, shift)), axes, keepdims=True)) + shift

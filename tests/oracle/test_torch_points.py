@@ -22,7 +22,11 @@ PLAIN = (
     "Sigmoid", "LogSigmoid", "Hardsigmoid", "Tanh", "Hardtanh", "Hardswish", "Softplus",
     "Softsign", "Tanhshrink", "Hardshrink", "Softshrink",
 )  # fmt: skip
-ACTIVATIONS: dict[str, tuple[Any, ...]] = {**dict.fromkeys(PLAIN, ()), "Threshold": (0.5, 2.0)}
+ACTIVATIONS: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(PLAIN, ()),
+    "Threshold": (0.5, 2.0),
+    "RReLU": (0.3, 0.3),  # of which each draw is the same
+}
 
 # The gradient of PyTorch's own Hardsigmoid in float64 has 1/6 to float32's precision only.
 REPLACED = {"Hardsigmoid": lambda x: torch.nn.functional.relu6(x + 3.0) / 6.0}
