@@ -38,6 +38,7 @@ QUICK = {
     "test_nvrtc.py",
     "test_ops_on_emulator.py",
     "test_persistent.py",
+    "test_staged_counts.py",
 }
 
 DRIVER = os.environ.get("GPUBP_TEST_DRIVER")

@@ -6,7 +6,7 @@ multiple of 32; lanes that no thread stands for have ended before they start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -109,10 +109,15 @@ class InFlight:
 
     def taken(self, some: NDArray[np.bool_]) -> InFlight:
         """That of some of its lanes."""
-        arrays = (x[some] for x in (self.lanes, self.group))
-        places = (x[some] for x in (self.at, self.source))
-        values = [v[some] for v in self.values]
-        return InFlight(self.ins, *arrays, self.space, *places, values, self.nbytes[some])
+        return replace(
+            self,
+            lanes=self.lanes[some],
+            group=self.group[some],
+            at=self.at[some],
+            source=self.source[some],
+            values=[v[some] for v in self.values],
+            nbytes=self.nbytes[some],
+        )
 
 
 class Frame:
