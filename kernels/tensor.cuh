@@ -271,6 +271,34 @@ __device__ __forceinline__ void multiply(float (&sums)[WM / 16][WN / 8][4], cons
 #endif
 }
 
+// Sums before the first step of k.
+template <int I, int J>
+__device__ __forceinline__ void clear(float (&sums)[I][J][4]) {
+#pragma unroll
+  for (int i = 0; i < I; ++i)
+#pragma unroll
+    for (int j = 0; j < J; ++j)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) sums[i][j][e] = 0.0f;
+}
+
+// Calls `store(row, column, sum)` for a warp's sums that are inside of C, from a row and a column on.
+template <int WM, int WN, class Store>
+__device__ __forceinline__ void store_sums(const float (&sums)[WM / 16][WN / 8][4], i64 from_row,
+                                           i64 from_column, i64 m, i64 n, Store store) {
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+  for (int i = 0; i < WM / 16; ++i)
+#pragma unroll
+    for (int j = 0; j < WN / 8; ++j)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const i64 row = from_row + 16 * i + g + e / 2 * 8;
+        const i64 column = from_column + 8 * j + 2 * t + e % 2;
+        if (row < m && column < n) store(row, column, sums[i][j][e]);
+      }
+}
+
 // As `gemm` in gemm.cuh. A warp makes WM x WN sums. Launch: 32 (BM / WM) (BN / WN) threads.
 template <class Type, int BM, int BN, int WM, int WN, class A, class B, class Store>
 __device__ __forceinline__ void gemm_tensor(const A& a, const B& b, i64 m, i64 n, i64 k0, i64 k1,
@@ -285,12 +313,7 @@ __device__ __forceinline__ void gemm_tensor(const A& a, const B& b, i64 m, i64 n
   const int row_of_warp = warp % (BM / WM) * WM, column_of_warp = warp / (BM / WM) * WN;
   const i64 row0 = tile_m * BM, column0 = tile_n * BN;
   float sums[WM / 16][WN / 8][4];
-#pragma unroll
-  for (int i = 0; i < WM / 16; ++i)
-#pragma unroll
-    for (int j = 0; j < WN / 8; ++j)
-#pragma unroll
-      for (int e = 0; e < 4; ++e) sums[i][j][e] = 0.0f;
+  clear(sums);
   SliceA next_a;
   SliceB next_b;
   next_a.start(a, row0, k0);
@@ -312,17 +335,7 @@ __device__ __forceinline__ void gemm_tensor(const A& a, const B& b, i64 m, i64 n
                              held_b[now] + column_of_warp * SLICE_PITCH + word);
     now = 1 - now;
   }
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#pragma unroll
-  for (int i = 0; i < WM / 16; ++i)
-#pragma unroll
-    for (int j = 0; j < WN / 8; ++j)
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const i64 row = row0 + row_of_warp + 16 * i + g + e / 2 * 8;
-        const i64 column = column0 + column_of_warp + 8 * j + 2 * t + e % 2;
-        if (row < m && column < n) store(row, column, sums[i][j][e]);
-      }
+  store_sums<WM, WN>(sums, row0 + row_of_warp, column0 + column_of_warp, m, n, store);
 }
 
 }  // namespace gp

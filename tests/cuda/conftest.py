@@ -28,6 +28,7 @@ QUICK = {
     "test_drivers_on_fakes.py",
     "test_check_cuda.py",
     "test_elementwise_on_shim.py",
+    "test_emulated_copies.py",
     "test_emulated_instructions.py",
     "test_emulated_memory.py",
     "test_emulated_ptx.py",
@@ -37,6 +38,7 @@ QUICK = {
     "test_nvrtc.py",
     "test_ops_on_emulator.py",
     "test_persistent.py",
+    "test_staged_counts.py",
 }
 
 DRIVER = os.environ.get("GPUBP_TEST_DRIVER")

@@ -9,6 +9,7 @@ once a tile, may divide.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from gpubp.backends.cuda.emulator.blocks import Graph, cut
@@ -83,3 +84,35 @@ def findings(ptx: str) -> dict[str, list[str]]:
             lines.append("a load that is not ordered with stores: .nc")
         wrong[name] = lines
     return wrong
+
+
+_NAMED = re.compile(r"ldmatrix|ld\.shared|st\.shared|cvt\.rn|cp\.async\.\w+|ld\.param|[a-z]+")
+
+
+def slice_counts(ptx: str, name: str, products: int) -> Counter[str]:
+    """Instructions of the loop in which a thread makes `products` of tensor cores, by their first
+    words; "all" of them. A loop within, which makes some of these, counts as often as it runs.
+    """
+    module = parse(ptx)
+    graph = cut(flatten(module, name))
+    every = sorted(loops(graph), key=len)
+    found = [c for loop in every if (c := _counted(graph, loop))["mma"]]
+    inner = found[0]
+    times = products // inner["mma"]
+    if times == 1:
+        return inner
+    # The loops around it have its instructions once.
+    return found[1] + Counter({key: (times - 1) * n for key, n in inner.items()})
+
+
+def _counted(graph: Graph, loop: set[int]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for i in loop:
+        block = graph.blocks[i]
+        for step in [*block.steps, *([block.end] if block.end is not None else [])]:
+            match = _NAMED.match(step.opcode)
+            assert match is not None
+            found.update([match[0], "all"])
+            if "trans" in step.words:
+                found["ldmatrix.trans"] += 1
+    return found

@@ -7,6 +7,7 @@ in for the GPU.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -22,6 +23,7 @@ from specs import ROWS, Case, cases
 import gpubp as gp
 from gpubp import nn, ops, optim
 from gpubp.backends.cuda import PRECISIONS, CupyBackend, tuning_record
+from gpubp.backends.cuda.codegen import staged
 from gpubp.backends.cuda.drivers.base import Dim
 from gpubp.backends.cuda.products import Addresses, Plan, Problem, Products
 from gpubp.core import bind
@@ -153,14 +155,17 @@ def _reduction(name: str, shape: tuple[int, ...], axis: int | None) -> Work:
     return work
 
 
-def _product(layout: str, dtype: str, precision: str, size: int) -> Work:
+def _product(layout: str, dtype: str, precision: str, size: int, before: float = math.inf) -> Work:
+    """`before`: what must be saved so that factors are rounded before; infinite: they never are."""
+
     def product(a: Any, b: Any) -> Any:
         return (a.T if layout[0] == "t" else a) @ (b.T if layout[1] == "t" else b)
 
     def work(backend: CupyBackend) -> None:
         backend.precision = precision
         a = np.zeros((size, size), dtype)
-        gp.compile(product, backend=backend, options=OPTIONS)(a, a)
+        with patch.object(staged, "LEAST_SAVED", before):
+            gp.compile(product, backend=backend, options=OPTIONS)(a, a)
 
     return work
 
@@ -176,6 +181,21 @@ def _training(optimizer: str, activation: Any = nn.ReLU, precision: str = "float
         step = classifier_step(OPTIMIZERS[optimizer], mlp(activation), backend=backend)
         x, y = digits(samples=320)
         step.run(x, y, batch_size=32)
+
+    return work
+
+
+def _staged_training() -> Work:
+    """What follows products of the largest tile: activations, their gradients, an update."""
+
+    def work(backend: CupyBackend) -> None:
+        backend.precision = "bf16"
+        model = nn.Sequential(nn.Linear(2048, 2048), nn.GELU(), nn.Linear(2048, 2048), nn.Tanh())
+        optimizer = optim.Adam(model.parameters(), weight_decay=0.1)
+        step = gp.compile_step(
+            lambda x: ops.mean(model(x) ** 2), optimizer, backend=backend, options=OPTIONS
+        )
+        step(np.zeros((2048, 2048), np.float32))
 
     return work
 
@@ -235,7 +255,11 @@ def _programs() -> dict[str, Work]:
             for size in (300, 2000):
                 work = _product(layout, "float32", precision, size)
                 found[f"tensor {precision} {layout} {size}"] = work
+                if precision != "tf32":
+                    work = _product(layout, "float32", precision, size // 8 * 8, -math.inf)
+                    found[f"staged {precision} {layout} {size}"] = work
         found[f"tensor {precision} training"] = _training("adam", precision=precision)
+    found["staged training"] = _staged_training()
     found |= {f"epilogue {name}": _epilogue(name, 300) for name in FORWARD}
     for mask in ("", "booleans", "floats"):
         for dtype in ("float32", "float64"):
@@ -349,4 +373,4 @@ def sources_for(architecture: str) -> dict[str, str]:
     found = all_sources()
     if architecture != "sm_75":
         return found
-    return {name: text for name, text in found.items() if not name.startswith("tensor")}
+    return {n: text for n, text in found.items() if not n.startswith(("tensor", "staged"))}

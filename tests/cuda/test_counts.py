@@ -12,7 +12,7 @@ from counting_driver import CountingDriver, Counts
 
 import gpubp as gp
 from gpubp import nn, optim
-from gpubp.backends.cuda import CupyBackend, stepping
+from gpubp.backends.cuda import CupyBackend, execution, stepping
 from gpubp.backends.cuda.memory import MOST_SETS
 
 SAMPLES, BATCH, EPOCHS = 1797, 200, 10  # scikit-learn's digits
@@ -211,13 +211,22 @@ def test_kept_data_are_let_go(device: CountingDriver) -> None:
 
 
 @pytest.mark.parametrize(
-    ("widths", "batch", "nodes"), [((64, 100, 10), 200, 13), ((784, 256, 128, 10), 128, 18)]
+    ("widths", "batch", "nodes", "nbytes", "floor"),
+    [((64, 100, 10), 200, 13, 980_784, 16.9), ((784, 256, 128, 10), 128, 18, 9_400_208, 23.4)],
 )
-def test_nodes_of_a_step(
-    device: CountingDriver, widths: tuple[int, ...], batch: int, nodes: int
+def test_nodes_and_bytes_of_a_step(
+    device: CountingDriver,
+    widths: tuple[int, ...],
+    batch: int,
+    nodes: int,
+    nbytes: int,
+    floor: float,
 ) -> None:
-    """As docs/gpu.md lists them."""
+    """As docs/gpu.md lists them: kernels, what they move, what nodes alone cost in the model."""
     step, (x, y) = step_on(device, *widths), data(batch, widths[0])
+    program = step.prepare(x, y)
+    assert program.bytes_moved == nbytes
     step(x, y)
     step(x, y)
     assert device.counts.recorded[-1] == nodes
+    assert nodes * execution.NODE_US == pytest.approx(floor)

@@ -15,7 +15,15 @@ from emulated_backend import FaultyEmulator, emulated_backend
 from products import operands
 from shim_build import KERNELS
 from test_precision_on_shim import rounded
-from test_seeded_faults import CAUGHT, FAULTS, MEETINGS, Check, barrier_checks, included
+from test_seeded_faults import (
+    CAUGHT,
+    FAULTS,
+    MEETINGS,
+    Check,
+    _staged_product,
+    barrier_checks,
+    included,
+)
 from tolerances import assert_product
 
 import gpubp as gp
@@ -100,6 +108,42 @@ def test_a_wrong_fragment_is_caught(name: str) -> None:
     old, new = FRAGMENTS[name]
     assert _fails(old, old, _on_tensor_cores, 1) is None
     assert _fails(old, new, _on_tensor_cores, 1) is not None
+
+
+# What the shim does not run: who takes which row of 8 elements, and where its words go.
+MATRICES = {
+    "the second 8 by 8 of A and of B exchanged": (
+        *("line = LINES_FIRST ? second : third", "line = LINES_FIRST ? third : second"),
+    ),
+    "rows that are not turned": ("load_matrices<!ALONG>", "load_matrices<false>"),
+    "columns of B exchanged": ("right[2 * j + 1][0] = pair[2]", "right[2 * j + 1][0] = pair[3]"),
+    "cells that change places as they are written, not as they are read": (
+        *("? cell(of_warp + 8 * line + lane % 8, step)",),
+        *("? (of_warp + 8 * line + lane % 8) * ACROSS + step",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_wrong_matrix_is_caught(name: str) -> None:
+    old, new = MATRICES[name]
+    assert _fails(old, old, _staged_product, 1) is None
+    assert _fails(old, new, _staged_product, 1) is not None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("wait_for_groups<STAGES - 2>();", ""),
+        ("wait_for_groups<STAGES - 2>();", "wait_for_groups<STAGES - 1>();"),
+        ("copy(free);", "copy(now);"),
+        ("__syncthreads();  // all threads' copies", "//"),
+    ],
+)
+def test_copies_that_are_not_waited_for_are_races(old: str, new: str) -> None:
+    """By their own thread, or by the others of the block: a race, whatever the numbers are."""
+    error = _fails(old, new, _staged_product, 1)
+    assert _kind(error) == "race", error
 
 
 def test_a_grid_that_is_one_block_short_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

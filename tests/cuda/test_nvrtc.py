@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import nvrtc
+import ptx_checks
 import pytest
 from launching import kernel
 from sources import STAYING, CollectingDriver, sources_for
@@ -83,6 +84,26 @@ def test_inner_loops_read_by_vectors(architecture):
     if architecture != "sm_75":
         text = nvrtc.ptx_of(sources["tensor bf16 nt 2000"], architecture)
         assert "cvt.rn.bf16x2.f32" in text and re.search(r"ld\.v4\.[fb]32", text)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float16"])
+@pytest.mark.parametrize("layout", ["nn", "nt", "tn"])
+def test_products_of_rounded_factors_only_copy_and_multiply(layout, precision):
+    """A slice of k of a tile, for a thread: 4 copies of 16 bytes that go on beside, 12 times four
+    8 by 8 elements, 32 products; nothing is rounded, loaded by hand or stored. See docs/design.
+    """
+    of = sources_for("sm_80")
+    names = (f"{kind} {precision} {layout} 2000" for kind in ("staged", "tensor"))
+    counts, direct = (
+        ptx_checks.slice_counts(nvrtc.ptx_of(of[name], "sm_80"), "kernel", 32) for name in names
+    )
+    assert counts["ldmatrix"] == 12 and counts["mma"] == 32 and counts["cp.async.cg"] == 4
+    for once in ("cp.async.wait_group", "cp.async.commit_group", "bar"):
+        assert counts[once] == 1
+    assert not {"ld", "ld.shared", "st", "st.shared", "cvt.rn"} & counts.keys()
+    assert counts["ldmatrix.trans"] == {"nn": 4, "nt": 0, "tn": 12}[layout]
+    assert direct["mma"] == 32 and direct["ld.shared"] == 48 and not direct["ldmatrix"]
+    assert direct["all"] > 2 * counts["all"]
 
 
 def _elementwise():

@@ -136,6 +136,20 @@ def test_one_step_of_training_is_the_reference_s() -> None:
     agree(*found, "float32")
 
 
+@pytest.mark.full
+@needs_nvrtc
+def test_ten_steps_of_a_usual_size_are_the_reference_s() -> None:
+    """64-100-10 with Adam at batch 200, as a user would run it."""
+    found = []
+    x, y = digits(samples=2000)
+    for target in (get_backend(device="cuda-emulated"), "numpy"):
+        model = mlp(hidden=(64, 100))
+        step = classifier_step(OPTIMIZERS["adam"], model, backend=target)
+        found.append({"losses": step.run(x, y, batch_size=200), **model.state_dict()})
+    assert len(found[0]["losses"]) == 10
+    agree(*found, "float32")
+
+
 def test_without_nvrtc_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     from gpubp.backends.cuda.emulator import backend as module
 

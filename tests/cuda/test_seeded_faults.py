@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from tolerances import assert_close, assert_product
 import gpubp as gp
 from gpubp import nn, ops
 from gpubp.backends.cuda import CupyBackend
+from gpubp.backends.cuda.codegen import staged
 from gpubp.backends.cuda.memory import BankCopy
 from gpubp.core import bind
 from gpubp.errors import BackendError
@@ -68,6 +70,25 @@ def _rounded_product(backend: CupyBackend) -> None:
     a, b, *_ = operands(33, 65, 100)
     found = gp.compile(ops.matmul, backend=backend)(a, b)
     assert_product(found, rounded(a, "bf16"), rounded(b, "bf16"))
+
+
+def _staged_product(backend: CupyBackend) -> None:
+    """Factors that were rounded before: several slices, in each layout; and rows that are parts of
+    longer ones.
+    """
+    backend.precision = "bf16"
+    a, b, *_ = operands(40, 72, 200)
+    exact = (rounded(a, "bf16"), rounded(b, "bf16"))
+    wide = np.full_like(a, np.nan)
+    wide[:, 8:21] = a[:, :13]
+    check = gp.Options(verify=False)
+    with patch.object(staged, "LEAST_SAVED", -np.inf):
+        assert_product(gp.compile(ops.matmul, backend=backend)(a, b), *exact)
+        turned = gp.compile(lambda a, b: a.T @ b.T, backend=backend)
+        assert_product(turned(a.T.copy(), b.T.copy()), *exact)
+        part = gp.compile(lambda a, b: a[:, 8:21] @ b, backend=backend, options=check)
+        found = part(wide, b[:13].copy())
+        assert_product(found, exact[0][:, :13], exact[1][:13])
 
 
 def _long_product(backend: CupyBackend) -> None:
@@ -227,6 +248,31 @@ FAULTS: dict[str, tuple[str, str, Check, int]] = {
         _grouped_product,
         132,
     ),
+    "staged product that does not wait for its copies": (
+        *("wait_for_groups<STAGES - 2>();", ""),
+        *(_staged_product, 1),
+    ),
+    "staged product that waits for all but one slice too many": (
+        *("wait_for_groups<STAGES - 2>();", "wait_for_groups<STAGES - 1>();"),
+        *(_staged_product, 1),
+    ),
+    "staged product whose last groups are not closed": (
+        *("    left -= STAGED_BK;\n    close_group();",),
+        *("    if (left > 0) close_group();\n    left -= STAGED_BK;",),
+        *(_staged_product, 1),
+    ),
+    "staged product that copies to the slice that is read": (
+        *("copy(free);", "copy(now);"),
+        *(_staged_product, 1),
+    ),
+    "staged product that leaves out a slice's last row": (
+        *("j * APART < rows && near > 0", "j * APART + 1 < rows && near > 0"),
+        *(_staged_product, 1),
+    ),
+    "staged product that reads whole cells where rows end within": (
+        *("rows && near > 0 ? 2 * near : 0", "rows ? 16 : 0"),
+        *(_staged_product, 1),
+    ),
     "reduction without its barrier": (
         *("    __syncthreads();\n    if (y < half) held", "    if (y < half) held"),
         *(_sum, 1),
@@ -347,6 +393,7 @@ def barrier_checks() -> dict[str, tuple[tuple[Check, int], ...]]:
         ),
         "persistent.cuh": ((_staying_alone, 132), (_staying_together, 132)),
         "reduce.cuh": ((_sum, 1), (_long_sum, 132), (_staying_alone, 132)),
+        "staged.cuh": ((_staged_product, 1),),
         "tensor.cuh": ((_rounded_product, 1),),
         "rowwise.cuh": ((_softmax, 1),),
     }

@@ -1,4 +1,4 @@
-"""Copies of operands for the library of products: 16-bit, negated, or at an address that stays.
+"""Copies of operands for products: 16-bit, negated, or at an address that stays.
 
 Comes in: which operand is wanted in which form. Goes out: the copy's address, and whether a kernel
 must make it now. Holds in between: within a step a copy is made once, and is current until
@@ -16,6 +16,7 @@ from gpubp.backends.cuda.products import ALIGNED
 from gpubp.compiler.parts import Operand, Part
 
 SHORT = ("bfloat16", "float16")  # forms of 2 bytes an element; the others are as the source
+ROUNDED = {"bf16": "bfloat16", "float16": "float16"}  # of a precision, the form of factors
 
 
 def reach(operand: Operand) -> tuple[int, int]:

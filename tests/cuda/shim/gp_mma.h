@@ -2,8 +2,9 @@
 //
 // Comes in: each lane's registers of A, B and C. Goes out: its sums of A B + C. In between: which
 // element lies in which register of which lane, after PTX ISA, "Matrix Fragments for mma.m16n8k8"
-// and "... mma.m16n8k16 with floating point type". Not modelled: how a tensor core rounds its sums;
-// here every sum is a chain of float32 additions in the order of k.
+// and "... mma.m16n8k16 with floating point type". And `ldmatrix.sync.aligned.m8n8.x4{.trans}`,
+// which fills such registers: each lane names a row of 8 elements of 16 bits. Not modelled: how a
+// tensor core rounds its sums; here every sum is a chain of float32 additions in the order of k.
 #pragma once
 
 #include "cuda_fp16.h"
@@ -37,6 +38,24 @@ static void gp_mma(const char *shape, const char *type, float (&c)[4], const uns
             const unsigned right = warp[column * 4 + thread].b[second];
             c[i] += gp_element(left, half, type) * gp_element(right, half, type);
         }
+    }
+    gp_ballot(~0u, 1, site);
+}
+
+static thread_local const unsigned short *gp_rows[1024];
+
+static void gp_load_matrices(unsigned (&out)[4], const void *row, bool turned) {
+    const gp_site site = {"ldmatrix", turned ? "x4.trans" : "x4", 4};
+    const int lane = gp_now.linear & 31, g = lane / 4, t = lane % 4;
+    if (uintptr_t(row) % 16) gp_fail("ldmatrix of a row that does not start at 16 bytes");
+    const unsigned short **warp = gp_rows + (gp_now.linear - lane);
+    warp[lane] = static_cast<const unsigned short *>(row);
+    if (gp_ballot(~0u, 1, site) != ~0u) gp_fail("ldmatrix needs all 32 lanes of its warp");
+    for (int i = 0; i < 4; ++i) {
+        const unsigned short *const *rows = warp + 8 * i;
+        const unsigned low = turned ? rows[2 * t][g] : rows[g][2 * t];
+        const unsigned high = turned ? rows[2 * t + 1][g] : rows[g][2 * t + 1];
+        out[i] = low | high << 16;
     }
     gp_ballot(~0u, 1, site);
 }

@@ -53,6 +53,10 @@ uint64_t gp_shuffle(unsigned mask, uint64_t value, int source, gp_site site);
 unsigned gp_ballot(unsigned mask, int predicate, gp_site site);
 // Returns when other blocks have had their turn: for loops that wait for what these do.
 void gp_pause(gp_site site);
+// cp.async, cp.async.commit_group, cp.async.wait_group.
+void gp_copy_async(void *to, const void *from, size_t bytes, size_t taken);
+void gp_copies_commit();
+void gp_copies_wait(unsigned left);
 [[noreturn]] void gp_fail(const char *format, ...);
 
 struct gp_entry {

@@ -30,6 +30,14 @@ namespace {
 enum Order { forward, reverse, shuffled };
 enum class State : unsigned char { ready, barrier, shuffle, vote, pause, done };
 
+// A copy that goes on beside; `taken`: bytes that are read, the rest is 0.
+struct Copy {
+    void *to;
+    const void *from;
+    size_t bytes, taken;
+    uint64_t group;
+};
+
 struct Thread {
     void *sp;  // null until it has started
     State state;
@@ -37,6 +45,8 @@ struct Thread {
     unsigned mask;
     int source;  // lane that a shuffle reads
     uint64_t value, result;
+    std::vector<Copy> copies;  // that have not arrived
+    uint64_t groups;           // of copies, that it has closed
 };
 
 struct Warp {
@@ -439,6 +449,30 @@ extern "C" {
 
 gp_position gp_now;
 char *gp_dynamic_shared;
+
+// Copies arrive as late as they may: when their thread waits for them. Until then what they fill
+// holds the pattern of memory that nobody wrote.
+void gp_copy_async(void *to, const void *from, size_t bytes, size_t taken) {
+    Thread &thread = threads[gp_now.linear];
+    if (uintptr_t(to) % bytes || uintptr_t(from) % bytes)
+        gp_fail("cp.async of %zu bytes from or to an address that is no multiple", bytes);
+    memset(to, gp_poison, bytes);
+    thread.copies.push_back({to, from, bytes, taken, thread.groups});
+}
+
+void gp_copies_commit() { ++threads[gp_now.linear].groups; }
+
+void gp_copies_wait(unsigned left) {
+    Thread &thread = threads[gp_now.linear];
+    size_t kept = 0;
+    for (const Copy &copy : thread.copies)
+        if (copy.group + left >= thread.groups) thread.copies[kept++] = copy;
+        else {
+            memcpy(copy.to, copy.from, copy.taken);
+            memset(static_cast<char *>(copy.to) + copy.taken, 0, copy.bytes - copy.taken);
+        }
+    thread.copies.resize(kept);
+}
 
 void gp_fail(const char *format, ...) {
     va_list arguments;

@@ -1,4 +1,4 @@
-"""Kernels that copy an operand for the library of products; see `copies.py`."""
+"""Kernels that copy an operand for products; see `copies.py`."""
 
 from __future__ import annotations
 

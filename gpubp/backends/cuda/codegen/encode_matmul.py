@@ -6,8 +6,10 @@ import math
 from functools import partial
 
 from gpubp.backends.cuda.codegen.chain import chain, operands_of
+from gpubp.backends.cuda.codegen.encode_copy import copy
 from gpubp.backends.cuda.codegen.encode_product import launches, lower
 from gpubp.backends.cuda.codegen.index import Index
+from gpubp.backends.cuda.codegen.staged import rounded, stored
 from gpubp.backends.cuda.codegen.tiles import Product
 from gpubp.backends.cuda.codegen.writer import Writer, ctype_of
 from gpubp.backends.cuda.launch import AnyLaunch, Context, Launch
@@ -44,10 +46,17 @@ def tiled(part: Part, context: Context) -> list[Launch]:
     a, b = (part.inputs[i] for i in compute.args)
     *batch, m, n = compute.shape
     writer = Writer(part, context)
-    found = factors(writer, a, b, tuple(batch))
+    form, copies = rounded(part, context), []
+    if form:
+        copies = [made for o in (a, b) for made in copy(part, context, o, form)]
+        found = stored(writer, context, part, form)
+    else:
+        found = factors(writer, a, b, tuple(batch))
     after = after_product(writer, part)
-    product = Product(math.prod(batch), m, n, a.shape[-1], found, after, grouped=True)
-    return product.launches(part, writer, context)
+    product = Product(
+        *(math.prod(batch), m, n, a.shape[-1], found, after), grouped=True, staged=bool(form)
+    )
+    return [*copies, *product.launches(part, writer, context)]
 
 
 def factors(writer: Writer, a: Operand, b: Operand, batch: tuple[int, ...]) -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from gpubp.backends.cuda.codegen.encode_copy import copy
 from gpubp.backends.cuda.codegen.encode_elementwise import elementwise
-from gpubp.backends.cuda.copies import SHORT
+from gpubp.backends.cuda.copies import ROUNDED, SHORT
 from gpubp.backends.cuda.launch import AnyLaunch, Context, ProductLaunch
 from gpubp.backends.cuda.products import ALIGNED, Addresses, Matrix, Plan, Problem
 from gpubp.backends.epilogues import find_epilogue
@@ -32,7 +32,6 @@ LEAST_FLOPS = 2.0 * 256**3
 MOST = 2**31 - 1  # sizes that the library counts in 32 bits
 BIAS_ALIGNED = 16  # bytes; its epilogues read a bias by vectors
 RESULT = -1  # number of the buffer that stands for a result which something follows
-_LOW = {"bf16": "bfloat16", "float16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -232,8 +231,8 @@ def rest_of(part: Part, result: Operand, copied: Operand | None) -> Part:
 
 def _source(operand: Operand, context: Context, product: str) -> Source:
     """An operand as the library reads it; `product`: the product's dtype, for its factors."""
-    if product == "float32" and context.precision in _LOW:
-        return Source(operand, _LOW[context.precision])
+    if product == "float32" and context.precision in ROUNDED:
+        return Source(operand, ROUNDED[context.precision])
     moving = context.locate(operand.buffer)[1] is not None
     return Source(operand, "same" if moving else "")
 

@@ -7,7 +7,7 @@ Matrix products and convolutions differ in these lines alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpubp.backends.cuda.codegen.writer import Writer, ctype_of, number_of
 from gpubp.backends.cuda.launch import HEADERS, THREADS, Context, Launch, source
@@ -40,6 +40,7 @@ _TYPES = {"tf32": "gp::Tf32", "bf16": "gp::Bf16", "float16": "gp::Fp16"}
 # Of the largest float32 tile a multiprocessor holds, at least; 0: as the compiler likes. With 2,
 # NVRTC 13.5 spills a few words on most architectures; without, it takes up to 166 registers: one.
 LEAST_BLOCKS = 0
+STAGED_THREADS = 512  # of a multiprocessor, at least, where factors are rounded before
 MIN_CHUNK = 256  # of k
 MAX_CHUNKS = 64
 MAX_GRID = 65535  # along y and z
@@ -50,7 +51,7 @@ class Plan:
     """How a product is shared: the tile, tiles along rows and columns, pieces of k.
 
     `type`: the class of tensor.cuh that A and B are rounded to; "" for none. `groups`: of threads,
-    which share the slices of k.
+    which share the slices of k. `staged`: A and B are of that type in memory (staged.cuh).
     """
 
     tile: _Tile
@@ -60,6 +61,7 @@ class Plan:
     chunk: int
     type: str
     groups: int = 1
+    staged: bool = False
 
     @property
     def threads(self) -> int:
@@ -70,8 +72,14 @@ class Plan:
         """The function with its template's arguments."""
         bm, bn, bk, tm, tn = self.tile
         if self.type:
-            return f"gp::gemm_tensor<{self.type}, {bm}, {bn}, {tm}, {tn}>"
+            name = "gemm_staged" if self.staged else "gemm_tensor"
+            return f"gp::{name}<{self.type}, {bm}, {bn}, {tm}, {tn}>"
         return f"gp::gemm<{dtype}, {bm}, {bn}, {bk}, {tm}, {tn}, {self.groups}>"
+
+    @property
+    def header(self) -> str:
+        """The one that has the function."""
+        return "staged" if self.staged else "tensor" if self.type else "gemm"
 
 
 def plan(
@@ -125,6 +133,7 @@ class Product:
         opening: lines that stand before all others.
         headers: that the lines need, beside those of products.
         grouped: see `plan`.
+        staged: see `Plan`.
     """
 
     batches: int
@@ -141,6 +150,7 @@ class Product:
     opening: Sequence[str] = ()
     headers: Sequence[str] = ()
     grouped: bool = False
+    staged: bool = False
 
     def launches(self, part: Part, writer: Writer, context: Context) -> list[Launch]:
         """The kernel of all products, and one that adds pieces of k up if there are any.
@@ -153,6 +163,7 @@ class Product:
             *(layers, self.m, self.n, self.k, compute.dtype.itemsize),
             *(context.processors, context.precision, self.grouped),
         )
+        found = replace(found, staged=self.staged)
         self._sizes(writer, found)
         finish = [
             f"auto finish = [&](gp::i64 batch, gp::i64 row, gp::i64 column, {dtype} total) {{",
@@ -168,9 +179,11 @@ class Product:
         kernels = [("kernel", found.threads, [*first, *lines])]
         if found.chunks > 1:
             kernels.append(("kernel_finish", THREADS, [*first, *_join(dtype, self._elements)]))
-        headers = [*HEADERS, "tensor" if found.type else "gemm", *self.headers]
-        # With tensor cores or groups: rather registers than blocks, else a few are put aside.
+        headers = [*HEADERS, found.header, *self.headers]
+        # With tensor cores or groups: rather registers than blocks, else a few are put aside. With
+        # copies beside, and nothing behind, there are enough for two blocks.
         blocks = 1 if found.type or found.groups > 1 else LEAST_BLOCKS
+        blocks = STAGED_THREADS // found.threads if found.staged and len(part.body) == 1 else blocks
         text = source(headers, writer.params, kernels, blocks)
         params = writer.params.pack()
         layers = min(layers * found.chunks, MAX_GRID)

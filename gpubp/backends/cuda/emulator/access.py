@@ -112,10 +112,8 @@ def _in_space(
         return Places(launch.params_space(), name, address.astype(np.int64), chosen, n, 0)
     space = wave.shared if shared else wave.local
     assert space is not None
-    origin: Any = 0
-    if not shared or wave.count > 1:
-        ids = f.ids() if chosen is None else f.ids()[chosen]
-        origin = (wave.block_of[ids] if shared else ids) * each
+    ids = f.ids() if chosen is None else f.ids()[chosen]
+    origin = wave.origin_of_shared(ids) if shared else ids * each
     return Places(space, name, address.astype(np.int64) + origin, chosen, n, origin)
 
 
@@ -130,13 +128,17 @@ def _lane(f: Frame, chosen: Any, i: int) -> int:
 
 
 def check_state(f: Frame, p: Places, width: int, wanted: int, ins: Instruction) -> None:
-    """Raises KernelError: out of bounds, or not written before it is read."""
+    """Raises KernelError: out of bounds, not written before it is read, or a copy that goes on
+    beside is on its way there.
+    """
     wrong = p.space.lacking(p.at, width, wanted)
+    wrong = p.space.flying(p.at, width) if wrong is None else wrong
     if wrong is None:
         return
     i = _first(wrong)
     at = int(p.at[i] if np.ndim(p.at) else p.at)
     outside = p.space.lacking(np.int64(at), width, ALLOCATED) is not None
+    flying = p.space.flying(np.int64(at), width) is not None
     lane = _lane(f, p.chosen, i)
     verb = "reads" if wanted == WRITTEN else "writes"
     if p.name == "global":
@@ -147,6 +149,9 @@ def check_state(f: Frame, p: Places, width: int, wanted: int, ins: Instruction) 
     if outside:
         text = f"{verb} {width} bytes out of bounds: {where}"
         raise f.wave.fault("bounds", lane, text, ins)
+    if flying:
+        text = f"{verb} {where}, where a copy that nobody has waited for (cp.async) is on its way"
+        raise f.wave.fault("race", lane, text, ins)
     raise f.wave.fault("unwritten", lane, f"reads {width} bytes that nobody wrote: {where}", ins)
 
 

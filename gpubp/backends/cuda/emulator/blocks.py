@@ -28,7 +28,9 @@ _MEETINGS = (
     "elect",
     "wmma",
 )
-_STORES = ("st", "bar", "barrier", "bra", "brx", "membar", "fence", "red", "prefetch", "discard")
+_STORES = (
+    *("st", "cp", "bar", "barrier", "bra", "brx", "membar", "fence", "red", "prefetch", "discard"),
+)
 _REGISTER = re.compile(r"%[\w$]+|(?<![\w$%.])temp_param_reg[\w$]*")
 
 

@@ -150,7 +150,7 @@ def load_matrix(ins: Instruction, env: Env) -> Step:
     access = Access(ins, "shared", DTYPES["b32"].itemsize, 4)
 
     def run(f: Frame) -> None:
-        address = f.spread(base(f.R) + np.uint64(offset))
+        address = f.spread(base(f.R) + np.uint64(offset & 0xFFFFFFFFFFFFFFFF))
         f.mask = np.tile(8 * count > LANE, f.n // 32)
         try:
             parts = access.load(f, address)  # the row of each lane's address, in four words

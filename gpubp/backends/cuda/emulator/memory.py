@@ -1,4 +1,4 @@
-"""Memory as bytes, each with what is known of it: not allocated, allocated, written.
+"""Memory as bytes, each with what is known of it: not allocated, allocated, written, in flight.
 
 Comes in: places (offsets in bytes), as arrays. Goes out: values, and which places are wrong. A
 `Space` is the device's memory, the shared memory of all blocks that run, or the local memory of all
@@ -18,6 +18,7 @@ from gpubp.backends.cuda.emulator.values import BITS
 from gpubp.errors import BackendError
 
 NONE, ALLOCATED, WRITTEN = 0, 1, 3  # states of a byte
+IN_FLIGHT = 5  # allocated, and a copy that goes on beside has not arrived
 # Where the spaces stand among generic addresses; the upper bits tell them apart.
 SPACE_BITS = 40
 SHARED_BASE, LOCAL_BASE, PARAM_BASE, GLOBAL_BASE = (n << SPACE_BITS for n in (1, 2, 3, 0x7F))
@@ -30,7 +31,8 @@ def _repeated(byte: int, width: int) -> Any:
     return BITS[width].type(int.from_bytes(bytes([byte]) * width, "little"))
 
 
-_PATTERN = {(s, w): _repeated(s, w) for s in (ALLOCATED, WRITTEN) for w in BITS}
+_PATTERN = {(s, w): _repeated(s, w) for s in (ALLOCATED, WRITTEN, IN_FLIGHT) for w in BITS}
+_FLIES = {w: _repeated(IN_FLIGHT & ~WRITTEN, w) for w in BITS}
 
 
 class Space:
@@ -38,12 +40,14 @@ class Space:
 
     Attributes:
         nbytes: how many.
-        data, state: the bytes, and NONE, ALLOCATED or WRITTEN for each.
+        data, state: the bytes, and NONE, ALLOCATED, WRITTEN or IN_FLIGHT for each.
+        copies: some have been in flight.
         shadows: bytes that share an entry -> who wrote and read them last (see `races.py`).
     """
 
     def __init__(self, nbytes: int, state: int = NONE) -> None:
         self.nbytes = -(-max(nbytes, 16) // 16) * 16
+        self.copies = False
         self.shadows: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._set(np.zeros(self.nbytes, np.uint8), np.zeros(self.nbytes, np.uint8))
         if state:
@@ -71,6 +75,24 @@ class Space:
             lacks = (found & pattern) != pattern
             wrong = lacks if wrong is None else wrong | lacks
         return wrong if wrong.any() else None
+
+    def flying(self, at: Any, width: int) -> NDArray[np.bool_] | None:
+        """Which places have bytes in flight; None if none has."""
+        if not self.copies:
+            return None
+        found: Any = False
+        for part in range(0, width, 8):
+            each = min(width, 8)
+            state = self._state[each].take((at + part) >> _SHIFT[each], mode="clip")
+            found = found | ((state & _FLIES[each]) != 0)
+        return found if found.any() else None
+
+    def depart(self, at: Any, width: int) -> None:
+        """Bytes are in flight from now on; what was there is gone."""
+        self.copies = True
+        for part in range(0, width, 4):
+            self._data[4][(at + part) >> 2] = 0xFFFFFFFF
+            self._state[4][(at + part) >> 2] = _PATTERN[IN_FLIGHT, 4]
 
     def load(self, at: Any, width: int) -> Any:
         """The bits at places that were checked."""

@@ -1,4 +1,4 @@
-"""What is left: fences, copies that go on beside, printing, assertions, hints."""
+"""What is left: fences, printing, assertions, hints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.backends.cuda.emulator.access import Access, check_state, locate
+from gpubp.backends.cuda.emulator.access import check_state, locate
 from gpubp.backends.cuda.emulator.env import Env, Step, family
 from gpubp.backends.cuda.emulator.faults import UnknownInstructionError
 from gpubp.backends.cuda.emulator.memory import ALLOCATED
@@ -49,48 +49,6 @@ def active(ins: Instruction, env: Env) -> Step:
         f.R[target] = total[ids // 32]
 
     return run
-
-
-@family("cp")
-def copy(ins: Instruction, env: Env) -> Step:
-    """cp.async: done at once, so a wait that is missing is not seen."""
-    words = ins.words
-    if words[1] != "async" or "bulk" in words or "mbarrier" in words:
-        raise UnknownInstructionError(str(ins))
-    if "commit_group" in words or "wait_group" in words or "wait_all" in words:
-        return _nothing
-    if not 3 <= len(ins.operands) <= 4:
-        raise UnknownInstructionError(str(ins))
-    width = int(ins.operands[2])
-    to, more = env.address(ins.operands[0], ins)
-    source, offset = env.address(ins.operands[1], ins)
-    given = env.read(ins.operands[3], "u32", ins) if len(ins.operands) == 4 else None
-    reads, writes = Access(ins, "global", 4, width // 4), Access(ins, "shared", 4, width // 4)
-
-    def run(f: Frame) -> None:
-        here, there = to(f.R) + np.uint64(more), source(f.R) + np.uint64(offset)
-        values: list[Any] = [np.zeros(f.n, np.uint32) for _ in range(width // 4)]
-        if given is None:
-            values = reads.load(f, there)
-        else:
-            bytes_of = f.spread(given(f.R))
-            _load_parts(f, ins, f.spread(there), bytes_of, values)
-        writes.store(f, here, values)
-
-    return run
-
-
-def _load_parts(f: Frame, ins: Instruction, there: Any, nbytes: Any, values: list[Any]) -> None:
-    """Words of which a lane takes only the first ones; the rest is 0."""
-    kept = f.mask
-    one = Access(ins, "global", 4)
-    for i, value in enumerate(values):
-        wanted = nbytes >= 4 * (i + 1)
-        f.mask = wanted if kept is None else wanted & kept
-        if f.mask.any():
-            (found,) = one.load(f, there + np.uint64(4 * i))
-            value[f.mask] = found[f.mask]
-    f.mask = kept
 
 
 @family("call.__assertfail")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.cuda.emulator import (  # noqa: F401 - each registers its family
+    async_copies,
     atomics,
     convert,
     floats,

@@ -6,7 +6,7 @@ multiple of 32; lanes that no thread stands for have ended before they start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -84,6 +84,42 @@ class Launch:
         return number % x, number // x % y, number // x // y
 
 
+@dataclass
+class InFlight:
+    """A copy that goes on beside, of some lanes.
+
+    Attributes:
+        ins: what started it.
+        lanes: of the wave.
+        group: for each, the number of the group that it is of.
+        space, at: where it goes.
+        source: offsets in the device's memory.
+        values: words, one array each.
+        nbytes: what of them came from there.
+    """
+
+    ins: Instruction
+    lanes: NDArray[np.int64]
+    group: NDArray[np.int64]
+    space: Space
+    at: Any
+    source: Any
+    values: list[Value] = field(default_factory=list)
+    nbytes: Any = 0
+
+    def taken(self, some: NDArray[np.bool_]) -> InFlight:
+        """That of some of its lanes."""
+        return replace(
+            self,
+            lanes=self.lanes[some],
+            group=self.group[some],
+            at=self.at[some],
+            source=self.source[some],
+            values=[v[some] for v in self.values],
+            nbytes=self.nbytes[some],
+        )
+
+
 class Frame:
     """Some lanes in a block of instructions.
 
@@ -129,6 +165,8 @@ class Wave:
         self.thread_of = self.all_lanes % self.threads
         self.exists = self.thread_of < self.size
         self.memory = launch.memory
+        self.in_flight: list[InFlight] = []
+        self.groups = np.zeros(self.lanes, np.int64)  # of copies, that each lane has closed
         self.shared = self._shared()
         self.local = Space(self.lanes * launch.local_bytes, WRITTEN) if launch.local_bytes else None
         races = launch.races
@@ -145,6 +183,10 @@ class Wave:
             rows[:, start : start + nbytes] = ALLOCATED
         space.data[:] = 0xFF  # NaN, and no small number
         return space
+
+    def origin_of_shared(self, lanes: NDArray[np.int64]) -> Any:
+        """Where the shared memory of their blocks begins."""
+        return 0 if self.count == 1 else self.block_of[lanes] * self.launch.shared_bytes
 
     def who(self, f: Frame) -> Who:
         """The lanes of a frame, for races."""
