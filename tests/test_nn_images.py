@@ -158,9 +158,9 @@ LAZY = {
         nn.BatchNorm2d(4, bias=False),
     ),
     "LazyInstanceNorm1d": (
-        nn.LazyInstanceNorm1d(affine=True),
+        nn.LazyInstanceNorm1d(),
         (4, 9),
-        nn.InstanceNorm1d(4, affine=True),
+        nn.InstanceNorm1d(4, affine=True, track_running_stats=True),
     ),
 }
 

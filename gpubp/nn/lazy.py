@@ -215,13 +215,15 @@ class _LazyBatchNorm(_LazyNorm):
 
 
 class _LazyInstanceNorm(_LazyNorm):
+    """As torch's, it has weights and statistics by default, which the ordinary layer has not."""
+
     @checked
     def __init__(
         self,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
-        affine: bool = False,
-        track_running_stats: bool = False,
+        affine: bool = True,
+        track_running_stats: bool = True,
         dtype: Any = "float32",
         *,
         bias: bool = True,
@@ -250,18 +252,18 @@ class LazyBatchNorm3d(_LazyBatchNorm, BatchNorm3d):
 
 
 class LazyInstanceNorm1d(_LazyInstanceNorm, InstanceNorm1d):
-    """InstanceNorm1d, whose num_features are found at the first call."""
+    """InstanceNorm1d, whose num_features are found at the first call; affine, with statistics."""
 
     becomes = InstanceNorm1d
 
 
 class LazyInstanceNorm2d(_LazyInstanceNorm, InstanceNorm2d):
-    """InstanceNorm2d, whose num_features are found at the first call."""
+    """InstanceNorm2d, whose num_features are found at the first call; affine, with statistics."""
 
     becomes = InstanceNorm2d
 
 
 class LazyInstanceNorm3d(_LazyInstanceNorm, InstanceNorm3d):
-    """InstanceNorm3d, whose num_features are found at the first call."""
+    """InstanceNorm3d, whose num_features are found at the first call; affine, with statistics."""
 
     becomes = InstanceNorm3d
