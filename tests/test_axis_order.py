@@ -103,3 +103,19 @@ def test_a_slot_that_is_updated_stays_as_it_is() -> None:
     expected = 1 - 0.5 * np.arange(24, dtype="f4").reshape(3, 4, 2).transpose(2, 0, 1)
     np.testing.assert_array_equal(weight.numpy(), expected)
     assert not any("copy" in part.name for part in step.program.parts)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_of_turned_images_of_width_one_are_those_of_their_numbers(backend: str) -> None:
+    """torch's are not (findings/torch_batch_norm_gradient_of_width_one.sh)."""
+    sequences = np.random.default_rng(0).standard_normal((2, 4, 3))
+    weights = np.arange(12.0)
+    layer = nn.BatchNorm2d(3, dtype=np.float64)
+    before = layer.bias.value.copy()
+
+    def loss(x: gp.Array) -> gp.Array:
+        images = ops.reshape(ops.transpose(x, (0, 2, 1)), (2, 3, 4, 1))
+        return ops.sum(ops.reshape(layer(images), (2, 12)) * weights)
+
+    gp.compile_step(loss, optim.SGD(layer.parameters(), lr=1.0), backend=backend)(sequences)
+    np.testing.assert_allclose(before - layer.bias.value, 2 * weights.reshape(3, 4).sum(1))
