@@ -448,6 +448,10 @@ def test_a_population_cannot_be_shared_yet():
         Trainer(
             model, nn.CrossEntropyLoss(), optimizer, population=2, communicator=thread_group(2)[0]
         )
+    with pytest.raises(DataError, match="a population cannot be shared by ranks yet"):
+        gp.compile_population(
+            lambda a: ops.sum(model(a)), optimizer, n=2, communicator=thread_group(2)[0]
+        )
 
 
 def test_a_fit_is_shared_and_rank_0_alone_writes(tmp_path, capsys):
