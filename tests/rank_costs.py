@@ -26,10 +26,11 @@ import gpubp as gp
 from gpubp import nn, optim
 from gpubp.distributed import Communicator, DataParallel
 from gpubp.distributed.cost import Network, Work, measured_network, step_seconds
+from gpubp.distributed.layout import Layout
 
 WAYS: dict[str, dict[str, Any]] = {
     "one buffer": {},
-    "buckets": {"bucket_cap_mb": 0.25},
+    "buckets": {"bucket_cap_mb": 0.01},
     "divided": {"shard_optimizer": True},
     "averages": {"average_every": 4},
 }
@@ -53,6 +54,9 @@ class Training:
         communicator: of this rank.
         width: of the layers.
         batch: samples a step, of all ranks.
+
+    Attributes:
+        params: of the step that was made last.
     """
 
     STEPS = 4
@@ -62,6 +66,7 @@ class Training:
         rng = np.random.default_rng(0)
         self._x = rng.normal(size=(self.STEPS * batch, width)).astype(np.float32)
         self._y = rng.integers(0, 8, len(self._x))
+        self.params: list[Any] = []
 
     def _model(self) -> nn.Module:
         gp.manual_seed(0)
@@ -77,6 +82,7 @@ class Training:
     def runner(self, communicator: Any, share: int = 1) -> Callable[[int], Any]:
         """So many epochs of the batch, or of a share of it."""
         model = self._model()
+        self.params = list(model.parameters())
         step = gp.compile_step(
             lambda a, b: nn.CrossEntropyLoss()(model(a), b),
             optim.Adam(model.parameters()),
@@ -103,15 +109,19 @@ class Training:
         ranks = self._communicator.size
         alone = self.runner(None, ranks)
         seconds = max(0.0, self.step_seconds(alone, rounds))
-        return Work(seconds * ranks, 0.0, self.gradient_bytes)
+        return Work(seconds * ranks, 0.0, self.gradient_bytes, moments=2)
 
 
-def predicted(work: Work, network: Network, ranks: int, options: dict[str, Any]) -> float:
-    """By the model."""
-    named = dict(options)
-    cap = named.pop("bucket_cap_mb", None)
-    buckets = 1 if cap is None else max(1, round(work.gradient_bytes / (cap * 2**20)))
-    return step_seconds(work, network, ranks, buckets=buckets, **named)
+def predicted(work: Work, network: Network, parallel: DataParallel, params: list[Any]) -> float:
+    """By the model, with as many buckets as there are."""
+    return step_seconds(
+        work,
+        network,
+        parallel.size,
+        parallel.average_every,
+        shard_optimizer=parallel.shard_optimizer,
+        buckets=len(Layout(parallel.size, parallel.cap).buckets(params)),
+    )
 
 
 def main() -> None:
@@ -130,9 +140,10 @@ def main() -> None:
     work = training.work(options.rounds)
     found = {}
     for name, how in WAYS.items():
-        run = training.runner(DataParallel(communicator, **how))
+        parallel = DataParallel(communicator, **how)
+        run = training.runner(parallel)
         measured = training.step_seconds(run, options.rounds)
-        guess = predicted(work, network, communicator.size, how)
+        guess = predicted(work, network, parallel, training.params)
         found[name] = {"predicted": guess, "measured": measured}
     if communicator.rank == 0:
         told = {"ranks": communicator.size, "network": asdict(network), "work": asdict(work)}

@@ -134,8 +134,9 @@ def costs(options: argparse.Namespace) -> int:
     for ranks in range(2, options.ranks + 1):
         with tempfile.TemporaryDirectory() as made:
             with Network(ranks, options.delay / 1e3, options.rate * 125e3) as network:
+                how = ["--width", str(options.width), "--rounds", str(options.rounds)]
                 started_ranks = [
-                    started(network, r, Path(made), options.timeout, program=COSTS)
+                    started(network, r, Path(made), options.timeout, *how, program=COSTS)
                     for r in range(ranks)
                 ]
                 codes = [rank.wait() for rank in started_ranks]
@@ -146,7 +147,8 @@ def costs(options: argparse.Namespace) -> int:
         for way, times in found[-1]["ways"].items():
             told, took = (1e3 * times[k] for k in ("predicted", "measured"))
             error = f"{100 * (told / took - 1):+.0f} %"
-            print(f"{ranks} ranks, {way:10s}: {took:8.1f} ms, predicted {told:8.1f} ms ({error})")
+            line = f"{ranks} ranks, {way:10s}: {took:8.1f} ms, predicted {told:8.1f} ms ({error})"
+            print(line, flush=True)
     if options.costs != "-":
         Path(options.costs).write_text(json.dumps(found, indent=1))
     return 0
@@ -171,6 +173,8 @@ def main() -> int:
     parser.add_argument("--buckets", action="store_true")
     parser.add_argument("--rate", type=float, default=0.0, help="of a link, in Mbit/s (any)")
     parser.add_argument("--costs", nargs="?", const="-", help="time steps; JSON goes to a file")
+    parser.add_argument("--width", type=int, default=256, help="of the layers timed (256)")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the best counts (5)")
     options = parser.parse_args()
     if options.costs:
         return costs(options)

@@ -25,6 +25,10 @@ def test_the_model_of_costs():
     assert step_seconds(moving, network, 2) == pytest.approx(two + counts + 1e-5)
     rare = step_seconds(work, network, 2, average_every=100)
     assert 6e-3 < rare < 6.1e-3
+    # Adam's moments are averaged with the parameters, all of them in float64.
+    adam = Work(seconds=1e-2, update=1e-3, gradient_bytes=1e6, moments=2)
+    local = step_seconds(adam, network, 2, average_every=10)
+    assert local == pytest.approx(6e-3 + network.all_reduce(2, 6e6) / 10)
     deterministic = step_seconds(work, network, 2, pieces=12)
     assert deterministic == pytest.approx(6e-3 + 1e-5 + 6 * 1e6 / 1e9, rel=1e-3)
     # Half a ring for gradients, half a ring for parameters; each updates its half.

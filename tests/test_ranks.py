@@ -262,6 +262,7 @@ def test_ranks_begin_with_the_state_of_rank_0():
         ("order", "the order of samples is checksum"),
         ("data", r"argument 0 is \(50, 6\) float64 [0-9a-f]{8} on rank 0 and"),
         ("layers", "the model's state is"),
+        ("activation", "what the step computes is .*softplus.* on rank 0 and .*relu.* on rank 1"),
         ("accumulate", "how the step updates is"),
         ("optimizer", "the optimizer is Adam on rank 0 and RMSprop on rank 1"),
         ("batches", "the number of batches is 4 on rank 0 and 5 on rank 1"),
@@ -271,6 +272,8 @@ def test_ranks_that_differ_are_refused_with_what_differs(differs, expected):
     def work(communicator):
         odd = differs if communicator.rank else ""
         between = [nn.ReLU, lambda: nn.Linear(8, 8, dtype="float64")] if odd == "layers" else []
+        if differs == "activation":
+            between = [nn.ReLU if odd else nn.Softplus]
         model, optimizer = classifier(
             *between, rule=optim.RMSprop if odd == "optimizer" else optim.Adam
         )
@@ -445,6 +448,10 @@ def test_a_population_cannot_be_shared_yet():
         Trainer(
             model, nn.CrossEntropyLoss(), optimizer, population=2, communicator=thread_group(2)[0]
         )
+    with pytest.raises(DataError, match="a population cannot be shared by ranks yet"):
+        gp.compile_population(
+            lambda a: ops.sum(model(a)), optimizer, n=2, communicator=thread_group(2)[0]
+        )
 
 
 def test_a_fit_is_shared_and_rank_0_alone_writes(tmp_path, capsys):
@@ -535,6 +542,33 @@ def test_local_sgd_averages_parameters_and_moments_after_so_many_updates(every):
         for name in states[0]:
             mean = (states[0][name] + states[1][name]) / 2
             np.testing.assert_allclose(found[0][name], mean, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("steps", [4, 5, 6, 7, 8])
+def test_a_fit_that_ends_between_averages_leaves_ranks_alike(steps, tmp_path):
+    def work(communicator):
+        model, optimizer = classifier()
+        shared = parallel(communicator, average_every=3)
+        trainer = Trainer(
+            model, nn.CrossEntropyLoss(), optimizer, backend="numpy", communicator=shared
+        )
+        trainer.fit(
+            X, Y, epochs=9, batch_size=8, verbose=False, max_steps=steps,
+            checkpoint=tmp_path / "run.ckpt",
+        )  # fmt: skip
+        assert trainer.steps == steps and trainer.step.apart == 0
+        return {
+            **model.state_dict(),
+            **{
+                f"{i} {k}": v
+                for i, s in optimizer.state_dict()["state"].items()
+                for k, v in s.items()
+            },
+        }
+
+    first, second = run_threads(2, work, timeout=60)
+    assert_same_bits(second, first)
+    assert (tmp_path / "run.ckpt").exists()
 
 
 def test_local_sgd_needs_a_sample_for_each_rank():

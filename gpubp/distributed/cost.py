@@ -118,12 +118,20 @@ class Work:
         update: seconds of the update.
         gradient_bytes: of all parameters' gradients.
         state_bytes: of module state that ranks average (running statistics), in float64.
+        moments: arrays of the optimiser's beside each parameter, which local SGD averages too (2
+            for Adam). Averages travel in float64; gradients are taken for float32.
     """
 
     seconds: float
     update: float
     gradient_bytes: float
     state_bytes: float = 0.0
+    moments: int = 0
+
+    @property
+    def average_bytes(self) -> float:
+        """Of an average of local SGD."""
+        return 2 * (1 + self.moments) * self.gradient_bytes + self.state_bytes
 
 
 @checked
@@ -158,7 +166,7 @@ def step_seconds(
         )
     alone = work.seconds / ranks + work.update
     if average_every is not None:
-        return alone + network.all_reduce(ranks, 2 * work.gradient_bytes) / average_every
+        return alone + network.all_reduce(ranks, work.average_bytes) / average_every
     if pieces:
         each = math.ceil(pieces / ranks)
         told = each * (work.gradient_bytes + COUNTS + work.state_bytes)

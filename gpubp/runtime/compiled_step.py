@@ -120,13 +120,16 @@ class Step(Ran):
         """Batches until all ranks have the same state, at the latest; 0 if they have it now."""
         return self._programs.apart
 
+    def meet(self) -> None:
+        """Let ranks that update by themselves have the same state now; all of them call."""
+        self._programs.meet()
+
     def __call__(self, *batch: Any) -> Any:
         """Run one step on one batch; with accumulate, every so many calls update.
 
         Args:
-            *batch: arrays of equal first size, and tuples and dicts of such, in the order of fn's
-                arguments; what has no samples is marked by `gp.whole`. Float arrays are converted
-                to the parameters' dtype.
+            *batch: arrays of equal first size, tuples and dicts of such, as fn has them; what has
+                no samples is marked by `gp.whole`. Floats get the parameters' dtype.
 
         Returns:
             What fn returns, from before the update: the loss, a NumPy scalar; or a tuple that
@@ -196,9 +199,8 @@ class Step(Ran):
 
         Args:
             *data: arrays of equal first size, and tuples and dicts of such, in the order of fn's
-                arguments; what has no samples, and each step reads as a whole, is marked by
-                `gp.whole`. Host arrays that exceed the memory of a device go there in chunks, with
-                the same results.
+                arguments; what has no samples, and each step reads whole, is marked by `gp.whole`.
+                Host arrays that exceed a device's memory go there in chunks, with the same results.
             batch_size: samples a step; the last batch of an epoch is shorter unless `drop_last`.
             epochs: passes over the data.
             shuffle: a new random order each epoch.
@@ -211,16 +213,14 @@ class Step(Ran):
             checked: the data passed the checks of an earlier run and have not changed.
 
         Returns:
-            The loss of every batch, in order; on the device if part of the data is there. NaN for
-            a batch in which nothing counts (all labels ignored), whose gradient is 0. If fn
-            returns a tuple that begins with the loss, such a tuple, each array in it with one more
-            axis in front: that of the steps.
+            The loss of every batch, in order; on the device if part of the data is there. NaN where
+            nothing counts (all labels ignored): the gradient is 0. If fn returns a tuple, which
+            begins with the loss, such a tuple, each array with an axis of steps in front.
 
-        Ctrl-C ends a run in the main thread within about 0.1 s (or at the end of the step, if that
-        takes longer) with KeyboardInterrupt. Whole steps are done then: parameters, optimiser,
-        schedule and averages are as after as many steps of an uninterrupted run, `losses` has what
-        was returned so far, and the stream of orders stands behind the epochs that were begun. The
-        same holds for what `progress` raises. A run that is refused uses up no order.
+        Ctrl-C ends a run in the main thread within about 0.1 s (or at the end of a longer step),
+        with KeyboardInterrupt. All state is then as after as many steps of an uninterrupted run,
+        `losses` has what was returned, and the stream of orders stands behind the epochs begun; so
+        it is with what `progress` raises. A run that is refused uses up no order.
 
         Raises:
             DataError: empty data, NaN or infinity, indices out of range, labels out of range.

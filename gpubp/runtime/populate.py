@@ -97,6 +97,10 @@ def compile_population(
         UnknownNameError, ShapeError: `initial` gives another model.
     """
     require_count("n", n)
+    if "communicator" in hyper:
+        raise DataError(
+            "a population cannot be shared by ranks yet: let each rank train members of its own."
+        )
     groups = _groups(optimizer, hyper)
     if searches(optimizer):
         raise DataError(f"{type(optimizer).__name__} searches outside of the program: it cannot.")

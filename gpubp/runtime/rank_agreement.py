@@ -20,6 +20,14 @@ from gpubp.runtime.arguments import Arguments
 from gpubp.runtime.batches import Batches
 from gpubp.runtime.update import UpdateBuilder
 
+# Operations that come and go with the number of rows, such as where one row needs no broadcast.
+OF_SHAPES = frozenset(
+    {
+        "input", "slot", "const", "cast", "reshape", "broadcast_to", "transpose", "slice", "sum",
+        "add", "subtract", "multiply", "divide", "negative", "where", "equal",
+    }
+)  # fmt: skip
+
 
 class Agreement:
     """What the ranks of a step have agreed on.
@@ -61,7 +69,8 @@ class Agreement:
         mine = {id(slot) for slot in ours}
         found = [s for g in graphs for s in [*g.slots(), *[w for w, _ in g.writes]]] + [*also]
         slots = list({id(s): s for s in found if id(s) not in mine}.values())
-        require_alike(self._parallel.communicator, self._facts(data, slots))
+        facts = {**self._facts(data, slots), "what the step computes": _operations(graphs[0])}
+        require_alike(self._parallel.communicator, facts)
         self._take_over(slots)
         self.made = True
 
@@ -129,6 +138,14 @@ class Agreement:
             self._printed = {k: v for k, v in self._printed.items() if v[0]() is not None}
             self._printed[id(array)] = weakref.ref(array), text
         return text
+
+
+def _operations(graph: Graph) -> str:
+    """The operations of a rank's piece, but for those that depend on its size."""
+    found = [node for node in graph.nodes if node.spec.name not in OF_SHAPES]
+    numbers = [[v for v in node.attrs.values() if isinstance(v, (float, str))] for node in found]
+    told = zip(found, numbers, strict=True)
+    return ", ".join(" ".join([n.spec.name, *map(str, given)]) for n, given in told)
 
 
 def _checksum(array: NDArray[Any]) -> str:

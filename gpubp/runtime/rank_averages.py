@@ -74,6 +74,12 @@ class AveragingPrograms(StepPrograms):
         alike = not (self._since or pending)
         return 0 if alike else (self._every - self._since) * each - pending
 
+    def meet(self) -> None:
+        """See `StepPrograms.meet`: where ranks have updated since the last average, take one."""
+        if self._since:
+            with self.telling(), turn(self.updating):
+                self._average(False)
+
     def prepare(self, batch: Sequence[Any]) -> Program:
         """Trace and compile for this rank's share of a batch like this one."""
         types, _ = types_of(batch)

@@ -72,6 +72,9 @@ class StepPrograms:
         """Batches until the ranks of a step are alike, so that its state can be saved; 0 now."""
         return 0
 
+    def meet(self) -> None:
+        """Let ranks that update by themselves have the same parameters and state; all call."""
+
     def prepare(self, batch: Sequence[Any]) -> Program:
         """Trace and compile for a batch like this one, without running."""
         types, structure = types_of(batch)

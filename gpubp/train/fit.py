@@ -193,7 +193,8 @@ class Fit:
             self._saver.save(wrong)
 
     def _leave_epoch(self) -> dict[str, float]:
-        """Save, and record the part of an epoch that was trained on."""
+        """Let ranks be alike, save, and record the part of an epoch that was trained on."""
+        self.trainer.step.meet()
         self._saver.save(self.state.is_spoiled)
         record = part_of_epoch(self.trainer, self.plan, self.data, self._stream_samples)
         self.state.history.add(record)
