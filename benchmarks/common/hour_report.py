@@ -30,6 +30,7 @@ PROVES: dict[str, tuple[str, ...]] = {
     "kernels of `numba.cuda`": ("numba-cuda",),
     "launches, recordings, copies": ("tests-training",),
     "the persistent step": ("tests-persistent", "sanitizer-racecheck"),
+    "products of factors": _ALL_OPS,
     "contraction of products": _ALL_OPS,
     "`cvt` to TF32": _ALL_OPS,
     "that a thread keeps its context": ("tests-arrays", "constants"),

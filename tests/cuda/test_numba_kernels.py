@@ -120,6 +120,22 @@ def test_kernels_are_recorded(fake: fake_drivers.Fake) -> None:
     assert_close(found[1], expected[1])
 
 
+def test_rounds_of_a_loop_launch_kernels(fake: fake_drivers.Fake) -> None:
+    """Its arrays move from round to round: they are copied to where the kernel looks for them."""
+    _, op, ran = scaled()
+
+    def summed(x: Any) -> Any:
+        return gp.scan(lambda c, row: (op(c, row, scale=0.5), c * 2.0), x[0], x)
+
+    x = np.random.default_rng(0).standard_normal((5, 6)).astype(np.float32)
+    expected = gp.compile(summed, backend="numpy")(x)
+    ran.clear()
+    found = gp.compile(summed, backend=fake.backend(), options=gp.Options(verify=False))(x)
+    assert ran == ["device"] * 5
+    for actual, wanted in zip(found, expected, strict=True):
+        assert_close(actual, wanted)
+
+
 def test_a_device_that_launches_no_kernels_calls_the_host() -> None:
     from gpubp.backends.cuda import CupyBackend
 

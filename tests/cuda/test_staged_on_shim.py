@@ -112,7 +112,7 @@ def test_training_has_the_same_losses(optimizer: str) -> None:
 
 
 def test_the_body_of_a_loop_has_no_copies() -> None:
-    """It has no memory for them."""
+    """Each round would copy the weights anew."""
     weight = nn.Parameter(given("nn", 40, 40, 8)[0][:, :8].copy())
     square = nn.Parameter(given("nn", 40, 40, 40)[0])
 

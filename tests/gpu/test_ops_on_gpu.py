@@ -13,6 +13,7 @@ from tolerances import assert_same
 
 import gpubp as gp
 from gpubp.backends.cuda import CupyBackend
+from gpubp.backends.cuda.codegen import staged
 from gpubp.core import Kind
 
 
@@ -58,3 +59,24 @@ def test_products_of_each_precision_are_exact_on_few_bits(
         given = (a.T.copy() if layout[0] == "t" else a, b.T.copy() if layout[1] == "t" else b)
         expected = a.astype(np.float64) @ b.astype(np.float64)  # exact, and fast
         assert_same(compiled(*given), expected.astype(np.float32), f"{(m, n, k)}")
+
+
+@pytest.mark.parametrize("layout", ["nn", "nt", "tn"])
+@pytest.mark.parametrize("precision", ["bf16", "float16"])
+def test_products_of_factors_that_were_rounded_before(
+    precision: str, layout: str, backend: CupyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bits of those that round in each tile, on sizes that are left to our own kernels."""
+
+    def product(a: Any, b: Any) -> Any:
+        return (a.T if layout[0] == "t" else a) @ (b.T if layout[1] == "t" else b)
+
+    rng = np.random.default_rng(0)
+    for m, n, k in ((64, 64, 32), (136, 72, 104), (24, 40, 600), (200, 256, 256)):
+        given = [rng.standard_normal(s).astype(np.float32) for s in ((m, k), (k, n))]
+        given = [x.T.copy() if way == "t" else x for x, way in zip(given, layout)]
+        found = []
+        for least in (-math.inf, math.inf):
+            monkeypatch.setattr(staged, "LEAST_SAVED", least)
+            found.append(gp.compile(product, backend=CupyBackend(precision=precision))(*given))
+        assert_same(*found, f"{(m, n, k)}")

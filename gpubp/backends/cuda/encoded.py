@@ -160,6 +160,7 @@ class LoopOnDevice:
         )
         self.body = Encoded(part.body_program.program, replace(within, written=set()), executor)
         self._whole: Launch | None = None
+        self._placed = False
 
     @property
     def recordable(self) -> bool:
@@ -215,11 +216,14 @@ class LoopOnDevice:
         return [*source, rows.other, *target, rows.rows * rows.nbytes]
 
     def encode(self) -> None:
-        """Make the launch of all rounds, or those of one."""
+        """Make the launch of all rounds, or those of one; twice, as `size_workspace` has it."""
         numbers = self._numbers
         self._whole = rounds_kernel(self._part, self.body.context, numbers.places, numbers.state)
         if self._whole is None:
             self.body.encode()
+            if not self._placed:  # copies have addresses from the next time on
+                self._keep += self.body.context.copies.allocate(self._driver)
+                self._placed = True
 
     def works(self) -> list[Work]:
         """What launches the loop's kernels."""

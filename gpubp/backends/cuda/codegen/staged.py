@@ -33,7 +33,7 @@ def rounded(part: Part, context: Context) -> str:
     assert part.anchor is not None
     compute = part.body[part.anchor]
     form = ROUNDED.get(context.precision, "") if compute.dtype.name == "float32" else ""
-    # What runs again and again within one step, as a loop does, has no chooser and no copies.
+    # The body of a loop, which has no chooser, would copy its weights anew in each round.
     if not form or context.chooser is None or context.processors < 1:
         return ""
     *batch, m, n = compute.shape
