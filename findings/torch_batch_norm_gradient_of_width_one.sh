@@ -4,8 +4,8 @@
 #
 # Sequences (N, L, C) become images by .transpose(1, 2).unsqueeze(-1), of strides (L C, 1, C, 1). With
 # width 1 that is contiguous in the order of channels last, and the output is right. The cotangent
-# that comes back from a reshape is contiguous in the usual order; the backward pass reads one of
-# the two as if it lay like the other. The gradient of the bias should be the sum of the cotangent
+# that comes back from a reshape is contiguous in the usual order; the backward pass seems to read
+# one of the two as if it lay like the other (its source was not looked at). The gradient of the bias should be the sum of the cotangent
 # over all but channels, and is another number; those of weight and input are wrong too. No error,
 # no warning; .contiguous() in front of the layer makes all three right.
 #

@@ -21,7 +21,9 @@ def project() -> Any:
 def _listed(text: str, *keys: str) -> list[str]:
     """The entries of a list in YAML, under keys of which each is indented more."""
     for key in keys:
-        indent, text = re.search(rf"^( *){key}:\n(.*)\Z", text, re.M | re.S).groups()  # type: ignore[union-attr]
+        found = re.search(rf"^( *){key}:\n(.*)\Z", text, re.M | re.S)
+        assert found is not None, f"there is no {key!r}"
+        indent, text = found.groups()
     entries = re.match(rf"(?:{indent} +- .*\n)+", text)
     assert entries is not None
     return [line.strip().removeprefix("- ") for line in entries[0].splitlines()]

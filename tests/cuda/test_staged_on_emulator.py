@@ -45,5 +45,8 @@ def test_the_same_bits(precision: str, architecture: str, layouts: tuple[str, ..
 
 
 def test_training_has_the_same_losses() -> None:
-    make = lambda: emulated_backend(Device(processors=2, races="all"))  # noqa: E731
-    both(make, losses("adam", samples=48), "bf16")
+    both(
+        lambda: emulated_backend(Device(processors=2, races="all")),
+        losses("adam", samples=48),
+        "bf16",
+    )
