@@ -1,13 +1,15 @@
 """Training on several ranks of this machine: gpubp, torch's DDP, and what bounds both.
 
-gpubp is carried by gloo, as DDP is, in one buffer or in buckets of 1 MiB, and by MPI (`-mpi`) where
-mpi4py is installed. `compute` is a rank's share of each batch by itself, at the same time on all
-ranks; `all-reduce` the bytes of the gradients. `ddp` is DistributedDataParallel as it comes,
-`ddp-views` with gradient_as_bucket_view and static_graph, `ddp-buckets` also with buckets of 1 MiB.
-Contenders are in the same processes, of one thread each, and take turns. Prints a table on stdout:
-microseconds a step, median, least and most of the rounds, and the median in units of gpubp's; then,
-by round, gpubp over the slower of compute and all-reduce, over both (what the model of costs
-predicts without overlap), and the fastest DDP over gpubp.
+`gpubp` is a communicator as `gpubp.distributed.init()` gives it, which goes through shared memory
+on one machine; `-divided` with `shard_optimizer=True`; `-gloo` is carried by gloo, as DDP is, in
+one buffer or in buckets of 1 MiB; `-mpi` by MPI, where mpi4py is installed. `compute` is a rank's
+share of each batch by itself, at the same time on all ranks; `all-reduce` the bytes of the
+gradients. `ddp` is DistributedDataParallel as it comes, `ddp-views` with gradient_as_bucket_view
+and static_graph, `ddp-buckets` also with buckets of 1 MiB. Contenders are in the same processes, of
+one thread each, and take turns. Prints a table on stdout: microseconds a step, median, least and
+most of the rounds, and the median in units of gpubp's; then, by round, gpubp over the slower of
+compute and all-reduce, over both (what the model of costs predicts without overlap), and the
+fastest DDP over gpubp.
 """
 
 from __future__ import annotations
@@ -33,9 +35,12 @@ from gpubp.cli.bench import BenchmarkError, check_options, main, numbers
 from gpubp.distributed.launch import free_port
 from gpubp.errors import DataError, unknown_name
 
-OURS = ("gpubp", "gpubp-buckets", "compute", "all-reduce")
+OURS = ("gpubp", "gpubp-divided", "gpubp-gloo", "gpubp-gloo-buckets", "compute")
+SENT = ("all-reduce", "all-reduce-gloo")
 MPI = ("gpubp-mpi", "all-reduce-mpi")
 DDP = ("ddp", "ddp-views", "ddp-buckets")
+# Which bare all-reduce each of ours is compared with.
+_CARRIED = {"": "", "-divided": "", "-gloo": "-gloo", "-gloo-buckets": "-gloo", "-mpi": "-mpi"}
 ROWS = "xor,rl,digits,mnist,mnistdeep"
 HEADER = ("row", "optimizer", "ranks", "contender", "us", "min", "max", "x gpubp")
 RATIOS = ("row", "optimizer", "ranks", "ratio", "median", "min", "max")
@@ -45,7 +50,7 @@ def measure(options: argparse.Namespace) -> int:
     """Run the benchmark; returns the exit code."""
     tasks = _tasks(options)
     mpi = importlib.util.find_spec("mpi4py") is not None
-    names = [*OURS, *(MPI if mpi else ()), *(DDP if options.peers != "none" else ())]
+    names = [*OURS, *SENT, *(MPI if mpi else ()), *(DDP if options.peers != "none" else ())]
     left_out = [] if mpi else ["gpubp-mpi, all-reduce-mpi: mpi4py is not installed (gpubp[mpi])"]
     rows: list[dict[str, Any]] = []
     ratios: list[dict[str, Any]] = []
@@ -145,10 +150,10 @@ def _rows(of: Mapping[str, Any], rounds: Mapping[str, list[float]]) -> list[dict
 def _ratios(of: Mapping[str, Any], rounds: Mapping[str, list[float]]) -> list[dict[str, Any]]:
     """Round by round: what all contenders have in a round, the machine gave them alike."""
     found: dict[str, Any] = {}
-    for suffix in ("", "-buckets", "-mpi"):
+    for suffix, carried in _CARRIED.items():
         if f"gpubp{suffix}" not in rounds:
             continue
-        ours, carried = np.array(rounds[f"gpubp{suffix}"]), suffix.replace("-buckets", "")
+        ours = np.array(rounds[f"gpubp{suffix}"])
         bound = np.maximum(rounds["compute"], rounds[f"all-reduce{carried}"])
         found[f"gpubp{suffix} / slower of compute and all-reduce{carried}"] = ours / bound
         both = np.add(rounds["compute"], rounds[f"all-reduce{carried}"])

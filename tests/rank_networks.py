@@ -121,7 +121,7 @@ def started(
         **os.environ, "GPUBP_RANK": str(rank), "GPUBP_WORLD_SIZE": str(len(network.names)),
         "GPUBP_ADDRESS": "10.97.0.1:29517", "GPUBP_DISTRIBUTED_BACKEND": "gloo",
         "GPUBP_DISTRIBUTED_TIMEOUT": str(timeout), "GLOO_SOCKET_IFNAME": "rank0",
-        "GPUBP_NUM_THREADS": "1",
+        "GPUBP_NUM_THREADS": "1", "GPUBP_SHARED_MEMORY": "0",
     }  # fmt: skip
     command = [sys.executable, str(program), str(folder / "found.npz"), *arguments]
     inside = ["ip", "netns", "exec", network.names[rank], *command]

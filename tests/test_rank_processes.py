@@ -21,7 +21,11 @@ pytestmark = pytest.mark.full
 
 
 def launch(ranks, backend, *arguments, restarts=0, timeout=60):
-    """Run the program on so many ranks; what `subprocess.run` gives."""
+    """Run the program on so many ranks; what `subprocess.run` gives.
+
+    A backend's name with "/sent" behind it: nothing goes through shared memory.
+    """
+    backend, _, way = backend.partition("/")
     if backend != "local" and importlib.util.find_spec(BACKENDS[backend]) is None:
         pytest.skip(f"needs {BACKENDS[backend]}")
     command = [sys.executable, "-m", "gpubp.distributed", "run", "-n", str(ranks)]
@@ -29,6 +33,7 @@ def launch(ranks, backend, *arguments, restarts=0, timeout=60):
     if backend == "local":
         command = [sys.executable]
     environment = {**os.environ, "GPUBP_BACKEND": "numba"}
+    environment["GPUBP_SHARED_MEMORY"] = "0" if way == "sent" else "1"
     parts = [os.environ.get("PYTHONPATH", ""), str(TESTS), str(TESTS.parent)]
     environment["PYTHONPATH"] = os.pathsep.join(p for p in parts if p)
     return subprocess.run(
@@ -49,7 +54,9 @@ def results(ranks, backend, folder, *arguments, **options):
 
 
 @pytest.mark.parametrize("options", [[], ["--shard"], ["--buckets"], ["--shard", "--buckets"]])
-@pytest.mark.parametrize(("backend", "ranks"), [("gloo", 2), ("gloo", 4), ("mpi", 2), ("mpi", 3)])
+@pytest.mark.parametrize(
+    ("backend", "ranks"), [("gloo", 4), ("mpi", 3), ("gloo/sent", 4), ("mpi/sent", 2)]
+)
 def test_processes_give_what_one_gives(backend, ranks, options, tmp_path):
     expected = results(1, "local", tmp_path / "one")
     found = results(ranks, backend, tmp_path / "all", *options)
@@ -58,7 +65,7 @@ def test_processes_give_what_one_gives(backend, ranks, options, tmp_path):
 
 
 @pytest.mark.parametrize("options", [[], ["--shard"]])
-@pytest.mark.parametrize(("backend", "ranks"), [("gloo", 3), ("mpi", 2)])
+@pytest.mark.parametrize(("backend", "ranks"), [("gloo", 3), ("gloo/sent", 3), ("mpi/sent", 2)])
 def test_deterministic_processes_give_the_bits_of_one(backend, ranks, options, tmp_path):
     expected = results(1, "local", tmp_path / "one", "--deterministic")
     found = results(ranks, backend, tmp_path / "all", "--deterministic", *options)
@@ -66,8 +73,9 @@ def test_deterministic_processes_give_the_bits_of_one(backend, ranks, options, t
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_a_killed_rank_is_an_error_on_the_others_in_time(tmp_path):
-    done = launch(3, "gloo", tmp_path / "found.npz", "--kill", "1:6", timeout=20)
+@pytest.mark.parametrize("backend", ["gloo", "gloo/sent"])
+def test_a_killed_rank_is_an_error_on_the_others_in_time(backend, tmp_path):
+    done = launch(3, backend, tmp_path / "found.npz", "--kill", "1:6", timeout=20)
     assert done.returncode in (7, 128 + 9)  # whichever of them was seen first
     for rank in (0, 2):
         assert float((tmp_path / f"lost-{rank}-0").read_text().split()[0]) < 60
@@ -75,7 +83,10 @@ def test_a_killed_rank_is_an_error_on_the_others_in_time(tmp_path):
 
 
 @pytest.mark.parametrize(("wrong", "options"), [(0, []), (1, ["--shard", "--buckets"])])
-@pytest.mark.parametrize(("backend", "ranks"), [("gloo", 2), ("gloo", 4), ("mpi", 3)])
+@pytest.mark.parametrize(
+    ("backend", "ranks"),
+    [("gloo", 4), ("mpi", 3), ("gloo/sent", 2), ("gloo/sent", 4), ("mpi/sent", 3)],
+)
 def test_an_error_that_one_rank_catches_is_told_to_the_others(
     backend, ranks, wrong, options, tmp_path
 ):
@@ -83,13 +94,13 @@ def test_an_error_that_one_rank_catches_is_told_to_the_others(
     when the first has ended, and has codes of its own.)"""
     options = ["--raise", f"{wrong}:6", "--epochs", 400, *options]
     done = launch(ranks, backend, tmp_path / "found.npz", *options, timeout=1000)
-    assert done.returncode in ((7, 8) if backend == "gloo" else range(1, 256))
+    assert done.returncode in ((7, 8) if backend.startswith("gloo") else range(1, 256))
     for rank in set(range(ranks)) - {wrong}:
         told = (tmp_path / f"lost-{rank}-0").read_text()
         assert f"rank {rank}: rank {wrong} has left: ValueError: out of luck" in told
 
 
-@pytest.mark.parametrize("backend", ["gloo", "mpi"])
+@pytest.mark.parametrize("backend", ["gloo", "gloo/sent", "mpi/sent"])
 @pytest.mark.parametrize("who", ["0", "1", "all"])
 def test_ctrl_c_on_some_processes_ends_all_at_the_same_step(backend, who, tmp_path):
     for i, seconds in enumerate((0.0, 0.05, 0.3)):
@@ -100,7 +111,7 @@ def test_ctrl_c_on_some_processes_ends_all_at_the_same_step(backend, who, tmp_pa
         assert first.startswith("interrupted ")
 
 
-@pytest.mark.parametrize("backend", ["gloo", "mpi"])
+@pytest.mark.parametrize("backend", ["gloo", "gloo/sent", "mpi/sent"])
 def test_who_waits_for_a_rank_that_does_not_come_can_press_ctrl_c_twice(backend, tmp_path):
     done = launch(
         2, backend, tmp_path / "found.npz", "--press", "0:1", "--stall", 1, timeout=10_000
@@ -117,7 +128,12 @@ def test_mpi_ends_all_ranks_when_one_is_killed(tmp_path):
 
 @pytest.mark.parametrize(
     ("backend", "kills", "options"),
-    [("gloo", 3, []), ("mpi", 20, []), ("gloo", 3, ["--shard", "--buckets"])],
+    [
+        ("mpi", 20, []),
+        ("gloo", 3, ["--shard"]),
+        ("gloo/sent", 3, []),
+        ("gloo/sent", 3, ["--shard", "--buckets"]),
+    ],
 )
 def test_killed_again_and_again_a_job_ends_with_the_same_bits(backend, kills, options, tmp_path):
     expected = results(
@@ -136,7 +152,7 @@ def test_killed_again_and_again_a_job_ends_with_the_same_bits(backend, kills, op
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("options", [[], ["--shard", "--buckets"]])
-@pytest.mark.parametrize("backend", ["gloo", "mpi"])
+@pytest.mark.parametrize("backend", ["gloo", "gloo/sent", "mpi/sent"])
 def test_ten_thousand_steps_take_no_more_memory_than_a_thousand(backend, options, tmp_path):
     # An epoch has 23 steps: most of the time goes into steps.
     work = ["--epochs", 440, "--batch-size", 2, "--memory"]

@@ -33,13 +33,15 @@ class Ranks:
     """How this process reaches the others.
 
     Attributes:
-        started: through what started the ranks: MPI, or gloo where there is none.
+        started: as `init()` gives it: through shared memory, where ranks have that.
         gloo: through gloo, at an address.
+        mpi: through MPI, if that started the ranks.
         torch_address: where torch's own group meets.
     """
 
     started: Communicator
     gloo: Communicator
+    mpi: Communicator | None
     torch_address: str
 
     @classmethod
@@ -47,10 +49,12 @@ class Ranks:
         """Wait for the others."""
         started = gp.distributed.init()
         host, _, port = address.rpartition(":")
-        gloo = started
-        if started.name != "gloo":
+        carrier = getattr(started, "carrier", started)
+        gloo = carrier
+        if carrier.name != "gloo":
             gloo = GlooCommunicator(started.rank, started.size, address)
-        return cls(started, gloo, f"{host}:{int(port) + 1}")
+        mpi = carrier if carrier.name == "mpi" else None
+        return cls(started, gloo, mpi, f"{host}:{int(port) + 1}")
 
 
 def main() -> None:
@@ -172,9 +176,10 @@ def _versions(ranks: Ranks) -> dict[str, str]:
     found = {
         "torch": version("torch"),
         "gpubp backend": gp.default_backend_name(),
+        "shared memory": "yes" if hasattr(ranks.started, "carrier") else "no",
         "threads of a rank": os.environ.get("OMP_NUM_THREADS", "not said"),
     }
-    if ranks.started.name == "mpi":
+    if ranks.mpi is not None:
         from mpi4py import MPI
 
         found["MPI"] = MPI.Get_library_version().partition("\n")[0].strip()
@@ -185,12 +190,15 @@ def _versions(ranks: Ranks) -> dict[str, str]:
 # buckets are sent while the backward pass goes on.
 _VIEWS = {"gradient_as_bucket_view": True, "static_graph": True, "broadcast_buffers": False}
 _MAKE = {
-    "gpubp": _gpubp("gloo"),
-    "gpubp-buckets": _gpubp("gloo", bucket_cap_mb=1),
-    "gpubp-mpi": _gpubp("started"),
+    "gpubp": _gpubp("started"),
+    "gpubp-divided": _gpubp("started", shard_optimizer=True),
+    "gpubp-gloo": _gpubp("gloo"),
+    "gpubp-gloo-buckets": _gpubp("gloo", bucket_cap_mb=1),
+    "gpubp-mpi": _gpubp("mpi"),
     "compute": _compute,
-    "all-reduce": _all_reduce("gloo"),
-    "all-reduce-mpi": _all_reduce("started"),
+    "all-reduce": _all_reduce("started"),
+    "all-reduce-gloo": _all_reduce("gloo"),
+    "all-reduce-mpi": _all_reduce("mpi"),
     "ddp": _ddp(),
     "ddp-views": _ddp(**_VIEWS),
     "ddp-buckets": _ddp(**_VIEWS, bucket_cap_mb=1),

@@ -14,6 +14,7 @@ from common.case import Case
 from common.modules import make_model
 from common.rows import Row, Task, check_order, make_data, make_order, make_weights
 from gpubp import nn, optim
+from gpubp.nn.piece import Piece
 
 _OPTIMIZERS: dict[str, Any] = {"sgd": optim.SGD, "adam": optim.Adam}
 
@@ -47,6 +48,11 @@ class GpubpCase(Case):
         for buffer, value in self._buffers:
             buffer.value = value
         self._optimizer.step_count.value = 0
+        if self._optimizer.pieces is not None:  # of a divided optimiser this rank has pieces
+            slots = self._optimizer.divided_slots()
+            for slot in (s for s in slots if not isinstance(s, Piece)):
+                slot.value = np.zeros(slot.shape, slot.dtype)
+            return
         for name in self._optimizer.used_state(self._optimizer.param_groups[0]):
             for parameter in self._optimizer.parameters():
                 slot = self._optimizer.state_of(name, parameter)

@@ -38,6 +38,7 @@ class DeviceCopy(Protocol):
 
 
 TAIL = 16  # elements behind a bank's data
+Zeros = Callable[[int, Any], NDArray[Any]]  # what makes memory: of a size and a dtype, aligned
 
 
 class Bank:
@@ -52,9 +53,11 @@ class Bank:
 
     has_device_copies: ClassVar[bool] = False
 
-    def __init__(self, label: str, dtype: np.dtype[Any], size: int) -> None:
+    def __init__(
+        self, label: str, dtype: np.dtype[Any], size: int, zeros: Zeros | None = None
+    ) -> None:
         self.label = label
-        self._whole = aligned_zeros(size + TAIL, dtype)
+        self._whole = (zeros or aligned_zeros)(size + TAIL, dtype)
         self._data = self._whole[:size]
         self.slots: list[Slot] = []
         self.device_copy: DeviceCopy | None = None
@@ -209,8 +212,11 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def pack(label: str, slots: Iterable[Slot]) -> list[Bank]:
-    """Give every slot that has no bank yet a place in a new one, one new bank a dtype."""
+def pack(label: str, slots: Iterable[Slot], zeros: Zeros | None = None) -> list[Bank]:
+    """Give every slot that has no bank yet a place in a new one, one new bank a dtype.
+
+    `zeros` makes the memory; default is memory of this process.
+    """
     homeless: dict[np.dtype[Any], list[Slot]] = {}
     for slot in slots:
         if slot.bank is None and slot not in homeless.get(slot.dtype, []):
@@ -218,7 +224,8 @@ def pack(label: str, slots: Iterable[Slot]) -> list[Bank]:
     banks = []
     for dtype, group in homeless.items():
         step = ALIGN_BYTES // dtype.itemsize
-        bank = Bank(label, dtype, sum(round_up(max(s.size, 1), step) for s in group))
+        size = sum(round_up(max(s.size, 1), step) for s in group)
+        bank = Bank(label, dtype, size, zeros)
         offset = 0
         for slot in group:
             slot.place(bank, offset)
@@ -227,10 +234,13 @@ def pack(label: str, slots: Iterable[Slot]) -> list[Bank]:
     return banks
 
 
-def siblings(label: str, slots: Sequence[Slot], fill: float = 0.0) -> list[Slot]:
+def siblings(
+    label: str, slots: Sequence[Slot], fill: float = 0.0, zeros: Zeros | None = None
+) -> list[Slot]:
     """New slots beside existing ones: same shape, dtype and offset, in a bank of the same size.
 
-    Optimiser moments are made so: `state[i]` belongs to `params[i]`, element for element.
+    Optimiser moments are made so: `state[i]` belongs to `params[i]`, element for element. `zeros`
+    makes the memory; default is memory of this process.
     """
     banks: dict[Bank, Bank] = {}
     out = []
@@ -239,7 +249,7 @@ def siblings(label: str, slots: Sequence[Slot], fill: float = 0.0) -> list[Slot]
             raise ValueError(f"{slot.name} has no bank yet: call pack() first.")
         bank = banks.get(slot.bank)
         if bank is None:
-            bank = banks[slot.bank] = Bank(label, slot.dtype, slot.bank.size)
+            bank = banks[slot.bank] = Bank(label, slot.dtype, slot.bank.size, zeros)
         # One number seen in a shape: the slot's own copy is the only one made.
         start = np.broadcast_to(np.asarray(fill, slot.dtype), slot.shape)
         twin = Slot(f"{slot.name}.{label}", start)

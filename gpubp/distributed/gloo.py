@@ -77,9 +77,24 @@ class GlooCommunicator:
     def _do(self, start: Callable[[], Any]) -> None:
         self._start(start).wait()
 
-    def _start(self, start: Callable[[], Any]) -> _Started:
+    @property
+    def is_open(self) -> bool:
+        """See `Carrier`."""
+        return self._group is not None
+
+    def begin(self) -> None:
+        """See `Carrier`."""
         self.require_open(self._group)
         self._begun += 1
+
+    def require_all_there(self) -> None:
+        """See `Carrier`."""
+        left = _within(STORE_SECONDS, lambda: who_left(self.size, self._told))
+        if left:
+            raise LostPeerError(f"rank {self.rank}: {left}.")
+
+    def _start(self, start: Callable[[], Any]) -> _Started:
+        self.begin()
         try:
             started = _Started(self, start())
         except RuntimeError as error:

@@ -43,7 +43,7 @@ class MpiCommunicator:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
             raise missing_extra("mpi4py (and an MPI)", "mpi", "the mpi backend") from error
-        self._mpi, self._timeout = MPI, timeout
+        self._mpi, self.timeout = MPI, timeout
         self._owned = comm is None
         self._begun = self._partings = 0  # operations, and how often all ranks met errors together
         self._notes: dict[tuple[int, int], str] = {}
@@ -59,10 +59,19 @@ class MpiCommunicator:
     def _do(self, name: str, *args: Any) -> None:
         self._start(name, *args).wait()
 
-    def _start(self, name: str, *args: Any) -> _Started:
+    @property
+    def is_open(self) -> bool:
+        """See `Carrier`."""
+        return self._comm is not None
+
+    def begin(self) -> None:
+        """See `Carrier`."""
         if self._comm is None:
             raise DistributedError(f"{self._closed}.")
         self._begun += 1
+
+    def _start(self, name: str, *args: Any) -> _Started:
+        self.begin()
         try:
             request = getattr(self._comm, name)(*args)
         except self._mpi.Exception as error:
@@ -71,7 +80,7 @@ class MpiCommunicator:
 
     def finish(self, request: Any) -> None:
         """Wait for an operation of MPI's, within the timeout. Raises LostPeerError."""
-        deadline, looks, next_look = time.monotonic() + self._timeout, 0, 0.0
+        deadline, looks, next_look = time.monotonic() + self.timeout, 0, 0.0
         try:
             while not request.Test():
                 looks += 1
@@ -80,11 +89,11 @@ class MpiCommunicator:
                     now = time.monotonic()
                     if now > next_look:
                         next_look = now + LOOK_SECONDS
-                        self._require_all_there()
+                        self.require_all_there()
                     if now > deadline:
                         raise LostPeerError(
                             f"rank {self.rank}: another rank did not come within "
-                            f"{self._timeout:g} s."
+                            f"{self.timeout:g} s."
                         )
         except self._mpi.Exception as error:
             raise self._lost(error) from error
@@ -161,8 +170,8 @@ class MpiCommunicator:
             self._notes[found] = self._beside.recv(source=found[1], tag=found[0])
         return self._notes.get((self._partings, rank))
 
-    def _require_all_there(self) -> None:
-        """Raise LostPeerError where a rank has told that it will not come."""
+    def require_all_there(self) -> None:
+        """See `Carrier`."""
         left = who_left(self.size, self._told)
         if left:
             raise LostPeerError(f"rank {self.rank}: {left}.")

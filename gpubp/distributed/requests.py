@@ -7,11 +7,13 @@ between its start and its end.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.core.store import aligned_zeros
 from gpubp.distributed.communicator import Communicator, check_summable
 from gpubp.errors import DataError
 
@@ -24,7 +26,6 @@ class Request(Protocol):
         ...
 
 
-@runtime_checkable
 class NonBlocking(Protocol):
     """A communicator that starts collectives without waiting for them."""
 
@@ -42,6 +43,26 @@ class NonBlocking(Protocol):
         ...
 
 
+class Gathering(Protocol):
+    """A communicator that gathers to where the arrays shall be."""
+
+    def start_all_gather(self, rows: NDArray[Any]) -> Request:
+        """Let every rank have all rows, of which each has its own (MPI's Allgather in place).
+
+        Args:
+            rows: (size, n), C-contiguous. Before, row number `rank` counts; in the end all do.
+        """
+        ...
+
+
+class Sharing(Protocol):
+    """A communicator with memory from where its ranks take each other's arrays."""
+
+    def zeros(self, size: int, dtype: Any) -> NDArray[Any]:
+        """Zeros of shape (size,), 64-byte aligned."""
+        ...
+
+
 class Done:
     """A request with nothing left to wait for."""
 
@@ -49,20 +70,50 @@ class Done:
         """It is done."""
 
 
+# What a communicator can do is asked by name below: `isinstance` of a protocol takes as long as a
+# step of a small network.
+class AtWait:
+    """A request whose work is done by those who wait."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+
+    def wait(self) -> None:
+        """See `Request`."""
+        self._work()
+
+
 def start_all_reduce(communicator: Communicator, array: NDArray[Any]) -> Request:
     """Start an all-reduce; see `Communicator.all_reduce`."""
-    if isinstance(communicator, NonBlocking):
-        return communicator.start_all_reduce(array)
+    start: Callable[..., Request] | None = getattr(communicator, "start_all_reduce", None)
+    if start is not None:
+        return start(array)
     communicator.all_reduce(array)
     return Done()
 
 
 def start_reduce_scatter(communicator: Communicator, rows: NDArray[Any]) -> Request:
     """Start a reduce-scatter; see `NonBlocking.start_reduce_scatter`."""
-    if isinstance(communicator, NonBlocking):
-        return communicator.start_reduce_scatter(rows)
+    start: Callable[..., Request] | None = getattr(communicator, "start_reduce_scatter", None)
+    if start is not None:
+        return start(rows)
     communicator.all_reduce(rows)
     return Done()
+
+
+def start_all_gather(communicator: Communicator, rows: NDArray[Any]) -> Request:
+    """Start an all-gather; see `Gathering.start_all_gather`."""
+    start: Callable[..., Request] | None = getattr(communicator, "start_all_gather", None)
+    if start is not None:
+        return start(rows)
+    rows[...] = communicator.gather(rows[communicator.rank])
+    return Done()
+
+
+def zeros_for(communicator: Communicator) -> Callable[[int, Any], NDArray[Any]]:
+    """What makes memory for arrays that will travel: zeros of a size and a dtype."""
+    made: Callable[[int, Any], NDArray[Any]] = getattr(communicator, "zeros", aligned_zeros)
+    return made
 
 
 def check_rows(rows: NDArray[Any], size: int) -> None:

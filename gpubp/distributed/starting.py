@@ -11,6 +11,7 @@ from gpubp.arguments import checked
 from gpubp.distributed.communicator import TIMEOUT, Communicator, LocalCommunicator
 from gpubp.distributed.gloo import GlooCommunicator
 from gpubp.distributed.mpi import MpiCommunicator
+from gpubp.distributed.neighbourhood import among_neighbours
 from gpubp.errors import DataError, DistributedError, unknown_name
 
 RANK, SIZE, ADDRESS = "GPUBP_RANK", "GPUBP_WORLD_SIZE", "GPUBP_ADDRESS"
@@ -101,14 +102,14 @@ def init(backend: str | None = None, timeout: float | None = None) -> Communicat
             )
         return LocalCommunicator()
     if name == "mpi":
-        return MpiCommunicator(timeout=wait)
+        return among_neighbours(MpiCommunicator(timeout=wait))
     if not place.address:
         raise DistributedError(
             f"the backend {name!r} needs to know where rank 0 is: start with `python -m "
             f"gpubp.distributed run`, or set {ADDRESS}=host:port on every rank."
         )
     if name == "gloo":
-        return GlooCommunicator(place.rank, place.size, place.address, wait)
+        return among_neighbours(GlooCommunicator(place.rank, place.size, place.address, wait))
     from gpubp.distributed.nccl import NcclCommunicator
 
     return NcclCommunicator(place.rank, place.size, place.address, wait)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gpubp.arguments import checked
 from gpubp.distributed.communicator import TIMEOUT, check_carried, check_root, check_summable
 from gpubp.distributed.leaving import ALONE, all_left, note, who_left
-from gpubp.distributed.requests import Request, check_rows
+from gpubp.distributed.requests import AtWait, Request, check_rows
 from gpubp.errors import DataError, LostPeerError
 
 
@@ -70,12 +70,12 @@ class ThreadCommunicator:
     def start_all_reduce(self, array: NDArray[Any]) -> Request:
         """See `NonBlocking`; the threads meet where they wait."""
         check_summable(array)
-        return _AtWait(lambda: self.all_reduce(array))
+        return AtWait(lambda: self.all_reduce(array))
 
     def start_reduce_scatter(self, rows: NDArray[Any]) -> Request:
         """See `NonBlocking`; the threads meet where they wait."""
         check_rows(rows, self.size)
-        return _AtWait(lambda: self._reduce_scatter(rows))
+        return AtWait(lambda: self._reduce_scatter(rows))
 
     def _reduce_scatter(self, rows: NDArray[Any]) -> None:
         group = self._group
@@ -129,17 +129,6 @@ class ThreadCommunicator:
     def close(self) -> None:
         """The others are told: they wait for this rank no longer."""
         self._group.barrier.abort()
-
-
-class _AtWait:
-    """A request whose work is done by those who wait."""
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
-
-    def wait(self) -> None:
-        """See `Request`."""
-        self._work()
 
 
 def _alike(other: NDArray[Any], mine: NDArray[Any]) -> NDArray[Any]:

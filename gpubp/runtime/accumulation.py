@@ -9,7 +9,7 @@ import numpy as np
 
 from gpubp import ops
 from gpubp.core import CONST, Array, Graph
-from gpubp.core.store import Slot, siblings
+from gpubp.core.store import Slot, Zeros, siblings
 
 
 class Sums:
@@ -17,6 +17,7 @@ class Sums:
 
     Args:
         number: of the term.
+        zeros: makes the sums' memory; default is memory of this process.
 
     Attributes:
         count: slot: what has counted since the last update.
@@ -24,7 +25,8 @@ class Sums:
         of: by a parameter's id, the slot of its gradients' sum.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, zeros: Zeros | None = None) -> None:
+        self._zeros = zeros
         self._suffix = f"_{number}" if number else ""
         self.count = Slot(f"count{self._suffix}", 0.0, np.float64)
         self.counted = False
@@ -32,7 +34,7 @@ class Sums:
 
     def beside(self, params: Sequence[Slot]) -> list[Slot]:
         """The sum of each parameter's gradients."""
-        return beside(f"grad_sums{self._suffix}", params, self.of)
+        return beside(f"grad_sums{self._suffix}", params, self.of, self._zeros)
 
     def means(
         self,
@@ -88,8 +90,10 @@ def _added(is_first: Array | None, total: Slot, new: Array) -> Array:
     return found
 
 
-def beside(label: str, params: Sequence[Slot], known: dict[int, Slot]) -> list[Slot]:
+def beside(
+    label: str, params: Sequence[Slot], known: dict[int, Slot], zeros: Zeros | None = None
+) -> list[Slot]:
     """One array beside each parameter, made once and kept in `known`."""
     new = [p for p in params if id(p) not in known]
-    known.update(zip(map(id, new), siblings(label, new), strict=True))
+    known.update(zip(map(id, new), siblings(label, new, zeros=zeros), strict=True))
     return [known[id(p)] for p in params]

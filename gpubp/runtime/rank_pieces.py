@@ -1,7 +1,7 @@
 """A rank's pieces of batches: the rows, and the program that computes gradients of them.
 
-A program is bound once for each size of a piece, and its rows are copied to where it reads them.
-Data on a device stay there, and the program gathers them.
+Programs gather their rows from where the data are. On a CPU a program is bound once for each size
+of a piece; to a device, data in the host's memory would travel whole: there rows are copied first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ class Pieces:
         ready: Callable[[int], Ready],
     ) -> None:
         self._backend, self._data, self._order, self._ready = backend, data, order, ready
-        self._on_host = all(isinstance(a, np.ndarray) for a in data.arrays)
+        on_host = all(isinstance(a, np.ndarray) for a in data.arrays)
+        self._make = self._copying if on_host else self._gathering
+        if on_host and not backend.reads_device_arrays:
+            self._make = self._bound
         self._calls: dict[int, Callable[[int], Sequence[NDArray[Any]]]] = {}
 
     def run(self, start: int, size: int) -> Sequence[NDArray[Any]]:
@@ -44,11 +47,21 @@ class Pieces:
         one more axis in front. The next call may overwrite it."""
         call = self._calls.get(size)
         if call is None:
-            make = self._bound if self._on_host else self._gathering
-            call = self._calls[size] = make(self._ready(size), size)
+            call = self._calls[size] = self._make(self._ready(size), size)
         return call(start)
 
     def _bound(self, ready: Ready, size: int) -> Callable[[int], Sequence[NDArray[Any]]]:
+        rows, outputs = np.zeros(size, np.int64), _outputs(ready)
+        run = self._backend.bind(ready.loaded, Feed(self._data.arrays, rows, [outputs]))
+
+        def call(start: int) -> Sequence[NDArray[Any]]:
+            rows[...] = self._order[start : start + size]
+            run(())
+            return outputs
+
+        return call
+
+    def _copying(self, ready: Ready, size: int) -> Callable[[int], Sequence[NDArray[Any]]]:
         like = self._rows(np.zeros(size, np.int64))
         single = Single(ready, self._backend, like)
         return lambda start: single(self._rows(self._order[start : start + size]))
@@ -58,8 +71,7 @@ class Pieces:
         return [a if w else a.take(index, 0) for a, w in zip(self._data.arrays, whole, strict=True)]
 
     def _gathering(self, ready: Ready, size: int) -> Callable[[int], Sequence[NDArray[Any]]]:
-        types = ready.program.output_types
-        outputs = [np.zeros((1, *shape), dtype) for shape, dtype in types]
+        outputs = _outputs(ready)
         feed = Feed(self._data.arrays, self._order, [outputs])
 
         def call(start: int) -> Sequence[NDArray[Any]]:
@@ -67,3 +79,7 @@ class Pieces:
             return outputs
 
         return call
+
+
+def _outputs(ready: Ready) -> list[NDArray[Any]]:
+    return [np.zeros((1, *shape), dtype) for shape, dtype in ready.program.output_types]

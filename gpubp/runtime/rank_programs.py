@@ -48,6 +48,8 @@ from gpubp.runtime.rank_sums import GradientSums
 from gpubp.runtime.step_programs import StepPrograms
 from gpubp.runtime.update import UpdateBuilder
 
+_ONE_UPDATE = np.ones(1, np.bool_)
+
 
 class RankPrograms(StepPrograms):
     """The programs of a step with a communicator, and how a batch is shared.
@@ -171,7 +173,8 @@ class RankPrograms(StepPrograms):
             known = list(readies.values())
             inside = partial(self.running, known)
             run = RankRun(self._parallel, known, pieces, sums, state, inside, self._means)
-            done = run.over(batches, self._update_builder.waiting, self._finish, pauses)
+            finish = partial(self._finish, *self._finishing())
+            done = run.over(batches, self._update_builder.waiting, finish, pauses)
             run.put(buffers, first, done)
             if pauses is not None:
                 buffers.done = first + done
@@ -228,10 +231,9 @@ class RankPrograms(StepPrograms):
             found += self._shards.slots(self._update_builder.optimizer)
         return found
 
-    def _finish(self) -> None:
+    def _finish(self, ready: Ready, update: Single) -> None:
         """Update with the sums."""
-        ready, update = self._finishing()
-        with self.running([ready]), self.scheduled(np.ones(1, np.bool_)):
+        with self.running([ready]), self.scheduled(_ONE_UPDATE):
             update([])
         if self._shards is not None:
             self._shards.gather(self._update_builder.optimizer.parameters())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class RankRun:
         self._parallel, self._pieces, self._sums, self._state = parallel, pieces, sums, state
         self._maker = RowMaker(readies[0])
         self._rows = np.zeros((parallel.each, 0, self._maker.width))
+        self._rows_of: dict[int, Sequence[tuple[int, int, int]]] = {}  # by a batch's size
         self._stopped = False
 
     def over(
@@ -68,11 +69,12 @@ class RankRun:
         """
         steps = len(batches.starts)
         self._rows = np.zeros((self._parallel.each, steps, self._maker.width))
-        for step in range(steps):
-            start, size = int(batches.starts[step]), int(batches.sizes[step])
-            vectors = np.zeros((self._parallel.each, self._state.width))
+        vectors = np.zeros((self._parallel.each, self._state.width))
+        every = zip(batches.starts.tolist(), batches.sizes.tolist(), batches.final.tolist())
+        for step, (start, size, final) in enumerate(every):
+            vectors[...] = 0
             vectors[0, STOP] = pauses is not None and pauses.heard
-            before, final = int(waiting.value), bool(batches.final[step])
+            before = int(waiting.value)
             self._sums.expect(final)
             self._compute(step, start, size, waiting, vectors)
             self._meet(vectors, final)
@@ -91,12 +93,14 @@ class RankRun:
     ) -> None:
         """Find the gradients of this rank's pieces of a batch, and what is to be told of them."""
         parallel, state = self._parallel, self._state
-        rows = parallel.rows(size)
+        rows = self._rows_of.get(size)
+        if rows is None:
+            rows = self._rows_of[size] = parallel.rows(size)
         if not waiting.value:
             empty = all(low == high for _, low, high in rows)
             self._sums.begin(empty)
             if empty:
-                state.set_counts(0.0)
+                state.set_counts()
         state.begin()
         for place, (piece, low, high) in enumerate(rows):
             if low == high:
@@ -114,7 +118,10 @@ class RankRun:
 
     def _run(self, start: int, size: int) -> Sequence[NDArray[Any]]:
         """Run the program of a piece, in which ranks may meet."""
-        with self._inside(), nullcontext() if self._means is None else self._means.at_work():
+        if self._means is None:
+            with self._inside():
+                return self._pieces.run(start, size)
+        with self._inside(), self._means.at_work():
             return self._pieces.run(start, size)
 
     def _meet(self, vectors: NDArray[np.float64], final: bool) -> None:

@@ -20,6 +20,7 @@ from gpubp.core import Array, active_graph
 from gpubp.core.store import Slot
 from gpubp.distributed.layout import Bucket, Layout
 from gpubp.distributed.parallel import DataParallel
+from gpubp.distributed.requests import start_all_gather
 from gpubp.errors import DataError
 from gpubp.nn.parameter import Parameter
 from gpubp.nn.piece import Piece
@@ -111,13 +112,18 @@ class Shards:
 
     def _gather(self, bucket: Bucket) -> None:
         parallel, bank = self._parallel, bucket.bank
-        low, high = bucket.part(parallel.rank, parallel.size)
-        mine = bank.data[low:high]
-        if mine.size < bucket.each(parallel.size):
-            mine = np.zeros(bucket.each(parallel.size), bank.dtype)
-            mine[: high - low] = bank.data[low:high]
-        found = parallel.communicator.gather(mine).reshape(-1)
-        bank.data[bucket.start : bucket.stop] = found[: bucket.stop - bucket.start]
+        each, length = bucket.each(parallel.size), bucket.stop - bucket.start
+        whole, low = bank.with_tail, bucket.start
+        high = low + each * parallel.size
+        if high <= whole.size and bucket.stop == bank.size:  # what is behind them has room
+            rows = whole[low:high].reshape(parallel.size, each)
+            start_all_gather(parallel.communicator, rows).wait()
+            return
+        rows = np.zeros((parallel.size, each), bank.dtype)
+        first, last = bucket.part(parallel.rank, parallel.size)
+        rows[parallel.rank, : last - first] = bank.data[first:last]
+        start_all_gather(parallel.communicator, rows).wait()
+        bank.data[low : bucket.stop] = rows.reshape(-1)[:length]
 
     def slots(self, optimizer: StepOptimizer) -> list[Slot]:
         """Slots that are this rank's alone: pieces, and state beside them."""

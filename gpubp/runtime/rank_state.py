@@ -97,11 +97,10 @@ class RankState:
             slot.value = _from_parts(total[start : start + 4 * slot.size], slot)
             start += 4 * slot.size
 
-    def set_counts(self, counts: Vector | float) -> None:
-        """Set what the terms of the loss have counted, alike or each."""
-        counts = np.broadcast_to(counts, len(self._counts))
-        for slot, count in zip(self._counts, counts, strict=True):
-            slot.value[...] = count
+    def set_counts(self, counts: Vector | None = None) -> None:
+        """Set what each term of the loss has counted; nothing, if not given."""
+        for i, slot in enumerate(self._counts):
+            slot.value[...] = 0.0 if counts is None else counts[i]
 
     def counts_in(self, total: Vector) -> Vector:
         """The part of a vector that holds them."""

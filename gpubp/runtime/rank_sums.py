@@ -140,5 +140,6 @@ class GradientSums:
 
     def _stays_on_device(self, bank: Bank) -> bool:
         """It is on a device, and the communicator reaches there."""
-        there = bank.device_copy is not None
-        return there and isinstance(self._parallel.communicator, DeviceCommunicator)
+        if bank.device_copy is None:
+            return False
+        return isinstance(self._parallel.communicator, DeviceCommunicator)

@@ -23,6 +23,7 @@ from gpubp.compiler.grad import gradients
 from gpubp.core import Array, Graph, Node
 from gpubp.core.interop import host_array
 from gpubp.core.store import Slot, pack
+from gpubp.distributed.requests import zeros_for
 from gpubp.errors import DataError, GradientError, ShapeError
 from gpubp.ops.spec import cast_to
 from gpubp.runtime.accumulation import Sums, beside
@@ -45,6 +46,9 @@ class UpdateBuilder:
         self._grad_of: dict[int, Slot] = {}
         self._terms: list[Sums] = []
         self._batches = Slot("batches", 0, np.int64)
+        parallel = settings.parallel
+        # What ranks send each other lies where the others find it, if they can.
+        self._zeros = None if parallel is None else zeros_for(parallel.communicator)
 
     @property
     def grads(self) -> list[NDArray[Any]]:
@@ -89,7 +93,7 @@ class UpdateBuilder:
         given = state_dict["sums"] if batches else []
         sums = [None if s is None else host_array(s, "a sum") for s in given]
         self._check_waiting(batches, params, counts, sums)
-        pack("params", params)
+        pack("params", params, self._zeros)
         for i, count in enumerate(counts):
             term = self._term(i)
             term.count.value = np.float64(count)
@@ -134,7 +138,7 @@ class UpdateBuilder:
             final: update; else only add to the sums.
         """
         params = list(self.optimizer.parameters())
-        pack("params", params)
+        pack("params", params, self._zeros)
         scale = self.settings.loss_scale
         if scale is not None:
             pack("loss_scale", [scale.scale, scale.good, scale.skipped])
@@ -208,7 +212,7 @@ class UpdateBuilder:
 
     def _term(self, i: int) -> Sums:
         while len(self._terms) <= i:
-            self._terms.append(Sums(len(self._terms)))
+            self._terms.append(Sums(len(self._terms), self._zeros))
         return self._terms[i]
 
     def _accumulated(

@@ -6,7 +6,15 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from gpubp.backends.numba_cpu.kernels import conv_lines, loop, move, rounds, scalar, team
+from gpubp.backends.numba_cpu.kernels import (
+    conv_lines,
+    loop,
+    meeting,
+    move,
+    rounds,
+    scalar,
+    team,
+)
 from gpubp.backends.numba_cpu.kernels.attention import make_attention
 from gpubp.backends.numba_cpu.kernels.attention_grad import make_attention_grad
 from gpubp.backends.numba_cpu.kernels.chain import make_chain, make_ops
@@ -28,6 +36,9 @@ _COMMON = {
     "loop": loop.loop,
     "lead": team.lead,
     "serve": team.serve,
+    "ranks_arrive": meeting.ranks_arrive,
+    "ranks_wait": meeting.ranks_wait,
+    "ranks_tell": meeting.ranks_tell,
     "load_batch": move.load_batch,
     "gather": move.gather,
     "concat": move.concat,
