@@ -114,6 +114,11 @@ def test_arrays_of_any_kind_go_from_one_to_all_and_from_all_to_all(size):
         start_reduce_scatter(communicator, parts).wait()
         total = np.full(size, float(rank))
         start_all_reduce(communicator, total).wait()
+        if size:  # and again, with something beside it
+            again, beside = np.full((ranks, size), 1.0), np.array([rank, 1.0])
+            communicator.reduce_scatter_beside(again, beside)
+            assert (again[rank] == ranks).all()
+            assert beside.tolist() == [3.0, 3.0]
         communicator.barrier()
         return communicator.gather(mine), sent, rows.copy(), parts[rank], total
 

@@ -49,12 +49,13 @@ def _own(memory: SharedMemory, ranks: int, kept: list[NDArray[Any]]) -> NDArray[
         from gpubp.backends.numba_cpu.pool import native
 
         native("ranks_wait")(0, 0, 0)  # compiled now
+        os.close(os.pidfd_open(os.getpid()))
         kept.append(memory.zeros(2 * SMALL, np.uint8))
         kept.append(memory.zeros(meeting.words(ranks) + 2 * ranks * _ROW, np.int64))
         desk, control = (memory.place_of(array) for array in kept)
         assert desk is not None and control is not None
         told[:] = (1, _machine(), os.getpid(), *desk, *control)
-    except (ImportError, OSError, AttributeError):  # no Numba, no room, another system
+    except (ImportError, OSError, AttributeError):  # no Numba, no room, another system, an old one
         pass
     return told
 

@@ -111,12 +111,15 @@ class Neighbours:
             self.leave(type(error).__name__, alone=True)
             raise
 
-    def _begin(self, what: int, array: NDArray[Any], root: int, place: Place | None = None) -> Any:
-        """Say what this rank has come for, meet, and compare; what all have said."""
+    def _begin(self, what: int, array: NDArray[Any], more: int, place: Place | None = None) -> Any:
+        """Say what this rank has come for, meet, and compare; what all have said.
+
+        `more`: the root, or bytes of what goes with the array: alike, too.
+        """
         self.carrier.begin()
         self._turn ^= 1
         said = self._said[self._turn]
-        said[self.rank] = (what, array.dtype.num, array.nbytes, root, *(place or (0, 0, 0, 0)))
+        said[self.rank] = (what, array.dtype.num, array.nbytes, more, *(place or (0, 0, 0, 0)))
         self._meet()
         if (said[:, :_WHAT] != said[self.rank, :_WHAT]).any():
             raise DistributedError(
@@ -196,11 +199,23 @@ class Neighbours:
         return AtWait(lambda: self._reduce_scatter(rows))
 
     def _reduce_scatter(self, rows: NDArray[Any]) -> None:
-        if not rows.size:
-            return
-        said = self._begin(REDUCE_SCATTER, rows, 0, self._lying(rows))
+        if rows.size:
+            self.reduce_scatter_beside(rows, np.zeros(0))
+
+    def reduce_scatter_beside(self, rows: NDArray[Any], vector: NDArray[Any]) -> None:
+        """A reduce-scatter, and in the same two meetings an all-reduce of a few numbers.
+
+        Args:
+            rows: see `NonBlocking.start_reduce_scatter`; not empty.
+            vector: at most `SMALL` bytes; gets the sum.
+        """
+        place, nbytes = self._turn ^ 1, vector.nbytes
+        self._desks[self.rank][place, :nbytes] = vector.view(np.uint8)
+        said = self._begin(REDUCE_SCATTER, rows, nbytes, self._lying(rows))
         parts = [a.reshape(rows.shape)[self.rank] for a in self._arrays(said, rows)]
         _add(parts, rows[self.rank])
+        if nbytes:
+            _add([desk[place, :nbytes].view(vector.dtype) for desk in self._desks], vector)
         self._meet()
 
     def start_all_gather(self, rows: NDArray[Any]) -> Request:
@@ -258,7 +273,7 @@ class Neighbours:
 
 
 def _said(row: NDArray[np.int64]) -> str:
-    return f"{_NAMES[int(row[0])]} of {row[2]} bytes (kind {row[1]}, root {row[3]})"
+    return f"{_NAMES[int(row[0])]} of {row[2]} bytes (kind {row[1]}, {row[3]})"
 
 
 def _ends(size: int, ranks: int, itemsize: int) -> list[tuple[int, int]]:

@@ -22,6 +22,8 @@ from gpubp.distributed.requests import Request, start_all_reduce, start_reduce_s
 from gpubp.ops.custom import custom_op
 from gpubp.runtime.accumulation import Sums
 
+BESIDE = 1000  # numbers that may go with the sums
+
 
 class Stretch(NamedTuple):
     """A bucket of the sums of one term of the loss.
@@ -121,6 +123,21 @@ class Exchange:
                 self._filled[number] = True
         self._start_those_filled()
         self._live = False
+
+    def has_room(self, width: int) -> bool:
+        """Whether a vector of so many numbers can go with the sums, if these are one stretch that
+        lies where ranks of one machine take it from."""
+        able = hasattr(self._parallel.communicator, "reduce_scatter_beside")
+        return able and len(self._buffers) == 1 and self._buffers[0] is None and width <= BESIDE
+
+    def sum_with(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        """All at once, where there is room: this rank's part of the sums, and that of a vector."""
+        (stretch,), sent, total = self._stretches, self._sent(0), vector.copy()
+        sent[stretch.bucket.stop - stretch.bucket.start :] = 0
+        communicator: Any = self._parallel.communicator
+        communicator.reduce_scatter_beside(sent.reshape(self._parallel.size, -1), total)
+        self._live = False
+        return total
 
     def _start_those_filled(self) -> None:
         communicator, size = self._parallel.communicator, self._parallel.size

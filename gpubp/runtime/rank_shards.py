@@ -41,6 +41,7 @@ class Shards:
         self._parallel = parallel
         self.layout = Layout(parallel.size, parallel.cap)
         self._pieces: dict[int, Piece | None] = {}
+        self._gathered: tuple[list[int], Sequence[Bucket]] = [], ()
 
     @classmethod
     def of_optimizer(cls, parallel: DataParallel, optimizer: StepOptimizer) -> Shards:
@@ -107,14 +108,16 @@ class Shards:
 
     def gather(self, params: Sequence[Slot]) -> None:
         """Each rank has updated its part of the parameters: let all ranks have all parts."""
-        for bucket in self.layout.buckets(params):
+        key = [id(p) for p in params]
+        if key != self._gathered[0]:
+            self._gathered = key, self.layout.buckets(params)
+        for bucket in self._gathered[1]:
             self._gather(bucket)
 
     def _gather(self, bucket: Bucket) -> None:
         parallel, bank = self._parallel, bucket.bank
-        each, length = bucket.each(parallel.size), bucket.stop - bucket.start
-        whole, low = bank.with_tail, bucket.start
-        high = low + each * parallel.size
+        each, low = bucket.each(parallel.size), bucket.start
+        whole, high = bank.with_tail, low + each * parallel.size
         if high <= whole.size and bucket.stop == bank.size:  # what is behind them has room
             rows = whole[low:high].reshape(parallel.size, each)
             start_all_gather(parallel.communicator, rows).wait()
@@ -123,7 +126,7 @@ class Shards:
         first, last = bucket.part(parallel.rank, parallel.size)
         rows[parallel.rank, : last - first] = bank.data[first:last]
         start_all_gather(parallel.communicator, rows).wait()
-        bank.data[low : bucket.stop] = rows.reshape(-1)[:length]
+        bank.data[low : bucket.stop] = rows.reshape(-1)[: bucket.stop - low]
 
     def slots(self, optimizer: StepOptimizer) -> list[Slot]:
         """Slots that are this rank's alone: pieces, and state beside them."""

@@ -102,7 +102,9 @@ class GradientSums:
 
     def has_room(self, width: int) -> bool:
         """Whether so many numbers can travel in one message with the gradients."""
-        if self._kept or self._exchange is not None or not self._banks:
+        if self._exchange is not None:
+            return self._exchange.has_room(width)
+        if self._kept or not self._banks:
             return False
         return width <= TAIL and not self._stays_on_device(self._banks[0])
 
@@ -112,6 +114,8 @@ class GradientSums:
         It travels as numbers of the gradients' dtype: counts of float32 gradients are rounded like
         these.
         """
+        if self._exchange is not None:
+            return self._exchange.sum_with(vector)
         first, *others = self._banks
         whole, end = first.with_tail, first.size + len(vector)
         whole[first.size : end] = vector
