@@ -8,12 +8,14 @@ Without a communicator, or with one rank, each decides for itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.distributed.agreement import require_alike
 from gpubp.distributed.leaving import telling
 from gpubp.distributed.parallel import DataParallel, bounds
 from gpubp.errors import DataError, DistributedError
@@ -56,6 +58,11 @@ class Ranks:
         self.size = 1 if parallel is None else parallel.size
         self.divide = parallel is not None and parallel.divides
         self.kind = [self.size, self.divide]
+
+    def agree(self, facts: Mapping[str, str]) -> None:
+        """Compare facts with the other ranks; see `require_alike`."""
+        if self.together and self._parallel is not None:
+            require_alike(self._parallel.communicator, facts)
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is set on some rank."""
