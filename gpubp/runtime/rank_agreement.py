@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from typing import Any
 from weakref import ReferenceType
 
@@ -202,4 +201,4 @@ class Agreement:
 
 
 def _checksum(array: NDArray[Any]) -> str:
-    return f"checksum {blake2b(array.tobytes(), digest_size=8).hexdigest()}"
+    return f"checksum {rank_digest.hashed(array)}"

@@ -134,5 +134,14 @@ class _Digests:
         return str(getattr(value, "__qualname__", type(value).__qualname__))
 
 
+def hashed(*arrays: NDArray[Any]) -> str:
+    """One hash of arrays."""
+    made = blake2b(digest_size=8)
+    for array in arrays:
+        made.update(f"{array.shape} {array.dtype}".encode())
+        made.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return made.hexdigest()
+
+
 def _hashed(text: str) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()

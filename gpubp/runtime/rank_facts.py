@@ -37,12 +37,17 @@ def facts_of_schedule(scheduler: Any) -> dict[str, str]:
     Args:
         scheduler: of `gpubp.optim.lr_scheduler`, or anything with `step()`.
     """
-    state: dict[str, Any] = getattr(scheduler, "state_dict", dict)()
-    plain = {k: v for k, v in state.items() if _is_plain(v)}
-    found = {"the schedule": f"{type(scheduler).__name__} {_shown(plain)}"}
+    found = {"the schedule": settings_of(scheduler)}
     if hasattr(scheduler, "advance") and hasattr(scheduler, "slots"):
         found["the schedule's next rates"] = _shown(_ahead(scheduler))
     return found
+
+
+def settings_of(scheduler: Any) -> str:
+    """A schedule's kind, settings and position."""
+    state: dict[str, Any] = getattr(scheduler, "state_dict", dict)()
+    plain = {k: v for k, v in state.items() if _is_plain(v)}
+    return f"{type(scheduler).__name__} {_shown(plain)}"
 
 
 def seeds_of(slots: Iterable[Slot]) -> str:
