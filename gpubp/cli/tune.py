@@ -22,6 +22,7 @@ EPILOG = """
 Data, model and training have the options of `gpubp train`. Each member draws its learning rate (and
 its penalty, with --decays) at random, evenly on a logarithmic scale, and its own first weights; one
 compiled program trains all. The member with the lowest loss on the rows held out is the best.
+Several processes (mpirun -n 4 gpubp tune ...) train some of the members each.
 
 examples:
   gpubp tune iris.csv --target species
@@ -46,18 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train all members; returns the exit code."""
-    from gpubp.cli import build, dataset, scores, summary
+    from gpubp.cli import build, dataset, joined, scores, summary
     from gpubp.train import EarlyStopping, save_model
 
+    communicator = joined.communicator(options)
     _check(options)
     with of_files():
         data = dataset.load(options)
     metrics = scores.metrics(options, data.encoding, drawn=False)
     numbers = _drawn(options)
-    trainer = build.trainer(options, data, population={"n": options.members, **numbers})
+    trainer = build.trainer(options, data, communicator, {"n": options.members, **numbers})
     for line in () if options.quiet else data.said:
         print(line, file=sys.stderr)
-    for line in data.warnings:
+    for line in data.warnings if trainer.ranks.leads else ():
         summary.warn(line)
     watched = "loss" if data.held_out is None else "val_loss"
     patience = options.early_stopping
@@ -72,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
         callbacks=[] if patience is None else [EarlyStopping(watched, patience)],
         verbose=False,
     )
+    if not trainer.ranks.leads:
+        return 0
     extra = {"encoding": data.encoding.to_dict(), "data": Path(options.data).name}
     if options.save:
         save_model(options.save, trainer.model, extra)

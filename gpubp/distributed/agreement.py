@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-import zlib
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,7 @@ from gpubp.distributed.communicator import Communicator
 from gpubp.errors import DistributedError
 
 SHOWN = 120  # characters of a fact in an error
-LOOKED_AT = 1 << 24  # bytes of an array that its checksum is made of
-FOLDED = 1 << 16  # bytes from which on it is of sums: zlib reads a tenth of what memory gives
-COLUMNS = (1021, 1019)  # primes: rows that change places do not fall on the same sums
+LOOKED_AT = 1 << 26  # bytes of an array that its fingerprint is made of
 
 
 def gather_text(communicator: Communicator, text: str) -> list[str]:
@@ -64,10 +62,18 @@ def require_alike(communicator: Communicator, facts: Mapping[str, str]) -> None:
 
 
 def differences(all_facts: Sequence[Mapping[str, str]]) -> list[str]:
-    """How the facts of ranks differ from those of rank 0; one text for each fact that does."""
-    first = all_facts[0]
+    """How the facts of ranks differ from those of rank 0; one text for each fact that does.
+
+    A fact that some rank does not have follows from another one (an option of another optimiser),
+    and is told only where nothing else differs.
+    """
     names = dict.fromkeys(name for facts in all_facts for name in facts)
-    found = []
+    everywhere = [name for name in names if all(name in facts for facts in all_facts)]
+    return _differing(all_facts, everywhere) or _differing(all_facts, list(names))
+
+
+def _differing(all_facts: Sequence[Mapping[str, str]], names: Sequence[str]) -> list[str]:
+    first, found = all_facts[0], []
     for name in names:
         others = [r for r, facts in enumerate(all_facts) if facts.get(name) != first.get(name)]
         if others:
@@ -98,24 +104,13 @@ def version() -> str:
 
 
 def fingerprint(array: Any) -> str:
-    """Shape, dtype and a checksum of an array; of a large one, of rows spread over it."""
+    """Shape, dtype and a hash of an array's bytes; of one that is very large, of rows spread over
+    it; of one on a device, shape and dtype alone."""
     if not isinstance(array, np.ndarray):
         return f"{tuple(array.shape)} {array.dtype}"
     part: NDArray[Any] = array
     if array.ndim and array.nbytes > LOOKED_AT:
         rows = max(1, LOOKED_AT // max(1, array[:1].nbytes))
         part = array[np.linspace(0, len(array) - 1, min(rows, len(array))).astype(np.int64)]
-    return f"{array.shape} {array.dtype} {_checksum(part):08x}"
-
-
-def _checksum(array: NDArray[Any]) -> int:
-    """Of an array's bytes; of many, of sums of every 1021st word: one change changes them, and so
-    does another order, unless what changes places is a multiple of 1021 words apart."""
-    if array.dtype.hasobject:
-        return zlib.crc32(array.tobytes())
-    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    row = data.size // max(1, len(array)) if array.ndim else 0
-    columns = COLUMNS[row % (8 * COLUMNS[0]) == 0]
-    folded = data.size // (8 * columns) * (8 * columns) if data.size >= FOLDED else 0
-    sums = data[:folded].view(np.uint64).reshape(-1, columns).sum(0, np.uint64)
-    return zlib.crc32(data[folded:].data, zlib.crc32(sums.data))
+    data = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+    return f"{array.shape} {array.dtype} {blake2b(data.data, digest_size=8).hexdigest()}"

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.core import tree
+from gpubp.distributed.agreement import fingerprint
 from gpubp.errors import DataError
 from gpubp.runtime.arguments import Arguments
 from gpubp.runtime.member_books import Books
@@ -24,6 +25,7 @@ from gpubp.runtime.member_runs import MemberRuns, Task, require_batch, run_side_
 from gpubp.runtime.member_state import MemberState
 from gpubp.runtime.members_chosen import checked_rows, epochs_of, of_epoch
 from gpubp.runtime.pauses import Pauses
+from gpubp.runtime.rank_members import RankMembers
 
 Rows = NDArray[np.int64] | None
 
@@ -98,12 +100,16 @@ class Trained(NamedTuple):
         arguments: the data as its programs take them.
         active: its members that are trained.
         stepped: told when a member has ended an epoch; None where schedules do not move by epoch.
+        ranks: that share the members, if there are several.
+        facts: what these compare of the population.
     """
 
     call: Callable[[Arguments], Call]
     arguments: Callable[[Sequence[Any]], Arguments]
     active: Callable[[], list[int]]
     stepped: Callable[[int], None] | None
+    ranks: RankMembers | None
+    facts: Callable[[], Mapping[str, str]]
 
 
 Member = tuple[int, int]  # of which population, and its number there
@@ -139,7 +145,13 @@ def train(
     own = dict(zip(members, checked_rows("rows", rows, len(members), arrays[0].samples)))
     if orders is not None and len(orders) != len(members):
         raise DataError(f"orders has {len(orders)} entries for {len(members)} members.")
-    run = _Run(populations, arrays, own)
+    run, ranks = _Run(populations, arrays, own), populations[0].ranks
+    if ranks is not None:
+        facts = {"how they are trained": str(how), "orders that are given": str(orders is not None)}
+        if not checked:
+            facts |= {name: fingerprint(a) for name, a in zip(arrays[0].names, arrays[0].arrays)}
+        ranks.agree(facts)
+        return run.by_epoch(members, orders, how, checked, between)
     if between is None and all(one.stepped is None for one in populations):
         given = None if orders is None else dict(zip(members, orders))
         return run.once(members, given, how, checked)
@@ -165,6 +177,7 @@ class _Run:
     ) -> list[Any]:
         """Epoch by epoch, with schedules and the caller between."""
         found: dict[Member, list[Any]] = {member: [] for member in members}
+        ranks = self._populations[0].ranks
         epochs = how.epochs if orders is None else epochs_of(orders, how.epochs)
         for epoch in range(epochs):
             active = [(g, i) for g, i in members if i in self._populations[g].active()]
@@ -177,7 +190,8 @@ class _Run:
                 stepped = self._populations[g].stepped
                 if stepped is not None:
                     stepped(i)
-            if between is not None and between(epoch + 1):
+            ends = between is not None and between(epoch + 1)
+            if ends if ranks is None else ranks.any(ends):
                 break
         return [_joined(found[member]) for member in members]
 
@@ -190,7 +204,11 @@ class _Run:
     ) -> list[Any]:
         """All epochs of all members in one go."""
         calls: list[Call] = []
-        with Pauses() as pauses:
+        ranks = self._populations[0].ranks
+        if ranks is not None:  # what may have been set since the last epoch
+            for one in self._populations:
+                ranks.agree(one.facts())
+        with Pauses(ranks is not None) as pauses:
             try:
                 for g in dict.fromkeys(g for g, _ in members):
                     mine = [i for group, i in members if group == g]

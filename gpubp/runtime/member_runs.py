@@ -18,17 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.base import Backend, Feed, MemberRun
+from gpubp.core import Graph
 from gpubp.core.store import Bank
 from gpubp.errors import DataError
 from gpubp.runtime.arguments import Arguments
 from gpubp.runtime.batches import Batches, check_values, epoch_batches, updates_after
 from gpubp.runtime.member_schedules import MemberSchedules
-from gpubp.runtime.memory import Memory
+from gpubp.runtime.member_state import MemberState
 from gpubp.runtime.nesting import turn
 from gpubp.runtime.orders import Drawn
 from gpubp.runtime.outputs import OutputBuffers
 from gpubp.runtime.pauses import Pauses
 from gpubp.runtime.program_cache import Ready
+from gpubp.runtime.rank_digest import digest, hashed
+from gpubp.runtime.rank_members import RankMembers, Room
 from gpubp.runtime.settings import require_count
 from gpubp.runtime.step_programs import StepPrograms
 
@@ -83,20 +86,23 @@ class MemberRuns:
 
     Args:
         programs: of the step.
-        memory: of the members.
+        state: of the members.
         schedules: theirs, if they have some.
         arrays: the data, checked.
+        ranks: that share the members, if there are several.
     """
 
     def __init__(
         self,
         programs: StepPrograms,
-        memory: Memory,
+        state: MemberState,
         schedules: MemberSchedules | None,
         arrays: Arguments,
+        ranks: RankMembers | None = None,
     ) -> None:
-        self._programs, self._memory, self._schedules = programs, memory, schedules
-        self._arrays = arrays
+        self._programs, self._schedules = programs, schedules
+        self._state, self._memory = state, state.memory
+        self._arrays, self.ranks = arrays, ranks
 
     @property
     def backend(self) -> Backend:
@@ -145,6 +151,9 @@ class MemberRuns:
                 for ready in readies:
                     check_values(ready.program, self._arrays, True)
             banks = self._memory.banks_of(ready.program for ready in readies)
+            if self.ranks is not None:
+                self.ranks.agree(facts_of_tasks(tasks, readies[0].graph))
+                self.ranks.settle(self._state.live())
             with programs.running(readies):
                 yield Opened(self, [r.loaded for r in readies], banks, list(self._segments(tasks)))
 
@@ -178,6 +187,12 @@ class MemberRuns:
         if self._schedules is not None:
             for task, _, _ in parts:
                 self._schedules.settle(task.member)
+
+    def room(self, part: Part) -> Room:
+        """What a part writes."""
+        task, start, stop = part
+        own = [values[task.member, ...] for values in self._state.live().values()]
+        return Room([*own, *task.buffers.rows(start, stop)], task.buffers, stop)
 
     def member_run(self, part: Part, programs: slice, banks: Sequence[Bank]) -> MemberRun:
         """What a backend runs of a task.
@@ -236,10 +251,46 @@ def _run_parts(jobs: Sequence[tuple[Opened, Sequence[Part]]], pauses: Pauses) ->
         loaded += one.loaded
         members += [one.runs.member_run(part, mine, one.banks) for part in parts]
     try:
-        jobs[0][0].runs.backend.run_members(loaded, members, pauses.look)
+        _run_members(jobs, loaded, members, pauses)
     finally:
         for one, parts in jobs:
             one.runs.settle(parts)
     for _, parts in jobs:
         for task, _, stop in parts:
             task.buffers.done = stop
+
+
+def _run_members(
+    jobs: Sequence[tuple[Opened, Sequence[Part]]],
+    loaded: Sequence[Any],
+    members: Sequence[MemberRun],
+    pauses: Pauses,
+) -> None:
+    """Run all members; where ranks share them, those of this one, and take over the others."""
+    runs = jobs[0][0].runs
+    if runs.ranks is None:
+        runs.backend.run_members(loaded, members, pauses.look)
+        return
+    mine = [member for k, member in enumerate(members) if runs.ranks.owns(k)]
+    rooms = [one.runs.room(part) for one, parts in jobs for part in parts]
+
+    def look() -> None:
+        if pauses.heard:
+            raise KeyboardInterrupt
+
+    def work() -> None:
+        if mine:
+            runs.backend.run_members(loaded, mine, look)
+
+    runs.ranks.run(work, rooms, pauses)
+
+
+def facts_of_tasks(tasks: Sequence[Task], graph: Graph) -> dict[str, str]:
+    """What ranks compare of the tasks of a run's members, and the graph of the first program."""
+    return {
+        "the members that are trained": str([task.member for task in tasks]),
+        "the sizes of their batches": hashed(*[task.batches.sizes for task in tasks]),
+        "the batches that update": hashed(*[task.batches.final for task in tasks]),
+        "the order of their samples": hashed(*[task.order for task in tasks]),
+        "what the step computes": digest(graph),
+    }

@@ -96,6 +96,10 @@ class MemberState:
         found = {name: self.memory.stacked(slot).copy() for name, slot in self._slots().items()}
         return {**found, **{name: values.copy() for name, values in self._waiting.items()}}
 
+    def live(self) -> Arrays:
+        """All values of all members by name, (n, ...) each, where they are."""
+        return {name: self.memory.stacked(slot) for name, slot in self._slots().items()}
+
     def check(self, arrays: Mapping[str, ArrayLike], base: Sequence[str]) -> None:
         """Raise DataError or ShapeError unless `load` can take these arrays, of which `base`
         were known before programs were traced."""

@@ -12,6 +12,7 @@ from gpubp.backends import get_backend
 from gpubp.backends.base import Backend
 from gpubp.compiler.pipeline import Options
 from gpubp.core.store import Slot, pack
+from gpubp.distributed.parallel import as_parallel
 from gpubp.errors import ArgumentError, DataError
 from gpubp.ops.random import checked_seed, default_generator, manual_seed
 from gpubp.runtime.ensemble import slots_of
@@ -21,6 +22,7 @@ from gpubp.runtime.member_schedules import MemberSchedules
 from gpubp.runtime.member_state import MemberState
 from gpubp.runtime.memory import Memory
 from gpubp.runtime.population import Population
+from gpubp.runtime.rank_members import for_members
 from gpubp.runtime.settings import Settings, StepAverage, require_count, searches
 from gpubp.runtime.step_programs import StepPrograms
 from gpubp.runtime.update import UpdateBuilder
@@ -48,6 +50,7 @@ def compile_population(
     ema: StepAverage | None = None,
     loss_scale: Any = None,
     options: Options | None = None,
+    communicator: Any = None,
     **hyper: Any,
 ) -> Population:
     """Compile one training step for n members, each of which is trained as if it were alone.
@@ -88,6 +91,8 @@ def compile_population(
             (ReduceLROnPlateau) is given the epoch's loss.
         backend, device, max_grad_norm, max_grad_value, accumulate, ema, loss_scale, options: as of
             `gp.compile_step`. Gradients that wait at the end of an epoch update there.
+        communicator: of `gp.distributed`: each rank trains some of the members; after each epoch
+            all ranks have all of them. All call what changes or trains members, alike.
         **hyper: numbers of the optimiser, one for all members or one for each: lr, weight_decay,
             momentum (of Adam and its kin: the first of the betas).
 
@@ -97,10 +102,7 @@ def compile_population(
         UnknownNameError, ShapeError: `initial` gives another model.
     """
     require_count("n", n)
-    if "communicator" in hyper:
-        raise DataError(
-            "a population cannot be shared by ranks yet: let each rank train members of its own."
-        )
+    ranks = for_members(as_parallel(communicator))
     groups = _groups(optimizer, hyper)
     if searches(optimizer):
         raise DataError(f"{type(optimizer).__name__} searches outside of the program: it cannot.")
@@ -131,7 +133,7 @@ def compile_population(
     programs = StepPrograms(fn, builder, target, None, options)
     others = [default_generator.state, *members.slots, *(schedules.slots if schedules else [])]
     state = MemberState(memory, programs, builder.waiting, optimizer.parameters(), named, others)
-    made = Population(programs, state, members, schedules, accumulate, model)
+    made = Population(programs, state, members, schedules, accumulate, model, ranks)
     made.seed(numbers)
     return made
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
 from gpubp.arguments import checked, reading
 from gpubp.backends.base import Backend
+from gpubp.distributed.communicator import Communicator
 from gpubp.errors import DataError, GradientError
 from gpubp.runtime.arguments import Arguments, checked_arguments
 from gpubp.runtime.ensemble import as_ensemble
@@ -21,6 +23,8 @@ from gpubp.runtime.member_schedules import MemberSchedules
 from gpubp.runtime.member_state import MemberState
 from gpubp.runtime.members import Members
 from gpubp.runtime.members_chosen import chosen, one_member
+from gpubp.runtime.rank_facts import settings_of
+from gpubp.runtime.rank_members import RankMembers
 from gpubp.runtime.step_programs import StepPrograms
 
 Callback = Callable[["Population", int], Any]
@@ -44,18 +48,25 @@ class Population(Members):
         schedules: MemberSchedules | None,
         accumulate: int,
         model: Any,
+        ranks: RankMembers | None = None,
     ) -> None:
         super().__init__(state.memory.members, hyper)
         self._programs, self._state = programs, state
         self._schedules, self._accumulate, self._model = schedules, accumulate, model
         self._outputs: MemberOutputs | None = None
         self._last: list[Task] = []
+        self._ranks = ranks
         if not state.parameters:
             raise GradientError("the optimizer has no parameters to train.")
 
     @property
     def backend(self) -> Backend:
         return self._programs.backend
+
+    @property
+    def communicator(self) -> Communicator | None:
+        """Of the ranks that share the members; None where there is one."""
+        return None if self._ranks is None else self._ranks.parallel.communicator
 
     @property
     def programs(self) -> int:
@@ -105,7 +116,13 @@ class Population(Members):
 
         how = How(batch_size, epochs, shuffle, drop_last)
         between_epochs = None if callback is None else between
-        return stacked(train([self.trained()], data, how, rows, orders, checked, between_epochs))
+        with self.telling():
+            found = train([self.trained()], data, how, rows, orders, checked, between_epochs)
+        return stacked(found)
+
+    def telling(self) -> AbstractContextManager[None]:
+        """While open, an exception that leaves it is told to the ranks that share the members."""
+        return nullcontext() if self._ranks is None else self._ranks.telling()
 
     def trained(self) -> Trained:
         """What a run needs of this population; `Populations` runs several."""
@@ -115,11 +132,25 @@ class Population(Members):
             lambda data: checked_arguments(data, self._state.floating, self.backend),
             lambda: self.active,
             self._stepped if by_epoch else None,
+            self._ranks,
+            self._facts,
         )
+
+    def _facts(self) -> dict[str, str]:
+        """What ranks that share the members compare before each epoch."""
+        found = {name: str(self._hyper.get(name, slice(None))) for name in self._hyper.names}
+        schedules = [] if self._schedules is None else self._schedules.all
+        return {
+            "how many members there are": str(self.n),
+            "the members' steps": str(self.steps),
+            **{f"the members' {name}": text for name, text in found.items()},
+            **{f"member {i}'s schedule": settings_of(s) for i, s in enumerate(schedules)},
+            **self._programs.facts_of_update(),
+        }
 
     def _call(self, arrays: Arguments) -> Call:
         inside = None if self._schedules is None or self._schedules.by_epoch else self._schedules
-        runs = MemberRuns(self._programs, self._state.memory, inside, arrays)
+        runs = MemberRuns(self._programs, self._state, inside, arrays, self._ranks)
         call = Call(runs, self._state, self._books, self._accumulate)
         self._last = call.tasks
         return call

@@ -52,6 +52,10 @@ class Populations:
                 "the populations run on several backends: compile them for one of them "
                 "(backend=..., device=...)."
             )
+        if len({id(group.communicator) for group in self.groups}) > 1:
+            raise DataError(
+                "the populations are shared by other ranks each: give all of them one communicator."
+            )
         self._firsts = np.cumsum([0, *[group.n for group in self.groups]])
         self.n = int(self._firsts[-1])
 
@@ -129,7 +133,9 @@ class Populations:
         how = How(batch_size, epochs, shuffle, drop_last)
         trained = [group.trained() for group in self.groups]
         between_epochs = None if callback is None else between
-        return stacked(train(trained, data, how, rows, orders, checked, between_epochs))
+        with self.groups[0].telling():
+            found = train(trained, data, how, rows, orders, checked, between_epochs)
+        return stacked(found)
 
     @checked
     def best(self, scores: ArrayLike | None = None, mode: str = "min") -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import weakref
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import ReferenceType
 
@@ -16,17 +15,41 @@ from gpubp.core import Graph
 from gpubp.core.store import Slot
 from gpubp.distributed.agreement import fingerprint, require_alike, version
 from gpubp.distributed.parallel import DataParallel
+from gpubp.errors import DistributedError
+from gpubp.runtime import rank_digest
 from gpubp.runtime.arguments import Arguments
 from gpubp.runtime.batches import Batches
+from gpubp.runtime.rank_facts import facts_of_update, seeds_of
 from gpubp.runtime.update import UpdateBuilder
 
-# Operations that come and go with the number of rows, such as where one row needs no broadcast.
-OF_SHAPES = frozenset(
-    {
-        "input", "slot", "const", "cast", "reshape", "broadcast_to", "transpose", "slice", "sum",
-        "add", "subtract", "multiply", "divide", "negative", "where", "equal",
-    }
-)  # fmt: skip
+# Relative and absolute: constants that processors have rounded differently are the same.
+ROUNDING = 1e-5, 1e-15
+
+
+class Traces:
+    """What the ranks of a step compare of their programs.
+
+    Args:
+        of_size: traces the program for a piece of so many samples.
+        size: of a piece of this rank's.
+        graphs: of the programs that it will run.
+        update: of the one that updates, where that is apart and the same on all ranks.
+    """
+
+    def __init__(
+        self,
+        of_size: Callable[[int], Graph],
+        size: int,
+        graphs: Sequence[Graph],
+        update: Graph | None = None,
+    ) -> None:
+        self.of_size, self.size, self.graphs, self.update = of_size, size, graphs, update
+
+    def slots(self, also: Sequence[Slot]) -> list[Slot]:
+        """All that the programs read and write, and more slots; each once."""
+        graphs = [*self.graphs, *([] if self.update is None else [self.update])]
+        found = [s for g in graphs for s in [*g.slots(), *[w for w, _ in g.writes]]]
+        return list({id(s): s for s in [*found, *also]}.values())
 
 
 class Agreement:
@@ -46,20 +69,31 @@ class Agreement:
     ) -> None:
         self._parallel, self._builder, self._backend = parallel, update_builder, backend
         self.made = False
+        self._compared: Graph | None = None
         self._printed: dict[int, tuple[ReferenceType[Any], str]] = {}
+
+    def any_stale(self) -> bool:
+        """On some rank, what was compared is not what would be traced now."""
+        compared = self._compared
+        stale = np.array([compared is not None and not compared.still_valid()], np.float64)
+        self._parallel.communicator.all_reduce(stale)
+        return bool(stale[0] > 0)
 
     def make(
         self,
         data: Arguments,
-        graphs: Sequence[Graph],
+        traces: Traces,
         ours: Sequence[Slot],
         also: Sequence[Slot] = (),
     ) -> None:
         """Compare the ranks' programs; then every slot takes the value that it has on rank 0.
 
+        Pieces differ in size between ranks, and what is traced depends on that: so all trace the
+        program for a piece of rank 0's size, which is thrown away.
+
         Args:
             data: of the first call.
-            graphs: of the programs.
+            traces: of the programs.
             ours: slots that belong to this rank alone.
             also: more slots that are everybody's.
 
@@ -67,12 +101,34 @@ class Agreement:
             DistributedError: they differ; says in what.
         """
         mine = {id(slot) for slot in ours}
-        found = [s for g in graphs for s in [*g.slots(), *[w for w, _ in g.writes]]] + [*also]
-        slots = list({id(s): s for s in found if id(s) not in mine}.values())
-        facts = {**self._facts(data, slots), "what the step computes": _operations(graphs[0])}
-        require_alike(self._parallel.communicator, facts)
+        slots = [slot for slot in traces.slots(also) if id(slot) not in mine]
+        require_alike(self._parallel.communicator, self._facts(data, slots))
+        size = np.array([traces.size], np.int64)
+        self._parallel.communicator.broadcast(size)
+        self._compared = traces.of_size(int(size[0]))
+        self._compare("what the step computes", self._compared)
+        if traces.update is not None:
+            self._compare("how the step updates", traces.update)
         self._take_over(slots)
         self.made = True
+
+    def _compare(self, name: str, graph: Graph) -> None:
+        """Raise DistributedError on every rank where the ranks' traces are not the same program."""
+        communicator, digest = self._parallel.communicator, rank_digest.digest(graph)
+        try:
+            require_alike(communicator, {name: digest})
+        except DistributedError:
+            require_alike(communicator, {name: rank_digest.operations(graph)})
+            raise
+        mine = rank_digest.constants(graph)
+        if mine.size:
+            first = mine.copy()
+            communicator.broadcast(first)
+            odd = np.flatnonzero(~np.isclose(mine, first, *ROUNDING, equal_nan=True))
+            places = communicator.gather(odd[:1] if odd.size else np.array([-1]))
+            if (places >= 0).any():
+                value = mine[places[places >= 0][0]]
+                require_alike(communicator, {f"a constant in {name}": rank_digest.number(value)})
 
     def _facts(self, data: Arguments, slots: Sequence[Slot]) -> dict[str, str]:
         parallel, settings = self._parallel, self._builder.settings
@@ -91,10 +147,12 @@ class Agreement:
             "the backend": f"{self._backend.name} ({self._backend.precision})",
             "the communicator": parallel.communicator.name,
             "the sharing": str(options),
-            "the optimizer": type(self._builder.optimizer).__name__,
+            "the optimizer": ", ".join(type(o).__name__ for o in optimizers),
             "how the step updates": str(numbers),
             "the model's state": ", ".join(f"{s.name} {s.shape} {s.dtype}" for s in slots),
             "the data's kind": ", ".join(shared),
+            "the seed of random numbers": seeds_of(slots),
+            **facts_of_update(self._builder.optimizer, settings),
         }
 
     def _take_over(self, slots: Sequence[Slot]) -> None:
@@ -112,7 +170,8 @@ class Agreement:
     def check_run(
         self, data: Arguments, order: NDArray[np.int64], batches: Batches, checked: bool
     ) -> None:
-        """Compare what a run is to do: the batches, and with shared data these and their order.
+        """Compare what a run is to do: the batches, and with shared data these and their order;
+        and the options of updates, which may have been set since the last one.
 
         Args:
             data, order, batches: of the run.
@@ -123,6 +182,7 @@ class Agreement:
         """
         facts: dict[str, Any] = {"the number of batches": len(batches.starts)}
         facts["the batches that update"] = _checksum(batches.final)
+        facts |= facts_of_update(self._builder.optimizer, self._builder.settings)
         if self._parallel.data == "shared":
             facts["the sizes of batches"] = _checksum(batches.sizes)
             facts["the order of samples"] = _checksum(order)
@@ -140,13 +200,5 @@ class Agreement:
         return text
 
 
-def _operations(graph: Graph) -> str:
-    """The operations of a rank's piece, but for those that depend on its size."""
-    found = [node for node in graph.nodes if node.spec.name not in OF_SHAPES]
-    numbers = [[v for v in node.attrs.values() if isinstance(v, (float, str))] for node in found]
-    told = zip(found, numbers, strict=True)
-    return ", ".join(" ".join([n.spec.name, *map(str, given)]) for n, given in told)
-
-
 def _checksum(array: NDArray[Any]) -> str:
-    return f"checksum {zlib.crc32(array.tobytes()):08x}"
+    return f"checksum {rank_digest.hashed(array)}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from gpubp.backends.base import Backend
 from gpubp.compiler.pipeline import Options
 from gpubp.compiler.program import Program
-from gpubp.core import WholeType
+from gpubp.core import Graph, WholeType
 from gpubp.core.store import Slot
 from gpubp.distributed.leaving import telling
 from gpubp.errors import DataError
@@ -31,7 +32,7 @@ from gpubp.runtime.batches import Batches
 from gpubp.runtime.nesting import turn
 from gpubp.runtime.outputs import OutputBuffers
 from gpubp.runtime.pauses import Pauses
-from gpubp.runtime.rank_agreement import Agreement
+from gpubp.runtime.rank_agreement import Agreement, Traces
 from gpubp.runtime.rank_results import RowMaker
 from gpubp.runtime.step_programs import StepPrograms
 from gpubp.runtime.update import UpdateBuilder
@@ -165,11 +166,18 @@ class AveragingPrograms(StepPrograms):
         is_run: bool,
         checked: bool,
     ) -> None:
-        if not self._agreement.made:
+        if not self._agreement.made or (is_run and self._agreement.any_stale()):
             readies = [self.ready(data, size, final) for size, final in mine.kinds[0]]
-            self._agreement.make(data, [ready.graph for ready in readies], [])
+            size, graphs = int(mine.sizes[0]), [ready.graph for ready in readies]
+            self._agreement.make(data, Traces(partial(self._traced, data, size), size, graphs), [])
         if is_run:
             self._agreement.check_run(data, order, batches, checked)
+
+    def _traced(self, data: Arguments, own: int, size: int) -> Graph:
+        """The trace for a share of so many samples."""
+        if size == own:
+            return self.ready(data, size, True).graph
+        return self._trace_update(data.types(size), data.structure)[0]
 
     def _own_numbers(self, steps: int) -> _OwnNumbers:
         states = [slot for slot in self.written_slots() if is_state(slot)]

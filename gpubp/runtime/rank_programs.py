@@ -37,7 +37,7 @@ from gpubp.runtime.nesting import turn
 from gpubp.runtime.outputs import OutputBuffers, Results
 from gpubp.runtime.pauses import Pauses
 from gpubp.runtime.program_cache import Ready, Runner
-from gpubp.runtime.rank_agreement import Agreement
+from gpubp.runtime.rank_agreement import Agreement, Traces
 from gpubp.runtime.rank_exchange import Exchange, HandedOver, Stretch, stretches
 from gpubp.runtime.rank_means import RankMeans
 from gpubp.runtime.rank_pieces import Pieces
@@ -198,17 +198,25 @@ class RankPrograms(StepPrograms):
         checked: bool,
     ) -> None:
         """Compare with the other ranks; the first time take over the state of rank 0."""
-        if not self._agreement.made:
-            graphs, also = [r.graph for r in self.updating.readies()], list[Slot]()
-            finish = self._finishing()[0].graph
-            if self._shards is None:
-                graphs.append(finish)
-            else:  # what an update reads depends on a rank's pieces
+        agreement = self._agreement
+        if not agreement.made or (is_run and agreement.any_stale()):
+            also, finish = list[Slot](), self._finishing()[0].graph
+            if self._shards is not None:  # what an update reads depends on a rank's pieces
                 also = [slot for slot, _ in finish.writes]
                 also += self._shards.common(self._update_builder.optimizer)
-            self._agreement.make(data, graphs, self._own_slots(), also)
+            size = self._sizes(batches.sizes[:1].tolist())[0]
+            graphs = [r.graph for r in self.updating.readies()]
+            update = finish if self._shards is None else None
+            traces = Traces(partial(self._traced, data, size), size, graphs, update)
+            agreement.make(data, traces, self._own_slots(), also)
         if is_run:
-            self._agreement.check_run(data, order, batches, checked)
+            agreement.check_run(data, order, batches, checked)
+
+    def _traced(self, data: Arguments, own: int, size: int) -> Graph:
+        """The trace for pieces of so many samples."""
+        if size == own:
+            return self.ready(data, size, True).graph
+        return self._trace_update(data.types(size), data.structure)[0]
 
     def _finishing(self) -> tuple[Ready, Single]:
         """The program that updates, bound."""

@@ -26,6 +26,7 @@ from gpubp.runtime.nesting import nesting, running, turn
 from gpubp.runtime.outputs import OutputBuffers, Results, Returned
 from gpubp.runtime.pauses import Pauses
 from gpubp.runtime.program_cache import Ready, Runner
+from gpubp.runtime.rank_facts import facts_of_update
 from gpubp.runtime.totals import terms_of
 from gpubp.runtime.update import UpdateBuilder
 
@@ -71,6 +72,10 @@ class StepPrograms:
     def apart(self) -> int:
         """Batches until the ranks of a step are alike, so that its state can be saved; 0 now."""
         return 0
+
+    def facts_of_update(self) -> dict[str, str]:
+        """How the next updates will be made; see `rank_facts.facts_of_update`."""
+        return facts_of_update(self._update_builder.optimizer, self._settings)
 
     def meet(self) -> None:
         """Let ranks that update by themselves have the same parameters and state; all call."""

@@ -30,6 +30,7 @@ from gpubp.train.inputs import Data
 from gpubp.train.interrupt import Interrupt
 from gpubp.train.plan import Plan
 from gpubp.train.progress import EpochProgress, shown
+from gpubp.train.rank_facts import facts_of_fit
 from gpubp.train.recording import measures_all, part_of_epoch
 from gpubp.train.run import Run
 from gpubp.train.saving import Saver
@@ -77,6 +78,7 @@ class Fit:
         with alone(trainer), training_mode(trainer.model):
             self.state.callbacks = self._callbacks
             self._start()
+            trainer.ranks.agree(facts_of_fit(trainer, self.plan, self.data, self._last_epoch))
             _LOG.info("training from epoch %d to %d", self.state.epoch + 1, self._last_epoch)
             foresight.check(trainer, self.plan, self.data)
             with self._interrupt:

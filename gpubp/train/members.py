@@ -187,21 +187,27 @@ class MemberFit:
             history.records[:] = records
 
     def _epoch_ends(self, population: Population, epoch: int) -> None:
-        trainer = self._trainer
-        for i in population.active:
+        trainer, active = self._trainer, population.active
+        measured = trainer.ranks.each(len(active), lambda k: self._measured(active[k]))
+        for i, found in zip(active, measured, strict=True):
             record: dict[str, float] = {"epoch": len(trainer.histories[i].records) + 1}
-            record["loss"] = population.histories[i][-1]
-            if self._held_out is not None:
-                trainer.model.load_state_dict(population.state_dict(i))
-                X, y, *weights = self._held_out
-                found = trainer.evaluate(X, y, self._metrics, *weights)
-                record.update({f"val_{name}": value for name, value in found.items()})
+            record = {**record, "loss": population.histories[i][-1], **found}
             trainer.histories[i].add(record)
             self._look(i, record)
         done, plan = self._done + epoch, self._plan
         last = done == plan.epochs or not population.active
-        if plan.checkpoint is not None and (done % plan.save_every == 0 or last):
+        leads = trainer.ranks.leads
+        if leads and plan.checkpoint is not None and (done % plan.save_every == 0 or last):
             self._save(done)
+
+    def _measured(self, member: int) -> dict[str, float]:
+        """A member's numbers on what is held out."""
+        if self._held_out is None:
+            return {}
+        self._trainer.model.load_state_dict(self._trainer.population.state_dict(member))
+        X, y, *weights = self._held_out
+        found = self._trainer.evaluate(X, y, self._metrics, *weights)
+        return {f"val_{name}": value for name, value in found.items()}
 
     def _watched(self) -> tuple[str, str]:
         """The number that early stopping watches, and which way is better."""

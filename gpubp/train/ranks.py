@@ -8,29 +8,23 @@ Without a communicator, or with one rank, each decides for itself.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.distributed.agreement import gather_text, require_alike
 from gpubp.distributed.leaving import telling
 from gpubp.distributed.parallel import DataParallel, bounds
-from gpubp.errors import DataError, DistributedError
+from gpubp.errors import DistributedError
 
 
-def share(step_options: dict[str, Any], population: bool) -> None:
-    """Make a `DataParallel` of a bare communicator: copies of a trainer share that.
-
-    Raises:
-        DataError: for a population, whose members cannot be shared by ranks yet.
-    """
+def share(step_options: dict[str, Any]) -> None:
+    """Make a `DataParallel` of a bare communicator: copies of a trainer share that."""
     given = step_options.get("communicator")
-    if given is not None and population:
-        raise DataError(
-            "a population cannot be shared by ranks yet: leave the communicator out, and train "
-            "other members on each rank."
-        )
     if given is not None and not isinstance(given, DataParallel):
         step_options["communicator"] = DataParallel(given)
 
@@ -56,6 +50,11 @@ class Ranks:
         self.size = 1 if parallel is None else parallel.size
         self.divide = parallel is not None and parallel.divides
         self.kind = [self.size, self.divide]
+
+    def agree(self, facts: Mapping[str, str]) -> None:
+        """Compare facts with the other ranks; see `require_alike`."""
+        if self.together and self._parallel is not None:
+            require_alike(self._parallel.communicator, facts)
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether it is set on some rank."""
@@ -95,6 +94,15 @@ class Ranks:
         if not self.together or self._parallel is None:
             return nullcontext()
         return telling(self._parallel.communicator)
+
+    def each(self, count: int, measure: Callable[[int], Mapping[str, float]]) -> list[Any]:
+        """What `measure` gives for the numbers up to `count`, of which each rank does some."""
+        if not self.together or self._parallel is None:
+            return [measure(i) for i in range(count)]
+        rank, size = self._parallel.rank, self._parallel.size
+        mine = json.dumps([measure(i) for i in range(rank, count, size)])
+        parts = [json.loads(text) for text in gather_text(self._parallel.communicator, mine)]
+        return [parts[i % size][i // size] for i in range(count)]
 
     def batches(self, samples: int, size: int) -> list[tuple[int, int]]:
         """(first row, row behind the last) of each batch that this rank evaluates; may be none.

@@ -107,7 +107,7 @@ class Trainer(Predicting):
         for name in step_options:
             if name not in known:
                 raise unknown_name("option of Trainer and compile_step", name, known)
-        share(step_options, population is not None)
+        share(step_options)
         super().__init__(
             model, loss_fn, optimizer, scheduler, scheduler_every, monitor, checked_seed(seed),
             (backend, device), step_options,
@@ -197,7 +197,8 @@ class Trainer(Predicting):
             CheckpointError: a file that is damaged or does not fit.
         """
         if self.population is not None:
-            return members.fit_members(self, {k: v for k, v in locals().items() if k != "self"})
+            with self.ranks.telling():
+                return members.fit_members(self, {k: v for k, v in locals().items() if k != "self"})
         plan = Plan(
             epochs, batch_size, shuffle, verbose and self.ranks.leads, max_steps, max_time,
             checkpoint, save_every, save_every_steps, resume, extra, drop_last,
