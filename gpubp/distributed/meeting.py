@@ -22,7 +22,7 @@ from gpubp.errors import LostPeerError
 OPEN, LEFT, CLOSED = range(3)  # states of a rank
 LOOKS = 2100  # of which the last ones offer the processor to others
 AWAKE_SECONDS = 2e-3  # that a rank looks without sleeping
-SLEEP_SECONDS = 5e-5
+SLEEPS = 40, 1e-3  # then it sleeps for this part of the time it has waited, seconds at most
 DEATHS_SECONDS = 0.01  # between two looks whether all live
 LINE = 8  # words
 
@@ -53,10 +53,11 @@ class Meeting:
         self._memory, self._rank, self._timeout = memory, rank, timeout
         self._states = memory[2 * LINE :: LINE]
         at, ranks, looks = (ctypes.c_int64(n) for n in (address_of(memory), len(processes), LOOKS))
+        self._looks = ctypes.c_int64(LOOKS)
         self._generation, self._state = ctypes.c_int64(), ctypes.c_int64()
         mine = ctypes.c_int64(address_of(memory) + 8 * (2 + rank) * LINE)
         self._arrive = prepared("ranks_arrive", at, ranks, looks)
-        self._wait = prepared("ranks_wait", at, self._generation, looks)
+        self._wait = prepared("ranks_wait", at, self._generation, self._looks)
         self._tell = prepared("ranks_tell", mine, self._state)
         self._living = select.poll()
         self._rank_of: dict[int, int] = {}  # by descriptors
@@ -90,7 +91,8 @@ class Meeting:
             self._wait_on(ask)
 
     def _wait_on(self, ask: Callable[[], None]) -> None:
-        began = time.monotonic()
+        began, (part, most) = time.monotonic(), SLEEPS
+        self._looks.value = LOOKS
         look_at = began + DEATHS_SECONDS
         while not self._wait():
             now = time.monotonic()
@@ -104,7 +106,8 @@ class Meeting:
                     f"rank {self._rank}: another rank did not come within {self._timeout:g} s."
                 )
             if now > began + AWAKE_SECONDS:
-                time.sleep(SLEEP_SECONDS)
+                self._looks.value = 1
+                time.sleep(min((now - began) / part, most))
 
     # A rank may have come, and closed or ended then: it is looked once more whether all are here.
 
