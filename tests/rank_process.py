@@ -1,7 +1,7 @@
 """A program that ranks run as processes: trains, and may kill one of them on the way.
 
 Usage: rank_process.py FILE [--deterministic] [--shard] [--buckets] [--checkpoint FILE]
-           [--kill RANK:STEP,...] [--epochs N] [--batch-size N] [--memory] [--raise RANK:STEP]
+           [--kill RANK:STEP,...] [--signal NAME] [--epochs N] [--batch-size N] [--memory] [--raise RANK:STEP]
            [--press RANK:SECONDS] [--stall RANK]
 
 Rank 0 writes the results to FILE (NPZ). The kills are done one a start: a file beside FILE counts
@@ -34,12 +34,12 @@ from gpubp.train import Callback, Trainer
 class Kill(Callback):
     """Ends this process where it was asked for."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, name: str) -> None:
+        self.step, self.signal = step, signal.Signals[name]
 
     def on_chunk_end(self, trainer, losses):
         if trainer.steps >= self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.signal)
 
 
 class Raise(Callback):
@@ -81,16 +81,16 @@ class Stall(Callback):
 
 
 class Memory(Callback):
-    """Looks at what this process has in memory, after a thousand steps and at the end."""
+    """Writes what this process has in memory, a line for each thousand steps or so."""
 
     def __init__(self, file: Path) -> None:
-        self.file, self.before = file, 0
+        self.file, self.due = file, 1000
 
     def on_epoch_end(self, trainer, epoch, record):
-        now = resident()
-        if trainer.steps < 1000:
-            self.before = now
-        self.file.write_text(f"{now - self.before} {trainer.steps}")
+        if trainer.steps >= self.due:
+            self.due += 1000
+            with self.file.open("a") as out:
+                print(trainer.steps, resident(), file=out)
 
 
 def resident() -> int:
@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--checkpoint")
     parser.add_argument("--kill", default="")
+    parser.add_argument("--signal", default="SIGKILL")
     parser.add_argument("--raise", default="", dest="fail")
     parser.add_argument("--press", default="")
     parser.add_argument("--stall", default="")
@@ -155,7 +156,7 @@ def main() -> None:
             X, Y, epochs=options.epochs, batch_size=options.batch_size, verbose=False,
             validation_split=0.1,
             # The same ones at every start.
-            callbacks=[Kill(next(iter(mine), sys.maxsize)), *more],
+            callbacks=[Kill(next(iter(mine), sys.maxsize), options.signal), *more],
             checkpoint=options.checkpoint, save_every_steps=2, resume=resume,
         )  # fmt: skip
     except LostPeerError as error:

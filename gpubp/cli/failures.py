@@ -77,7 +77,9 @@ def reported() -> Iterator[Outcome]:
 
 
 def _show(message: object, *where: object, **options: object) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    from gpubp.cli import summary
+
+    summary.warn(str(message))
 
 
 def _report(code: int, message: object) -> int:

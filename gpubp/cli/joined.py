@@ -34,6 +34,11 @@ def communicator(options: argparse.Namespace) -> Communicator | None:
     return made
 
 
+def follows() -> bool:
+    """This process is one of several ranks, and not the one that speaks."""
+    return any(made.rank for made in _known)
+
+
 def leave(code: int) -> None:
     """Before the process ends: with an error of this rank, let MPI end the others too. (All ranks
     hear of a run that diverged or was interrupted, and end by themselves.)"""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpubp.cli import joined
 from gpubp.data.columns import Column
 from gpubp.data.encoding import Encoding
 from gpubp.data.numerals import COMMA
@@ -32,8 +33,9 @@ _DATE = re.compile(
 
 
 def warn(text: str) -> None:
-    """Say on stderr what may be wrong although work goes on."""
-    print(f"warning: {' '.join(text.split())}", file=sys.stderr)
+    """Say on stderr what may be wrong although work goes on; of several ranks, one says it."""
+    if not joined.follows():
+        print(f"warning: {' '.join(text.split())}", file=sys.stderr)
 
 
 def option(name: str, value: object) -> str:

@@ -172,7 +172,7 @@ def run(options: argparse.Namespace) -> int:
     trainer = build.trainer(options, data, communicator)
     for line in () if options.quiet else data.said:
         print(line, file=sys.stderr)
-    for line in data.warnings if trainer.ranks.leads else ():
+    for line in data.warnings:
         summary.warn(line)
     extra = {
         "encoding": data.encoding.to_dict(),

@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     trainer = build.trainer(options, data, communicator, {"n": options.members, **numbers})
     for line in () if options.quiet else data.said:
         print(line, file=sys.stderr)
-    for line in data.warnings if trainer.ranks.leads else ():
+    for line in data.warnings:
         summary.warn(line)
     watched = "loss" if data.held_out is None else "val_loss"
     patience = options.early_stopping

@@ -57,7 +57,7 @@ def require_alike(communicator: Communicator, facts: Mapping[str, str]) -> None:
     if found:
         raise DistributedError(
             f"the ranks do not fit together: {'; '.join(found)}. Start all of them with the same "
-            "program, packages and data."
+            "program, options, packages and data."
         )
 
 
