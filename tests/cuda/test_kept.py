@@ -11,8 +11,20 @@ from test_persistent import BATCH, data, ran, step_on
 
 from gpubp import nn
 from gpubp.backends.cuda import execution
+from gpubp.backends.cuda.codegen.shares import Share
+from gpubp.backends.cuda.codegen.steps_source import BARRIER, _body
+from gpubp.backends.cuda.codegen.writer import Params
 from gpubp.backends.cuda.execution import kept_for
-from gpubp.backends.cuda.kept import BESIDE, Kept, keep, room_of, shared_of, traffic
+from gpubp.backends.cuda.kept import (
+    BESIDE,
+    Kept,
+    Place,
+    Published,
+    keep,
+    room_of,
+    shared_of,
+    traffic,
+)
 from gpubp.compiler.parts import Buffer, Instruction, Operand, Part
 from gpubp.compiler.program import Program
 
@@ -149,3 +161,13 @@ def test_a_part_that_reads_rows_and_the_whole_reads_where_others_do() -> None:
     both = ([A, _operand(0, 8, 16, axis=None)], [B])
     assert _places([([], [A])], [both]) == set()
     assert _places([([], [A]), ([A], [B])], [both]) == {(0, 0, True), (1, 0, False)}
+
+
+def test_a_copy_waits_for_what_it_copies_alone() -> None:
+    """A block's barrier stands before it where a part since the last one wrote there."""
+    copied = Published(Place(0, 64), 0, 0, 8)
+    share = Share(Params(), [], 0, 8)
+    for written, barriers in ((A, 1), (B, 0), (_operand(120, 2, 4), 1)):
+        part = _program([([], [written])]).parts[0]
+        lines = _body([[(part, share), (copied, share)]], {})
+        assert lines.count(BARRIER) == barriers

@@ -58,6 +58,12 @@ class Published(NamedTuple):
     start: int
     rows: int
 
+    def meets(self, operand: Operand) -> bool:
+        """An operand shares memory with where it goes."""
+        first, last = operand.extent
+        stop = self.start + self.rows * self.place.row
+        return operand.buffer == self.buffer and first < stop and self.start < last
+
 
 Key = tuple[int, int, int, bool]  # number of a part, buffer, byte in it, whether it writes
 

@@ -24,7 +24,7 @@ from gpubp.backends.cuda.codegen.steps_source import StepShares, StepsSource, st
 from gpubp.backends.cuda.drivers.base import CooperativeDriver, Memory
 from gpubp.backends.cuda.execution import Choice, chosen, kept_for, obstacle
 from gpubp.backends.cuda.executor import Executor
-from gpubp.backends.cuda.kept import room_of, shared_of, told
+from gpubp.backends.cuda.kept import Published, room_of, shared_of, told
 from gpubp.backends.cuda.launch import THREADS, Workspace
 from gpubp.backends.cuda.loaded import Loaded
 from gpubp.compiler.parts import Part
@@ -143,7 +143,7 @@ def shares_of(loaded: Loaded, blocks: int, room: int, most: int) -> StepShares:
     """
     context = replace(loaded.context, written=set(), workspace=Workspace())
     kept = kept_for(loaded.program, blocks, room)[1]
-    phases: list[list[tuple[Part | None, Share]]] = [[]]
+    phases: list[list[tuple[Part | Published, Share]]] = [[]]
     number = 0
     for instruction in loaded.program.instructions:
         if instruction.sync:
@@ -152,7 +152,7 @@ def shares_of(loaded: Loaded, blocks: int, room: int, most: int) -> StepShares:
             phases[-1].append((part, share(part, context, blocks, kept.of_part(number))))
             number += 1
     for phase, copies in kept.published.items():
-        phases[phase] += [(None, publication(one, context)) for one in copies]
+        phases[phase] += [(one, publication(one, context)) for one in copies]
     found = StepShares(phases, kept.nbytes)
     words = found.words + loaded.numbers.order_entry + 1
     shared = found.scratch + 8 * words

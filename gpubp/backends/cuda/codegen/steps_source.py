@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpubp.backends.cuda.codegen.shares import HEADERS, Share
+from gpubp.backends.cuda.kept import Published
 from gpubp.backends.cuda.launch import THREADS
 from gpubp.compiler.parts import Part
 
@@ -60,8 +61,8 @@ GP_KERNEL(run_steps, Params)
 """
 
 
-# Shares in the order in which they run, with their parts; None: a copy for other blocks.
-Phase = Sequence[tuple[Part | None, Share]]
+# Shares in the order in which they run, with what they compute, or copy for other blocks.
+Phase = Sequence[tuple[Part | Published, Share]]
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def _body(phases: Sequence[Phase], functions: dict[str, str]) -> list[str]:
             name = functions.setdefault(share.text("NAME"), f"part{len(functions)}")
             lines += _call(share, name, at)
             at += len(share.params)
-            since += [] if part is None else [(part, share)]
+            if isinstance(part, Part):
+                since.append((part, share))
     return lines
 
 
@@ -187,11 +189,13 @@ def _call(share: Share, name: str, at: int) -> list[str]:
     return [*lines, "}"]
 
 
-def _touches(part: Part | None, share: Share, other: Part, others: Share) -> bool:
-    """The part touches what the other one wrote, writes what it read, or takes its scratch; what is
-    copied at the end of a phase (None) may be anything.
+def _touches(part: Part | Published, share: Share, other: Part, others: Share) -> bool:
+    """The part touches what the other one wrote, writes what it read, or takes its scratch; or what
+    is copied is what the other one wrote.
     """
-    if part is None or (share.scratch and others.scratch):
+    if isinstance(part, Published):
+        return any(write and part.meets(operand) for operand, write in other.operands())
+    if share.scratch and others.scratch:
         return True
     return any(
         (first or second) and a.meets(b)
