@@ -22,9 +22,10 @@ from specs import ROWS, Case, cases
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.backends.cuda import PRECISIONS, CupyBackend, tuning_record
+from gpubp.backends.cuda import PRECISIONS, CupyBackend, execution, tuning_record
 from gpubp.backends.cuda.codegen import staged
 from gpubp.backends.cuda.drivers.base import Dim
+from gpubp.backends.cuda.kept import keep
 from gpubp.backends.cuda.products import Addresses, Plan, Problem, Products
 from gpubp.core import bind
 from gpubp.ops.spec import SPECS
@@ -277,6 +278,11 @@ def _staying() -> dict[str, Work]:
         step = classifier_step(OPTIMIZERS[name], model, backend=backend, options=OPTIONS)
         step.run(*digits(dtype, 2 * rows, hidden[0]), batch_size=rows)
 
+    def copying(backend: CupyBackend) -> None:
+        """Blocks keep what others read, too."""
+        with patch.object(execution, "keep", lambda *a: keep(*a[:3], copies=True)):
+            work(backend, "adam", (64, 100), "float32", 200)
+
     sizes = {"short": ((4, 16), 32), "64-100-10": ((64, 100), 200), "many rows": ((64, 100), 9000)}
     return {
         f"{STAYING} {size} {name} {dtype}": partial(
@@ -284,7 +290,7 @@ def _staying() -> dict[str, Work]:
         )
         for size, (hidden, rows) in sizes.items()
         for name, dtype in (("adam", "float32"), ("sgd", "float64"))
-    }
+    } | {f"{STAYING} copies adam float32": copying}
 
 
 _SIDES = {1: 1089, 2: 33, 3: 11}  # so that eight images have a largest tile a processor
