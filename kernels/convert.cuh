@@ -22,4 +22,16 @@ __device__ __forceinline__ void convert(i64 n, const From* in, To* out, Map map)
   for (i64 i = vectors * LANES + thread_number(); i < n; i += thread_count()) out[i] = map(in[i]);
 }
 
+// Filters (O, C, T) as (O, T, C), of n elements in all. Launch: any number of threads.
+template <class Number, class From, class To, class Map>
+__device__ __forceinline__ void convert_filters(Number n, Number channels, Number taps,
+                                                const From* in, To* out, Map map) {
+#pragma unroll 1
+  for (Number i = static_cast<Number>(thread_number()); i < n;
+       i += static_cast<Number>(thread_count())) {
+    const Number row = i / channels, channel = i % channels;
+    out[i] = map(in[(row / taps * channels + channel) * taps + row % taps]);
+  }
+}
+
 }  // namespace gp

@@ -49,6 +49,24 @@ struct Meeting {
   }
 };
 
+// A temporary in a block's own memory, as its rows have it: `start` is where the block's first row
+// is, minus the rows before it.
+template <class T>
+__device__ __forceinline__ T* kept(const unsigned char* own, i64 start) {
+  return reinterpret_cast<T*>(reinterpret_cast<u64>(own) + start);
+}
+
+// Copies bytes `first` to `stop` of a temporary from a block's own memory to where others read it,
+// by elements of class T.
+template <class T>
+__device__ __forceinline__ void publish(const unsigned char* from, u64 to, i64 first, i64 stop) {
+  const int size = sizeof(T);
+  T* target = reinterpret_cast<T*>(to + first);
+  const int count = static_cast<int>((stop - first) / size);
+  for (int i = threadIdx.x; i < count; i += blockDim.x)
+    target[i] = reinterpret_cast<const T*>(from)[i];
+}
+
 // Copies `count` words by the threads of a block.
 __device__ __forceinline__ void copy_words(const u64* from, i64 count, u64* to) {
   for (i64 i = threadIdx.x; i < count; i += blockDim.x) to[i] = from[i];

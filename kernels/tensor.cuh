@@ -3,133 +3,19 @@
 // A and B are rounded to a shorter type on their way to shared memory, products are exact, sums are
 // float32: what PyTorch calls TF32 matmul, and autocast for bf16 and fp16 (with the weights, the
 // activations and the gradients kept in float32). The tile, the chunks of k and `store` are as in
-// gemm.cuh. The instruction is m16n8k16 (16-bit types) or m16n8k8 (TF32): PTX ISA, "Matrix fragments
-// for mma.m16n8k16" and "for mma.m16n8k8", which in words of 32 bits are the same.
+// gemm.cuh, types and instructions in narrow.cuh.
+//
+// `gemm_warps` is the frame of all such products; where a slice of k comes from is said by a feed:
+// `RoundedFeed` here, `StagedFeed` in staged.cuh.
 //
 // Without a GPU the same sums are made element by element from the same shared memory, or, slowly,
 // from the instruction's registers by an emulation of it (GP_MMA_EMULATED).
 #pragma once
 
 #include "gemm.cuh"
+#include "narrow.cuh"
 
 namespace gp {
-
-#ifdef __CUDA_ARCH__
-#define GP_MMA(shape, type)                                                                 \
-  asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 "              \
-               "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                      \
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                             \
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
-#elif defined(GP_MMA_EMULATED)  // by the tests' build, with the same registers
-#define GP_MMA(shape, type) gp_mma(shape, type, c, a, b)
-#else
-#define GP_MMA(shape, type)
-#endif
-
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-#define GP_CONVERTS  // to TF32 and bf16, and to two numbers of 16 bits at once
-#endif
-
-// A type: `round` to it, a `word` of several that are rounded together, the `value` back, how many
-// lie in a word, one instruction.
-struct Tf32 {
-  typedef u32 Kept;
-  static const int IN_WORD = 1;
-  // To nearest, ties away from zero, as cvt.rna.tf32.f32: 10 bits of fraction. A NaN gets its quiet
-  // bit: with what it holds in the 13 bits that are left out alone it would become infinity.
-  __device__ __forceinline__ static Kept round(float x) {
-#ifdef GP_CONVERTS
-    Kept out;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(out) : "f"(x));
-    return out;
-#else
-    const u32 bits = __float_as_uint(x), size = bits & 0x7fffffffu;
-    if (size >= 0x7f800000u) return size > 0x7f800000u ? bits | 0x400000u : bits;
-    return (bits + 0x1000u) & 0xffffe000u;
-#endif
-  }
-  __device__ __forceinline__ static u32 word(const float* x) { return round(x[0]); }
-  __device__ __forceinline__ static float value(u32 word, int) { return __uint_as_float(word); }
-  __device__ __forceinline__ static void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    GP_MMA("m16n8k8", "tf32");
-  }
-};
-
-struct Bf16 {
-  typedef unsigned short Kept;
-  static const int IN_WORD = 2;
-  // To nearest, ties to even.
-  __device__ __forceinline__ static Kept round(float x) {
-#ifdef GP_CONVERTS
-    Kept out;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out) : "f"(x));
-    return out;
-#else
-    const u32 bits = __float_as_uint(x);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<Kept>(bits >> 16 | 0x40u);  // NaN
-    return static_cast<Kept>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-#endif
-  }
-  __device__ __forceinline__ static u32 word(const float* x) {
-#ifdef GP_CONVERTS
-    u32 out;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(x[1]), "f"(x[0]));
-    return out;
-#else
-    return round(x[0]) | static_cast<u32>(round(x[1])) << 16;
-#endif
-  }
-  __device__ __forceinline__ static float value(u32 word, int half) {
-    return __uint_as_float(half ? word & 0xffff0000u : word << 16);
-  }
-  __device__ __forceinline__ static void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    GP_MMA("m16n8k16", "bf16");
-  }
-};
-
-struct Fp16 {
-  typedef unsigned short Kept;
-  static const int IN_WORD = 2;
-  // To nearest, ties to even; what is too large becomes infinity.
-  __device__ __forceinline__ static Kept round(float x) {
-#ifdef __CUDA_ARCH__
-    Kept out;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out) : "f"(x));
-    return out;
-#else
-    const u32 bits = __float_as_uint(x), sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
-    if (size > 0x7f800000u) return static_cast<Kept>(0x7fffu);            // NaN
-    if (size >= 0x477ff000u) return static_cast<Kept>(sign | 0x7c00u);    // 65520 and more
-    if (size < 0x38800000u) {                                             // below 2^-14
-      // Adding 0.5 rounds the number to a multiple of 2^-24, its last bit there.
-      const float moved = __uint_as_float(size) + 0.5f;
-      return static_cast<Kept>(sign | (__float_as_uint(moved) - 0x3f000000u));
-    }
-    return static_cast<Kept>(sign | (size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13);
-#endif
-  }
-  __device__ __forceinline__ static u32 word(const float* x) {
-#ifdef GP_CONVERTS
-    u32 out;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(x[1]), "f"(x[0]));
-    return out;
-#else
-    return round(x[0]) | static_cast<u32>(round(x[1])) << 16;
-#endif
-  }
-  __device__ __forceinline__ static float value(u32 word, int half) {
-    const u32 bits = half ? word >> 16 : word & 0xffffu;
-    const u32 sign = (bits & 0x8000u) << 16, size = bits & 0x7fffu;
-    if (size >= 0x7c00u) return __uint_as_float(sign | 0x7f800000u | size << 13);
-    const float whole = __uint_as_float(size << 13);  // with the smaller type's exponent
-    return __uint_as_float(sign | __float_as_uint(whole * 5.192296858534828e33f));  // 2^112
-  }
-  __device__ __forceinline__ static void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    GP_MMA("m16n8k16", "f16");
-  }
-};
-#undef GP_MMA
-#undef GP_CONVERTS
 
 const int SLICE_WORDS = 16;               // of k, in shared memory
 const int SLICE_PITCH = SLICE_WORDS + 4;  // so that the 32 words of a fragment are in 32 banks
@@ -244,8 +130,8 @@ __device__ __forceinline__ void right_fragment(u32 (&out)[2], const u32* b) {
 // Adds to a warp's sums what 8 words of k give: WM rows from `a`, WN columns from `b`.
 // A thread's four sums of 16 x 8 are at rows g, g + 8 and columns 2 t, 2 t + 1.
 template <class Type, int WM, int WN>
-__device__ __forceinline__ void multiply(float (&sums)[WM / 16][WN / 8][4], const u32* a,
-                                         const u32* b) {
+__device__ __forceinline__ void multiply_words(float (&sums)[WM / 16][WN / 8][4],
+                                               const u32* a, const u32* b) {
 #if defined(__CUDA_ARCH__) || defined(GP_MMA_EMULATED)
   u32 right[WN / 8][2];
 #pragma unroll
@@ -299,43 +185,81 @@ __device__ __forceinline__ void store_sums(const float (&sums)[WM / 16][WN / 8][
       }
 }
 
-// As `gemm` in gemm.cuh. A warp makes WM x WN sums. Launch: 32 (BM / WM) (BN / WN) threads.
-template <class Type, int BM, int BN, int WM, int WN, class A, class B, class Store>
-__device__ __forceinline__ void gemm_tensor(const A& a, const B& b, i64 m, i64 n, i64 k0, i64 k1,
-                                            i64 tile_m, i64 tile_n, Store store) {
-  const int THREADS = 32 * (BM / WM) * (BN / WN);
-  typedef RoundedSlice<Type, A, BM, THREADS> SliceA;
-  typedef RoundedSlice<Type, B, BN, THREADS> SliceB;
-  const int BK = SLICE_WORDS * Type::IN_WORD;
-  __shared__ __align__(16) u32 held_a[2][BM * SLICE_PITCH];
-  __shared__ __align__(16) u32 held_b[2][BN * SLICE_PITCH];
+// As `gemm` in gemm.cuh. A warp makes WM x WN sums. All threads call `start` of the feed, then, for
+// each slice of DEPTH steps from k0 on, `next`, after which the slice is there for all of them, and
+// `multiply`, which adds what it gives to their warps' sums. Launch: 32 (BM / WM) (BN / WN) threads.
+template <int BM, int BN, int WM, int WN, class Feed, class A, class B, class Store>
+__device__ __forceinline__ void gemm_warps(Feed& feed, const A& a, const B& b, i64 m, i64 n, i64 k0,
+                                           i64 k1, i64 tile_m, i64 tile_n, Store store) {
   const int warp = threadIdx.x / 32;
-  const int row_of_warp = warp % (BM / WM) * WM, column_of_warp = warp / (BM / WM) * WN;
+  const int row = warp % (BM / WM) * WM, column = warp / (BM / WM) * WN;
   const i64 row0 = tile_m * BM, column0 = tile_n * BN;
   float sums[WM / 16][WN / 8][4];
   clear(sums);
-  SliceA next_a;
-  SliceB next_b;
-  next_a.start(a, row0, k0);
-  next_b.start(b, column0, k0);
-  next_a.load(a, row0, m - row0, k0, k1 - k0);
-  next_b.load(b, column0, n - column0, k0, k1 - k0);
-  int now = 0;
-  for (i64 k = k0; k < k1; k += BK) {
-    next_a.store(held_a[now]);
-    next_b.store(held_b[now]);
+  feed.start(a, b, row0, column0, m - row0, n - column0, k0, k1, row, column);
+#pragma unroll 1
+  for (i64 k = k0; k < k1; k += Feed::DEPTH) {
+    feed.next(a, b, k1 - k);
+    feed.template multiply<WM, WN>(sums, row, column);
+  }
+  store_sums<WM, WN>(sums, row0 + row, column0 + column, m, n, store);
+}
+
+// Slices that threads load while another is multiplied, and round on their way to shared memory, of
+// which there are two.
+template <class Type, class A, class B, int BM, int BN, int THREADS>
+struct RoundedFeed {
+  static const int DEPTH = SLICE_WORDS * Type::IN_WORD;
+  static const int SIZE_A = BM * SLICE_PITCH, SIZE_B = BN * SLICE_PITCH;
+  u32 *held_a, *held_b;
+  RoundedSlice<Type, A, BM, THREADS> next_a;
+  RoundedSlice<Type, B, BN, THREADS> next_b;
+  i64 row0, column0, rows, columns, k;
+  int now;
+
+  __device__ __forceinline__ void start(const A& a, const B& b, i64 from_row, i64 from_column,
+                                        i64 rows_left, i64 columns_left, i64 k0, i64 k1, int, int) {
+    row0 = from_row, column0 = from_column, rows = rows_left, columns = columns_left;
+    k = k0, now = 1;
+    next_a.start(a, row0, k);
+    next_b.start(b, column0, k);
+    load(a, b, k1 - k0);
+  }
+
+  __device__ __forceinline__ void load(const A& a, const B& b, i64 steps) {
+    next_a.load(a, row0, rows, k, steps);
+    next_b.load(b, column0, columns, k, steps);
+  }
+
+  __device__ __forceinline__ void next(const A& a, const B& b, i64 left) {
+    now = 1 - now;
+    next_a.store(held_a + now * SIZE_A);
+    next_b.store(held_b + now * SIZE_B);
     __syncthreads();
-    if (k + BK < k1) {
-      next_a.load(a, row0, m - row0, k + BK, k1 - k - BK);
-      next_b.load(b, column0, n - column0, k + BK, k1 - k - BK);
-    }
+    k += DEPTH;
+    if (left > DEPTH) load(a, b, left - DEPTH);
+  }
+
+  template <int WM, int WN>
+  __device__ __forceinline__ void multiply(float (&sums)[WM / 16][WN / 8][4], int row,
+                                           int column) const {
+    const u32* slice_a = held_a + now * SIZE_A + row * SLICE_PITCH;
+    const u32* slice_b = held_b + now * SIZE_B + column * SLICE_PITCH;
 #pragma unroll 1
     for (int word = 0; word < SLICE_WORDS; word += 8)
-      multiply<Type, WM, WN>(sums, held_a[now] + row_of_warp * SLICE_PITCH + word,
-                             held_b[now] + column_of_warp * SLICE_PITCH + word);
-    now = 1 - now;
+      multiply_words<Type, WM, WN>(sums, slice_a + word, slice_b + word);
   }
-  store_sums<WM, WN>(sums, row0 + row_of_warp, column0 + column_of_warp, m, n, store);
+};
+
+template <class Type, int BM, int BN, int WM, int WN, class A, class B, class Store>
+__device__ __forceinline__ void gemm_tensor(const A& a, const B& b, i64 m, i64 n, i64 k0, i64 k1,
+                                            i64 tile_m, i64 tile_n, Store store) {
+  typedef RoundedFeed<Type, A, B, BM, BN, 32 * (BM / WM) * (BN / WN)> Feed;
+  __shared__ __align__(16) u32 held_a[2 * Feed::SIZE_A];
+  __shared__ __align__(16) u32 held_b[2 * Feed::SIZE_B];
+  Feed feed;
+  feed.held_a = held_a, feed.held_b = held_b;
+  gemm_warps<BM, BN, WM, WN>(feed, a, b, m, n, k0, k1, tile_m, tile_n, store);
 }
 
 }  // namespace gp

@@ -37,6 +37,7 @@ QUICK = {
     "test_numba_kernels.py",
     "test_nvrtc.py",
     "test_ops_on_emulator.py",
+    "test_kept.py",
     "test_persistent.py",
     "test_staged_counts.py",
 }

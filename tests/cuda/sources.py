@@ -22,9 +22,10 @@ from specs import ROWS, Case, cases
 
 import gpubp as gp
 from gpubp import nn, ops, optim
-from gpubp.backends.cuda import PRECISIONS, CupyBackend, tuning_record
+from gpubp.backends.cuda import PRECISIONS, CupyBackend, execution, tuning_record
 from gpubp.backends.cuda.codegen import staged
 from gpubp.backends.cuda.drivers.base import Dim
+from gpubp.backends.cuda.kept import keep
 from gpubp.backends.cuda.products import Addresses, Plan, Problem, Products
 from gpubp.core import bind
 from gpubp.ops.spec import SPECS
@@ -255,9 +256,8 @@ def _programs() -> dict[str, Work]:
             for size in (300, 2000):
                 work = _product(layout, "float32", precision, size)
                 found[f"tensor {precision} {layout} {size}"] = work
-                if precision != "tf32":
-                    work = _product(layout, "float32", precision, size // 8 * 8, -math.inf)
-                    found[f"staged {precision} {layout} {size}"] = work
+                work = _product(layout, "float32", precision, size // 8 * 8, -math.inf)
+                found[f"staged {precision} {layout} {size}"] = work
         found[f"tensor {precision} training"] = _training("adam", precision=precision)
     found["staged training"] = _staged_training()
     found |= {f"epilogue {name}": _epilogue(name, 300) for name in FORWARD}
@@ -278,6 +278,11 @@ def _staying() -> dict[str, Work]:
         step = classifier_step(OPTIMIZERS[name], model, backend=backend, options=OPTIONS)
         step.run(*digits(dtype, 2 * rows, hidden[0]), batch_size=rows)
 
+    def copying(backend: CupyBackend) -> None:
+        """Blocks keep what others read, too."""
+        with patch.object(execution, "keep", lambda *a: keep(*a[:3], copies=True)):
+            work(backend, "adam", (64, 100), "float32", 200)
+
     sizes = {"short": ((4, 16), 32), "64-100-10": ((64, 100), 200), "many rows": ((64, 100), 9000)}
     return {
         f"{STAYING} {size} {name} {dtype}": partial(
@@ -285,7 +290,7 @@ def _staying() -> dict[str, Work]:
         )
         for size, (hidden, rows) in sizes.items()
         for name, dtype in (("adam", "float32"), ("sgd", "float64"))
-    }
+    } | {f"{STAYING} copies adam float32": copying}
 
 
 _SIDES = {1: 1089, 2: 33, 3: 11}  # so that eight images have a largest tile a processor
@@ -308,7 +313,8 @@ def _convolution(
         backend.precision = options.get("precision", "float32")
         given = [np.zeros(shape, dtype) for shape in shapes]
         fn = partial(bind, SPECS[op], **attrs)
-        gp.compile(lambda *a: ops.tanh(fn(*a)), backend=backend, options=OPTIONS)(*given)
+        with patch.object(staged, "LEAST_SAVED", options.get("before", math.inf)):
+            gp.compile(lambda *a: ops.tanh(fn(*a)), backend=backend, options=OPTIONS)(*given)
 
     return work
 
@@ -325,6 +331,10 @@ def _convolutions() -> dict[str, Work]:
         found[f"{op} float64"] = _convolution(op, 2, 256, dtype="float64")
         for precision in LOW:
             found[f"tensor {precision} {op}"] = _convolution(op, 3, 256, precision=precision)
+            for axes in (2, 3):
+                found[f"staged {precision} {op} {axes}"] = _convolution(
+                    op, axes, 256, precision=precision, before=-math.inf
+                )
     return found
 
 

@@ -19,7 +19,7 @@ import gpubp as gp
 from gpubp import ops
 from gpubp.backends.cuda.codegen import staged
 
-LOW = ("bf16", "float16")
+LOW = ("bf16", "float16", "tf32")
 LAYOUTS = ("nn", "nt", "tn", "tt")
 CHECK = gp.Options(verify=False)
 

@@ -9,6 +9,8 @@ that meet in the middle of a kernel. Their meetings are the shim's to prove, and
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from emulated_backend import FaultyEmulator, emulated_backend
@@ -20,6 +22,7 @@ from test_seeded_faults import (
     FAULTS,
     MEETINGS,
     Check,
+    _staged_convolutions,
     _staged_product,
     barrier_checks,
     included,
@@ -29,6 +32,7 @@ from tolerances import assert_product
 import gpubp as gp
 from gpubp import ops
 from gpubp.backends.cuda import CupyBackend
+from gpubp.backends.cuda.codegen import staged
 from gpubp.backends.cuda.drivers import bare_nvrtc
 from gpubp.backends.cuda.emulator.faults import KernelError
 
@@ -131,18 +135,47 @@ def test_a_wrong_matrix_is_caught(name: str) -> None:
     assert _fails(old, new, _staged_product, 1) is not None
 
 
+def _by_words(backend: CupyBackend) -> None:
+    """TF32, neighbours along the lines of both factors."""
+    backend.precision = "tf32"
+    a, b, *_ = operands(40, 72, 200)
+    with patch.object(staged, "LEAST_SAVED", -np.inf):
+        found = gp.compile(lambda a, b: a.T @ b, backend=backend)(a.T.copy(), b)
+    assert_product(found, rounded(a, "tf32"), rounded(b, "tf32"))
+
+
+WORDS = {
+    "words of the next cell": (
+        *("of_warp / IN_CELL + lane / 16) +", "of_warp / IN_CELL + (lane / 16 ^ 1)) +"),
+    ),
+    "lines that do not go on": ("taken ^ (16 * i + 8 * line)", "taken ^ (16 * i)"),
+    "lines of A for steps of k": (
+        *("line = LINES_FIRST ? e % 2 : e / 2", "line = LINES_FIRST ? e / 2 : e % 2"),
+    ),
+    "the second half of a slice": ("(8 * s + 4 * step)", "(4 * step)"),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_wrong_word_is_caught(name: str) -> None:
+    old, new = WORDS[name]
+    assert _fails(old, old, _by_words, 1) is None
+    assert _fails(old, new, _by_words, 1) is not None
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ("wait_for_groups<STAGES - 2>();", ""),
         ("wait_for_groups<STAGES - 2>();", "wait_for_groups<STAGES - 1>();"),
-        ("copy(free);", "copy(now);"),
+        ("copy(a, b, free);", "copy(a, b, now);"),
         ("__syncthreads();  // all threads' copies", "//"),
     ],
 )
-def test_copies_that_are_not_waited_for_are_races(old: str, new: str) -> None:
+@pytest.mark.parametrize("check", [_staged_product, _staged_convolutions])
+def test_copies_that_are_not_waited_for_are_races(check: Check, old: str, new: str) -> None:
     """By their own thread, or by the others of the block: a race, whatever the numbers are."""
-    error = _fails(old, new, _staged_product, 1)
+    error = _fails(old, new, check, 1)
     assert _kind(error) == "race", error
 
 

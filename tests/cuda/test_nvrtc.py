@@ -8,12 +8,14 @@ import numpy as np
 import nvrtc
 import ptx_checks
 import pytest
+from conv_rows import OPS
 from launching import kernel
 from sources import STAYING, CollectingDriver, sources_for
 
 import gpubp as gp
 from gpubp import nn, ops
 from gpubp.backends.cuda import CupyBackend
+from gpubp.backends.cuda.codegen import staged
 from gpubp.errors import BackendError
 
 pytestmark = pytest.mark.skipif(bool(nvrtc.missing()), reason=nvrtc.missing() or "-")
@@ -86,24 +88,51 @@ def test_inner_loops_read_by_vectors(architecture):
         assert "cvt.rn.bf16x2.f32" in text and re.search(r"ld\.v4\.[fb]32", text)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "float16"])
+@pytest.mark.parametrize("precision", ["bf16", "float16", "tf32"])
 @pytest.mark.parametrize("layout", ["nn", "nt", "tn"])
 def test_products_of_rounded_factors_only_copy_and_multiply(layout, precision):
     """A slice of k of a tile, for a thread: 4 copies of 16 bytes that go on beside, 12 times four
-    8 by 8 elements, 32 products; nothing is rounded, loaded by hand or stored. See docs/design.
+    8 by 8 elements, 32 products; nothing is rounded, loaded by hand, stored. TF32 is read by words
+    where its neighbours are not along k. See docs/design.
     """
     of = sources_for("sm_80")
     names = (f"{kind} {precision} {layout} 2000" for kind in ("staged", "tensor"))
     counts, direct = (
         ptx_checks.slice_counts(nvrtc.ptx_of(of[name], "sm_80"), "kernel", 32) for name in names
     )
-    assert counts["ldmatrix"] == 12 and counts["mma"] == 32 and counts["cp.async.cg"] == 4
+    words = {"nn": 16, "nt": 0, "tn": 48}[layout] if precision == "tf32" else 0
+    assert counts["ldmatrix"] == 12 - words // 4 and counts["ld.shared"] == words
+    assert counts["mma"] == 32 and counts["cp.async.cg"] == 4
     for once in ("cp.async.wait_group", "cp.async.commit_group", "bar"):
         assert counts[once] == 1
-    assert not {"ld", "ld.shared", "st", "st.shared", "cvt.rn"} & counts.keys()
-    assert counts["ldmatrix.trans"] == {"nn": 4, "nt": 0, "tn": 12}[layout]
+    assert not {"ld", "st", "st.shared", "cvt.rn"} & counts.keys()
+    turned = {"nn": 4, "nt": 0, "tn": 12}[layout] if precision != "tf32" else 0
+    assert counts["ldmatrix.trans"] == turned
     assert direct["mma"] == 32 and direct["ld.shared"] == 48 and not direct["ldmatrix"]
-    assert direct["all"] > 2 * counts["all"]
+    elements = 16 if precision == "tf32" else 32
+    assert direct["all"] - counts["all"] >= staged.PRODUCT_SAVES * elements
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float16", "tf32"])
+@pytest.mark.parametrize("op", OPS)
+def test_convolutions_of_rounded_images_only_copy_and_multiply(op, precision):
+    """As products; what a thread does to find places is done for cells, not for elements."""
+    of = sources_for("sm_80")
+    staying, tiled = (
+        next(
+            source
+            for name, source in of.items()
+            if name.startswith(f"{kind} {precision} {op}") and f"gp::gemm_{kind}<" in source
+        )
+        for kind in ("staged", "tensor")
+    )
+    texts = (nvrtc.ptx_of(source, "sm_80") for source in (staying, tiled))
+    counts, direct = (ptx_checks.slice_counts(text, "kernel", 32) for text in texts)
+    assert counts["mma"] == direct["mma"] == 32 and counts["cp.async.cg"] == 4
+    assert not {"ld", "st", "st.shared", "cvt.rn"} & counts.keys()
+    elements = 16 if precision == "tf32" else 32
+    assert direct["ld"] == elements
+    assert direct["all"] - counts["all"] >= staged.WINDOWS_SAVE * elements
 
 
 def _elementwise():

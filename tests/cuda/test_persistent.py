@@ -14,6 +14,7 @@ import gpubp as gp
 from gpubp import nn, optim
 from gpubp.backends.cuda import CupyBackend, stepping
 from gpubp.backends.cuda.execution import MODES, fewest_costs, graph_cost, steps_cost
+from gpubp.backends.cuda.kept import Kept, keep, room_of
 from gpubp.errors import UnknownNameError
 
 SAMPLES, BATCH, EPOCHS = 1797, 200, 10  # scikit-learn's digits
@@ -120,8 +121,10 @@ def test_costs_of_the_model_are_those_of_the_docs() -> None:
     """The figures that docs/design/cuda.md has, so that these are right."""
     step = step_on(CountingDriver(), 64, 100, 10)
     program = step.prepare(*data(64, BATCH))
-    blocks, cost = fewest_costs(program, 132)
-    assert cost == steps_cost(program, blocks) <= steps_cost(program, 1)
+    room = room_of("sm_90")
+    blocks, cost = fewest_costs(program, 132, room)
+    assert cost == steps_cost(program, blocks, keep(program, blocks, room, copies=False))
+    assert cost < steps_cost(program, blocks, Kept()) < steps_cost(program, 1, Kept())
     assert graph_cost(program, LAUNCHED, 132) > LAUNCHED * 1.3
 
 
@@ -163,7 +166,8 @@ def test_what_cannot_stay_goes_as_graphs_and_says_why(monkeypatch: pytest.Monkey
     step = gp.compile_step(lambda x, y: loss(convolution(x), y), optimizer, backend=backend)
     x, y = data(64, 64)
     step.run(x[:, None], y, batch_size=16)
-    assert re.search(r"execution graph.*conv.* has no function of a share", step.report())
+    why = r"execution graph.*conv.* has no function of a share: its tiles cross images"
+    assert re.search(why, step.report())
 
     monkeypatch.setenv("GPUBP_CUDA_SYNC", "1")
     assert "GPUBP_CUDA_SYNC" in ran(step_on(CountingDriver(), 64, 10, **stays), 64)

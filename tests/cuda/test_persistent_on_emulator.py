@@ -23,6 +23,8 @@ from gpubp.backends.cuda import execution
 from gpubp.backends.cuda.emulator import compiler
 from gpubp.backends.cuda.emulator.driver import EmulatedKernels
 from gpubp.backends.cuda.emulator.faults import KernelError
+from gpubp.backends.cuda.kept import Kept, Place, keep
+from gpubp.compiler.program import Program
 
 pytestmark = [
     pytest.mark.full,
@@ -43,12 +45,17 @@ def trained(target: Any, make: Any, dropout: bool = False) -> dict[str, Any]:
     return {"losses": losses, **model.state_dict()}
 
 
-@pytest.mark.parametrize("blocks", [1, 3])
-@pytest.mark.parametrize("name", MAKES)
+@pytest.mark.parametrize(
+    ("name", "blocks", "copies"),
+    [*((name, blocks, False) for name in MAKES for blocks in (1, 3)), ("sgd", 3, True)],
+)
 def test_a_training_is_the_reference_s(
-    name: str, blocks: int, monkeypatch: pytest.MonkeyPatch
+    name: str, blocks: int, copies: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """`copies`: blocks keep what others read, too."""
     monkeypatch.setattr(execution, "MEETING_US", 0.0)  # so that there are as many blocks as can be
+    if copies:
+        monkeypatch.setattr(execution, "keep", lambda *a: keep(*a[:3], copies=True))
     target = emulated_backend(execution="persistent", processors=blocks)
     dropout = name == "sgd"
     found = trained(target, MAKES[name], dropout)
@@ -73,6 +80,21 @@ class Collecting(FaultyEmulator):
         return super().compile(source)
 
 
+def _as_one_of_several(program: Program, blocks: int, room: int, copies: bool) -> Kept:
+    """What a block that is not alone would keep; it has all rows."""
+    found = keep(program, 2, room, True)
+    places, at = {}, 0
+    for place in dict.fromkeys(found.places.values()):
+        places[place] = Place(at, place.row)
+        at += 40 * place.row
+    kept = {key: places[place] for key, place in found.places.items()}
+    published = {
+        phase: [one._replace(place=places[one.place]) for one in copied]
+        for phase, copied in found.published.items()
+    }
+    return Kept(kept, published, at)
+
+
 def _one_step(driver: FaultyEmulator) -> None:
     step = classifier_step(
         *(MAKES["adam"], mlp(hidden=(16, 36))),
@@ -82,14 +104,21 @@ def _one_step(driver: FaultyEmulator) -> None:
     step.run(*digits(samples=40, features=16), batch_size=40)
 
 
-def test_every_barrier_of_a_step_is_needed() -> None:
-    """Those that a block has between parts, taken out one by one: a race each time."""
+@pytest.mark.parametrize("room", ["all", "copies", "none"])
+def test_every_barrier_of_a_step_is_needed(room: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that a block has between parts, taken out one by one: a race each time. With all
+    temporaries in shared memory, with those of its rows and copies for others, or with none.
+    """
+    plans = {"all": keep, "copies": _as_one_of_several, "none": lambda *_: Kept()}
+    monkeypatch.setattr(execution, "keep", plans[room])
     whole = Collecting("run_steps", "run_steps")
     _one_step(whole)
     (source,) = whole.sources
     body = _body(source)
     pieces = body.split("__syncthreads();")
     assert len(pieces) == 9
+    assert ("gp::publish<" in source) == (room == "copies")
+    assert ("gp::kept<" in source) == (room != "none")
     for i in range(1, len(pieces)):
         without = "__syncthreads();".join(pieces[:i]) + "__syncthreads();".join(pieces[i:])
         with pytest.raises(KernelError) as caught:

@@ -19,8 +19,9 @@ from test_programs_on_shim import agree
 
 import gpubp as gp
 from gpubp import nn, optim
-from gpubp.backends.cuda import CupyBackend
-from gpubp.errors import DataError
+from gpubp.backends.cuda import CupyBackend, execution
+from gpubp.backends.cuda.kept import Kept, keep
+from gpubp.errors import BackendError, DataError
 
 pytestmark = pytest.mark.skipif(bool(shim_build.MISSING), reason=str(shim_build.MISSING))
 
@@ -81,6 +82,35 @@ def test_64_100_10_with_every_rule(name: str) -> None:
 def test_any_number_of_blocks_and_any_order_make_the_same_bits(order: str, alive: int) -> None:
     found = trained(staying(order, alive=alive), MAKES["adam"])
     require_same(found, trained(launched(), MAKES["adam"]))
+
+
+@pytest.mark.parametrize("kept", ["what others read, too", "nothing"])
+def test_what_blocks_keep_changes_no_bit(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the model chooses, blocks keep what they alone read: see the test above."""
+    plans = {"what others read, too": lambda *a: keep(*a[:3], copies=True)}
+    monkeypatch.setattr(execution, "keep", plans.get(kept, lambda *_: Kept()))
+    found = trained(staying(), MAKES["adam"], _dropped)
+    monkeypatch.undo()
+    require_same(found, trained(launched(), MAKES["adam"], _dropped))
+
+
+def test_a_block_without_room_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the device refuses, temporaries go through global memory."""
+    target = staying()
+    allow = target.driver.allow_shared
+
+    def refused(kernel: Any, nbytes: int) -> None:
+        if "gp::kept<" in sources[-1]:
+            raise BackendError("too much")
+        allow(kernel, nbytes)
+
+    sources: list[str] = []
+    compiled = target.driver.compile
+    monkeypatch.setattr(target.driver, "allow_shared", refused)
+    monkeypatch.setattr(target.driver, "compile", lambda s: sources.append(s) or compiled(s))
+    require_same(trained(target, MAKES["sgd"]), trained(launched(), MAKES["sgd"]))
+    kernels = ["gp::kept<" in source for source in sources if "run_steps" in source]
+    assert kernels[:2] == [True, False]
 
 
 def _tiny() -> Any:

@@ -16,6 +16,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import shim_build
+import staged_conv_calls
 from attention_rows import attention_rows, attention_shapes
 from classifier import OPTIMIZERS, classifier_step, digits, mlp
 from conv_rows import OPS, conv_row, geometry
@@ -89,6 +90,16 @@ def _staged_product(backend: CupyBackend) -> None:
         part = gp.compile(lambda a, b: a[:, 8:21] @ b, backend=backend, options=check)
         found = part(wide, b[:13].copy())
         assert_product(found, exact[0][:, :13], exact[1][:13])
+
+
+def _staged_convolutions(backend: CupyBackend) -> None:
+    """Images and filters that were rounded before: several slices, padding, strides, groups."""
+    backend.precision = "bf16"
+    for op in OPS:
+        for case in staged_conv_calls.calls(op, staged_conv_calls.WHOLE[2:3]):
+            with patch.object(staged, "LEAST_SAVED", -np.inf):
+                found = staged_conv_calls.compiled(case)(backend)
+            staged_conv_calls.assert_exact(case, found, "bf16")
 
 
 def _long_product(backend: CupyBackend) -> None:
@@ -257,21 +268,46 @@ FAULTS: dict[str, tuple[str, str, Check, int]] = {
         *(_staged_product, 1),
     ),
     "staged product whose last groups are not closed": (
-        *("    left -= STAGED_BK;\n    close_group();",),
-        *("    if (left > 0) close_group();\n    left -= STAGED_BK;",),
+        *("    left -= DEPTH;\n    close_group();",),
+        *("    if (left > 0) close_group();\n    left -= DEPTH;",),
         *(_staged_product, 1),
     ),
     "staged product that copies to the slice that is read": (
-        *("copy(free);", "copy(now);"),
+        *("copy(a, b, free);", "copy(a, b, now);"),
         *(_staged_product, 1),
     ),
     "staged product that leaves out a slice's last row": (
-        *("j * APART < rows && near > 0", "j * APART + 1 < rows && near > 0"),
+        *("APART < rows && near > 0", "APART + 1 < rows && near > 0"),
         *(_staged_product, 1),
     ),
     "staged product that reads whole cells where rows end within": (
-        *("rows && near > 0 ? 2 * near : 0", "rows ? 16 : 0"),
+        *("rows && near > 0 ? size * near : 0", "rows ? 16 : 0"),
         *(_staged_product, 1),
+    ),
+    "staged convolution that does not wait for its copies": (
+        *("wait_for_groups<STAGES - 2>();", ""),
+        *(_staged_convolutions, 1),
+    ),
+    "staged convolution that copies what lies beyond an image": (
+        *("start_copy(to, x.data + spots[j].offset + tap.offset, met ? 16 : 0);",),
+        *("start_copy(to, x.data + spots[j].offset + tap.offset, 16);",),
+        *(_staged_convolutions, 1),
+    ),
+    "staged convolution that stays at its first tap": (
+        *("k.add(x.windows.taps, Places::DEPTH);", ""),
+        *(_staged_convolutions, 1),
+    ),
+    "staged gradient by filters that stays at its first positions": (
+        *("p.add(x.windows.found, Places::APART);", ""),
+        *(_staged_convolutions, 1),
+    ),
+    "staged gradient by images that takes one filter for the next": (
+        *("k.add(x.taps, Places::APART);", "k.add(x.taps, Places::APART - 1);"),
+        *(_staged_convolutions, 1),
+    ),
+    "filters that are copied as they lie": (
+        *("in[(row / taps * channels + channel) * taps + row % taps]", "in[i]"),
+        *(_staged_convolutions, 1),
     ),
     "reduction without its barrier": (
         *("    __syncthreads();\n    if (y < half) held", "    if (y < half) held"),

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conv_rows import OPS, geometry
 from counting_driver import CountingDriver
 from staged_calls import CHECK, always, staged_in
+from staged_conv_calls import calls, compiled, network
 
 import gpubp as gp
 from gpubp import nn, ops, optim
@@ -21,7 +23,9 @@ from gpubp.backends.cuda import CupyBackend
         (1024, 1024, 1024, "float16", True),
         (512, 512, 512, "bf16", False),
         (128, 1024, 1024, "bf16", False),  # two rows of tiles read B
-        (4096, 4096, 4096, "tf32", False),
+        (4096, 4096, 4096, "tf32", True),
+        (512, 512, 512, "tf32", False),
+        (4096, 4092, 4096, "tf32", True),
         (4096, 4096, 4096, "float32", False),
         (4096, 4092, 4096, "bf16", False),  # rows that are no whole cells
     ],
@@ -58,3 +62,34 @@ def test_each_factor_is_copied_once_a_step(monkeypatch: pytest.MonkeyPatch) -> N
         with always(taken):
             found.append(launched())
     assert found[0] - found[1] == 6
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "precision", "taken"),
+    [
+        (56, 64, "bf16", True),
+        (56, 64, "tf32", True),
+        (8, 8, "bf16", False),
+        (56, 60, "bf16", False),
+    ],
+)
+def test_large_convolutions_are_rounded_before(
+    side: int, channels: int, precision: str, taken: bool
+) -> None:
+    shape = geometry((32, side, side, channels), (channels, channels, 3, 3), 1, 1)
+    for op in OPS:
+        device = CountingDriver()
+        for case in calls(op, (shape,)):
+            compiled(case)(CupyBackend(driver=device, precision=precision))
+        assert staged_in(device) == taken, op
+
+
+def test_images_and_filters_are_copied_once_a_step() -> None:
+    """Three layers have eight convolutions and transposes, whose factors are nine arrays."""
+    found = []
+    for taken in (True, False):
+        device = CountingDriver()
+        with always(taken):
+            network(1)(CupyBackend(driver=device, precision="bf16"))
+        found.append(len(device.launched))
+    assert found[0] - found[1] == 9

@@ -26,7 +26,7 @@ class Device(Watched, EmulatedDriver):
 
 @pytest.mark.parametrize(
     ("precision", "architecture", "layouts"),
-    [("bf16", "sm_80", LAYOUTS), ("float16", "sm_90", ("nn",))],
+    [("bf16", "sm_80", LAYOUTS), ("float16", "sm_90", ("nn",)), ("tf32", "sm_80", LAYOUTS)],
 )
 def test_the_same_bits(precision: str, architecture: str, layouts: tuple[str, ...]) -> None:
     for layout in layouts:

@@ -42,7 +42,8 @@ def _compiled(fn: Any, *args: Any) -> Any:
 
 @pytest.mark.parametrize("processors", [1, 132])
 @pytest.mark.parametrize(
-    ("precision", "layout"), [*(("bf16", one) for one in LAYOUTS), ("float16", "nn")]
+    ("precision", "layout"),
+    [*((low, one) for low in ("bf16", "tf32") for one in LAYOUTS), ("float16", "nn")],
 )
 def test_the_same_bits_as_rounding_in_each_tile(
     precision: str, layout: str, processors: int
@@ -57,11 +58,13 @@ def test_the_same_bits_as_rounding_in_each_tile(
         assert_product(found, rounded(left, precision), rounded(right, precision), f"{(m, n, k)}")
 
 
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_registers_hold_what_ldmatrix_puts_there(layout: str) -> None:
+def test_registers_hold_what_an_instruction_multiplies(layout: str, precision: str) -> None:
+    """By ldmatrix, which turns 16-bit elements; TF32 is read by words where it would have to."""
     for m, n, k in ((136, 136, 40), (24, 72, 64)):
         work = _compiled(product_of(layout), *given(layout, m, n, k))
-        (emulated,), (plain,) = (both(_on(kind), work, "bf16") for kind in (Cores, Plain))
+        (emulated,), (plain,) = (both(_on(kind), work, precision) for kind in (Cores, Plain))
         assert_same(emulated, plain)
 
 
@@ -79,17 +82,25 @@ def test_batches_and_rows_that_are_part_of_longer_ones() -> None:
     assert_product(found, rounded(wide[:, 8:21].T, "bf16"), rounded(weight.value, "bf16"))
 
 
-@pytest.mark.parametrize(("n", "k"), [(64, 36), (36, 64), (17, 33)])
-def test_rows_that_are_no_whole_cells_are_read_as_before(n: int, k: int) -> None:
+@pytest.mark.parametrize(
+    ("n", "k", "precision"),
+    [(64, 36, "bf16"), (36, 64, "bf16"), (17, 33, "bf16"), (17, 33, "tf32"), (38, 64, "tf32")],
+)
+def test_rows_that_are_no_whole_cells_are_read_as_before(n: int, k: int, precision: str) -> None:
     a, b = given("nn", 40, n, k)
-    (found,) = both(_on(), _compiled(lambda a, b: a @ b, a, b), "bf16", used=False)
-    assert_product(found, rounded(a, "bf16"), rounded(b, "bf16"))
+    (found,) = both(_on(), _compiled(lambda a, b: a @ b, a, b), precision, used=False)
+    assert_product(found, rounded(a, precision), rounded(b, precision))
 
 
-@pytest.mark.parametrize("precision", ["float32", "tf32"])
-def test_other_precisions_have_no_copies(precision: str) -> None:
+def test_a_cell_has_four_numbers_of_tf32() -> None:
+    a, b = given("nn", 40, 36, 28)
+    (found,) = both(_on(Cores), _compiled(lambda a, b: a @ b, a, b), "tf32")
+    assert_product(found, rounded(a, "tf32"), rounded(b, "tf32"))
+
+
+def test_float32_has_no_copies() -> None:
     work = _compiled(lambda a, b: a @ b, *given("nn", 40, 40, 40))
-    both(_on(), work, precision, used=False)
+    both(_on(), work, "float32", used=False)
 
 
 @pytest.mark.parametrize("precision", LOW)
@@ -106,9 +117,11 @@ def test_what_follows_a_product(name: str) -> None:
     both(_on(), _compiled(FORWARD[name], *operands(40, 48, 64)), "bf16")
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_training_has_the_same_losses(optimizer: str) -> None:
-    both(_on(processors=2), losses(optimizer), "bf16")
+@pytest.mark.parametrize(
+    ("optimizer", "precision"), [("sgd", "bf16"), ("adam", "bf16"), ("adam", "tf32")]
+)
+def test_training_has_the_same_losses(optimizer: str, precision: str) -> None:
+    both(_on(processors=2), losses(optimizer), precision)
 
 
 def test_the_body_of_a_loop_has_no_copies() -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from conv_rows import OPS, conv_row, geometry
 from specs import ROWS, Row, cases, special_cases
 from test_conformance import compare, run_case, run_strided
 from tolerances import assert_same
 
 import gpubp as gp
-from gpubp.backends.cuda import CupyBackend
+from gpubp.backends.cuda import PRECISIONS, CupyBackend
 from gpubp.backends.cuda.codegen import staged
-from gpubp.core import Kind
+from gpubp.core import Kind, bind
+
+LOW = tuple(p for p in PRECISIONS if p != "float32")
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
@@ -62,7 +66,7 @@ def test_products_of_each_precision_are_exact_on_few_bits(
 
 
 @pytest.mark.parametrize("layout", ["nn", "nt", "tn"])
-@pytest.mark.parametrize("precision", ["bf16", "float16"])
+@pytest.mark.parametrize("precision", LOW)
 def test_products_of_factors_that_were_rounded_before(
     precision: str, layout: str, backend: CupyBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,3 +84,24 @@ def test_products_of_factors_that_were_rounded_before(
             monkeypatch.setattr(staged, "LEAST_SAVED", least)
             found.append(gp.compile(product, backend=CupyBackend(precision=precision))(*given))
         assert_same(*found, f"{(m, n, k)}")
+
+
+@pytest.mark.parametrize("precision", LOW)
+@pytest.mark.parametrize("op", OPS)
+def test_convolutions_of_images_that_were_rounded_before(
+    precision: str, op: str, backend: CupyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bits of those that round in each tile: strides, groups, padding, single elements."""
+    shapes = (
+        geometry((3, 9, 10, 16), (72, 16, 3, 3), (1, 2), ((1, 1), (2, 0)), chunk=2),
+        geometry((5, 16, 17, 64), (128, 32, 3, 3), padding=2, groups=2, chunk=3),
+        geometry((3, 5, 7, 24), (40, 24, 1, 1), chunk=2),
+    )
+    for case in cases(conv_row(op, shapes)):
+        if case.dtype != "float32":
+            continue
+        fn, args, found = partial(bind, case.row.spec, **case.attrs), case.args(), []
+        for least in (-math.inf, math.inf):
+            monkeypatch.setattr(staged, "LEAST_SAVED", least)
+            found.append(gp.compile(fn, backend=CupyBackend(precision=precision))(*args))
+        assert_same(*found, str(case))

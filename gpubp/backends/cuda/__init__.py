@@ -154,7 +154,7 @@ class CudaBackend(Backend):
         met = f"{syncs} times a step" if blocks > 1 else "never"
         return [
             f"execution persistent: one launch for the steps of a run, of {blocks} blocks that "
-            f"meet {met} ({choice.reason})"
+            f"meet {met}; {choice.kept} ({choice.reason})"
         ]
 
     def check_writes(self, loaded: Loaded) -> None:

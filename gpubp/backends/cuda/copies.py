@@ -1,10 +1,10 @@
-"""Copies of operands for products: 16-bit, negated, or at an address that stays.
+"""Copies of operands for products: rounded, negated, or at an address that stays.
 
 Comes in: which operand is wanted in which form. Goes out: the copy's address, and whether a kernel
 must make it now. Holds in between: within a step a copy is made once, and is current until
 something is written where its source is. An element's copy lies where the element does in its
-buffer, counted in elements: so copies of values that live at one time never meet, and views of a
-value share one copy.
+buffer, counted in elements (of turned filters: within the filters' place): so copies of values that
+live at one time never meet, and views of a value share one copy.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ from gpubp.compiler.parts import Operand, Part
 
 SHORT = ("bfloat16", "float16")  # forms of 2 bytes an element; the others are as the source
 ROUNDED = {"bf16": "bfloat16", "float16": "float16"}  # of a precision, the form of factors
+STAGED = {**ROUNDED, "tf32": "tf32"}  # that our own products read; the library needs none
+
+
+def of_filters(form: str, channels: int, taps: int) -> str:
+    """The form of filters whose channels are neighbours: (O, C, T) becomes (O, T, C)."""
+    return f"{form} {channels} {taps}" if taps > 1 else form
 
 
 def reach(operand: Operand) -> tuple[int, int]:
@@ -28,7 +34,7 @@ def reach(operand: Operand) -> tuple[int, int]:
 
 def size_of(operand: Operand, form: str) -> int:
     """Bytes of a copy's element."""
-    return 2 if form in SHORT else operand.dtype.itemsize
+    return 2 if form.split()[0] in SHORT else operand.dtype.itemsize
 
 
 def reach_bytes(operand: Operand) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from gpubp.backends.cuda.codegen.tiles import row_tile
 from gpubp.backends.cuda.drivers.base import CooperativeDriver, Driver
+from gpubp.backends.cuda.kept import Kept, keep
 from gpubp.compiler.parts import PRODUCT, Operand, Part
 from gpubp.compiler.program import Program
 
@@ -22,7 +23,9 @@ MOST_PARTS = 96  # of a program in one kernel: the compiler's time grows with th
 NODE_US = 1.3  # from one kernel of a graph to the next
 MEETING_US = 1.5  # of all blocks: an atomic operation, and the last one seen by all
 PART_US = 0.4  # a part in a block: its barrier, and loads that wait for each other
+COPIES_US = 0.1  # of what a block kept, for others: read again, perhaps behind a barrier
 BYTES_A_US = 117e3  # read by a multiprocessor from the second-level cache
+OWN_BYTES_A_US = 218e3  # read by it from shared memory: 128 bytes a clock
 PRODUCTS_A_US = 54e3  # multiplications and additions of a multiprocessor: a quarter of its peak
 
 
@@ -35,12 +38,14 @@ class Choice:
         blocks: of that kernel.
         reason: in words.
         cost: of a step in that kernel, in the model's microseconds; 0: not asked for.
+        kept: what its blocks keep in shared memory, in words.
     """
 
     persistent: bool
     blocks: int
     reason: str
     cost: float = 0.0
+    kept: str = ""
 
 
 def graph_cost(program: Program, launches: int, processors: int) -> float:
@@ -52,19 +57,40 @@ def graph_cost(program: Program, launches: int, processors: int) -> float:
     return NODE_US * launches + work
 
 
-def steps_cost(program: Program, blocks: int) -> float:
-    """What a step in a kernel of so many blocks costs in the model: that of the block with most."""
+def steps_cost(program: Program, blocks: int, kept: Kept) -> float:
+    """What a step in a kernel of so many blocks costs in the model: that of the block with most.
+
+    Args:
+        program: what runs.
+        blocks: of the kernel.
+        kept: what they keep in shared memory.
+    """
     total = MEETING_US * program.syncs if blocks > 1 else 0.0
-    for part in program.parts:
+    for number, part in enumerate(program.parts):
         rows = -(-part.rows // blocks) if part.rows else 0
-        read = _read(part, rows / part.rows if part.rows else 1.0)
-        total += PART_US + max(read / BYTES_A_US, _work(part, rows) / PRODUCTS_A_US)
+        moving = _moving(number, part, rows / part.rows if part.rows else 1.0, kept)
+        total += PART_US + max(moving, _work(part, rows) / PRODUCTS_A_US)
+    for copies in kept.published.values():
+        nbytes = sum(-(-one.rows // blocks) * one.place.row for one in copies)
+        total += COPIES_US + nbytes / BYTES_A_US
     return total
 
 
-def _read(part: Part, share: float) -> float:
-    """Bytes that a block with this share of the rows moves: what has none it reads whole."""
-    return sum(_bytes(operand, share) for operand, _ in part.operands())
+def kept_for(program: Program, blocks: int, room: int) -> tuple[float, Kept]:
+    """What a step costs in the model, and what so many blocks keep then: with what they copy for
+    others, or without.
+    """
+    plans = [keep(program, blocks, room, copies) for copies in (False, True)]
+    return min(((steps_cost(program, blocks, one), one) for one in plans), key=lambda p: p[0])
+
+
+def _moving(number: int, part: Part, share: float, kept: Kept) -> float:
+    """How long a block with this share of the rows moves bytes: what has none it reads whole."""
+    return sum(
+        _bytes(operand, share)
+        / (OWN_BYTES_A_US if kept.has(number, operand, write) else BYTES_A_US)
+        for operand, write in part.operands()
+    )
 
 
 def _bytes(operand: Operand, share: float) -> float:
@@ -83,13 +109,14 @@ def _work(part: Part, rows: int) -> float:
     return float(-(-rows // high) * high * made.shape[-1] * inner)
 
 
-def fewest_costs(program: Program, processors: int) -> tuple[int, float]:
-    """The number of blocks at which the model's cost is least, and that cost."""
+def fewest_costs(program: Program, processors: int, room: int) -> tuple[int, float]:
+    """The number of blocks at which the model's cost is least, and that cost; `room`: of a block,
+    for temporaries.
+    """
     most = max((part.rows for part in program.parts), default=1)
-    return min(
-        ((blocks, steps_cost(program, blocks)) for blocks in _counts(min(most, processors))),
-        key=lambda found: found[1],
-    )
+    counts = _counts(min(most, processors))
+    costs = ((n, kept_for(program, n, room)[0]) for n in counts)
+    return min(costs, key=lambda found: found[1])
 
 
 def _counts(most: int) -> Iterator[int]:
@@ -117,7 +144,7 @@ def obstacle(program: Program, recordable: bool, waits: bool, driver: Driver) ->
     return ""
 
 
-def chosen(mode: str, program: Program, launches: int, processors: int) -> Choice:
+def chosen(mode: str, program: Program, launches: int, processors: int, room: int) -> Choice:
     """What is best by the mode and the model, where nothing is in the way.
 
     Args:
@@ -125,8 +152,9 @@ def chosen(mode: str, program: Program, launches: int, processors: int) -> Choic
         program: what runs.
         launches: of a step, kernel by kernel.
         processors: of the device.
+        room: see `fewest_costs`.
     """
-    blocks, cost = fewest_costs(program, processors)
+    blocks, cost = fewest_costs(program, processors, room)
     if mode != "auto":
         return Choice(mode == "persistent", blocks, f'execution="{mode}"', cost)
     other = graph_cost(program, launches, processors)

@@ -19,13 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.backends.cuda.codegen.shares import NoShareError, Share, share
-from gpubp.backends.cuda.codegen.steps_source import StepsSource, steps_source
-from gpubp.backends.cuda.drivers.base import SHARED_BYTES, CooperativeDriver, Memory
-from gpubp.backends.cuda.execution import Choice, chosen, obstacle
+from gpubp.backends.cuda.codegen.shares import NoShareError, Share, publication, share
+from gpubp.backends.cuda.codegen.steps_source import StepShares, StepsSource, steps_source
+from gpubp.backends.cuda.drivers.base import CooperativeDriver, Memory
+from gpubp.backends.cuda.execution import Choice, chosen, kept_for, obstacle
 from gpubp.backends.cuda.executor import Executor
+from gpubp.backends.cuda.kept import Published, room_of, shared_of, told
 from gpubp.backends.cuda.launch import THREADS, Workspace
 from gpubp.backends.cuda.loaded import Loaded
+from gpubp.compiler.parts import Part
+from gpubp.compiler.program import Program
+from gpubp.errors import BackendError
 
 MOST_KERNELS = 8  # that one program keeps: for the programs that it took turns with
 
@@ -41,6 +45,7 @@ class Persistent:
 
     Attributes:
         blocks: how many there are.
+        room: of each, for temporaries.
         source: the kernel's.
         guess: seconds that a step takes, before one has been measured: the cost model's.
 
@@ -60,21 +65,46 @@ class Persistent:
         assert isinstance(driver, CooperativeDriver)
         self._driver, self._launch = driver, driver.launch_together
         used = [p for p in programs if p is not None]
-        shares = [shares_of(p, blocks) for p in used]
-        entries = max(p.numbers.order_entry for p in used) + 1
-        self.source: StepsSource = steps_source([p.program for p in used], shares, entries)
-        self._kernel = executor.kernel(self.source.text, "run_steps")
-        together = driver.blocks_together(self._kernel, THREADS, self.source.shared)
-        self.blocks = min(blocks, together)
-        if self.blocks < 1:
-            raise NoShareError(f"a block needs {self.source.shared:,} bytes of shared memory")
+        self.blocks, self.room = blocks, room_of(driver.architecture)
+        shares = self._fitting(used, executor)
         self._keep: list[Memory] = []
         self._run = used[0].numbers.run
         self._arrived = self._uploaded(np.zeros(1, np.int64), executor)
-        tables = [self._numbers(one, executor) for one in shares]
+        tables = [self._numbers(one.shares, executor) for one in shares]
         rows = iter(zip(used, tables, shares, self.source.bodies, strict=True))
         steps = [_steps_row(*next(rows)) if p is not None else [0] * 7 for p in programs]
         self._programs = self._uploaded(np.array(steps, np.int64), executor)
+
+    def _fitting(self, used: Sequence[Loaded], executor: Executor) -> list[StepShares]:
+        """Makes the source and the kernel, for as many blocks as the device has room for: with more
+        rows each if they are fewer than wanted, without temporaries if it has room for none.
+        """
+        entries = max(p.numbers.order_entry for p in used) + 1
+        most = shared_of(self._driver.architecture)
+        while True:
+            shares = [shares_of(p, self.blocks, self.room, most) for p in used]
+            self.source: StepsSource = steps_source(shares, entries)
+            self._kernel = executor.kernel(self.source.text, "run_steps")
+            together = self._together()
+            if together >= self.blocks:
+                return shares
+            if together >= 1:
+                self.blocks = together
+            elif self.room:
+                self.room = 0
+            else:
+                needed = f"{self.source.shared:,} bytes of shared memory"
+                raise NoShareError(f"a block needs {needed}")
+
+    def _together(self) -> int:
+        """How many blocks the device has room for at a time."""
+        assert isinstance(self._driver, CooperativeDriver)
+        shared = self.source.shared
+        try:
+            self._driver.allow_shared(self._kernel, shared)
+        except BackendError:
+            return 0
+        return self._driver.blocks_together(self._kernel, THREADS, shared)
 
     def _numbers(self, shares: Sequence[Share], executor: Executor) -> int:
         packed = b"".join(one.params.pack() for one in shares)
@@ -93,26 +123,48 @@ class Persistent:
         self._launch(self._kernel, grid, block, self.source.shared, params)
 
 
-def _steps_row(loaded: Loaded, numbers: int, shares: Sequence[Share], body: int) -> list[int]:
+def _steps_row(loaded: Loaded, numbers: int, shares: StepShares, body: int) -> list[int]:
     """A program as `Steps` of persistent.cuh."""
     own = loaded.numbers
-    words = sum(len(one.params) for one in shares)
-    return [numbers, own.table, own.rows, words, own.outputs, own.order_entry, body]
+    return [numbers, own.table, own.rows, shares.words, own.outputs, own.order_entry, body]
 
 
-def shares_of(loaded: Loaded, blocks: int) -> list[Share]:
-    """One of so many blocks' share of each part of a program.
+def shares_of(loaded: Loaded, blocks: int, room: int, most: int) -> StepShares:
+    """One of so many blocks' share of each part of a program, with what it copies for others.
+
+    Args:
+        loaded: the program.
+        blocks: how many there are.
+        room: bytes of shared memory for temporaries that a block keeps.
+        most: bytes of shared memory that a block can have.
 
     Raises:
-        NoShareError: a part has none.
+        NoShareError: a part has no share, or a block cannot have what it needs.
     """
     context = replace(loaded.context, written=set(), workspace=Workspace())
-    found = [share(part, context, blocks) for part in loaded.program.parts]
-    words = sum(len(one.params) for one in found) + loaded.numbers.order_entry + 1
-    shared = max(one.scratch for one in found) + 8 * words
-    if shared > SHARED_BYTES:
-        raise NoShareError(f"{shared:,} bytes of shared memory are more than {SHARED_BYTES:,}")
+    kept = kept_for(loaded.program, blocks, room)[1]
+    phases: list[list[tuple[Part | Published, Share]]] = [[]]
+    number = 0
+    for instruction in loaded.program.instructions:
+        if instruction.sync:
+            phases.append([])
+        for part in instruction.parts:
+            phases[-1].append((part, share(part, context, blocks, kept.of_part(number))))
+            number += 1
+    for phase, copies in kept.published.items():
+        phases[phase] += [(one, publication(one, context)) for one in copies]
+    found = StepShares(phases, kept.nbytes)
+    words = found.words + loaded.numbers.order_entry + 1
+    shared = found.scratch + 8 * words
+    if shared > most:
+        raise NoShareError(f"{shared:,} bytes of shared memory are more than {most:,}")
     return found
+
+
+def _with_kept(choice: Choice, program: Program, blocks: int, room: int) -> Choice:
+    """The choice for so many blocks, which says what they keep."""
+    kept = told(program, blocks, kept_for(program, blocks, room)[1]) if choice.persistent else ""
+    return replace(choice, blocks=blocks, kept=kept)
 
 
 @dataclass
@@ -155,13 +207,14 @@ class Executions:
         why = obstacle(program, loaded.recordable, self._executor.waits, driver)
         if why:
             return Choice(False, 0, why)
-        found = chosen(self.mode, program, 1 + loaded.launches, driver.processors)
+        room = room_of(driver.architecture)
+        found = chosen(self.mode, program, 1 + loaded.launches, driver.processors, room)
         if found.persistent:
             try:
-                shares_of(loaded, found.blocks)
+                shares_of(loaded, found.blocks, room, shared_of(driver.architecture))
             except NoShareError as err:
                 return Choice(False, 0, str(err))
-        return found
+        return _with_kept(found, program, found.blocks, room)
 
     def kernel(
         self, loaded: Sequence[Loaded], used: Sequence[int], steps: int
@@ -188,9 +241,9 @@ class Executions:
             return None
         most = max((known.own for known in several), key=lambda own: own.blocks)
         found = self._kept(loaded, used, most)
-        for known in several:
+        for i, known in zip(used, several, strict=True):
             if isinstance(found, Persistent):
-                known.ran = replace(known.own, blocks=found.blocks)
+                known.ran = _with_kept(known.own, loaded[i].program, found.blocks, found.room)
             else:
                 known.ran = Choice(False, 0, found)
         return found if isinstance(found, Persistent) else None

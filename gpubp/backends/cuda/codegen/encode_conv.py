@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from gpubp.backends.cuda.codegen.chain import chain, operands_of
 from gpubp.backends.cuda.codegen.conv_geometry import Geometry, geometry_of
 from gpubp.backends.cuda.codegen.encode_elementwise import walk
 from gpubp.backends.cuda.codegen.index import Index
+from gpubp.backends.cuda.codegen.staged_conv import Rounded, rounded
 from gpubp.backends.cuda.codegen.tiles import Product
 from gpubp.backends.cuda.codegen.writer import Writer, ctype_of, number_of
 from gpubp.backends.cuda.launch import HEADERS, THREADS, Context, Launch, blocks_for, source
@@ -28,26 +30,28 @@ def conv(part: Part, context: Context) -> list[Launch]:
     shape, writer = geometry_of(part), Writer(part, context)
     if shape.few:
         return _direct(part, context, shape, writer)
-    x, w = _inputs(part, writer)
+    rows = shape.images * math.prod(shape.found)
+    sizes = (shape.groups, rows, shape.filters, shape.channels * math.prod(shape.kernel))
+    before = rounded(part, context, shape, writer, sizes)
     i = shape.coordinates
-    factors = [
-        f"const auto a = gp::patches<{i}>(shape, {x}, batch);",
-        f"const auto b = gp::filters<{i}>(shape, {w}, batch);",
-    ]
-    if shape.pointwise:
+    if before is not None:
+        factors = before.conv(shape)
+    elif shape.pointwise:
+        x, w = _inputs(part, writer)
         filters = f"{w} + batch * p.filters * p.channels"
         factors = [
             _matrix(part, "a", f"{x} + batch * p.channels", "p.channels * p.groups", "1"),
             _matrix(part, "b", filters, "p.channels", "1"),
         ]
-    rows = shape.images * math.prod(shape.found)
-    k = shape.channels * math.prod(shape.kernel)
-    product = Product(
-        *(shape.groups, rows, shape.filters, k, factors, _after(writer, part)),
-        opening=[shape.declare(writer)],
-        headers=["conv"],
-    )
-    return product.launches(part, writer, context)
+    else:
+        x, w = _inputs(part, writer)
+        factors = [
+            f"const auto a = gp::patches<{i}>(shape, {x}, batch);",
+            f"const auto b = gp::filters<{i}>(shape, {w}, batch);",
+        ]
+    after = _after(writer, part)
+    product = Product(*sizes, factors, after, opening=[shape.declare(writer)])
+    return _launches(product, before, part, writer, context)
 
 
 def conv_input(part: Part, context: Context) -> list[Launch]:
@@ -55,28 +59,32 @@ def conv_input(part: Part, context: Context) -> list[Launch]:
     shape, writer = geometry_of(part), Writer(part, context)
     if shape.few:
         return _direct(part, context, shape, writer)
-    dy, w = _inputs(part, writer)
     starts = [min(s, n) for s, n in zip(shape.stride, shape.size)]
     turns = math.prod(starts)
     taps = (-(-k * c // s) for k, c, s in zip(shape.kernel, shape.common, shape.stride))
+    longest = (-(-n // s) for n, s in zip(shape.size, shape.stride))
+    rows, k = shape.images * math.prod(longest), shape.filters * math.prod(taps)
+    before = rounded(part, context, shape, writer, (shape.groups * turns, rows, shape.channels, k))
     turn = "turn" if turns > 1 else "gp::i64(0)"
-    factors = [
-        f"const auto turned = gp::turn<{shape.coordinates}>(shape, {turn});",
-        f"const auto a = gp::patches(shape, turned, {dy}, batch);",
-        f"const auto b = gp::filters(shape, turned, {w}, batch);",
-    ]
-    if shape.pointwise:
+    turned = f"const auto turned = gp::turn<{shape.coordinates}>(shape, {turn});"
+    if before is not None:
+        factors = before.conv_input(shape, turned)
+    elif shape.pointwise:
+        dy, w = _inputs(part, writer)
         filters = f"{w} + batch * p.filters * p.channels"
         factors = [
             _matrix(part, "a", f"{dy} + batch * p.filters", "p.filters * p.groups", "1"),
             _matrix(part, "b", filters, "1", "p.channels"),
         ]
-    longest = (-(-n // s) for n, s in zip(shape.size, shape.stride))
+    else:
+        dy, w = _inputs(part, writer)
+        factors = [
+            turned,
+            f"const auto a = gp::patches(shape, turned, {dy}, batch);",
+            f"const auto b = gp::filters(shape, turned, {w}, batch);",
+        ]
     product = Product(
-        shape.groups,
-        shape.images * math.prod(longest),
-        shape.channels,
-        shape.filters * math.prod(taps),
+        *(shape.groups, rows, shape.channels, k),
         factors,
         _after(writer, part),
         turns=turns,
@@ -85,9 +93,8 @@ def conv_input(part: Part, context: Context) -> list[Launch]:
         depth="p.k" if shape.pointwise else "turned.depth",
         place="turned.row(shape, line)" if turns > 1 else "line",
         opening=[shape.declare(writer)],
-        headers=["conv"],
     )
-    return product.launches(part, writer, context)
+    return _launches(product, before, part, writer, context)
 
 
 def conv_weight(part: Part, context: Context) -> list[Launch]:
@@ -95,34 +102,53 @@ def conv_weight(part: Part, context: Context) -> list[Launch]:
     shape, writer = geometry_of(part), Writer(part, context)
     if shape.few:
         return _direct_weights(part, context, shape, writer)
-    x, dy = _inputs(part, writer)
     each = writer.params.add("each", shape.chunk)
     positions = writer.params.add("positions", math.prod(shape.found))
+    sizes = (
+        *(part.body[0].shape[0] * shape.groups, shape.channels * math.prod(shape.kernel)),
+        *(shape.filters, shape.chunk * math.prod(shape.found) if shape.images else 0),
+    )
+    before = rounded(part, context, shape, writer, sizes)
+    x, dy = before.pointers if before is not None else _inputs(part, writer)
     rows = f"{dy} + image * {positions} * p.filters * p.groups + group * p.filters"
-    windows = f"const auto a = gp::columns<{shape.coordinates}>(shape, {x}, image, group);"
-    if shape.pointwise:
-        pixels = f"{x} + image * {positions} * p.channels * p.groups + group * p.channels"
-        windows = _matrix(part, "a", pixels, "1", "p.channels * p.groups")
+    pixels = f"{x} + image * {positions} * p.channels * p.groups + group * p.channels"
+    if before is not None:
+        factors = before.weights(shape, pixels, rows)
+    elif shape.pointwise:
+        factors = [
+            _matrix(part, "a", pixels, "1", "p.channels * p.groups"),
+            _matrix(part, "b", rows, "1", "p.filters * p.groups"),
+        ]
+    else:
+        factors = [
+            f"const auto a = gp::columns<{shape.coordinates}>(shape, {x}, image, group);",
+            _matrix(part, "b", rows, "1", "p.filters * p.groups"),
+        ]
     factors = [
         f"const gp::i64 group = batch % p.groups, image = batch / p.groups * {each};",
         f"const gp::i64 left = gp::least({each}, p.images - image) * {positions};",
-        windows,
-        _matrix(part, "b", rows, "1", "p.filters * p.groups"),
+        *factors,
     ]
     out = writer.pointer(part.outputs[0][1], True)
     line = "(batch / p.groups * p.m + row) * p.filters * p.groups"
     product = Product(
-        part.body[0].shape[0] * shape.groups,
-        shape.channels * math.prod(shape.kernel),
-        shape.filters,
-        shape.chunk * math.prod(shape.found) if shape.images else 0,
+        *sizes,
         factors,
         [f"{out}[{line} + batch % p.groups * p.n + column] = total;"],
         depth="left",
         opening=[shape.declare(writer)],
-        headers=["conv"],
     )
-    return product.launches(part, writer, context)
+    return _launches(product, before, part, writer, context)
+
+
+def _launches(
+    product: Product, before: Rounded | None, part: Part, writer: Writer, context: Context
+) -> list[Launch]:
+    """Those of a convolution's products, and of the copies that they read."""
+    headers = ["conv" if before is None else "conv_staged"]
+    product = replace(product, headers=headers, staged=before is not None)
+    copies = before.launches if before is not None else []
+    return [*copies, *product.launches(part, writer, context)]
 
 
 def _inputs(part: Part, writer: Writer) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpubp.backends.cuda.codegen.encode_elementwise import VECTOR_BYTES
-from gpubp.backends.cuda.codegen.writer import Writer, ctype_of
+from gpubp.backends.cuda.codegen.writer import Writer, ctype_of, number_of
 from gpubp.backends.cuda.copies import reach, size_of
 from gpubp.backends.cuda.launch import THREADS, Context, Launch, blocks_for, source
 from gpubp.compiler.parts import Operand, Part
@@ -12,6 +12,7 @@ from gpubp.compiler.parts import Operand, Part
 _FORMS = {
     "bfloat16": ("unsigned short", "gp::Bf16::round(x)"),
     "float16": ("unsigned short", "gp::Fp16::round(x)"),
+    "tf32": ("gp::u32", "gp::Tf32::round(x)"),
     "same": ("", "x"),
     "negative": ("", "-x"),
 }
@@ -23,18 +24,24 @@ def copy(part: Part, context: Context, operand: Operand, form: str) -> list[Laun
         return []
     first, last = reach(operand)
     writer = Writer(part, context)
-    taken, (made, value) = ctype_of(operand.dtype), _FORMS[form]
+    kind, *turned = form.split()
+    taken, (made, value) = ctype_of(operand.dtype), _FORMS[kind]
     made = made or taken
     found = writer.pointer(operand)  # without negative strides, the first element that is copied
     out = writer.params.add("out", context.copies.address(operand, form), "gp::u64")
     n = writer.params.add("n", last - first)
-    lanes = _lanes(context, operand, form)
+    lanes, rest = 1 if turned else _lanes(context, operand, form), ""
+    name = f"convert<{lanes}>"
+    if turned:
+        name = f"convert_filters<{number_of(last - first)}>"
+        sizes = zip(("channels", "taps"), map(int, turned))
+        rest = "".join(f"{writer.params.add(*size)}, " for size in sizes)
     call = (
-        f"gp::convert<{lanes}>({n}, {found}, gp::fixed<{made}>({out}), "
+        f"gp::{name}({n}, {rest}{found}, gp::fixed<{made}>({out}), "
         f"[]({taken} x) -> {made} {{ return {value}; }});"
     )
     kernels = [("kernel", THREADS, [*writer.pointers, call])]
-    headers = ["convert"] if made == taken else ["tensor", "convert"]
+    headers = ["convert"] if made == taken else ["narrow", "convert"]
     text = source(headers, writer.params, kernels)
     grid = (blocks_for(-(-(last - first) // lanes)), 1, 1)
     return [Launch(text, "kernel", grid, (THREADS, 1, 1), writer.params.pack(), part.name)]

@@ -9,7 +9,7 @@ A part without such a function has a reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpubp.backends.cuda.codegen.encode_batch import Batch, Slices
@@ -18,13 +18,25 @@ from gpubp.backends.cuda.codegen.encode_matmul import after_product, factors
 from gpubp.backends.cuda.codegen.encode_reduce import Reduction
 from gpubp.backends.cuda.codegen.encode_rowwise import Rows
 from gpubp.backends.cuda.codegen.tiles import row_tile
-from gpubp.backends.cuda.codegen.writer import SHORT, LocalWriter, Params, ctype_of
+from gpubp.backends.cuda.codegen.writer import SHORT, LocalWriter, Own, Params, ctype_of
+from gpubp.backends.cuda.kept import Published
 from gpubp.backends.cuda.launch import Context, require_used, require_written
 from gpubp.compiler.parts import PRODUCT, Part
 from gpubp.core import Shape
 
 HEADERS = ("functors", "random", "gemm", "reduce", "rowwise", "move")
 _ROW_THREADS = 256  # of rowwise.cuh
+# What is copied as one: bytes that divide a row's, and a C type.
+_COPIED = {16: "gp::Vector<gp::u32, 4>", 4: "gp::u32", 1: "unsigned char"}
+# Why some parts have no share, for reports.
+_CONVOLUTION = "its tiles cross images, and a form by rows, which blocks share, is not built"
+_ATTENTION = "its blocks take tiles of heads, and a form by rows, which blocks share, is not built"
+_WITHOUT = {
+    "loop": "its rounds are one kernel of their own, or launched one by one",
+    **dict.fromkeys(("conv", "conv_input", "conv_weight"), _CONVOLUTION),
+    **dict.fromkeys(("attention", "attention_grad"), _ATTENTION),
+}
+Access = tuple[int, int, bool]  # a buffer, a byte in it, whether it is written
 
 
 class NoShareError(Exception):
@@ -49,19 +61,20 @@ class Share:
 
     def text(self, name: str) -> str:
         """The function, of that name: of its parameters, the block's table of addresses, its rows,
-        and scratch memory. Sizes are parameters, so equal structures have equal texts.
+        scratch memory, and temporaries of its own. Sizes are parameters, so equal structures have
+        equal texts.
         """
         struct = self.params.text().replace("struct Params", f"struct {name}_params")
         head = (
             f"template <class Scratch>\n__device__ __forceinline__ void {name}("
             f"const {name}_params& p, const gp::u64* at, gp::i64 first, gp::i64 stop, "
-            "const Scratch& scratch) {"
+            "const Scratch& scratch, unsigned char* own) {"
         )
         return "\n".join([struct, head, *[f"  {line}" for line in self.lines], "}"])
 
 
-def share(part: Part, context: Context, blocks: int) -> Share:
-    """The share of one of so many blocks.
+def share(part: Part, context: Context, blocks: int, own: Mapping[Access, Own]) -> Share:
+    """The share of one of so many blocks; `own`: see `LocalWriter`.
 
     Raises:
         NoShareError: there is none.
@@ -69,12 +82,13 @@ def share(part: Part, context: Context, blocks: int) -> Share:
     """
     encode = _PARTS.get(part.kernel)
     if encode is None or part.body_program is not None:
-        raise NoShareError(f"{part.name} has no function of a share")
+        why = _WITHOUT.get("loop" if part.body_program is not None else part.kernel, "")
+        raise NoShareError(f"{part.name} has no function of a share{why and ': '}{why}")
     if part.shared != "rows":
         raise NoShareError(f"{part.name} is shared by {part.shared}")
     if part.rows >= SHORT:
         raise NoShareError(f"{part.name} has {part.rows:,} rows, {SHORT - 1:,} are counted")
-    writer = LocalWriter(part, context)
+    writer = LocalWriter(part, context, own)
     context.written.clear()
     writer.params.add("shared_rows", part.rows)
     lines, scratch = encode(part, writer, context, blocks)
@@ -82,6 +96,19 @@ def share(part: Part, context: Context, blocks: int) -> Share:
     found = [*writer.pointers, *lines]
     require_used(found)
     return Share(writer.params, found, scratch, part.rows)
+
+
+def publication(one: Published, context: Context) -> Share:
+    """The copy of a block's rows of a temporary to where other blocks read them."""
+    size = next(n for n in _COPIED if one.place.row % n == 0)
+    start, entry = context.locate(one.buffer)
+    assert entry is None, "temporaries stay where they are"
+    params = Params()
+    params.add("shared_rows", one.rows)
+    row, own = params.add("row", one.place.row), params.add("own", one.place.start)
+    to = params.add("to", start + one.start, "gp::u64")
+    line = f"gp::publish<{_COPIED[size]}>(own + {own}, {to}, first * {row}, stop * {row});"
+    return Share(params, [line], 0, one.rows)
 
 
 def _require_rows(part: Part, shape: Shape) -> int:

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpubp.backends.cuda.codegen.shares import HEADERS, Share
+from gpubp.backends.cuda.kept import Published
 from gpubp.backends.cuda.launch import THREADS
 from gpubp.compiler.parts import Part
-from gpubp.compiler.program import Program
 
 MEET, BARRIER = "meeting.meet();", "__syncthreads();"
 _ALIGN = 16
@@ -32,6 +32,7 @@ extern "C" __global__ void __launch_bounds__({threads}, 1) run_steps(const Param
   const gp::Scratch<{scratch}> scratch = {{shared}};
   gp::u64* at = reinterpret_cast<gp::u64*>(shared + {scratch});
   gp::u64* numbers = at + {entries};
+  unsigned char* own = shared + {own};
   gp::i64* run = gp::fixed<gp::i64>(p.run);
   const gp::Steps* programs = gp::fixed<const gp::Steps>(p.programs);
   gp::Meeting meeting = {{gp::fixed<gp::u64>(p.arrived), 0}};
@@ -60,6 +61,38 @@ GP_KERNEL(run_steps, Params)
 """
 
 
+# Shares in the order in which they run, with what they compute, or copy for other blocks.
+Phase = Sequence[tuple[Part | Published, Share]]
+
+
+@dataclass(frozen=True)
+class StepShares:
+    """What a block does of a program's step.
+
+    Attributes:
+        phases: blocks meet between them.
+        own: bytes of its temporaries.
+    """
+
+    phases: Sequence[Phase]
+    own: int
+
+    @property
+    def shares(self) -> list[Share]:
+        """In order."""
+        return [share for phase in self.phases for _, share in phase]
+
+    @property
+    def words(self) -> int:
+        """Parameters of all of them."""
+        return sum(len(share.params) for share in self.shares)
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of shared memory that one after the other takes."""
+        return max(share.scratch for share in self.shares)
+
+
 @dataclass(frozen=True)
 class StepsSource:
     """The source, and what its launches need.
@@ -75,70 +108,69 @@ class StepsSource:
     shared: int
 
 
-def steps_source(
-    programs: Sequence[Program], shares: Sequence[Sequence[Share]], entries: int
-) -> StepsSource:
+def steps_source(programs: Sequence[StepShares], entries: int) -> StepsSource:
     """The source of a kernel of steps of these programs.
 
     Args:
-        programs: what is run.
-        shares: for each program, of each of its parts.
+        programs: what blocks do of what is run.
         entries: of the longest table of moving addresses, that of the order included.
     """
     functions: dict[str, str] = {}
     bodies: dict[str, int] = {}
     found = []
-    for program, parts in zip(programs, shares, strict=True):
-        lines = _body(program, parts, functions)
+    for program in programs:
+        lines = _body(program.phases, functions)
         found.append(bodies.setdefault("\n".join(lines), len(bodies)))
-    scratch = max(share.scratch for parts in shares for share in parts)
-    scratch = max(-(-scratch // _ALIGN) * _ALIGN, _ALIGN)
-    words = max(words_of(parts) for parts in shares)
+    scratch = _whole(max(program.scratch for program in programs)) or _ALIGN
+    own = _whole(scratch + 8 * (entries + max(program.words for program in programs)))
     cases = [
-        f"      case {i}: body{i}(numbers, at, scratch, meeting); break;"
+        f"      case {i}: body{i}(numbers, at, scratch, own, meeting); break;"
         for i in range(len(bodies))
     ]
     kernel = _KERNEL.format(
-        threads=THREADS, scratch=scratch, entries=entries, cases="\n".join(cases), meet=MEET
+        threads=THREADS,
+        scratch=scratch,
+        entries=entries,
+        own=own,
+        cases="\n".join(cases),
+        meet=MEET,
     )
     text = [f'#include "{name}.cuh"' for name in (*HEADERS, "persistent")]
     text += [text_of.replace("NAME", name) for text_of, name in functions.items()]
     text += [_function(i, lines) for lines, i in bodies.items()]
-    shared = scratch + 8 * (entries + words)
+    shared = own + max(program.own for program in programs)
     return StepsSource("\n".join([*text, kernel]), tuple(found), shared)
 
 
-def words_of(shares: Sequence[Share]) -> int:
-    """Parameters of all parts of a program."""
-    return sum(len(share.params) for share in shares)
+def _whole(nbytes: int) -> int:
+    return -(-nbytes // _ALIGN) * _ALIGN
 
 
 def _function(number: int, lines: str) -> str:
     head = (
         f"template <class Scratch>\n__device__ __forceinline__ void body{number}("
-        "const gp::u64* numbers, const gp::u64* at, const Scratch& scratch, gp::Meeting& meeting) {"
+        "const gp::u64* numbers, const gp::u64* at, const Scratch& scratch, unsigned char* own, "
+        "gp::Meeting& meeting) {"
     )
     return "\n".join([head, *[f"  {line}" for line in lines.splitlines()], "}"])
 
 
-def _body(program: Program, shares: Sequence[Share], functions: dict[str, str]) -> list[str]:
+def _body(phases: Sequence[Phase], functions: dict[str, str]) -> list[str]:
     """The parts of a step, in order, with the barriers between them; adds their functions."""
     lines: list[str] = []
-    at, each = 0, iter(shares)
-    since: list[tuple[Part, Share]] = []  # the block's last barrier
-    for instruction in program.instructions:
-        if instruction.sync:
-            lines.append(MEET)
-            since = []
-        for part in instruction.parts:
-            share = next(each)
+    at = 0
+    for number, phase in enumerate(phases):
+        lines += [MEET] * (number > 0)
+        since: list[tuple[Part, Share]] = []  # the block's last barrier
+        for part, share in phase:
             if any(_touches(part, share, *before) for before in since):
                 lines.append(BARRIER)
                 since = []
             name = functions.setdefault(share.text("NAME"), f"part{len(functions)}")
             lines += _call(share, name, at)
             at += len(share.params)
-            since.append((part, share))
+            if isinstance(part, Part):
+                since.append((part, share))
     return lines
 
 
@@ -150,15 +182,19 @@ def _call(share: Share, name: str, at: int) -> list[str]:
         lines += [
             "  const gp::i64 first = gp::first_of(p.shared_rows, blockIdx.x);",
             "  const gp::i64 stop = gp::first_of(p.shared_rows, blockIdx.x + 1);",
-            f"  if (first < stop) {name}(p, at, first, stop, scratch);",
+            f"  if (first < stop) {name}(p, at, first, stop, scratch, own);",
         ]
     else:
-        lines.append(f"  if (blockIdx.x == 0) {name}(p, at, 0, 1, scratch);")
+        lines.append(f"  if (blockIdx.x == 0) {name}(p, at, 0, 1, scratch, own);")
     return [*lines, "}"]
 
 
-def _touches(part: Part, share: Share, other: Part, others: Share) -> bool:
-    """The part touches what the other one wrote, writes what it read, or takes its scratch."""
+def _touches(part: Part | Published, share: Share, other: Part, others: Share) -> bool:
+    """The part touches what the other one wrote, writes what it read, or takes its scratch; or what
+    is copied is what the other one wrote.
+    """
+    if isinstance(part, Published):
+        return any(write and part.meets(operand) for operand, write in other.operands())
     if share.scratch and others.scratch:
         return True
     return any(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from gpubp.backends.cuda.codegen.writer import Writer, ctype_of, number_of
 from gpubp.backends.cuda.launch import HEADERS, THREADS, Context, Launch, source
-from gpubp.compiler.parts import Part
+from gpubp.compiler.parts import PRODUCT, Part
 
 # Tiles, the largest first: rows and columns of C, k of a slice, then the sums of a thread (for
 # tensor cores, of a warp) along both. Whether there are enough of them decides; where they are
@@ -180,10 +180,11 @@ class Product:
         if found.chunks > 1:
             kernels.append(("kernel_finish", THREADS, [*first, *_join(dtype, self._elements)]))
         headers = [*HEADERS, found.header, *self.headers]
-        # With tensor cores or groups: rather registers than blocks, else a few are put aside. With
-        # copies beside, and nothing behind, there are enough for two blocks.
+        # With tensor cores or groups: rather registers than blocks, else a few are put aside. Where
+        # matrices are copied beside, with nothing behind, there are enough for two blocks.
         blocks = 1 if found.type or found.groups > 1 else LEAST_BLOCKS
-        blocks = STAGED_THREADS // found.threads if found.staged and len(part.body) == 1 else blocks
+        alone = part.kernel == PRODUCT and len(part.body) == 1
+        blocks = STAGED_THREADS // found.threads if found.staged and alone else blocks
         text = source(headers, writer.params, kernels, blocks)
         params = writer.params.pack()
         layers = min(layers * found.chunks, MAX_GRID)

@@ -9,7 +9,7 @@ one compiled source serves every shape.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from gpubp.compiler.parts import Operand, Part
@@ -127,10 +127,37 @@ class Writer:
         return f"gp::moving<{ctype}>({table}, {slot}, {at})"
 
 
+class Own(Protocol):
+    """Where a temporary is in a block's own memory: its first byte; bytes of a row, of which only
+    the block's own are there, or 0.
+    """
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def row(self) -> int: ...
+
+
 class LocalWriter(Writer):
-    """Moving addresses stand in the block's own table `at`, in shared memory."""
+    """Moving addresses stand in the block's own table `at`, in shared memory.
+
+    Args:
+        part, places: see `Writer`.
+        own: accesses that go to the block's own memory: buffer, byte in it, whether it is written.
+    """
+
+    def __init__(
+        self, part: Part, places: Places, own: Mapping[tuple[int, int, bool], Own] | None = None
+    ) -> None:
+        super().__init__(part, places)
+        self._own = own or {}
 
     def _address(self, number: int, buffer: int, start: int, ctype: str) -> str:
+        found = self._own.get((buffer, start, not ctype.startswith("const ")))
+        if found is not None:
+            place = self.params.add(f"at{number}", found.start)
+            before = f" - first * {self.params.add(f'own{number}', found.row)}" if found.row else ""
+            return f"gp::kept<{ctype}>(own, {place}{before})"
         base, entry = self._places.locate(buffer)
         at = self.params.add(f"at{number}", base + start, "gp::u64")
         return f"gp::fixed<{ctype}>({at if entry is None else f'at[{entry}] + {at}'})"

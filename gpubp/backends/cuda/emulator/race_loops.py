@@ -50,6 +50,17 @@ def unordered(found, number, block_since, warp_since, since, each, threads, free
 
 
 @native(inline=True)
+def meets(table, place, i, numbers, blocks, warps, launch, each, threads, shared, free, atomic):
+    """1: lane i meets in a table what is another thread's, with nothing between; else 0."""
+    block_since = load_i64(blocks, i)
+    since = block_since if shared != 0 else launch
+    number = load_i64(numbers, i)
+    warp_since = load_i64(warps, i)
+    found = load_i64(table, place)
+    return unordered(found, number, block_since, warp_since, since, each, threads, free, atomic)
+
+
+@native(inline=True)
 def joined(found, mine, each, threads):
     """The entry of two readers."""
     one = found & THREAD
@@ -75,22 +86,19 @@ def watch_reads(
     for part in range(parts):
         for i in range(n):
             place = load_i64(places, i) + part
-            number = load_i64(numbers, i)
-            block_since = load_i64(blocks, i)
-            warp_since = load_i64(warps, i)
-            since = block_since if shared != 0 else launch
-            wrote = load_i64(writers, place)
-            if unordered(
-                wrote, number, block_since, warp_since, since, each, threads, free, atomic
-            ):
+            if meets(
+                writers, place, i, numbers, blocks, warps, launch, each, threads, shared, free,
+                atomic,
+            ):  # fmt: skip
                 return part * n + i
             if atomic == 0:
-                found = load_i64(readers, place)
-                mine = now + number
-                if unordered(found, number, block_since, warp_since, since, each, threads, free, 0):
-                    store_i64(readers, place, joined(found, mine, each, threads))
-                else:
-                    store_i64(readers, place, mine)
+                mine = now + load_i64(numbers, i)
+                if meets(
+                    readers, place, i, numbers, blocks, warps, launch, each, threads, shared, free,
+                    0,
+                ):  # fmt: skip
+                    mine = joined(load_i64(readers, place), mine, each, threads)
+                store_i64(readers, place, mine)
     return -1
 
 
@@ -106,19 +114,15 @@ def watch_writes(
         for i in range(n):
             if load_u8(changes, i) != 0:
                 place = load_i64(places, i) + part
-                number = load_i64(numbers, i)
-                block_since = load_i64(blocks, i)
-                warp_since = load_i64(warps, i)
-                since = block_since if shared != 0 else launch
-                wrote = load_i64(writers, place)
-                if unordered(
-                    wrote, number, block_since, warp_since, since, each, threads, free, atomic
-                ):
+                if meets(
+                    writers, place, i, numbers, blocks, warps, launch, each, threads, shared, free,
+                    atomic,
+                ):  # fmt: skip
                     return 2 * (part * n + i)
-                read = load_i64(readers, place)
-                if unordered(
-                    read, number, block_since, warp_since, since, each, threads, free, atomic
-                ):
+                if meets(
+                    readers, place, i, numbers, blocks, warps, launch, each, threads, shared, free,
+                    atomic,
+                ):  # fmt: skip
                     return 2 * (part * n + i) + 1
     for part in range(parts):
         for i in range(n):
