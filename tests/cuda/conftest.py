@@ -23,6 +23,7 @@ from gpubp.backends.cuda.drivers import nvrtc
 
 HERE = Path(__file__).parent
 QUICK = {
+    "test_branches.py",
     "test_counts.py",
     "test_cupy_names.py",
     "test_drivers_on_fakes.py",

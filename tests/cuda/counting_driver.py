@@ -6,14 +6,14 @@ alone, results are zeros, and sources are not compiled: so any model is counted 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.cuda.drivers.base import Dim, Event
+from gpubp.backends.cuda.drivers.base import Dim, Event, Node, behind
 from gpubp.backends.cuda.products import Products
 from gpubp.errors import BackendError
 
@@ -28,6 +28,8 @@ class Counts:
         graphs: launches of recordings.
         nodes: kernels that recordings ran.
         recorded: kernels in each recording that was made.
+        depths: kernels on the longest way through it.
+        edges: between its kernels.
         uploads, uploaded: copies to the device, and their bytes.
         downloads: copies from it.
         waits: of the host, those for downloads included.
@@ -38,6 +40,8 @@ class Counts:
     graphs: int = 0
     nodes: int = 0
     recorded: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    edges: list[int] = field(default_factory=list)
     uploads: int = 0
     uploaded: int = 0
     downloads: int = 0
@@ -139,18 +143,29 @@ class CountingDriver:
         self.grids.append(grid)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        return self.record_branches([Node(work, 0, ())])
+
+    def record_branches(self, nodes: Sequence[Node]) -> Callable[[], None]:
         self._not_while_recording("record")
-        self._recording = 0
+        before, sizes, depths, edges = behind(nodes), [], [], 0
         try:
-            work()
-            nodes = self._recording
+            for i, node in enumerate(nodes):
+                assert i == 0 or before[i], "not forked from what is recorded"
+                self._recording = 0
+                node.work()
+                sizes.append(self._recording)
+                edges += max(self._recording - 1, 0) + len(before[i])
+                deepest = max((depths[j] for j in before[i]), default=0)
+                depths.append(deepest + self._recording)
         finally:
             self._recording = None
-        self.counts.recorded.append(nodes)
+        self.counts.recorded.append(sum(sizes))
+        self.counts.depths.append(max(depths))
+        self.counts.edges.append(edges)
 
         def replay() -> None:
             self.counts.graphs += 1
-            self.counts.nodes += nodes
+            self.counts.nodes += sum(sizes)
 
         return replay
 

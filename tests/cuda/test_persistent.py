@@ -13,7 +13,7 @@ from counting_driver import CountingDriver
 import gpubp as gp
 from gpubp import nn, optim
 from gpubp.backends.cuda import CupyBackend, stepping
-from gpubp.backends.cuda.execution import MODES, fewest_costs, graph_cost, steps_cost
+from gpubp.backends.cuda.execution import MODES, fewest_costs, steps_cost
 from gpubp.errors import UnknownNameError
 
 SAMPLES, BATCH, EPOCHS = 1797, 200, 10  # scikit-learn's digits
@@ -122,7 +122,6 @@ def test_costs_of_the_model_are_those_of_the_docs() -> None:
     program = step.prepare(*data(64, BATCH))
     blocks, cost = fewest_costs(program, 132)
     assert cost == steps_cost(program, blocks) <= steps_cost(program, 1)
-    assert graph_cost(program, LAUNCHED, 132) > LAUNCHED * 1.3
 
 
 def test_one_step_alone_is_a_graph_unless_it_is_asked_for() -> None:

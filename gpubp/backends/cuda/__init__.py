@@ -147,9 +147,11 @@ class CudaBackend(Backend):
 
     def remarks(self, loaded: Loaded) -> list[str]:
         with self._lock:
-            choice = self._executions.choice(loaded)
+            choice, plan = self._executions.choice(loaded), self._executions.plan(loaded)
         if not choice.persistent:
-            return [f"execution graph: {loaded.launches + 1} kernels a step ({choice.reason})"]
+            rows = f", {plan.depth} of them one after the other" if plan is not None else ""
+            made = f"{loaded.launches + 1} kernels a step{rows}"
+            return [f"execution graph: {made} ({choice.reason})"]
         blocks, syncs = choice.blocks, loaded.program.syncs
         met = f"{syncs} times a step" if blocks > 1 else "never"
         return [

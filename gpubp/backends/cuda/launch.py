@@ -134,13 +134,20 @@ class Context:
 
 @dataclass
 class Workspace:
-    """Memory for partial results; its address is known when all kernels are encoded."""
+    """Memory for partial results; its address is known when all kernels are encoded.
+
+    Attributes:
+        nbytes, address: of it.
+        asked: somebody has asked for room; set to False by who wants to know.
+    """
 
     nbytes: int = 0
     address: int = 0
+    asked: bool = False
 
     def need(self, nbytes: int) -> int:
         """Ask for room; returns the address as known now."""
+        self.asked = True
         self.nbytes = max(self.nbytes, nbytes)
         return self.address
 

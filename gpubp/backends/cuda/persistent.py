@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.backends.cuda.branches import Plan, branched, chain_cost, setting
 from gpubp.backends.cuda.codegen.shares import NoShareError, Share, share
 from gpubp.backends.cuda.codegen.steps_source import StepsSource, steps_source
 from gpubp.backends.cuda.drivers.base import SHARED_BYTES, CooperativeDriver, Memory
@@ -129,10 +130,13 @@ class Executions:
     Args:
         mode: one of `execution.MODES`.
         executor: of the device.
+
+    Attributes:
+        branches: whether recordings have any; see `branches.setting`.
     """
 
     def __init__(self, mode: str, executor: Executor) -> None:
-        self.mode, self._executor = mode, executor
+        self.mode, self.branches, self._executor = mode, setting(), executor
         self._known: weakref.WeakKeyDictionary[Loaded, _Known] = weakref.WeakKeyDictionary()
         self._kernels: weakref.WeakKeyDictionary[Loaded, dict[Any, Persistent | str]]
         self._kernels = weakref.WeakKeyDictionary()
@@ -155,13 +159,21 @@ class Executions:
         why = obstacle(program, loaded.recordable, self._executor.waits, driver)
         if why:
             return Choice(False, 0, why)
-        found = chosen(self.mode, program, 1 + loaded.launches, driver.processors)
+        found = chosen(self.mode, program, self._graph_cost(loaded), driver.processors)
         if found.persistent:
             try:
                 shares_of(loaded, found.blocks)
             except NoShareError as err:
                 return Choice(False, 0, str(err))
         return found
+
+    def plan(self, loaded: Loaded) -> Plan | None:
+        """The branches of a step's graph; None: its kernels run one after the other."""
+        return branched(loaded.tasks, self._executor.driver, self.branches)
+
+    def _graph_cost(self, loaded: Loaded) -> float:
+        plan = self.plan(loaded)
+        return chain_cost(loaded.tasks) if plan is None else plan.cost
 
     def kernel(
         self, loaded: Sequence[Loaded], used: Sequence[int], steps: int

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.base import LOOK_SECONDS
+from gpubp.backends.cuda.branches import recorded
 from gpubp.backends.cuda.drivers.base import Driver, Event
 from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.loaded import Loaded
@@ -136,12 +137,8 @@ class Stepping:
         """Launch the recording of a step of each of these; made, if it is not `held`."""
         replay = held.get(key)
         if replay is None:
-
-            def work() -> None:
-                for program in programs:
-                    program.step()
-
-            replay = held[key] = self._driver.record(work)
+            tasks = [task for program in programs for task in program.tasks]
+            replay = held[key] = recorded(tasks, self._driver, self._executions.branches)
         replay()
 
 

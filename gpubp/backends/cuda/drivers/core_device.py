@@ -11,7 +11,6 @@ chunks on another.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Dim, Kernels, Memory
+from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Kernels, Memory
 from gpubp.backends.cuda.drivers.core_calls import CoreContexts, CoreNvrtc, called
 from gpubp.backends.cuda.drivers.numba_cuda_probe import import_numba_cuda
+from gpubp.backends.cuda.drivers.queues import Queue, Start
 from gpubp.backends.cuda.drivers.scope import Scope
-from gpubp.backends.cuda.drivers.streams import Queue, StreamDriver, argument
+from gpubp.backends.cuda.drivers.streams import StreamDriver
 from gpubp.core.store import address_of
 from gpubp.errors import BackendError
 
@@ -61,7 +61,7 @@ class _Module:
 
 @dataclass(frozen=True)
 class _Point:
-    """See `streams.Point`."""
+    """See `queues.Point`."""
 
     event: Any
 
@@ -78,7 +78,7 @@ class _Point:
 
 @dataclass(frozen=True)
 class _Stream:
-    """See `streams.Queue`; `own` is cuda.core's, `timed` its options for events with times."""
+    """See `queues.Queue`; `own` is cuda.core's, `timed` its options for events with times."""
 
     own: Any
     timed: Any
@@ -98,7 +98,7 @@ class _Stream:
 
 
 class _Capture:
-    """See `streams.Capture`."""
+    """See `queues.Capture`."""
 
     def __init__(self, stream: Any) -> None:
         self._stream, self._builder = stream, stream.create_graph_builder()
@@ -151,6 +151,9 @@ class CoreDevice(StreamDriver):
         timed = self._core.EventOptions(timing_enabled=True)
         return _Stream(here.create_stream(options=options), timed)
 
+    def _side(self) -> _Stream:
+        return self._made(self._here)
+
     def allocate(self, nbytes: int) -> Memory:
         with self._room(nbytes):
             buffer = self._here.allocate(max(nbytes, 1), stream=self._stream.own)
@@ -182,26 +185,15 @@ class CoreDevice(StreamDriver):
             make = self._core.ObjectCode.from_ptx
         return _Module(make(code, name="gpubp.cu"), self._device)
 
-    def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
-        given = argument(params)
-        at = (shared, self._stream.handle, ctypes.addressof(given))
-        with self._device:
-            called(self._cuda.cuLaunchKernel(kernel.handle, *grid, *block, *at, 0))
+    def _launch(self, kernel: Any, start: Start) -> None:
+        called(self._cuda.cuLaunchKernel(kernel.handle, *start, 0))
 
-    def blocks_together(self, kernel: Any, threads: int, shared: int) -> int:
-        """See `base.CooperativeDriver`."""
+    def _launch_together(self, kernel: Any, start: Start) -> None:
+        called(self._cuda.cuLaunchCooperativeKernel(kernel.handle, *start))
+
+    def _blocks_each(self, kernel: Any, threads: int, shared: int) -> int:
         ask = self._cuda.cuOccupancyMaxActiveBlocksPerMultiprocessor
-        with self._device:
-            return int(called(ask(kernel.handle, threads, shared))) * self.processors
-
-    def launch_together(
-        self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes
-    ) -> None:
-        """See `base.CooperativeDriver`."""
-        given = argument(params)
-        at = (shared, self._stream.handle, ctypes.addressof(given))
-        with self._device:
-            called(self._cuda.cuLaunchCooperativeKernel(kernel.handle, *grid, *block, *at))
+        return int(called(ask(kernel.handle, threads, shared)))
 
     def allow_shared(self, kernel: Any, nbytes: int) -> None:
         if nbytes > SHARED_BYTES:

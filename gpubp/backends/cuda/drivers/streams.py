@@ -1,17 +1,17 @@
 """What the drivers for GPUs do alike: order on two streams, uploads through pinned memory,
-recording, compiling. What they ask of a library is in `Queue`, `Point` and `Capture`, and in the
-functions that each driver fills in.
+launching, recording, compiling. What they ask of a library is in `queues.py`, and in the functions
+that each driver fills in.
 """
 
 from __future__ import annotations
 
 import ctypes
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,64 +20,19 @@ from gpubp.backends.cuda.drivers import nvrtc
 from gpubp.backends.cuda.drivers.base import (
     SMALL,
     DeviceMemoryError,
+    Dim,
     Event,
     Kernels,
+    Node,
     no_collection,
 )
 from gpubp.backends.cuda.drivers.pinned import PinnedBlocks
+from gpubp.backends.cuda.drivers.queues import Capture, Point, Queue, Start, fork
 from gpubp.backends.cuda.drivers.scope import Scope
 from gpubp.backends.cuda.nvmath_products import NvmathProducts
 from gpubp.backends.cuda.products import Products, Work, opened, setting
 from gpubp.core.store import address_of
 from gpubp.errors import BackendError
-
-
-class Point(Protocol):
-    """An event of a library."""
-
-    @property
-    def done(self) -> bool:
-        """The work before it is."""
-        ...
-
-    def wait(self) -> None:
-        """Let the host wait until it is."""
-        ...
-
-    def since(self, earlier: Any) -> float:
-        """Seconds from another one to this one; of both the time was asked for."""
-        ...
-
-
-class Queue(Protocol):
-    """A stream of a library, which does not wait for the default stream."""
-
-    @property
-    def handle(self) -> int: ...
-
-    def mark(self, timed: bool = False) -> Point:
-        """An event, behind the work so far."""
-        ...
-
-    def wait(self, point: Any) -> None:
-        """Let what comes next wait for an event."""
-        ...
-
-    def sync(self) -> None:
-        """Let the host wait for the work so far."""
-        ...
-
-
-class Capture(Protocol):
-    """Launches that are being recorded."""
-
-    def finish(self) -> Callable[[], None]:
-        """What launches them all again."""
-        ...
-
-    def cancel(self) -> None:
-        """No recording is wanted any more."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -92,11 +47,6 @@ class _Event:
             self.point.wait()
 
 
-def argument(params: bytes) -> Any:
-    """The addresses of a kernel's arguments, of which there is one; `params` must stay alive."""
-    return (ctypes.c_void_p * 1)(address_of(np.frombuffer(params, np.uint8)))
-
-
 class StreamDriver(ABC):
     """The part of `base.Driver` that is the same over every library.
 
@@ -109,15 +59,18 @@ class StreamDriver(ABC):
     Attributes:
         architecture: set by the driver before it compiles.
         name: of the GPU.
+        processors: its multiprocessors.
     """
 
     architecture: str
     name: str
+    processors: int
 
     def __init__(
         self, scope: Scope, stream: Queue, copies: Queue, compiler: nvrtc.Compiler
     ) -> None:
         self._device, self._stream, self._copies = scope, stream, copies
+        self._sides: list[Queue] = []
         self._compiler = compiler
         self._blocks = PinnedBlocks(self.pinned, lambda point: bool(point.done))
 
@@ -136,6 +89,22 @@ class StreamDriver(ABC):
     @abstractmethod
     def _capture(self) -> Capture:
         """Begin to record the work's stream."""
+
+    @abstractmethod
+    def _side(self) -> Queue:
+        """A further stream, for branches of recordings."""
+
+    @abstractmethod
+    def _launch(self, kernel: Any, start: Start) -> None:
+        """Launch a kernel of this driver's."""
+
+    @abstractmethod
+    def _launch_together(self, kernel: Any, start: Start) -> None:
+        """The same, of blocks that may meet."""
+
+    @abstractmethod
+    def _blocks_each(self, kernel: Any, threads: int, shared: int) -> int:
+        """Blocks of so many threads and bytes that a multiprocessor has room for."""
 
     @abstractmethod
     def _pinned(self, nbytes: int) -> NDArray[np.uint8]:
@@ -212,6 +181,43 @@ class StreamDriver(ABC):
                 return self._loaded(code)
         except Exception as err:
             raise BackendError(f"a CUDA kernel could not be loaded: {err}") from err
+
+    def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
+        self._started(self._launch, kernel, (*grid, *block, shared), params)
+
+    def launch_together(
+        self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
+        """See `base.CooperativeDriver`."""
+        self._started(self._launch_together, kernel, (*grid, *block, shared), params)
+
+    def _started(
+        self, how: Callable[[Any, Start], None], kernel: Any, sizes: Sequence[int], params: bytes
+    ) -> None:
+        """A kernel has one argument, a struct; its bytes stay alive until it is launched."""
+        given = (ctypes.c_void_p * 1)(address_of(np.frombuffer(params, np.uint8)))
+        with self._device:
+            place = (self._stream.handle, ctypes.addressof(given))
+            how(kernel, Start._make((*sizes, *place)))
+
+    def blocks_together(self, kernel: Any, threads: int, shared: int) -> int:
+        """See `base.CooperativeDriver`."""
+        with self._device:
+            return self._blocks_each(kernel, threads, shared) * self.processors
+
+    def record_branches(self, nodes: Sequence[Node]) -> Callable[[], None]:
+        """See `base.BranchingDriver`: lanes are streams, which events let wait for each other."""
+        own = self._stream
+        with self._device:
+            while len(self._sides) < max(node.lane for node in nodes):
+                self._sides.append(self._side())
+        try:
+            return self.record(lambda: fork(nodes, own, self._sides, self._use))
+        finally:
+            self._stream = own
+
+    def _use(self, stream: Queue) -> None:
+        self._stream = stream
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         with self._device, no_collection():

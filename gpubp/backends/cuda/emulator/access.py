@@ -131,6 +131,9 @@ def check_state(f: Frame, p: Places, width: int, wanted: int, ins: Instruction) 
     """Raises KernelError: out of bounds, not written before it is read, or a copy that goes on
     beside is on its way there.
     """
+    trace = f.wave.memory.trace
+    if trace is not None and p.name == "global":
+        trace.note(p.at, width, wanted, ins.words[0] in ("atom", "red"))
     wrong = p.space.lacking(p.at, width, wanted)
     wrong = p.space.flying(p.at, width) if wrong is None else wrong
     if wrong is None:

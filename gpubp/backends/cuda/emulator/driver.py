@@ -11,14 +11,16 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Dim, Event
+from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Dim, Event, Node, behind
 from gpubp.backends.cuda.emulator.compiler import compiled
+from gpubp.backends.cuda.emulator.graphs import Branches
 from gpubp.backends.cuda.emulator.launches import Device, Sizes, launch
 from gpubp.backends.cuda.emulator.memory import WRITTEN, DeviceSpace, Piece
 from gpubp.backends.cuda.emulator.program import Kernel, Program, loaded
@@ -69,6 +71,8 @@ class EmulatedDriver:
         processors: as many multiprocessors are claimed.
         memory: bytes that the device has.
         races: one of RACES; None: GPUBP_EMULATOR_RACES, else "first".
+        shuffle: seed of the order in which branches of recordings run, another one each time; None:
+            as they were recorded.
 
     Attributes:
         together: how many cooperative launches there were.
@@ -84,6 +88,7 @@ class EmulatedDriver:
         processors: int = 4,
         memory: int = 16 * _GIBIBYTE,
         races: str | None = None,
+        shuffle: int | None = None,
     ) -> None:
         self.architecture, self.processors = architecture, processors
         self.together = 0
@@ -94,7 +99,8 @@ class EmulatedDriver:
         self._device = Device(DeviceSpace(memory), number)
         self._memory = self._device.memory
         self._lock = threading.RLock()
-        self._recorded: list[Callable[[], None]] | None = None
+        self._recorded: list[tuple[str, Callable[[], None]]] | None = None
+        self._shuffle = None if shuffle is None else Random(shuffle)
 
     def start_anew(self) -> None:
         """In a forked child, whose lock another thread may have held."""
@@ -124,7 +130,7 @@ class EmulatedDriver:
     def launch(
         self, kernel: EmulatedKernel, grid: Dim, block: Dim, shared: int, params: bytes
     ) -> None:
-        self._do(self._bound(kernel, grid, block, shared, bytes(params)))
+        self._do(kernel, self._bound(kernel, grid, block, shared, bytes(params)))
 
     def blocks_together(self, kernel: EmulatedKernel, threads: int, shared: int) -> int:
         """See `CooperativeDriver`: one on each multiprocessor."""
@@ -136,11 +142,11 @@ class EmulatedDriver:
         """See `CooperativeDriver`."""
         self._not_while_recording("a cooperative launch")
         self.together += 1
-        self._do(self._bound(kernel, grid, block, shared, bytes(params), together=True))
+        self._do(kernel, self._bound(kernel, grid, block, shared, bytes(params), together=True))
 
-    def _do(self, work: Callable[[], None]) -> None:
+    def _do(self, kernel: EmulatedKernel, work: Callable[[], None]) -> None:
         if self._recorded is not None:
-            self._recorded.append(work)
+            self._recorded.append((kernel.kernel.name, work))
         else:
             work()
 
@@ -172,18 +178,31 @@ class EmulatedDriver:
         kernel.allowed = max(kernel.allowed, nbytes)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        return self.record_branches([Node(work, 0, ())])
+
+    def record_branches(self, nodes: Sequence[Node]) -> Callable[[], None]:
+        """See `BranchingDriver`. Where races are looked for, launches that no edge orders must not
+        meet in memory, in the first replay or in all.
+        """
         self._not_while_recording("record")
-        recorded: list[Callable[[], None]] = []
-        self._recorded = recorded
+        taken: list[list[tuple[str, Callable[[], None]]]] = []
         try:
-            work()
+            for node in nodes:
+                taken.append([])
+                self._recorded = taken[-1]
+                node.work()
         finally:
             self._recorded = None
+        graph = Branches(taken, behind(nodes), self._memory)
+        seen = 0
 
         def replay() -> None:
+            nonlocal seen
             self._not_while_recording("replay")
-            for one in recorded:
-                one()
+            seen += 1
+            watch = self._races == "all" or (self._races == "first" and seen == 1)
+            with self._lock:
+                graph.run(self._shuffle, watch)
 
         return replay
 
