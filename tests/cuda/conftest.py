@@ -38,6 +38,7 @@ QUICK = {
     "test_numba_kernels.py",
     "test_nvrtc.py",
     "test_ops_on_emulator.py",
+    "test_overlap.py",
     "test_persistent.py",
     "test_staged_counts.py",
 }

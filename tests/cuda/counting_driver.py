@@ -30,6 +30,7 @@ class Counts:
         recorded: kernels in each recording that was made.
         depths: kernels on the longest way through it.
         edges: between its kernels.
+        early: kernels of recordings that begin before the one before them has ended.
         uploads, uploaded: copies to the device, and their bytes.
         downloads: copies from it.
         waits: of the host, those for downloads included.
@@ -42,6 +43,7 @@ class Counts:
     recorded: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
     edges: list[int] = field(default_factory=list)
+    early: int = 0
     uploads: int = 0
     uploaded: int = 0
     downloads: int = 0
@@ -91,6 +93,7 @@ class CountingDriver:
 
     number, name, architecture, processors = 0, "counter", "sm_90", 132
     products: Products | None = None
+    overlaps = True
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -99,6 +102,7 @@ class CountingDriver:
         self.grids: list[Dim] = []
         self._end = 1 << 20
         self._recording: int | None = None
+        self._early = (False, False)
 
     def allocate(self, nbytes: int) -> Place:
         self._not_while_recording("allocate")
@@ -130,6 +134,8 @@ class CountingDriver:
             self.counts.kernels += 1
         else:
             self._recording += 1
+            self.counts.early += self._early[0]
+            self._early = self._early[1], self._early[1]
 
     def blocks_together(self, kernel: str, threads: int, shared: int) -> int:
         return self.processors
@@ -151,7 +157,7 @@ class CountingDriver:
         try:
             for i, node in enumerate(nodes):
                 assert i == 0 or before[i], "not forked from what is recorded"
-                self._recording = 0
+                self._recording, self._early = 0, node.early
                 node.work()
                 sizes.append(self._recording)
                 edges += max(self._recording - 1, 0) + len(before[i])

@@ -359,6 +359,16 @@ def _driver(device: ShimDriver, kernels: dict[int, Any], streams: type[Stream]) 
         streams.known[stream].do(lambda: device.launch_together(kernel, grid, block, shared, taken))
         return OK
 
+    def launch_ex(config: SimpleNamespace, f: int, params: int, extra: int) -> tuple[Status]:
+        (attribute,) = config.attrs
+        assert config.numAttrs == 1 and attribute.id == "early"
+        assert attribute.value.programmaticStreamSerializationAllowed == 1
+        assert streams.known[config.hStream].captured.ends, "nothing before it"
+        streams.calls["early"] += 1
+        grid = (config.gridDimX, config.gridDimY, config.gridDimZ)
+        block = (config.blockDimX, config.blockDimY, config.blockDimZ)
+        return launch(f, *grid, *block, config.sharedMemBytes, config.hStream, params, extra)
+
     def occupancy(func: int, size: int, shared: int) -> tuple[Status, int]:
         Contexts.require()
         return (*OK, device.blocks_together(kernels[func], size, shared) // device.processors)
@@ -371,6 +381,7 @@ def _driver(device: ShimDriver, kernels: dict[int, Any], streams: type[Stream]) 
             return (Status.CUDA_ERROR_INVALID_VALUE,)
         return OK
 
+    programmatic = "CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION"
     shared = "CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES"
     return {
         "cuCtxGetCurrent": lambda: (*OK, Contexts.mine.current),
@@ -378,6 +389,11 @@ def _driver(device: ShimDriver, kernels: dict[int, Any], streams: type[Stream]) 
         "cuMemcpyHtoDAsync": copy("upload"),
         "cuMemcpyDtoHAsync": copy("download"),
         "cuLaunchKernel": launch,
+        "cuLaunchKernelEx": launch_ex,
+        "CUlaunchConfig": SimpleNamespace,
+        "CUlaunchAttribute": SimpleNamespace,
+        "CUlaunchAttributeValue": SimpleNamespace,
+        "CUlaunchAttributeID": SimpleNamespace(**{programmatic: "early"}),
         "cuLaunchCooperativeKernel": launch_together,
         "cuOccupancyMaxActiveBlocksPerMultiprocessor": occupancy,
         "cuKernelSetAttribute": set_attribute,

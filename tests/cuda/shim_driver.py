@@ -169,6 +169,7 @@ class ShimDriver:
     """
 
     name = "CPU (test shim)"
+    overlaps = False
     products: Products | None = None  # see shim_products.py
 
     def __init__(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from gpubp.backends.base import Backend, Feed, Probe, feed_of_zeros
 from gpubp.backends.cuda import chunks, drivers
 from gpubp.backends.cuda.autotune import Autotuner
+from gpubp.backends.cuda.branches import overlap_asked
 from gpubp.backends.cuda.chunks import Chunks
 from gpubp.backends.cuda.drivers.base import DeviceMemoryError, Driver
 from gpubp.backends.cuda.exchange import import_array
@@ -81,7 +82,7 @@ class CudaBackend(Backend):
         self.driver = driver
         self.precision = _checked_precision(precision, driver)
         waits = os.environ.get("GPUBP_CUDA_SYNC", "") not in ("", "0")
-        self._chooser = Autotuner(Executor(driver, waits))
+        self._chooser = Autotuner(Executor(driver, waits, overlap_asked(driver)))
         self._executions = Executions(mode, self._chooser.executor)
         self._stepping = Stepping(driver, self._chooser.executor, self._executions)
         self._transfers = Transfers(driver)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from gpubp.backends.cuda.drivers.base import BranchingDriver, Driver, Node
 from gpubp.backends.cuda.execution import JOIN_US, NODE_US
 from gpubp.backends.cuda.products import Work
-from gpubp.errors import unknown_name
+from gpubp.errors import BackendError, unknown_name
 
 MOST_LANES = 8  # streams that a recording uses
 MOST_TASKS = 1 << 10  # of a recording that is planned; longer ones are chains
@@ -89,13 +89,23 @@ class Plan:
         """
         return self.launches - len(self.before) + sum(map(len, self.before))
 
-    def nodes(self, tasks: Sequence[Task]) -> list[Node]:
-        """What a driver records; a task is behind the one before it in its lane anyway."""
+    def nodes(self, tasks: Sequence[Task], early: bool = False) -> list[Node]:
+        """What a driver records; a task is behind the one before it in its lane anyway.
+
+        Args:
+            tasks: that were planned.
+            early: kernels wait themselves for the one before them; see `Node.early`. Those that are
+                behind several do not begin early, nor what libraries and users launch, nor what is
+                behind that.
+        """
         last: dict[int, int] = {}
         found = []
         for i, (lane, before) in enumerate(zip(self.lanes, self.before, strict=True)):
             after = tuple(j for j in before if j != last.get(lane))
-            found.append(Node(tasks[i].run, lane, after))
+            own = not (tasks[i].pinned or tasks[i].alone)
+            tail = last.get(lane, -1)
+            first = own and before == (tail,) and not (tasks[tail].pinned or tasks[tail].alone)
+            found.append(Node(tasks[i].run, lane, after, (first, own) if early else (False, False)))
             last[lane] = i
         return found
 
@@ -112,6 +122,24 @@ def setting() -> str:
     return found
 
 
+def overlap_asked(driver: Driver) -> bool:
+    """GPUBP_OVERLAP is 1: kernels of recordings begin before those before them have ended.
+
+    Raises:
+        UnknownNameError: it is something else.
+        BackendError: it is 1, and the driver or the device cannot do that.
+    """
+    found = os.environ.get("GPUBP_OVERLAP", "") or "0"
+    if found not in ("0", "1"):
+        raise unknown_name("GPUBP_OVERLAP", found, ("0", "1"))
+    if found == "1" and not (isinstance(driver, BranchingDriver) and driver.overlaps):
+        raise BackendError(
+            f"GPUBP_OVERLAP=1, but {driver.name} ({driver.architecture}) has no launches that begin"
+            ' early: they need compute capability 9.0 and backend="numba_cuda" (CuPy has none).'
+        )
+    return found == "1"
+
+
 def branched(tasks: Sequence[Task], driver: Driver, asked: str) -> Plan | None:
     """The plan by which these tasks are recorded; None: one after the other.
 
@@ -126,11 +154,13 @@ def branched(tasks: Sequence[Task], driver: Driver, asked: str) -> Plan | None:
     return plan if plan.pays or asked == "1" else None
 
 
-def recorded(tasks: Sequence[Task], driver: Driver, asked: str = "") -> Work:
-    """What launches these tasks again, as one graph."""
+def recorded(tasks: Sequence[Task], driver: Driver, asked: str = "", early: bool = False) -> Work:
+    """What launches these tasks again, as one graph; `early`: see `Plan.nodes`."""
     plan = branched(tasks, driver, asked)
+    if plan is None and early and len(tasks) <= MOST_TASKS:
+        plan = planned(tasks, 1)
     if plan is not None and isinstance(driver, BranchingDriver):
-        return driver.record_branches(plan.nodes(tasks))
+        return driver.record_branches(plan.nodes(tasks, early))
 
     def work() -> None:
         for task in tasks:

@@ -138,7 +138,8 @@ class Stepping:
         replay = held.get(key)
         if replay is None:
             tasks = [task for program in programs for task in program.tasks]
-            replay = held[key] = recorded(tasks, self._driver, self._executions.branches)
+            how = self._executions.branches, self._executor.early
+            replay = held[key] = recorded(tasks, self._driver, *how)
         replay()
 
 

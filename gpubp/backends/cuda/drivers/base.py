@@ -242,11 +242,14 @@ class Node(NamedTuple):
         work: what launches them.
         lane: they are behind the last ones in the same lane; 0 is the driver's own stream.
         after: positions of earlier nodes, in other lanes, that they are behind, too.
+        early: the first of them, and those that follow it, may begin before the kernel before them
+            in their lane has ended, since they wait for it themselves. For drivers with `overlaps`.
     """
 
     work: Callable[[], None]
     lane: int
     after: tuple[int, ...]
+    early: tuple[bool, bool] = (False, False)
 
 
 def behind(nodes: Sequence[Node]) -> list[tuple[int, ...]]:
@@ -262,7 +265,14 @@ def behind(nodes: Sequence[Node]) -> list[tuple[int, ...]]:
 
 @runtime_checkable
 class BranchingDriver(Protocol):
-    """A driver whose recordings may have branches that run beside each other."""
+    """A driver whose recordings may have branches that run beside each other.
+
+    Attributes:
+        overlaps: kernels of a recording may begin before those before them have ended
+            ("programmatic dependent launch", compute capability 9.0).
+    """
+
+    overlaps: bool
 
     def record_branches(self, nodes: Sequence[Node]) -> Callable[[], None]:
         """As `record`, of what these launch; the first is in lane 0, and every other one is behind

@@ -27,6 +27,8 @@ from gpubp.backends.cuda.drivers.streams import StreamDriver
 from gpubp.core.store import address_of
 from gpubp.errors import BackendError
 
+OVERLAPS_FROM = 9  # compute capability
+
 
 class _Block:
     """Device memory; given back in the order of its stream when the buffer is collected."""
@@ -114,6 +116,27 @@ class _Capture:
         self._builder.close()
 
 
+def early_config(cuda: Any, start: Start) -> Any:
+    """Of a launch that may begin before the kernel before it in its stream has ended ("programmatic
+    stream serialization"); recordings keep that as an edge, for which the kernel itself waits.
+
+    Args:
+        cuda: the driver's bindings.
+        start: sizes, and the stream.
+    """
+    allowed, early = cuda.CUlaunchAttributeValue(), cuda.CUlaunchAttribute()
+    allowed.programmaticStreamSerializationAllowed = 1
+    ids = cuda.CUlaunchAttributeID
+    early.id = ids.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    early.value = allowed
+    config = cuda.CUlaunchConfig()
+    config.gridDimX, config.gridDimY, config.gridDimZ = start[:3]
+    config.blockDimX, config.blockDimY, config.blockDimZ = start[3:6]
+    config.sharedMemBytes, config.hStream = start.shared, start.stream
+    config.attrs, config.numAttrs = [early], 1
+    return config
+
+
 class CoreDevice(StreamDriver):
     """See `base.Driver`, of which this is the part below the user's arrays.
 
@@ -144,6 +167,7 @@ class CoreDevice(StreamDriver):
             self.processors = int(here.properties.multiprocessor_count)
         major, minor = here.compute_capability
         self.architecture = f"sm_{major}{minor}"
+        self.overlaps = int(major) >= OVERLAPS_FROM
         self._ask_for_products()
 
     def _made(self, here: Any) -> _Stream:
@@ -187,6 +211,10 @@ class CoreDevice(StreamDriver):
 
     def _launch(self, kernel: Any, start: Start) -> None:
         called(self._cuda.cuLaunchKernel(kernel.handle, *start, 0))
+
+    def _launch_early(self, kernel: Any, start: Start) -> None:
+        config = early_config(self._cuda, start)
+        called(self._cuda.cuLaunchKernelEx(config, kernel.handle, start.arguments, 0))
 
     def _launch_together(self, kernel: Any, start: Start) -> None:
         called(self._cuda.cuLaunchCooperativeKernel(kernel.handle, *start))

@@ -80,7 +80,7 @@ class Start(NamedTuple):
 
 
 def fork(
-    nodes: Sequence[Node], own: Queue, sides: Sequence[Queue], use: Callable[[Queue], None]
+    nodes: Sequence[Node], own: Queue, sides: Sequence[Queue], use: Callable[[Queue, Node], None]
 ) -> None:
     """Launch nodes on streams that wait for each other by events: while `own` is captured, all are.
 
@@ -88,7 +88,7 @@ def fork(
         nodes: in an order in which they may run.
         own: lane 0; in the end it waits for every other lane.
         sides: the other lanes.
-        use: lets launches go to a stream.
+        use: lets launches of a node go to a stream.
     """
     points: dict[int, Point] = {}
     ends = {node.lane: i for i, node in enumerate(nodes)}
@@ -97,7 +97,7 @@ def fork(
         here = sides[node.lane - 1] if node.lane else own
         for other in node.after:
             here.wait(points[other])
-        use(here)
+        use(here, node)
         node.work()
         if i in waited:
             points[i] = here.mark()

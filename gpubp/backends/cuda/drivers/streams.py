@@ -60,17 +60,20 @@ class StreamDriver(ABC):
         architecture: set by the driver before it compiles.
         name: of the GPU.
         processors: its multiprocessors.
+        overlaps: see `base.BranchingDriver`.
     """
 
     architecture: str
     name: str
     processors: int
+    overlaps = False
 
     def __init__(
         self, scope: Scope, stream: Queue, copies: Queue, compiler: nvrtc.Compiler
     ) -> None:
         self._device, self._stream, self._copies = scope, stream, copies
         self._sides: list[Queue] = []
+        self._early = (False, False)  # the next launch, and those behind it; see `base.Node`
         self._compiler = compiler
         self._blocks = PinnedBlocks(self.pinned, lambda point: bool(point.done))
 
@@ -97,6 +100,10 @@ class StreamDriver(ABC):
     @abstractmethod
     def _launch(self, kernel: Any, start: Start) -> None:
         """Launch a kernel of this driver's."""
+
+    def _launch_early(self, kernel: Any, start: Start) -> None:
+        """The same; it may begin before the kernel before it has ended. With `overlaps` alone."""
+        raise NotImplementedError(f"{self.name} has no such launches")
 
     @abstractmethod
     def _launch_together(self, kernel: Any, start: Start) -> None:
@@ -183,7 +190,9 @@ class StreamDriver(ABC):
             raise BackendError(f"a CUDA kernel could not be loaded: {err}") from err
 
     def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
-        self._started(self._launch, kernel, (*grid, *block, shared), params)
+        how = self._launch_early if self._early[0] else self._launch
+        self._early = self._early[1], self._early[1]
+        self._started(how, kernel, (*grid, *block, shared), params)
 
     def launch_together(
         self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes
@@ -214,10 +223,10 @@ class StreamDriver(ABC):
         try:
             return self.record(lambda: fork(nodes, own, self._sides, self._use))
         finally:
-            self._stream = own
+            self._stream, self._early = own, (False, False)
 
-    def _use(self, stream: Queue) -> None:
-        self._stream = stream
+    def _use(self, stream: Queue, node: Node) -> None:
+        self._stream, self._early = stream, node.early
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         with self._device, no_collection():

@@ -76,6 +76,8 @@ class EmulatedDriver:
 
     Attributes:
         together: how many cooperative launches there were.
+        early: how many were recorded that begin before the kernel before them has ended.
+        overlaps: see `BranchingDriver`.
     """
 
     number = 0
@@ -91,7 +93,9 @@ class EmulatedDriver:
         shuffle: int | None = None,
     ) -> None:
         self.architecture, self.processors = architecture, processors
-        self.together = 0
+        self.together = self.early = 0
+        self._early = (False, False)  # the next launch, and those behind it; see `base.Node`
+        self.overlaps = int(architecture.removeprefix("sm_").rstrip("af")) >= 90
         self._races = races or os.environ.get("GPUBP_EMULATOR_RACES") or "first"
         if self._races not in RACES:
             raise unknown_name("GPUBP_EMULATOR_RACES", self._races, RACES)
@@ -130,7 +134,9 @@ class EmulatedDriver:
     def launch(
         self, kernel: EmulatedKernel, grid: Dim, block: Dim, shared: int, params: bytes
     ) -> None:
-        self._do(kernel, self._bound(kernel, grid, block, shared, bytes(params)))
+        early, self._early = self._early[0], (self._early[1], self._early[1])
+        self.early += early
+        self._do(kernel, self._bound(kernel, grid, block, shared, bytes(params), early=early))
 
     def blocks_together(self, kernel: EmulatedKernel, threads: int, shared: int) -> int:
         """See `CooperativeDriver`: one on each multiprocessor."""
@@ -158,6 +164,7 @@ class EmulatedDriver:
         shared: int,
         params: bytes,
         together: bool = False,
+        early: bool = False,
     ) -> Callable[[], None]:
         sizes = Sizes(grid, block, shared, kernel.allowed)
 
@@ -166,7 +173,8 @@ class EmulatedDriver:
             few = kernel.seen[grid, block] <= FIRST
             races = self._races == "all" or (self._races == "first" and few)
             with self._lock:
-                for text in launch(self._device, kernel.kernel, sizes, params, races, together):
+                how = (races, together, False, early)
+                for text in launch(self._device, kernel.kernel, sizes, params, *how):
                     print(text, end="")
 
         return work
@@ -189,10 +197,10 @@ class EmulatedDriver:
         try:
             for node in nodes:
                 taken.append([])
-                self._recorded = taken[-1]
+                self._recorded, self._early = taken[-1], node.early
                 node.work()
         finally:
-            self._recorded = None
+            self._recorded, self._early = None, (False, False)
         graph = Branches(taken, behind(nodes), self._memory)
         seen = 0
 

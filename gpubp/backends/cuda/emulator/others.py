@@ -29,9 +29,25 @@ def fence(ins: Instruction, env: Env) -> Step:
     return _nothing
 
 
-@family(
-    "prefetch", "prefetchu", "nanosleep", "discard", "applypriority", "griddepcontrol", "pmevent"
-)
+@family("griddepcontrol")
+def waits(ins: Instruction, env: Env) -> Step:
+    """griddepcontrol.wait: lanes go on when the kernel before has ended, as it has here. What lets
+    the next kernel begin is a hint.
+    """
+    if ins.words[1] == "launch_dependents":
+        return _nothing
+    if ins.words[1] != "wait":
+        raise UnknownInstructionError(str(ins))
+
+    def run(f: Frame) -> None:
+        if f.wave.waited is not None:
+            ids = f.ids()
+            f.wave.waited[ids if f.mask is None else ids[f.mask]] = True
+
+    return run
+
+
+@family("prefetch", "prefetchu", "nanosleep", "discard", "applypriority", "pmevent")
 def hint(ins: Instruction, env: Env) -> Step:
     return _nothing
 
