@@ -40,6 +40,7 @@ QUICK = {
     "test_ops_on_emulator.py",
     "test_overlap.py",
     "test_persistent.py",
+    "test_repeats.py",
     "test_staged_counts.py",
 }
 

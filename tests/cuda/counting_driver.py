@@ -6,6 +6,7 @@ alone, results are zeros, and sources are not compiled: so any model is counted 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -30,6 +31,7 @@ class Counts:
         recorded: kernels in each recording that was made.
         depths: kernels on the longest way through it.
         edges: between its kernels.
+        loops: launches of recordings that the device repeats; in `graphs`, too.
         early: kernels of recordings that begin before the one before them has ended.
         uploads, uploaded: copies to the device, and their bytes.
         downloads: copies from it.
@@ -43,6 +45,7 @@ class Counts:
     recorded: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
     edges: list[int] = field(default_factory=list)
+    loops: int = 0
     early: int = 0
     uploads: int = 0
     uploaded: int = 0
@@ -93,7 +96,7 @@ class CountingDriver:
 
     number, name, architecture, processors = 0, "counter", "sm_90", 132
     products: Products | None = None
-    overlaps = True
+    overlaps = loops = True
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -102,7 +105,7 @@ class CountingDriver:
         self.grids: list[Dim] = []
         self._end = 1 << 20
         self._recording: int | None = None
-        self._early = (False, False)
+        self._early, self._times = (False, False), 0
 
     def allocate(self, nbytes: int) -> Place:
         self._not_while_recording("allocate")
@@ -134,6 +137,8 @@ class CountingDriver:
             self.counts.kernels += 1
         else:
             self._recording += 1
+            if kernel == "repeat_steps":
+                self._times = struct.unpack("<QqQ", params)[1]
             self.counts.early += self._early[0]
             self._early = self._early[1], self._early[1]
 
@@ -169,9 +174,22 @@ class CountingDriver:
         self.counts.depths.append(max(depths))
         self.counts.edges.append(edges)
 
-        def replay() -> None:
+        def replay(times: int = 1) -> None:
             self.counts.graphs += 1
-            self.counts.nodes += sum(sizes)
+            self.counts.nodes += times * sum(sizes)
+
+        return replay
+
+    def record_loop(
+        self, nodes: Sequence[Node], enter: Callable[[int], None]
+    ) -> Callable[[], None]:
+        enter(7)
+        once: Any = self.record_branches(nodes)
+        times = self._times
+
+        def replay() -> None:
+            self.counts.loops += 1
+            once(times)
 
         return replay
 

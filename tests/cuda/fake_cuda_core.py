@@ -124,10 +124,19 @@ class Stream:
         return GraphBuilder(self)
 
 
+class Condition:
+    """Its handle is the address of a word, as kernels built with g++ take it."""
+
+    def __init__(self, device: ShimDriver) -> None:
+        self.word = ctypes.c_uint(0)
+        self.handle = ctypes.addressof(self.word)
+
+
 class GraphBuilder:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.recording: Recording | None = None
+        self.inside, self.order = False, Random(1)
 
     def begin_building(self, mode: str | None = "relaxed") -> GraphBuilder:
         assert self.stream.handle > 2 and self.stream.captured.recording is None
@@ -137,9 +146,29 @@ class GraphBuilder:
         return self
 
     def end_building(self) -> GraphBuilder:
-        self.stream.device._recorded = None
+        if not self.inside:
+            self.stream.device._recorded = None
         self.recording = self.stream.captured.end()
         return self
+
+    def create_condition(self, default_value: int | None = None) -> Condition:
+        assert self.stream.captured.recording is not None and default_value == 1
+        return Condition(self.stream.device)
+
+    def while_loop(self, condition: Condition) -> GraphBuilder:
+        """A round is recorded on a stream of its own; the outer graph has one node."""
+        body = GraphBuilder(type(self.stream)(1000 + len(self.stream.known)))
+        body.inside = True
+
+        def loop() -> None:
+            assert body.recording is not None
+            condition.word.value = 1
+            while condition.word.value:
+                self.stream.calls["round"] += 1
+                body.recording.run(body.order)
+
+        self.stream.do(loop)
+        return body
 
     def complete(self, options: Any = None) -> Graph:
         assert self.recording is not None

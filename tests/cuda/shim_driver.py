@@ -169,7 +169,7 @@ class ShimDriver:
     """
 
     name = "CPU (test shim)"
-    overlaps = False
+    overlaps, loops = False, True
     products: Products | None = None  # see shim_products.py
 
     def __init__(
@@ -288,6 +288,23 @@ class ShimDriver:
         """See `BranchingDriver`: each time in another order of those that edges allow."""
         self.branched.append(list(nodes))
         return self._replayed([self._taken(node.work) for node in nodes], behind(nodes))
+
+    def record_loop(
+        self, nodes: Sequence[Node], enter: Callable[[int], None]
+    ) -> Callable[[], None]:
+        """See `LoopingDriver`; the handle is an address of the word."""
+        condition = self.allocate(4)
+        enter(condition.address)
+        once = self.record_branches(nodes)
+
+        def replay() -> None:
+            again = ctypes.c_uint.from_address(condition.address)
+            again.value = 1
+            while again.value:
+                once()
+                self.streams.finish()
+
+        return replay
 
     def _taken(self, work: Callable[[], None]) -> list[Callable[[], None]]:
         """What `work` launches, not done."""

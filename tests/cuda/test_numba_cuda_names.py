@@ -65,7 +65,9 @@ MEMBERS = {
     "cuda.core:Buffer": "handle fill",
     "cuda.core:ObjectCode": "code from_cubin from_ptx get_kernel",
     "cuda.core:Kernel": "handle",
-    "cuda.core.graph:GraphBuilder": "begin_building end_building complete close",
+    "cuda.core.graph:GraphBuilder": "begin_building end_building complete close create_condition "
+    "while_loop stream",
+    "cuda.core.graph:GraphCondition": "handle",
     "cuda.core.graph:Graph": "upload launch",
     "cuda.core:DeviceMemoryResource": "attributes",
     "cuda.core._memory._memory_pool:_MemPoolAttributes": "reserved_mem_current used_mem_current",

@@ -76,7 +76,7 @@ class Executor:
 
     def kernel(self, source: str, name: str) -> Any:
         """A kernel for the driver, compiled if it was not before."""
-        return self._kernels.get(source, name)
+        return self._kernels.get(self._text(source), name)
 
     def _own(self, launch: Launch) -> Work:
         kernel = self._kernels.get(self._text(launch.source), launch.kernel)

@@ -27,6 +27,7 @@ from gpubp.backends.cuda.execution import Choice, chosen, obstacle
 from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.launch import THREADS, Workspace
 from gpubp.backends.cuda.loaded import Loaded
+from gpubp.backends.cuda.repeats import loop_asked
 
 MOST_KERNELS = 8  # that one program keeps: for the programs that it took turns with
 
@@ -133,10 +134,12 @@ class Executions:
 
     Attributes:
         branches: whether recordings have any; see `branches.setting`.
+        loops: runs are repeated by the device; see `repeats.loop_asked`.
     """
 
     def __init__(self, mode: str, executor: Executor) -> None:
         self.mode, self.branches, self._executor = mode, setting(), executor
+        self.loops = loop_asked(executor.driver)
         self._known: weakref.WeakKeyDictionary[Loaded, _Known] = weakref.WeakKeyDictionary()
         self._kernels: weakref.WeakKeyDictionary[Loaded, dict[Any, Persistent | str]]
         self._kernels = weakref.WeakKeyDictionary()

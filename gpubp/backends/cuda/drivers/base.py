@@ -281,6 +281,29 @@ class BranchingDriver(Protocol):
         ...
 
 
+@runtime_checkable
+class LoopingDriver(Protocol):
+    """A driver whose recordings may be repeated by the device (conditional nodes of graphs).
+
+    Attributes:
+        loops: it is so on this device.
+    """
+
+    loops: bool
+
+    def record_loop(
+        self, nodes: Sequence[Node], enter: Callable[[int], None]
+    ) -> Callable[[], None]:
+        """As `record_branches`, again and again.
+
+        Args:
+            nodes: of a round; one of them launches the kernel of `kernels/repeat.cu`, which says
+                whether there is another one.
+            enter: is told the loop's handle, for that kernel, before nodes are recorded.
+        """
+        ...
+
+
 @contextmanager
 def no_collection() -> Iterator[None]:
     """While launches are recorded nothing is collected: memory that is freed then, from a pool that

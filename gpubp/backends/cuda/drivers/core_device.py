@@ -12,6 +12,7 @@ chunks on another.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,35 @@ from gpubp.backends.cuda.drivers.streams import StreamDriver
 from gpubp.core.store import address_of
 from gpubp.errors import BackendError
 
+
+class _Loop:
+    """See `queues.LoopCapture`: a graph of one node, whose body is recorded."""
+
+    def __init__(self, stream: Any, timed: Any) -> None:
+        self._whole = _Capture(stream)
+        self._body: Any = None
+        try:
+            condition = self._whole.builder.create_condition(default_value=1)
+            self._body = self._whole.builder.while_loop(condition)
+            self._body.begin_building()
+            self.handle = int(condition.handle)
+            self.queue = _Stream(self._body.stream, timed)
+        except BaseException:
+            with suppress(Exception):
+                self.cancel()
+            raise
+
+    def finish(self) -> Callable[[], None]:
+        self._body.end_building()
+        return self._whole.finish()
+
+    def cancel(self) -> None:
+        if self._body is not None:
+            self._body.close()
+        self._whole.cancel()
+
+
+LOOPS_FROM = 12040  # version of NVIDIA's driver
 OVERLAPS_FROM = 9  # compute capability
 
 
@@ -103,17 +133,17 @@ class _Capture:
     """See `queues.Capture`."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream, self._builder = stream, stream.create_graph_builder()
-        self._builder.begin_building()
+        self._stream, self.builder = stream, stream.create_graph_builder()
+        self.builder.begin_building()
 
     def finish(self) -> Callable[[], None]:
-        graph = self._builder.end_building().complete()
-        self._builder.close()
+        graph = self.builder.end_building().complete()
+        self.builder.close()
         graph.upload(self._stream)
         return lambda: graph.launch(self._stream)
 
     def cancel(self) -> None:
-        self._builder.close()
+        self.builder.close()
 
 
 def early_config(cuda: Any, start: Start) -> Any:
@@ -168,6 +198,7 @@ class CoreDevice(StreamDriver):
         major, minor = here.compute_capability
         self.architecture = f"sm_{major}{minor}"
         self.overlaps = int(major) >= OVERLAPS_FROM
+        self.loops = int(called(self._cuda.cuDriverGetVersion())) >= LOOPS_FROM
         self._ask_for_products()
 
     def _made(self, here: Any) -> _Stream:
@@ -232,6 +263,9 @@ class CoreDevice(StreamDriver):
 
     def _capture(self) -> _Capture:
         return _Capture(self._stream.own)
+
+    def _loop(self) -> _Loop:
+        return _Loop(self._stream.own, self._stream.timed)
 
     def _pinned(self, nbytes: int) -> NDArray[np.uint8]:
         return self._numba.pinned(nbytes)

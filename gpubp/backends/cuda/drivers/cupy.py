@@ -21,7 +21,7 @@ from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Kernels, Memory
 from gpubp.backends.cuda.drivers.cupy_probe import gpu_name, import_cupy
 from gpubp.backends.cuda.drivers.cupy_scope import CupyContexts
 from gpubp.backends.cuda.drivers.numba_arrays import NumbaCuda, Place
-from gpubp.backends.cuda.drivers.queues import Queue, Start
+from gpubp.backends.cuda.drivers.queues import Capture, Queue, Start
 from gpubp.backends.cuda.drivers.scope import Scope
 from gpubp.backends.cuda.drivers.streams import StreamDriver
 from gpubp.backends.cuda.products import Work
@@ -181,9 +181,11 @@ class CupyDriver(StreamDriver):
             with self._device:
                 driver.funcSetAttribute(kernel.ptr, what, nbytes)
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def _recorded(
+        self, work: Callable[[], None], begin: Callable[[], Capture]
+    ) -> Callable[[], None]:
         with self._device, self._stream.own:  # CuPy's current one, for what `work` asks of CuPy
-            return super().record(work)
+            return super()._recorded(work, begin)
 
     def _capture(self) -> _Capture:
         self._stream.own.begin_capture()

@@ -58,6 +58,21 @@ class Capture(Protocol):
         ...
 
 
+class LoopCapture(Capture, Protocol):
+    """Launches that are being recorded as the round of a loop.
+
+    Attributes:
+        queue: that they go to.
+        handle: of the word that says whether there is another round.
+    """
+
+    @property
+    def queue(self) -> Queue: ...
+
+    @property
+    def handle(self) -> int: ...
+
+
 class Start(NamedTuple):
     """A launch, as CUDA's driver takes it: after the kernel, in this order.
 

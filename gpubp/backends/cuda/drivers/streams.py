@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,14 @@ from gpubp.backends.cuda.drivers.base import (
     no_collection,
 )
 from gpubp.backends.cuda.drivers.pinned import PinnedBlocks
-from gpubp.backends.cuda.drivers.queues import Capture, Point, Queue, Start, fork
+from gpubp.backends.cuda.drivers.queues import (
+    Capture,
+    LoopCapture,
+    Point,
+    Queue,
+    Start,
+    fork,
+)
 from gpubp.backends.cuda.drivers.scope import Scope
 from gpubp.backends.cuda.nvmath_products import NvmathProducts
 from gpubp.backends.cuda.products import Products, Work, opened, setting
@@ -61,12 +68,13 @@ class StreamDriver(ABC):
         name: of the GPU.
         processors: its multiprocessors.
         overlaps: see `base.BranchingDriver`.
+        loops: see `base.LoopingDriver`.
     """
 
     architecture: str
     name: str
     processors: int
-    overlaps = False
+    overlaps = loops = False
 
     def __init__(
         self, scope: Scope, stream: Queue, copies: Queue, compiler: nvrtc.Compiler
@@ -112,6 +120,10 @@ class StreamDriver(ABC):
     @abstractmethod
     def _blocks_each(self, kernel: Any, threads: int, shared: int) -> int:
         """Blocks of so many threads and bytes that a multiprocessor has room for."""
+
+    def _loop(self) -> LoopCapture:
+        """Begin to record a loop, on a stream of its own. With `loops` alone."""
+        raise NotImplementedError(f"{self.name} has no loops in graphs")
 
     @abstractmethod
     def _pinned(self, nbytes: int) -> NDArray[np.uint8]:
@@ -217,20 +229,51 @@ class StreamDriver(ABC):
     def record_branches(self, nodes: Sequence[Node]) -> Callable[[], None]:
         """See `base.BranchingDriver`: lanes are streams, which events let wait for each other."""
         own = self._stream
-        with self._device:
-            while len(self._sides) < max(node.lane for node in nodes):
-                self._sides.append(self._side())
-        try:
-            return self.record(lambda: fork(nodes, own, self._sides, self._use))
-        finally:
-            self._stream, self._early = own, (False, False)
+        work = partial(fork, nodes, own, self._sides, self._use)
+        return self._forked(nodes, work, self._capture)
 
     def _use(self, stream: Queue, node: Node) -> None:
         self._stream, self._early = stream, node.early
 
+    def record_loop(
+        self, nodes: Sequence[Node], enter: Callable[[int], None]
+    ) -> Callable[[], None]:
+        """See `base.LoopingDriver`."""
+        loop: LoopCapture | None = None
+
+        def begin() -> Capture:
+            nonlocal loop
+            loop = self._loop()
+            return loop
+
+        def rounds() -> None:
+            assert loop is not None
+            enter(loop.handle)
+            fork(nodes, loop.queue, self._sides, self._use)
+
+        return self._forked(nodes, rounds, begin)
+
+    def _forked(
+        self, nodes: Sequence[Node], work: Callable[[], None], begin: Callable[[], Capture]
+    ) -> Callable[[], None]:
+        """What `work` launches on several streams, recorded; afterwards all is as before."""
+        own = self._stream
+        with self._device:
+            while len(self._sides) < max(node.lane for node in nodes):
+                self._sides.append(self._side())
+        try:
+            return self._recorded(work, begin)
+        finally:
+            self._stream, self._early = own, (False, False)
+
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        return self._recorded(work, self._capture)
+
+    def _recorded(
+        self, work: Callable[[], None], begin: Callable[[], Capture]
+    ) -> Callable[[], None]:
         with self._device, no_collection():
-            capture = self._capture()
+            capture = begin()
             try:
                 work()
             except BaseException:

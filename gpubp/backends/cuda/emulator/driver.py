@@ -78,9 +78,11 @@ class EmulatedDriver:
         together: how many cooperative launches there were.
         early: how many were recorded that begin before the kernel before them has ended.
         overlaps: see `BranchingDriver`.
+        looped: how often a loop was launched.
     """
 
     number = 0
+    loops = True
     name = "emulated GPU"
     products: Products | None = None
 
@@ -93,7 +95,7 @@ class EmulatedDriver:
         shuffle: int | None = None,
     ) -> None:
         self.architecture, self.processors = architecture, processors
-        self.together = self.early = 0
+        self.together = self.early = self.looped = 0
         self._early = (False, False)  # the next launch, and those behind it; see `base.Node`
         self.overlaps = int(architecture.removeprefix("sm_").rstrip("af")) >= 90
         self._races = races or os.environ.get("GPUBP_EMULATOR_RACES") or "first"
@@ -192,17 +194,7 @@ class EmulatedDriver:
         """See `BranchingDriver`. Where races are looked for, launches that no edge orders must not
         meet in memory, in the first replay or in all.
         """
-        self._not_while_recording("record")
-        taken: list[list[tuple[str, Callable[[], None]]]] = []
-        try:
-            for node in nodes:
-                taken.append([])
-                self._recorded, self._early = taken[-1], node.early
-                node.work()
-        finally:
-            self._recorded, self._early = None, (False, False)
-        graph = Branches(taken, behind(nodes), self._memory)
-        seen = 0
+        graph, seen = self._graph(nodes), 0
 
         def replay() -> None:
             nonlocal seen
@@ -213,6 +205,36 @@ class EmulatedDriver:
                 graph.run(self._shuffle, watch)
 
         return replay
+
+    def record_loop(
+        self, nodes: Sequence[Node], enter: Callable[[int], None]
+    ) -> Callable[[], None]:
+        """See `LoopingDriver`."""
+        conditions = self._memory.conditions
+        handle = 1 + len(conditions)
+        conditions[handle] = 1
+        enter(handle)
+        once = self.record_branches(nodes)
+
+        def replay() -> None:
+            self.looped += 1
+            conditions[handle] = 1
+            while conditions[handle]:
+                once()
+
+        return replay
+
+    def _graph(self, nodes: Sequence[Node]) -> Branches:
+        self._not_while_recording("record")
+        taken: list[list[tuple[str, Callable[[], None]]]] = []
+        try:
+            for node in nodes:
+                taken.append([])
+                self._recorded, self._early = taken[-1], node.early
+                node.work()
+        finally:
+            self._recorded, self._early = None, (False, False)
+        return Branches(taken, behind(nodes), self._memory)
 
     def current_stream(self) -> int:
         return 1

@@ -142,11 +142,13 @@ class DeviceSpace(Space):
 
     Attributes:
         trace: is told of every access of a kernel's; None: nobody is.
+        conditions: of loops in graphs, by their handles.
     """
 
     def __init__(self, limit: int = 1 << 36) -> None:
         super().__init__(_FIRST)
         self.trace: Tracing | None = None
+        self.conditions: dict[int, int] = {}
         self.limit, self.used = limit, 0
         self._end = GAP
         self._free: dict[int, list[int]] = {}

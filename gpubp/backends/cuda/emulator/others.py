@@ -79,6 +79,23 @@ def failed(ins: Instruction, env: Env) -> Step:
     return run
 
 
+@family("call.cudaGraphSetConditional")
+def conditional(ins: Instruction, env: Env) -> Step:
+    """cudaGraphSetConditional: (handle, value)."""
+    places = [_argument(env, ins.operands[-2], ins), _argument(env, ins.operands[-1], ins, "b32")]
+
+    def run(f: Frame) -> None:
+        handles, values = (f.spread(place(f.R)) for place in places)
+        ids = np.arange(f.n) if f.mask is None else np.flatnonzero(f.mask)
+        for i in ids:
+            if int(handles[i]) not in f.wave.memory.conditions:
+                text = f"{int(handles[i]):#x} is no handle of a condition"
+                raise f.wave.fault("bounds", int(f.ids()[i]), text, ins)
+            f.wave.memory.conditions[int(handles[i])] = int(values[i])
+
+    return run
+
+
 @family("call.vprintf")
 def printed(ins: Instruction, env: Env) -> Step:
     """printf: (result, format, address of the arguments)."""
@@ -96,8 +113,8 @@ def printed(ins: Instruction, env: Env) -> Step:
     return run
 
 
-def _argument(env: Env, name: str, ins: Instruction) -> Read:
-    n = env.place(f"[{name}+0]", "b64", add=False)
+def _argument(env: Env, name: str, ins: Instruction, kind: str = "b64") -> Read:
+    n = env.place(f"[{name}+0]", kind, add=False)
     if n is None:
         raise UnknownInstructionError(str(ins), "an argument that nobody wrote")
     return lambda R: R[n]
