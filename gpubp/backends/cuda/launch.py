@@ -110,7 +110,7 @@ class Context:
         resident: number of the buffer that stands for the first resident input.
         order: number of the buffer that stands for the index order at the step's position.
         processors: multiprocessors of the device.
-        workspace: room for partial results; shared by all kernels, which run in turn.
+        workspace: room for partial results; kernels that use it run in turn.
         precision: what float32 matrix products are computed in: see `CudaBackend`.
         chooser: for large matrix products; None if there is none.
         copies: what it reads instead of some operands.
