@@ -31,6 +31,8 @@ PROVES: dict[str, tuple[str, ...]] = {
     "launches, recordings, copies": ("tests-training",),
     "the persistent step": ("tests-persistent", "sanitizer-racecheck"),
     "products of factors": _ALL_OPS,
+    "branches of graphs": ("tests-training", "benchmark-branches"),
+    "kernels that begin early": ("tests-early", "tests-looped"),
     "contraction of products": _ALL_OPS,
     "`cvt` to TF32": _ALL_OPS,
     "that a thread keeps its context": ("tests-arrays", "constants"),

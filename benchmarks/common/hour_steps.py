@@ -70,6 +70,10 @@ def steps(folder: Path, target: str) -> dict[str, Step]:
     numba = {"GPUBP_TEST_DRIVER": "numba_cuda", "GPUBP_TEST_PART": f"1/{PARTS}"}
     command = (*test, "tests/gpu", "-k", "not cupy")
     found.append(Step("numba-cuda", "the same through cuda.core, a quarter", command, numba))
+    for name, setting in (("early", "GPUBP_OVERLAP"), ("looped", "GPUBP_LOOP")):
+        asked = {"GPUBP_TEST_DRIVER": "numba_cuda", setting: "1", "GPUBP_EXECUTION": "graph"}
+        command = (*test, "tests/gpu/test_training_on_gpu.py")
+        found.append(Step(f"tests-{name}", f"trainings with {setting}=1", command, asked))
     rows = " or ".join(f"[{name}]" for name in EVERY_HEADER)
     chosen = f"(op_equals and ({rows})) or hundred_steps_against_numpy or ninety_steps"
     for tool in TOOLS:
@@ -84,6 +88,13 @@ def steps(folder: Path, target: str) -> dict[str, Step]:
         options = ("--rows", names, "--repeats", "5", "--json", file)
         command = (python, "-m", "gpubp", "bench", "gpu", *options)
         found.append(Step(f"benchmark-{name}", f"beside PyTorch and JAX: {names}", command))
+    for name, branches in (("branches", "1"), ("chain", "0")):
+        file = str(folder / f"benchmark-{name}.json")
+        options = ("--rows", SMALL_ROWS, "--peers", "none", "--repeats", "5", "--json", file)
+        command = (python, "-m", "gpubp", "bench", "gpu", *options)
+        asked = {"GPUBP_EXECUTION": "graph", "GPUBP_BRANCHES": branches}
+        title = f"graphs, GPUBP_BRANCHES={branches}: {SMALL_ROWS}"
+        found.append(Step(f"benchmark-{name}", title, command, asked))
     return {step.name: step for step in found}
 
 

@@ -23,6 +23,7 @@ from gpubp.backends.cuda.drivers import nvrtc
 
 HERE = Path(__file__).parent
 QUICK = {
+    "test_branches.py",
     "test_counts.py",
     "test_cupy_names.py",
     "test_drivers_on_fakes.py",
@@ -38,7 +39,9 @@ QUICK = {
     "test_nvrtc.py",
     "test_ops_on_emulator.py",
     "test_kept.py",
+    "test_overlap.py",
     "test_persistent.py",
+    "test_repeats.py",
     "test_staged_counts.py",
 }
 

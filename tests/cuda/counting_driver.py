@@ -6,14 +6,15 @@ alone, results are zeros, and sources are not compiled: so any model is counted 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.cuda.drivers.base import Dim, Event
+from gpubp.backends.cuda.drivers.base import Dim, Event, Node, behind
 from gpubp.backends.cuda.products import Products
 from gpubp.errors import BackendError
 
@@ -28,6 +29,10 @@ class Counts:
         graphs: launches of recordings.
         nodes: kernels that recordings ran.
         recorded: kernels in each recording that was made.
+        depths: kernels on the longest way through it.
+        edges: between its kernels.
+        loops: launches of recordings that the device repeats; in `graphs`, too.
+        early: kernels of recordings that begin before the one before them has ended.
         uploads, uploaded: copies to the device, and their bytes.
         downloads: copies from it.
         waits: of the host, those for downloads included.
@@ -38,6 +43,10 @@ class Counts:
     graphs: int = 0
     nodes: int = 0
     recorded: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    edges: list[int] = field(default_factory=list)
+    loops: int = 0
+    early: int = 0
     uploads: int = 0
     uploaded: int = 0
     downloads: int = 0
@@ -87,6 +96,7 @@ class CountingDriver:
 
     number, name, architecture, processors = 0, "counter", "sm_90", 132
     products: Products | None = None
+    overlaps = loops = True
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -95,6 +105,7 @@ class CountingDriver:
         self.grids: list[Dim] = []
         self._end = 1 << 20
         self._recording: int | None = None
+        self._early, self._times = (False, False), 0
 
     def allocate(self, nbytes: int) -> Place:
         self._not_while_recording("allocate")
@@ -126,6 +137,10 @@ class CountingDriver:
             self.counts.kernels += 1
         else:
             self._recording += 1
+            if kernel == "repeat_steps":
+                self._times = struct.unpack("<QqQ", params)[1]
+            self.counts.early += self._early[0]
+            self._early = self._early[1], self._early[1]
 
     def blocks_together(self, kernel: str, threads: int, shared: int) -> int:
         return self.processors
@@ -139,18 +154,42 @@ class CountingDriver:
         self.grids.append(grid)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        return self.record_branches([Node(work, 0, ())])
+
+    def record_branches(self, nodes: Sequence[Node]) -> Callable[[], None]:
         self._not_while_recording("record")
-        self._recording = 0
+        before, sizes, depths, edges = behind(nodes), [], [], 0
         try:
-            work()
-            nodes = self._recording
+            for i, node in enumerate(nodes):
+                assert i == 0 or before[i], "not forked from what is recorded"
+                self._recording, self._early = 0, node.early
+                node.work()
+                sizes.append(self._recording)
+                edges += max(self._recording - 1, 0) + len(before[i])
+                deepest = max((depths[j] for j in before[i]), default=0)
+                depths.append(deepest + self._recording)
         finally:
             self._recording = None
-        self.counts.recorded.append(nodes)
+        self.counts.recorded.append(sum(sizes))
+        self.counts.depths.append(max(depths))
+        self.counts.edges.append(edges)
+
+        def replay(times: int = 1) -> None:
+            self.counts.graphs += 1
+            self.counts.nodes += times * sum(sizes)
+
+        return replay
+
+    def record_loop(
+        self, nodes: Sequence[Node], enter: Callable[[int], None]
+    ) -> Callable[[], None]:
+        enter(7)
+        once: Any = self.record_branches(nodes)
+        times = self._times
 
         def replay() -> None:
-            self.counts.graphs += 1
-            self.counts.nodes += nodes
+            self.counts.loops += 1
+            once(times)
 
         return replay
 

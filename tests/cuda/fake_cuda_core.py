@@ -15,10 +15,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from random import Random
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
+from captures import Captured, Recording
 from fake_cupy import Contexts, note_wait
 from fake_numba_cuda import fake_numba
 from shim_array import Capsule
@@ -70,6 +72,7 @@ class ProgramOptions:
 class Event:
     def __init__(self, stream: Stream, timed: bool) -> None:
         self.recorded_on, self._timed = int(stream.handle), timed
+        self.kept = stream.captured.mark()
 
     def sync(self) -> None:
         Contexts.require()
@@ -86,11 +89,12 @@ class Event:
 class Stream:
     known: ClassVar[dict[int, Stream]]
     calls: ClassVar[Counter[str]]
+    graphs: ClassVar[list[Recording]]
     device: ClassVar[ShimDriver]
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
-        self.captured: list[Callable[[], None]] | None = None
+        self.captured = Captured()
         self.waited: list[int] = []
         self.known[handle] = self
 
@@ -99,14 +103,11 @@ class Stream:
         return cls.known.get(handle) or cls(handle)  # or another library's
 
     def do(self, work: Callable[[], Any]) -> None:
-        if self.captured is not None:
-            self.captured.append(work)
-        else:
-            work()
+        self.captured.do(work)
 
     def sync(self) -> None:
         Contexts.require()
-        assert self.captured is None, "synchronised while captured"
+        assert self.captured.recording is None, "synchronised while captured"
         self.calls["sync"] += 1
 
     def record(self, event: Event | None = None, options: EventOptions | None = None) -> Event:
@@ -116,49 +117,82 @@ class Stream:
     def wait(self, event_or_stream: Event) -> None:
         Contexts.require()
         self.waited.append(event_or_stream.recorded_on)
+        self.captured.wait(event_or_stream.kept)
         note_wait(self.device, self.handle, event_or_stream.recorded_on)
 
     def create_graph_builder(self) -> GraphBuilder:
         return GraphBuilder(self)
 
 
+class Condition:
+    """Its handle is the address of a word, as kernels built with g++ take it."""
+
+    def __init__(self, device: ShimDriver) -> None:
+        self.word = ctypes.c_uint(0)
+        self.handle = ctypes.addressof(self.word)
+
+
 class GraphBuilder:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        self.work: list[Callable[[], None]] | None = None
+        self.recording: Recording | None = None
+        self.inside, self.order = False, Random(1)
 
     def begin_building(self, mode: str | None = "relaxed") -> GraphBuilder:
-        assert self.stream.handle > 2 and self.stream.captured is None
+        assert self.stream.handle > 2 and self.stream.captured.recording is None
         assert not gc.isenabled(), "what is freed while captured is freed by each replay"
-        self.stream.captured = self.stream.device._recorded = []
+        self.stream.device._recorded = []
+        self.stream.captured.begin()
         return self
 
     def end_building(self) -> GraphBuilder:
-        self.work, self.stream.captured = self.stream.captured, None
-        self.stream.device._recorded = None
+        if not self.inside:
+            self.stream.device._recorded = None
+        self.recording = self.stream.captured.end()
         return self
 
+    def create_condition(self, default_value: int | None = None) -> Condition:
+        assert self.stream.captured.recording is not None and default_value == 1
+        return Condition(self.stream.device)
+
+    def while_loop(self, condition: Condition) -> GraphBuilder:
+        """A round is recorded on a stream of its own; the outer graph has one node."""
+        body = GraphBuilder(type(self.stream)(1000 + len(self.stream.known)))
+        body.inside = True
+
+        def loop() -> None:
+            assert body.recording is not None
+            condition.word.value = 1
+            while condition.word.value:
+                self.stream.calls["round"] += 1
+                body.recording.run(body.order)
+
+        self.stream.do(loop)
+        return body
+
     def complete(self, options: Any = None) -> Graph:
-        assert self.work is not None
-        return Graph(self.work)
+        assert self.recording is not None
+        self.stream.graphs.append(self.recording)
+        return Graph(self.recording)
 
     def close(self) -> None:
-        self.stream.captured = self.stream.device._recorded = None
+        self.stream.device._recorded = None
+        if self.stream.captured.recording is not None:
+            self.stream.captured.end()
 
 
 class Graph:
-    def __init__(self, work: list[Callable[[], None]]) -> None:
-        self._work = work
+    def __init__(self, recording: Recording) -> None:
+        self.recording, self._order = recording, Random(0)
 
     def upload(self, stream: Stream) -> None:
-        assert stream.captured is None
+        assert stream.captured.recording is None
 
     def launch(self, stream: Stream) -> None:
         Contexts.require()
-        assert stream.captured is None
+        assert stream.captured.recording is None
         stream.calls["graph"] += 1
-        for launch in self._work:
-            launch()
+        self.recording.run(self._order)
 
 
 def fake_modules(device: ShimDriver, count: int = 1, strict: bool = True) -> dict[str, ModuleType]:
@@ -169,7 +203,7 @@ def fake_modules(device: ShimDriver, count: int = 1, strict: bool = True) -> dic
         count: of GPUs.
         strict: user arrays have nothing that Numba's have not.
     """
-    streams: Any = type("Stream", (Stream,), {"known": {}, "calls": Counter(), "device": device})
+    streams: Any = type("Stream", (Stream,), _members(device))
     default, per_thread = streams(1), streams(2)
     kernels: dict[int, Any] = {}
     found = fake_numba(device, count, strict, streams.from_handle)
@@ -198,6 +232,10 @@ def fake_modules(device: ShimDriver, count: int = 1, strict: bool = True) -> dic
         "cuda.bindings.driver": driver,
         "cuda.bindings.nvrtc": nvrtc,
     }
+
+
+def _members(device: ShimDriver) -> dict[str, Any]:
+    return {"known": {}, "calls": Counter(), "graphs": [], "device": device}
 
 
 class StridedMemoryView:
@@ -254,7 +292,7 @@ def _device(device: ShimDriver, streams: type[Stream]) -> dict[str, Any]:
             return streams(100 + len(streams.known))
 
         def allocate(self, size: int, *, stream: Stream) -> Buffer:
-            assert self.ready and stream.captured is None and size > 0
+            assert self.ready and stream.captured.recording is None and size > 0
             return Buffer(size)
 
     return {"Device": Device, "Buffer": Buffer}
@@ -350,6 +388,16 @@ def _driver(device: ShimDriver, kernels: dict[int, Any], streams: type[Stream]) 
         streams.known[stream].do(lambda: device.launch_together(kernel, grid, block, shared, taken))
         return OK
 
+    def launch_ex(config: SimpleNamespace, f: int, params: int, extra: int) -> tuple[Status]:
+        (attribute,) = config.attrs
+        assert config.numAttrs == 1 and attribute.id == "early"
+        assert attribute.value.programmaticStreamSerializationAllowed == 1
+        assert streams.known[config.hStream].captured.ends, "nothing before it"
+        streams.calls["early"] += 1
+        grid = (config.gridDimX, config.gridDimY, config.gridDimZ)
+        block = (config.blockDimX, config.blockDimY, config.blockDimZ)
+        return launch(f, *grid, *block, config.sharedMemBytes, config.hStream, params, extra)
+
     def occupancy(func: int, size: int, shared: int) -> tuple[Status, int]:
         Contexts.require()
         return (*OK, device.blocks_together(kernels[func], size, shared) // device.processors)
@@ -362,6 +410,7 @@ def _driver(device: ShimDriver, kernels: dict[int, Any], streams: type[Stream]) 
             return (Status.CUDA_ERROR_INVALID_VALUE,)
         return OK
 
+    programmatic = "CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION"
     shared = "CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES"
     return {
         "cuCtxGetCurrent": lambda: (*OK, Contexts.mine.current),
@@ -369,6 +418,11 @@ def _driver(device: ShimDriver, kernels: dict[int, Any], streams: type[Stream]) 
         "cuMemcpyHtoDAsync": copy("upload"),
         "cuMemcpyDtoHAsync": copy("download"),
         "cuLaunchKernel": launch,
+        "cuLaunchKernelEx": launch_ex,
+        "CUlaunchConfig": SimpleNamespace,
+        "CUlaunchAttribute": SimpleNamespace,
+        "CUlaunchAttributeValue": SimpleNamespace,
+        "CUlaunchAttributeID": SimpleNamespace(**{programmatic: "early"}),
         "cuLaunchCooperativeKernel": launch_together,
         "cuOccupancyMaxActiveBlocksPerMultiprocessor": occupancy,
         "cuKernelSetAttribute": set_attribute,

@@ -15,10 +15,12 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
+from random import Random
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
+from captures import Captured, Recording
 from shim_array import ShimArray, to_user_array
 from shim_driver import ShimDriver, ShimKernel
 
@@ -51,11 +53,12 @@ class Stream:
     current: Stream
     device: ShimDriver
     calls: ClassVar[Counter[str]] = Counter()
+    graphs: ClassVar[list[Recording]] = []
 
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
         assert null or non_blocking, "the default stream would be waited for"
+        self.captured = Captured()
         self.ptr = 0 if null else next(self.handles)
-        self.captured: list[Callable[[], None]] | None = None
         self.waited: list[int] = []
 
     def __enter__(self) -> Stream:
@@ -66,21 +69,23 @@ class Stream:
         Stream.current = self._before
 
     def synchronize(self) -> None:
-        assert self.captured is None, "synchronised while captured"
+        assert self.captured.recording is None, "synchronised while captured"
         self.calls["sync"] += 1
 
     def wait_event(self, event: Event) -> None:
         self.waited.append(event.recorded_on)
+        self.captured.wait(event.kept)
 
     def begin_capture(self) -> None:
         assert self.ptr != 0
         assert not gc.isenabled(), "what is freed while captured is freed by each replay"
-        self.captured = self.device._recorded = []
+        self.device._recorded = []
+        self.captured.begin()
 
     def end_capture(self) -> Graph:
-        assert self.captured is not None
-        graph, self.captured = Graph(self.captured), None
         self.device._recorded = None
+        graph = Graph(self.captured.end())
+        self.graphs.append(graph.recording)
         return graph
 
 
@@ -90,12 +95,13 @@ class Event:
     def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
         Contexts.require()
         self.recorded_on = -1
+        self.kept: Any = (None, set())
         self.ptr = next(Stream.handles)
         self.known[self.ptr] = self
 
     def record(self, stream: Stream | None = None) -> None:
         assert stream is not None
-        self.recorded_on = stream.ptr
+        self.recorded_on, self.kept = stream.ptr, stream.captured.mark()
 
     def synchronize(self) -> None:
         assert self.recorded_on >= 0
@@ -106,15 +112,14 @@ class Event:
 
 
 class Graph:
-    def __init__(self, work: list[Callable[[], None]]) -> None:
-        self._work = work
+    def __init__(self, recording: Recording) -> None:
+        self.recording, self._order = recording, Random(0)
 
     def launch(self, stream: Stream) -> None:
         Contexts.require()
-        assert stream.captured is None
+        assert stream.captured.recording is None
         Stream.calls["graph"] += 1
-        for launch in self._work:
-            launch()
+        self.recording.run(self._order)
 
 
 class Contexts(threading.local):
@@ -199,7 +204,7 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
     """
     streams: dict[int, Stream] = {}
     kernels: dict[int, ShimKernel] = {}
-    Stream.current, Stream.calls = Stream(null=True), Counter()
+    Stream.current, Stream.calls, Stream.graphs = Stream(null=True), Counter(), []
     streams[0] = Stream.current
 
     def set_device(number: int) -> None:
@@ -232,8 +237,8 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
 
     def do(handle: int, work: Callable[[], Any]) -> None:
         stream = stream_of(handle)
-        if stream is not None and stream.captured is not None:
-            stream.captured.append(work)
+        if stream is not None:
+            stream.captured.do(work)
         else:
             work()
 
@@ -354,6 +359,7 @@ def fake_cupy(device: ShimDriver, count: int = 1) -> Any:
         ),
         "streams": streams,
         "calls": Stream.calls,
+        "graphs": Stream.graphs,
     }
     cupy.__dict__.update(members)
     return cupy

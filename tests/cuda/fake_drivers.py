@@ -17,6 +17,7 @@ from unittest import mock
 import fake_cuda_core
 import fake_cupy
 import pytest
+from captures import Recording
 from shim_driver import ShimDriver
 
 from gpubp.backends import class_of
@@ -37,6 +38,7 @@ class Fake:
         modules: what stands in `sys.modules`.
         streams: by handle; each knows which it `waited` for. The default one is 0 or 1.
         calls: what was asked of the library.
+        graphs: what was recorded.
         error: a CUDA error as the library raises it.
         failing: (object, name, which call of the driver meets it).
         missing: of each piece, how it is taken away, and what is said then.
@@ -50,6 +52,7 @@ class Fake:
     streams: dict[int, Any]
     default: int
     calls: Counter[str]
+    graphs: list[Recording]
     error: Callable[[str], Exception]
     failing: tuple[tuple[Any, str, str], ...]
     missing: dict[str, Patch]
@@ -67,7 +70,7 @@ class Fake:
 
     def own(self) -> tuple[int, int]:
         """The handles of the driver's streams: of its work, and of copies beside it."""
-        work, copies = sorted(s for s in self.streams if s >= 100)
+        work, copies = sorted(s for s in self.streams if s >= 100)[:2]
         return work, copies
 
     def compiler(self) -> nvrtc.Compiler:
@@ -127,6 +130,7 @@ def _cupy(device: ShimDriver, gpus: int, strict: bool) -> Fake:
         cupy.streams,
         0,
         cupy.calls,
+        cupy.graphs,
         error,
         (
             (runtime, "memcpyAsync", "upload"),
@@ -167,6 +171,7 @@ def _numba_cuda(device: ShimDriver, gpus: int, strict: bool) -> Fake:
         stream.known,
         1,
         stream.calls,
+        stream.graphs,
         fake_cuda_core.CUDAError,
         (
             (driver, "cuMemcpyHtoDAsync=", "upload"),

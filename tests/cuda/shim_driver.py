@@ -13,8 +13,9 @@ import ctypes
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,15 @@ from shim_array import ShimArray, to_user_array
 from shim_build import built, runtime
 from shim_streams import Copy, Mark, Streams
 
-from gpubp.backends.cuda.drivers.base import SHARED_BYTES, DeviceMemoryError, Dim, Event
+from gpubp.backends.cuda.drivers.base import (
+    SHARED_BYTES,
+    DeviceMemoryError,
+    Dim,
+    Event,
+    Node,
+    behind,
+)
+from gpubp.backends.cuda.emulator.graphs import shuffled
 from gpubp.backends.cuda.products import Products
 from gpubp.errors import BackendError, unknown_name
 
@@ -146,6 +155,8 @@ class ShimDriver:
         copies: "now", "late" or "early"; see `shim_streams`.
         number: of the device.
         alive: blocks of a cooperative launch, at most.
+        shuffle: seed of the order in which branches of recordings run, another one each time; None:
+            as they were recorded.
 
     Attributes:
         together: how many cooperative launches there were.
@@ -153,10 +164,12 @@ class ShimDriver:
         log: what was said about other streams: ("wait_for", stream), ("make_wait", stream),
             ("dlpack", stream that the producer was told), ("launch", 0), ("synchronize", 0).
         launched: how often each kernel was launched, replays included.
+        branched: nodes of each recording with branches.
         late_errors: damage that was found when memory was freed; raised by what comes next.
     """
 
     name = "CPU (test shim)"
+    overlaps, loops = False, True
     products: Products | None = None  # see shim_products.py
 
     def __init__(
@@ -170,6 +183,7 @@ class ShimDriver:
         copies: str = "now",
         number: int = 0,
         alive: int = 4,
+        shuffle: int | None = 0,
     ) -> None:
         if order not in ORDERS:
             raise unknown_name("order", order, ORDERS)
@@ -180,6 +194,8 @@ class ShimDriver:
         self.memory, self.used = memory, 0
         self.number, self.stream = number, 1
         self.alive, self.together = alive, 0
+        self._shuffle = None if shuffle is None else Random(shuffle)
+        self.branched: list[list[Node]] = []
         self.log: list[tuple[str, int | None]] = []
         self.streams = Streams(copies)
         self.launched: Counter[str] = Counter()
@@ -266,18 +282,52 @@ class ShimDriver:
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record what `work` launches; the result launches it all, parameters as they were then."""
+        return self._replayed([self._taken(work)], [()])
+
+    def record_branches(self, nodes: Sequence[Node]) -> Callable[[], None]:
+        """See `BranchingDriver`: each time in another order of those that edges allow."""
+        self.branched.append(list(nodes))
+        return self._replayed([self._taken(node.work) for node in nodes], behind(nodes))
+
+    def record_loop(
+        self, nodes: Sequence[Node], enter: Callable[[int], None]
+    ) -> Callable[[], None]:
+        """See `LoopingDriver`; the handle is an address of the word."""
+        condition = self.allocate(4)
+        enter(condition.address)
+        once = self.record_branches(nodes)
+
+        def replay() -> None:
+            again = ctypes.c_uint.from_address(condition.address)
+            again.value = 1
+            while again.value:
+                once()
+                self.streams.finish()
+
+        return replay
+
+    def _taken(self, work: Callable[[], None]) -> list[Callable[[], None]]:
+        """What `work` launches, not done."""
         self._not_while_recording("record")
         self._recorded = recorded = []
         try:
             work()
         finally:
             self._recorded = None
+        return recorded
 
+    def _replayed(
+        self, taken: list[list[Callable[[], None]]], before: Sequence[Sequence[int]]
+    ) -> Callable[[], None]:
         def replay() -> None:
             self._not_while_recording("replay")
             self.log.append(("launch", 0))
-            for launch in recorded:
-                self.streams.do(launch)
+            order: Iterable[int] = range(len(taken))
+            if self._shuffle is not None:
+                order = shuffled(before, self._shuffle)
+            for i in order:
+                for launch in taken[i]:
+                    self.streams.do(launch)
 
         return replay
 

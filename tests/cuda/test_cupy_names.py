@@ -124,6 +124,16 @@ def test_every_name_is_there(cupy: Any) -> None:
             assert hasattr(found(cupy, owner), member), f"{owner} has no {member}"
 
 
+def test_cupy_has_no_launch_attributes_and_no_loops_in_graphs(cupy: Any) -> None:
+    """As docs/gpu.md says. The day this fails, GPUBP_OVERLAP and GPUBP_LOOP can have it, too."""
+    driver, runtime = cupy.cuda.driver, cupy.cuda.runtime
+    launches = {name for name in dir(driver) if name.startswith("launch")}
+    assert launches == {"launchKernel", "launchCooperativeKernel"}
+    graphs = {name for name in dir(runtime) if name.startswith("graph")}
+    assert not any("onditional" in name or "AddNode" in name for name in graphs)
+    assert not any("while" in name or "condition" in name for name in dir(cupy.cuda.Graph))
+
+
 def _parameters(function: Any) -> list[str]:
     """From the first line of the documentation, where compiled functions have their signature."""
     inside = re.search(r"\((.*?)\)", (function.__doc__ or "").splitlines()[0])

@@ -331,7 +331,7 @@ def test_the_first_error_of_a_recording_is_the_one_that_is_raised(
     with pytest.raises(BackendError, match="the first"):
         driver.record(raises(BackendError("the first")))
     assert ended == [1]
-    fake.streams[fake.own()[0]].captured = None
+    fake.streams[fake.own()[0]].captured.recording = None
     with pytest.raises(BackendError, match="capture invalidated"):
         driver.record(lambda: None)
 

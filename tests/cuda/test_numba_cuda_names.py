@@ -26,6 +26,7 @@ from gpubp.backends.cuda import NumbaCudaBackend
 from gpubp.backends.cuda.drivers import bare_nvrtc as direct
 from gpubp.backends.cuda.drivers import core_calls, core_device, numba_arrays, numba_cuda, nvrtc
 from gpubp.backends.cuda.drivers import numba_cuda_probe as probes
+from gpubp.backends.cuda.drivers.queues import Start
 from gpubp.backends.cuda.sources import begin_step, expand
 from gpubp.errors import BackendError
 
@@ -42,13 +43,14 @@ def _missing() -> str:
 
 pytestmark = pytest.mark.skipif(bool(_missing()), reason=_missing())
 
+IDS = "cuda.bindings.driver:CUlaunchAttributeID"
 CORE, DRIVER, NUMBA = "cuda.core", "cuda.bindings.driver", "numba.cuda"
 # File -> how its modules are called there -> what they are.
 CALLED = {
     core_calls: {
         "self._core.": CORE, "self._cuda.": DRIVER, "self._nvrtc.": "cuda.bindings.nvrtc"
     },
-    core_device: {"self._core.": CORE, "self._cuda.": DRIVER},
+    core_device: {"self._core.": CORE, "self._cuda.": DRIVER, "cuda.": DRIVER, "ids.": IDS},
     numba_cuda: {"self._core.": CORE, "self._cuda.": DRIVER, "self._utils.": "cuda.core.utils"},
     probes: {"found.core.": CORE, "found.driver.": DRIVER},
     numba_arrays: {"self._cuda.": NUMBA},
@@ -63,7 +65,9 @@ MEMBERS = {
     "cuda.core:Buffer": "handle fill",
     "cuda.core:ObjectCode": "code from_cubin from_ptx get_kernel",
     "cuda.core:Kernel": "handle",
-    "cuda.core.graph:GraphBuilder": "begin_building end_building complete close",
+    "cuda.core.graph:GraphBuilder": "begin_building end_building complete close create_condition "
+    "while_loop stream",
+    "cuda.core.graph:GraphCondition": "handle",
     "cuda.core.graph:Graph": "upload launch",
     "cuda.core:DeviceMemoryResource": "attributes",
     "cuda.core._memory._memory_pool:_MemPoolAttributes": "reserved_mem_current used_mem_current",
@@ -108,7 +112,7 @@ def names_in(file: Any, called: dict[str, str]) -> set[str]:
     tree = ast.parse(Path(str(file.__file__)).read_text())
     chains = {_chain(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
     return {
-        f"{module}:{chain.removeprefix(start)}"
+        f"{module}{'.' if ':' in module else ':'}{chain.removeprefix(start)}"
         for chain in chains
         for start, module in called.items()
         if chain.startswith(start)
@@ -186,8 +190,15 @@ def test_the_bindings_take_plain_integers() -> None:
     shared = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     ordinal = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
     pointer = ctypes.addressof((ctypes.c_void_p * 1)(8))
+    early = core_device.early_config(driver, Start(2, 3, 4, 32, 1, 1, 5, 16, pointer))
+    assert (early.gridDimX, early.gridDimY, early.gridDimZ) == (2, 3, 4)
+    assert (early.blockDimX, early.sharedMemBytes, early.numAttrs) == (32, 5, 1)
+    assert int(early.hStream) == 16
+    (attribute,) = early.attrs
+    assert attribute.value.programmaticStreamSerializationAllowed == 1
     calls = {
         "cuLaunchKernel": (8, 1, 1, 1, 32, 1, 1, 0, 16, pointer, 0),
+        "cuLaunchKernelEx": (early, 8, pointer, 0),
         "cuLaunchCooperativeKernel": (8, 1, 1, 1, 32, 1, 1, 0, 16, pointer),
         "cuOccupancyMaxActiveBlocksPerMultiprocessor": (8, 256, 1024),
         "cuCtxSetCurrent": (0,),

@@ -46,8 +46,7 @@ def fake(
                 self.handle = handle
 
             def do(self, work: Any) -> None:
-                captured = streams[self.handle].captured
-                captured.append(work) if captured is not None else work()
+                streams[self.handle].captured.do(work)
 
         content |= fake_drivers.fake_cuda_core.fake_numba(device, 1, True, OnStream)
     for name, module in content.items():

@@ -13,7 +13,7 @@ from counting_driver import CountingDriver
 import gpubp as gp
 from gpubp import nn, optim
 from gpubp.backends.cuda import CupyBackend, stepping
-from gpubp.backends.cuda.execution import MODES, fewest_costs, graph_cost, steps_cost
+from gpubp.backends.cuda.execution import MODES, fewest_costs, steps_cost
 from gpubp.backends.cuda.kept import Kept, keep, room_of
 from gpubp.errors import UnknownNameError
 
@@ -125,7 +125,6 @@ def test_costs_of_the_model_are_those_of_the_docs() -> None:
     blocks, cost = fewest_costs(program, 132, room)
     assert cost == steps_cost(program, blocks, keep(program, blocks, room, copies=False))
     assert cost < steps_cost(program, blocks, Kept()) < steps_cost(program, 1, Kept())
-    assert graph_cost(program, LAUNCHED, 132) > LAUNCHED * 1.3
 
 
 def test_one_step_alone_is_a_graph_unless_it_is_asked_for() -> None:

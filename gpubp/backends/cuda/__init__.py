@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from gpubp.backends.base import Backend, Feed, Probe, feed_of_zeros
 from gpubp.backends.cuda import chunks, drivers
 from gpubp.backends.cuda.autotune import Autotuner
+from gpubp.backends.cuda.branches import overlap_asked
 from gpubp.backends.cuda.chunks import Chunks
 from gpubp.backends.cuda.drivers.base import DeviceMemoryError, Driver
 from gpubp.backends.cuda.exchange import import_array
@@ -81,7 +82,7 @@ class CudaBackend(Backend):
         self.driver = driver
         self.precision = _checked_precision(precision, driver)
         waits = os.environ.get("GPUBP_CUDA_SYNC", "") not in ("", "0")
-        self._chooser = Autotuner(Executor(driver, waits))
+        self._chooser = Autotuner(Executor(driver, waits, overlap_asked(driver)))
         self._executions = Executions(mode, self._chooser.executor)
         self._stepping = Stepping(driver, self._chooser.executor, self._executions)
         self._transfers = Transfers(driver)
@@ -147,9 +148,11 @@ class CudaBackend(Backend):
 
     def remarks(self, loaded: Loaded) -> list[str]:
         with self._lock:
-            choice = self._executions.choice(loaded)
+            choice, plan = self._executions.choice(loaded), self._executions.plan(loaded)
         if not choice.persistent:
-            return [f"execution graph: {loaded.launches + 1} kernels a step ({choice.reason})"]
+            rows = f", {plan.depth} of them one after the other" if plan is not None else ""
+            made = f"{loaded.launches + 1} kernels a step{rows}"
+            return [f"execution graph: {made} ({choice.reason})"]
         blocks, syncs = choice.blocks, loaded.program.syncs
         met = f"{syncs} times a step" if blocks > 1 else "never"
         return [

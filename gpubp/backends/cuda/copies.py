@@ -53,9 +53,15 @@ class _Extent:
 
 
 class Copies:
-    """The copies of one program."""
+    """The copies of one program.
+
+    Attributes:
+        touched: what was asked for since somebody emptied it: (buffer, form, bytes of an element),
+            first and last byte of the source, and whether the copy has to be made.
+    """
 
     def __init__(self) -> None:
+        self.touched: list[tuple[tuple[int, str, int], int, int, bool]] = []
         self._extents: dict[tuple[int, str, int], _Extent] = {}
         self._current: set[tuple[int, str, int, int]] = set()  # buffer, form, bytes of the source
 
@@ -79,7 +85,9 @@ class Copies:
         start, stop = reach_bytes(operand)
         for buffer, known, a, b in self._current:
             if (buffer, known) == (operand.buffer, form) and a <= start and stop <= b:
+                self.touched.append((key, start, stop, False))
                 return False
+        self.touched.append((key, start, stop, True))
         self._current.add((operand.buffer, form, start, stop))
         return True
 

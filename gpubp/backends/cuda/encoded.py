@@ -25,6 +25,7 @@ from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.launch import AnyLaunch, Context, Launch
 from gpubp.backends.cuda.products import Work
 from gpubp.backends.cuda.sources import LoopNumbers, around_loop
+from gpubp.backends.cuda.tasks import Beside, beside
 from gpubp.backends.loop_places import ABSOLUTE, Copied, LoopPlaces
 from gpubp.compiler.loop_body import Loop
 from gpubp.compiler.parts import Operand, Part
@@ -39,12 +40,17 @@ class Encoded:
         program: the program.
         context: of its memory.
         executor: of the device.
+
+    Attributes:
+        of_parts: the launches of each part; of loops, and of what the host does, none.
+        asked: what each part's launches use beside its operands.
     """
 
     def __init__(self, program: Program, context: Context, executor: Executor) -> None:
         self.program, self.context = program, context
         self._executor, self._driver = executor, executor.driver
-        self._made: list[Sequence[AnyLaunch]] = []
+        self.of_parts: list[Sequence[AnyLaunch]] = []
+        self.asked: list[Beside] = []
         self._loops = {
             i: LoopOnDevice(part, context, executor)
             for i, part in enumerate(program.parts)
@@ -66,30 +72,39 @@ class Encoded:
     def launches(self) -> int:
         """How many a step has; known when all are encoded."""
         loops = sum(loop.launches for loop in self._loops.values())
-        return loops + sum(len(made) for made in self._made)
+        return loops + sum(len(made) for made in self.of_parts)
 
     @property
     def made(self) -> list[AnyLaunch]:
         """Every launch, of loops' rounds too; known when all are encoded."""
         rounds = [launch for loop in self._loops.values() for launch in loop.made]
-        return [*itertools.chain(*self._made), *rounds]
+        return [*itertools.chain(*self.of_parts), *rounds]
 
     def encode(self) -> None:
         """Make the launches of each part, in the order in which they run."""
         self.context.copies.begin()
-        self._made = []
+        self.of_parts, self.asked = [], []
+        beside(self.context)
         for i, part in enumerate(self.program.parts):
             made: Sequence[AnyLaunch] = []
             if i in self._loops:
                 self._loops[i].encode()
             elif not self._on_host(part):
                 made = encode(part, self.context)
-            self._made.append(made)
+            self.of_parts.append(made)
+            self.asked.append(beside(self.context))
             self.context.copies.written(part)
+
+    def count(self, number: int) -> int:
+        """How many launches a part has, or 1 where the host works."""
+        if number in self._loops:
+            return self._loops[number].launches
+        on_host = self._on_host(self.program.parts[number])
+        return 1 if on_host else len(self.of_parts[number])
 
     def works(self) -> list[list[Work]]:
         """For each part, what launches its kernels."""
-        return [self._works(*one) for one in enumerate(zip(self.program.parts, self._made))]
+        return [self._works(*one) for one in enumerate(zip(self.program.parts, self.of_parts))]
 
     def _works(self, number: int, made: tuple[Part, Sequence[AnyLaunch]]) -> list[Work]:
         part, launches = made

@@ -21,6 +21,7 @@ MOST_PARTS = 96  # of a program in one kernel: the compiler's time grows with th
 
 # Microseconds, and what a multiprocessor does in one. None was measured on hardware.
 NODE_US = 1.3  # from one kernel of a graph to the next
+JOIN_US = 0.7  # for each further kernel that a kernel of a graph waits for
 MEETING_US = 1.5  # of all blocks: an atomic operation, and the last one seen by all
 PART_US = 0.4  # a part in a block: its barrier, and loads that wait for each other
 COPIES_US = 0.1  # of what a block kept, for others: read again, perhaps behind a barrier
@@ -46,15 +47,6 @@ class Choice:
     reason: str
     cost: float = 0.0
     kept: str = ""
-
-
-def graph_cost(program: Program, launches: int, processors: int) -> float:
-    """What a step as a graph costs in the model: a chain of kernels, that all processors share."""
-    work = max(
-        program.bytes_moved / BYTES_A_US / processors,
-        program.flops / 2 / PRODUCTS_A_US / processors,
-    )
-    return NODE_US * launches + work
 
 
 def steps_cost(program: Program, blocks: int, kept: Kept) -> float:
@@ -144,19 +136,18 @@ def obstacle(program: Program, recordable: bool, waits: bool, driver: Driver) ->
     return ""
 
 
-def chosen(mode: str, program: Program, launches: int, processors: int, room: int) -> Choice:
+def chosen(mode: str, program: Program, graph: float, processors: int, room: int) -> Choice:
     """What is best by the mode and the model, where nothing is in the way.
 
     Args:
         mode: one of MODES.
         program: what runs.
-        launches: of a step, kernel by kernel.
+        graph: what a step as a graph costs in the model.
         processors: of the device.
         room: see `fewest_costs`.
     """
     blocks, cost = fewest_costs(program, processors, room)
     if mode != "auto":
         return Choice(mode == "persistent", blocks, f'execution="{mode}"', cost)
-    other = graph_cost(program, launches, processors)
-    reason = f"cost model, not measured: {cost:.1f} in one kernel, {other:.1f} as a graph"
-    return Choice(cost < other, blocks, reason, cost)
+    reason = f"cost model, not measured: {cost:.1f} in one kernel, {graph:.1f} as a graph"
+    return Choice(cost < graph, blocks, reason, cost)

@@ -11,7 +11,7 @@ from typing import Any
 from gpubp.backends.cuda.drivers.base import Driver, KernelDriver, Memory
 from gpubp.backends.cuda.launch import AnyLaunch, KernelLaunch, Launch, ProductLaunch
 from gpubp.backends.cuda.products import Work
-from gpubp.backends.cuda.sources import Kernels
+from gpubp.backends.cuda.sources import Kernels, overlapped
 from gpubp.errors import BackendError
 
 
@@ -30,16 +30,21 @@ class Executor:
     Args:
         driver: the device; its `products` may be None.
         waits: after each launch, so that an error says which instruction it is of.
+        early: kernels wait themselves for those before them; see `overlapped`.
     """
 
-    def __init__(self, driver: Driver, waits: bool = False) -> None:
-        self.driver, self.waits = driver, waits
+    def __init__(self, driver: Driver, waits: bool = False, early: bool = False) -> None:
+        self.driver, self.waits, self.early = driver, waits, early
         self._kernels = Kernels(driver)
         self._room: Memory | None = None
 
     def compile(self, launches: Iterable[AnyLaunch]) -> None:
         """Compile what these launches need, at once; `bind` would do it one after the other."""
-        self._kernels.compile([of.source for of in launches if isinstance(of, Launch)])
+        sources = [of.source for of in launches if isinstance(of, Launch)]
+        self._kernels.compile([self._text(source) for source in sources])
+
+    def _text(self, source: str) -> str:
+        return overlapped(source) if self.early else source
 
     def bind(self, launch: AnyLaunch) -> Work:
         """What runs a launch."""
@@ -71,10 +76,10 @@ class Executor:
 
     def kernel(self, source: str, name: str) -> Any:
         """A kernel for the driver, compiled if it was not before."""
-        return self._kernels.get(source, name)
+        return self._kernels.get(self._text(source), name)
 
     def _own(self, launch: Launch) -> Work:
-        kernel = self._kernels.get(launch.source, launch.kernel)
+        kernel = self._kernels.get(self._text(launch.source), launch.kernel)
         start, of = self.driver.launch, launch
         self.driver.allow_shared(kernel, of.shared)
         return lambda: start(kernel, of.grid, of.block, of.shared, of.params)

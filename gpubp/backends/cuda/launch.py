@@ -110,7 +110,7 @@ class Context:
         resident: number of the buffer that stands for the first resident input.
         order: number of the buffer that stands for the index order at the step's position.
         processors: multiprocessors of the device.
-        workspace: room for partial results; shared by all kernels, which run in turn.
+        workspace: room for partial results; kernels that use it run in turn.
         precision: what float32 matrix products are computed in: see `CudaBackend`.
         chooser: for large matrix products; None if there is none.
         copies: what it reads instead of some operands.
@@ -134,13 +134,20 @@ class Context:
 
 @dataclass
 class Workspace:
-    """Memory for partial results; its address is known when all kernels are encoded."""
+    """Memory for partial results; its address is known when all kernels are encoded.
+
+    Attributes:
+        nbytes, address: of it.
+        asked: somebody has asked for room; set to False by who wants to know.
+    """
 
     nbytes: int = 0
     address: int = 0
+    asked: bool = False
 
     def need(self, nbytes: int) -> int:
         """Ask for room; returns the address as known now."""
+        self.asked = True
         self.nbytes = max(self.nbytes, nbytes)
         return self.address
 

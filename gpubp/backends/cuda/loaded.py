@@ -22,6 +22,7 @@ from gpubp.backends.cuda.launch import Context, Workspace
 from gpubp.backends.cuda.memory import copy_of
 from gpubp.backends.cuda.products import Work
 from gpubp.backends.cuda.sources import begin_step
+from gpubp.backends.cuda.tasks import Made, Places, step_tasks
 from gpubp.backends.cuda.tuning_sandbox import size_workspace
 from gpubp.compiler.program import Program
 from gpubp.core.store import Bank
@@ -62,6 +63,7 @@ class Loaded:
         numbers: where a step finds its batch and outputs.
         begin: lets the tables point at what the next step reads and writes.
         parts: for each part of the program, what launches its kernels.
+        tasks: the same, with the step's start, what each reads and writes, and what it costs.
         made: steps that were launched kernel by kernel in runs.
         seconds: that a step takes, when a long run has measured it; else 0.
         replay: number of steps -> what runs so many recorded steps again.
@@ -87,6 +89,7 @@ class Loaded:
         self._run, self._chooser, self._executor = run, chooser, chooser.executor
         self.numbers = self._step_numbers()
         self.context = context = self._context(precision)
+        processors = driver.processors
         try:
             self._allocate()
             encoded = Encoded(program, context, self._executor)
@@ -96,6 +99,7 @@ class Loaded:
             self._executor.compile([begin, *encoded.made])
             self.begin = self._executor.bind(begin)
             self.parts = encoded.works()
+            self.tasks = step_tasks(self.begin, self._made(encoded), self._places(), processors)
         except DeviceMemoryError as err:
             self._keep.clear()  # so that the advice counts it as free
             beside = context.copies.nbytes + context.workspace.nbytes
@@ -180,15 +184,37 @@ class Loaded:
         table[len(buffers) : len(buffers) + self._residents] = inputs[: self._residents]
         return table
 
+    def _made(self, encoded: Encoded) -> list[Made]:
+        found = []
+        for i, (part, works) in enumerate(zip(self.program.parts, self.parts, strict=True)):
+            count, run = encoded.count(i) if works else 0, _named(part.name, works)
+            found.append(Made(part, encoded.of_parts[i], run, count, encoded.asked[i]))
+        return found
+
+    def _places(self) -> Places:
+        """Where memory is, for the order of tasks."""
+        kinds = enumerate(self.program.buffers)
+        constant = frozenset(i for i, buffer in kinds if buffer.kind == "const")
+        table, room = self._tables.address, self.context.workspace.address
+        return Places(self._fixed, constant, table, self._run, id(self.context.copies), room)
+
     def step(self) -> None:
         """Launch all kernels of one step."""
-        self.begin()
-        for part, works in zip(self.program.parts, self.parts, strict=True):
-            try:
-                for work in works:
-                    work()
-            except BackendError as err:
-                raise BackendError(f"{err} It happened in {part.name!r}.") from err
+        for task in self.tasks:
+            task.run()
+
+
+def _named(part: str, works: Sequence[Work]) -> Work:
+    """Do this work; errors say in which part it is."""
+
+    def run() -> None:
+        try:
+            for work in works:
+                work()
+        except BackendError as err:
+            raise BackendError(f"{err} It happened in {part!r}.") from err
+
+    return run
 
 
 def _needs(program: Program, driver: Driver, beside: int) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.backends.cuda.branches import Plan, branched, chain_cost, setting
 from gpubp.backends.cuda.codegen.shares import NoShareError, Share, publication, share
 from gpubp.backends.cuda.codegen.steps_source import StepShares, StepsSource, steps_source
 from gpubp.backends.cuda.drivers.base import CooperativeDriver, Memory
@@ -27,6 +28,7 @@ from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.kept import Published, room_of, shared_of, told
 from gpubp.backends.cuda.launch import THREADS, Workspace
 from gpubp.backends.cuda.loaded import Loaded
+from gpubp.backends.cuda.repeats import loop_asked
 from gpubp.compiler.parts import Part
 from gpubp.compiler.program import Program
 from gpubp.errors import BackendError
@@ -181,10 +183,15 @@ class Executions:
     Args:
         mode: one of `execution.MODES`.
         executor: of the device.
+
+    Attributes:
+        branches: whether recordings have any; see `branches.setting`.
+        loops: runs are repeated by the device; see `repeats.loop_asked`.
     """
 
     def __init__(self, mode: str, executor: Executor) -> None:
-        self.mode, self._executor = mode, executor
+        self.mode, self.branches, self._executor = mode, setting(), executor
+        self.loops = loop_asked(executor.driver)
         self._known: weakref.WeakKeyDictionary[Loaded, _Known] = weakref.WeakKeyDictionary()
         self._kernels: weakref.WeakKeyDictionary[Loaded, dict[Any, Persistent | str]]
         self._kernels = weakref.WeakKeyDictionary()
@@ -208,13 +215,22 @@ class Executions:
         if why:
             return Choice(False, 0, why)
         room = room_of(driver.architecture)
-        found = chosen(self.mode, program, 1 + loaded.launches, driver.processors, room)
+        graph = self._graph_cost(loaded)
+        found = chosen(self.mode, program, graph, driver.processors, room)
         if found.persistent:
             try:
                 shares_of(loaded, found.blocks, room, shared_of(driver.architecture))
             except NoShareError as err:
                 return Choice(False, 0, str(err))
         return _with_kept(found, program, found.blocks, room)
+
+    def plan(self, loaded: Loaded) -> Plan | None:
+        """The branches of a step's graph; None: its kernels run one after the other."""
+        return branched(loaded.tasks, self._executor.driver, self.branches)
+
+    def _graph_cost(self, loaded: Loaded) -> float:
+        plan = self.plan(loaded)
+        return chain_cost(loaded.tasks) if plan is None else plan.cost
 
     def kernel(
         self, loaded: Sequence[Loaded], used: Sequence[int], steps: int

@@ -51,6 +51,24 @@ def expand(source: str) -> str:
     return _INCLUDE.sub(include, source)
 
 
+_KERNEL = re.compile(r'^extern "C" __global__ [^{;]*\{', re.MULTILINE)
+_EARLY = """
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+"""
+
+
+def overlapped(source: str) -> str:
+    """The source with kernels that may begin before the one before them has ended: first of all
+    they wait for its end, and then let the next one begin. PTX ISA, "griddepcontrol": the wait ends
+    when all that it depends on has ended and can be seen, so it holds for what these waited for,
+    too.
+    """
+    return _KERNEL.sub(lambda found: found[0] + _EARLY.rstrip("\n"), source)
+
+
 def begin_step(numbers: Sequence[int]) -> Launch:
     """The launch that starts a step; see `kernels/step.cu`."""
     params = struct.pack("<5q", *numbers)

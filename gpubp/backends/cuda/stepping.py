@@ -20,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.base import LOOK_SECONDS
+from gpubp.backends.cuda.branches import recorded
 from gpubp.backends.cuda.drivers.base import Driver, Event
 from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.loaded import Loaded
 from gpubp.backends.cuda.persistent import Executions
 from gpubp.backends.cuda.products import Work
+from gpubp.backends.cuda.repeats import repeatable, repeated
 
 STEPS_A_GRAPH = 16  # equal steps, or short epochs of so many steps together
 STEPS_AN_EPOCH = 64  # of an epoch that is recorded as one, at most
@@ -98,6 +100,11 @@ class Stepping:
             if count:
                 return count
         left = stop if period == 1 else min(stop, at + period - at % period)
+        if self._executions.loops:
+            equal = _alike(steps, at, left)
+            count = _largest_power(equal, STEPS_A_GRAPH)
+            if self._loop([target] * count, equal // count):
+                return equal
         count = STEPS_A_GRAPH
         while count > 1 and (
             count * target.launches > MOST_LAUNCHES
@@ -114,6 +121,10 @@ class Stepping:
         launches = sum(loaded[ord(kind)].launches for kind in steps[at : at + period])
         if not known or at + period > stop or period > STEPS_AN_EPOCH or launches > MOST_LAUNCHES:
             return 0
+        if self._executions.loops:
+            times = (stop - at) // period
+            if self._loop([loaded[ord(kind)] for kind in steps[at : at + period]], times):
+                return times * period
         count = period
         while 2 * count <= STEPS_A_GRAPH and at + 2 * count <= stop:
             if 2 * count // period * launches > MOST_LAUNCHES:
@@ -129,6 +140,21 @@ class Stepping:
         self._replay(held, key, made)
         return count
 
+    def _loop(self, programs: Sequence[Loaded], times: int) -> bool:
+        """Make the steps of these so many times by one launch, if that can be done."""
+        tasks = [task for program in programs for task in program.tasks]
+        if times < 2 or not repeatable(tasks):
+            return False
+        held = programs[0].epochs
+        key = (times, *map(weakref.ref, programs))
+        if key not in held:
+            if len(held) >= MOST_EPOCHS:
+                held.clear()
+            asked = self._executions.branches
+            held[key] = repeated(tasks, times, self._executor, asked)
+        held[key]()
+        return True
+
     def _records(self, loaded: Loaded) -> bool:
         return loaded.recordable and loaded.made >= WARM and not self._executor.waits
 
@@ -136,13 +162,23 @@ class Stepping:
         """Launch the recording of a step of each of these; made, if it is not `held`."""
         replay = held.get(key)
         if replay is None:
-
-            def work() -> None:
-                for program in programs:
-                    program.step()
-
-            replay = held[key] = self._driver.record(work)
+            tasks = [task for program in programs for task in program.tasks]
+            how = self._executions.branches, self._executor.early
+            replay = held[key] = recorded(tasks, self._driver, *how)
         replay()
+
+
+def _alike(steps: str, at: int, stop: int) -> int:
+    """How many steps from `at` on are of one program."""
+    end = at
+    while end < stop and steps[end] == steps[at]:
+        end += 1
+    return end - at
+
+
+def _largest_power(count: int, most: int) -> int:
+    """The largest power of two that divides a count, up to `most`."""
+    return min(count & -count, most)
 
 
 def _end_of_piece(start: int, size: int, end: int, period: int) -> int:

@@ -11,21 +11,53 @@ chunks on another.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Dim, Kernels, Memory
+from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Kernels, Memory
 from gpubp.backends.cuda.drivers.core_calls import CoreContexts, CoreNvrtc, called
 from gpubp.backends.cuda.drivers.numba_cuda_probe import import_numba_cuda
+from gpubp.backends.cuda.drivers.queues import Queue, Start
 from gpubp.backends.cuda.drivers.scope import Scope
-from gpubp.backends.cuda.drivers.streams import Queue, StreamDriver, argument
+from gpubp.backends.cuda.drivers.streams import StreamDriver
 from gpubp.core.store import address_of
 from gpubp.errors import BackendError
+
+
+class _Loop:
+    """See `queues.LoopCapture`: a graph of one node, whose body is recorded."""
+
+    def __init__(self, stream: Any, timed: Any) -> None:
+        self._whole = _Capture(stream)
+        self._body: Any = None
+        try:
+            condition = self._whole.builder.create_condition(default_value=1)
+            self._body = self._whole.builder.while_loop(condition)
+            self._body.begin_building()
+            self.handle = int(condition.handle)
+            self.queue = _Stream(self._body.stream, timed)
+        except BaseException:
+            with suppress(Exception):
+                self.cancel()
+            raise
+
+    def finish(self) -> Callable[[], None]:
+        self._body.end_building()
+        return self._whole.finish()
+
+    def cancel(self) -> None:
+        if self._body is not None:
+            self._body.close()
+        self._whole.cancel()
+
+
+LOOPS_FROM = 12040  # version of NVIDIA's driver
+OVERLAPS_FROM = 9  # compute capability
 
 
 class _Block:
@@ -61,7 +93,7 @@ class _Module:
 
 @dataclass(frozen=True)
 class _Point:
-    """See `streams.Point`."""
+    """See `queues.Point`."""
 
     event: Any
 
@@ -78,7 +110,7 @@ class _Point:
 
 @dataclass(frozen=True)
 class _Stream:
-    """See `streams.Queue`; `own` is cuda.core's, `timed` its options for events with times."""
+    """See `queues.Queue`; `own` is cuda.core's, `timed` its options for events with times."""
 
     own: Any
     timed: Any
@@ -98,20 +130,41 @@ class _Stream:
 
 
 class _Capture:
-    """See `streams.Capture`."""
+    """See `queues.Capture`."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream, self._builder = stream, stream.create_graph_builder()
-        self._builder.begin_building()
+        self._stream, self.builder = stream, stream.create_graph_builder()
+        self.builder.begin_building()
 
     def finish(self) -> Callable[[], None]:
-        graph = self._builder.end_building().complete()
-        self._builder.close()
+        graph = self.builder.end_building().complete()
+        self.builder.close()
         graph.upload(self._stream)
         return lambda: graph.launch(self._stream)
 
     def cancel(self) -> None:
-        self._builder.close()
+        self.builder.close()
+
+
+def early_config(cuda: Any, start: Start) -> Any:
+    """Of a launch that may begin before the kernel before it in its stream has ended ("programmatic
+    stream serialization"); recordings keep that as an edge, for which the kernel itself waits.
+
+    Args:
+        cuda: the driver's bindings.
+        start: sizes, and the stream.
+    """
+    allowed, early = cuda.CUlaunchAttributeValue(), cuda.CUlaunchAttribute()
+    allowed.programmaticStreamSerializationAllowed = 1
+    ids = cuda.CUlaunchAttributeID
+    early.id = ids.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    early.value = allowed
+    config = cuda.CUlaunchConfig()
+    config.gridDimX, config.gridDimY, config.gridDimZ = start[:3]
+    config.blockDimX, config.blockDimY, config.blockDimZ = start[3:6]
+    config.sharedMemBytes, config.hStream = start.shared, start.stream
+    config.attrs, config.numAttrs = [early], 1
+    return config
 
 
 class CoreDevice(StreamDriver):
@@ -144,12 +197,17 @@ class CoreDevice(StreamDriver):
             self.processors = int(here.properties.multiprocessor_count)
         major, minor = here.compute_capability
         self.architecture = f"sm_{major}{minor}"
+        self.overlaps = int(major) >= OVERLAPS_FROM
+        self.loops = int(called(self._cuda.cuDriverGetVersion())) >= LOOPS_FROM
         self._ask_for_products()
 
     def _made(self, here: Any) -> _Stream:
         options = self._core.StreamOptions(nonblocking=True)
         timed = self._core.EventOptions(timing_enabled=True)
         return _Stream(here.create_stream(options=options), timed)
+
+    def _side(self) -> _Stream:
+        return self._made(self._here)
 
     def allocate(self, nbytes: int) -> Memory:
         with self._room(nbytes):
@@ -182,26 +240,19 @@ class CoreDevice(StreamDriver):
             make = self._core.ObjectCode.from_ptx
         return _Module(make(code, name="gpubp.cu"), self._device)
 
-    def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
-        given = argument(params)
-        at = (shared, self._stream.handle, ctypes.addressof(given))
-        with self._device:
-            called(self._cuda.cuLaunchKernel(kernel.handle, *grid, *block, *at, 0))
+    def _launch(self, kernel: Any, start: Start) -> None:
+        called(self._cuda.cuLaunchKernel(kernel.handle, *start, 0))
 
-    def blocks_together(self, kernel: Any, threads: int, shared: int) -> int:
-        """See `base.CooperativeDriver`."""
+    def _launch_early(self, kernel: Any, start: Start) -> None:
+        config = early_config(self._cuda, start)
+        called(self._cuda.cuLaunchKernelEx(config, kernel.handle, start.arguments, 0))
+
+    def _launch_together(self, kernel: Any, start: Start) -> None:
+        called(self._cuda.cuLaunchCooperativeKernel(kernel.handle, *start))
+
+    def _blocks_each(self, kernel: Any, threads: int, shared: int) -> int:
         ask = self._cuda.cuOccupancyMaxActiveBlocksPerMultiprocessor
-        with self._device:
-            return int(called(ask(kernel.handle, threads, shared))) * self.processors
-
-    def launch_together(
-        self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes
-    ) -> None:
-        """See `base.CooperativeDriver`."""
-        given = argument(params)
-        at = (shared, self._stream.handle, ctypes.addressof(given))
-        with self._device:
-            called(self._cuda.cuLaunchCooperativeKernel(kernel.handle, *grid, *block, *at))
+        return int(called(ask(kernel.handle, threads, shared)))
 
     def allow_shared(self, kernel: Any, nbytes: int) -> None:
         if nbytes > SHARED_BYTES:
@@ -212,6 +263,9 @@ class CoreDevice(StreamDriver):
 
     def _capture(self) -> _Capture:
         return _Capture(self._stream.own)
+
+    def _loop(self) -> _Loop:
+        return _Loop(self._stream.own, self._stream.timed)
 
     def _pinned(self, nbytes: int) -> NDArray[np.uint8]:
         return self._numba.pinned(nbytes)

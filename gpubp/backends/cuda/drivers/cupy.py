@@ -9,7 +9,6 @@ not wait for the default stream (`non_blocking`), and copies chunks on another.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.backends.cuda.drivers import nvrtc
-from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Dim, Kernels, Memory
+from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Kernels, Memory
 from gpubp.backends.cuda.drivers.cupy_probe import gpu_name, import_cupy
 from gpubp.backends.cuda.drivers.cupy_scope import CupyContexts
 from gpubp.backends.cuda.drivers.numba_arrays import NumbaCuda, Place
+from gpubp.backends.cuda.drivers.queues import Capture, Queue, Start
 from gpubp.backends.cuda.drivers.scope import Scope
-from gpubp.backends.cuda.drivers.streams import Queue, StreamDriver, argument
+from gpubp.backends.cuda.drivers.streams import StreamDriver
 from gpubp.backends.cuda.products import Work
 from gpubp.core.interop import on_device
 from gpubp.core.store import address_of
@@ -56,7 +56,7 @@ class _Module:
 
 @dataclass(frozen=True)
 class _Point:
-    """See `streams.Point`."""
+    """See `queues.Point`."""
 
     event: Any
     _cupy: Any
@@ -73,7 +73,7 @@ class _Point:
 
 
 class _Stream:
-    """See `streams.Queue`; `own` is CuPy's."""
+    """See `queues.Queue`; `own` is CuPy's."""
 
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
@@ -94,7 +94,7 @@ class _Stream:
 
 @dataclass(frozen=True)
 class _Capture:
-    """See `streams.Capture`."""
+    """See `queues.Capture`."""
 
     stream: Any
 
@@ -135,6 +135,9 @@ class CupyDriver(StreamDriver):
             super().__init__(scope, _Stream(cupy), _Stream(cupy), compiler)
         self._ask_for_products()
 
+    def _side(self) -> _Stream:
+        return _Stream(self._cupy)
+
     def allocate(self, nbytes: int) -> Memory:
         with self._room(nbytes), self._stream.own:
             memory = self._cupy.cuda.alloc(max(nbytes, 1))
@@ -161,27 +164,15 @@ class CupyDriver(StreamDriver):
         module.load(code)
         return _Module(module)
 
-    def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
-        given = argument(params)
-        at = (shared, self._stream.handle, ctypes.addressof(given))
-        with self._device:
-            self._cupy.cuda.driver.launchKernel(kernel.ptr, *grid, *block, *at, 0)
+    def _launch(self, kernel: Any, start: Start) -> None:
+        self._cupy.cuda.driver.launchKernel(kernel.ptr, *start, 0)
 
-    def blocks_together(self, kernel: Any, threads: int, shared: int) -> int:
-        """See `base.CooperativeDriver`."""
+    def _launch_together(self, kernel: Any, start: Start) -> None:
+        self._cupy.cuda.driver.launchCooperativeKernel(kernel.ptr, *start)
+
+    def _blocks_each(self, kernel: Any, threads: int, shared: int) -> int:
         driver = self._cupy.cuda.driver
-        with self._device:
-            each = driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.ptr, threads, shared)
-        return int(each) * self.processors
-
-    def launch_together(
-        self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes
-    ) -> None:
-        """See `base.CooperativeDriver`."""
-        given = argument(params)
-        at = (shared, self._stream.handle, ctypes.addressof(given))
-        with self._device:
-            self._cupy.cuda.driver.launchCooperativeKernel(kernel.ptr, *grid, *block, *at)
+        return int(driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.ptr, threads, shared))
 
     def allow_shared(self, kernel: Any, nbytes: int) -> None:
         driver = self._cupy.cuda.driver
@@ -190,9 +181,11 @@ class CupyDriver(StreamDriver):
             with self._device:
                 driver.funcSetAttribute(kernel.ptr, what, nbytes)
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def _recorded(
+        self, work: Callable[[], None], begin: Callable[[], Capture]
+    ) -> Callable[[], None]:
         with self._device, self._stream.own:  # CuPy's current one, for what `work` asks of CuPy
-            return super().record(work)
+            return super()._recorded(work, begin)
 
     def _capture(self) -> _Capture:
         self._stream.own.begin_capture()

@@ -1,17 +1,17 @@
 """What the drivers for GPUs do alike: order on two streams, uploads through pinned memory,
-recording, compiling. What they ask of a library is in `Queue`, `Point` and `Capture`, and in the
-functions that each driver fills in.
+launching, recording, compiling. What they ask of a library is in `queues.py`, and in the functions
+that each driver fills in.
 """
 
 from __future__ import annotations
 
 import ctypes
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,64 +20,26 @@ from gpubp.backends.cuda.drivers import nvrtc
 from gpubp.backends.cuda.drivers.base import (
     SMALL,
     DeviceMemoryError,
+    Dim,
     Event,
     Kernels,
+    Node,
     no_collection,
 )
 from gpubp.backends.cuda.drivers.pinned import PinnedBlocks
+from gpubp.backends.cuda.drivers.queues import (
+    Capture,
+    LoopCapture,
+    Point,
+    Queue,
+    Start,
+    fork,
+)
 from gpubp.backends.cuda.drivers.scope import Scope
 from gpubp.backends.cuda.nvmath_products import NvmathProducts
 from gpubp.backends.cuda.products import Products, Work, opened, setting
 from gpubp.core.store import address_of
 from gpubp.errors import BackendError
-
-
-class Point(Protocol):
-    """An event of a library."""
-
-    @property
-    def done(self) -> bool:
-        """The work before it is."""
-        ...
-
-    def wait(self) -> None:
-        """Let the host wait until it is."""
-        ...
-
-    def since(self, earlier: Any) -> float:
-        """Seconds from another one to this one; of both the time was asked for."""
-        ...
-
-
-class Queue(Protocol):
-    """A stream of a library, which does not wait for the default stream."""
-
-    @property
-    def handle(self) -> int: ...
-
-    def mark(self, timed: bool = False) -> Point:
-        """An event, behind the work so far."""
-        ...
-
-    def wait(self, point: Any) -> None:
-        """Let what comes next wait for an event."""
-        ...
-
-    def sync(self) -> None:
-        """Let the host wait for the work so far."""
-        ...
-
-
-class Capture(Protocol):
-    """Launches that are being recorded."""
-
-    def finish(self) -> Callable[[], None]:
-        """What launches them all again."""
-        ...
-
-    def cancel(self) -> None:
-        """No recording is wanted any more."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -92,11 +54,6 @@ class _Event:
             self.point.wait()
 
 
-def argument(params: bytes) -> Any:
-    """The addresses of a kernel's arguments, of which there is one; `params` must stay alive."""
-    return (ctypes.c_void_p * 1)(address_of(np.frombuffer(params, np.uint8)))
-
-
 class StreamDriver(ABC):
     """The part of `base.Driver` that is the same over every library.
 
@@ -109,15 +66,22 @@ class StreamDriver(ABC):
     Attributes:
         architecture: set by the driver before it compiles.
         name: of the GPU.
+        processors: its multiprocessors.
+        overlaps: see `base.BranchingDriver`.
+        loops: see `base.LoopingDriver`.
     """
 
     architecture: str
     name: str
+    processors: int
+    overlaps = loops = False
 
     def __init__(
         self, scope: Scope, stream: Queue, copies: Queue, compiler: nvrtc.Compiler
     ) -> None:
         self._device, self._stream, self._copies = scope, stream, copies
+        self._sides: list[Queue] = []
+        self._early = (False, False)  # the next launch, and those behind it; see `base.Node`
         self._compiler = compiler
         self._blocks = PinnedBlocks(self.pinned, lambda point: bool(point.done))
 
@@ -136,6 +100,30 @@ class StreamDriver(ABC):
     @abstractmethod
     def _capture(self) -> Capture:
         """Begin to record the work's stream."""
+
+    @abstractmethod
+    def _side(self) -> Queue:
+        """A further stream, for branches of recordings."""
+
+    @abstractmethod
+    def _launch(self, kernel: Any, start: Start) -> None:
+        """Launch a kernel of this driver's."""
+
+    def _launch_early(self, kernel: Any, start: Start) -> None:
+        """The same; it may begin before the kernel before it has ended. With `overlaps` alone."""
+        raise NotImplementedError(f"{self.name} has no such launches")
+
+    @abstractmethod
+    def _launch_together(self, kernel: Any, start: Start) -> None:
+        """The same, of blocks that may meet."""
+
+    @abstractmethod
+    def _blocks_each(self, kernel: Any, threads: int, shared: int) -> int:
+        """Blocks of so many threads and bytes that a multiprocessor has room for."""
+
+    def _loop(self) -> LoopCapture:
+        """Begin to record a loop, on a stream of its own. With `loops` alone."""
+        raise NotImplementedError(f"{self.name} has no loops in graphs")
 
     @abstractmethod
     def _pinned(self, nbytes: int) -> NDArray[np.uint8]:
@@ -213,9 +201,79 @@ class StreamDriver(ABC):
         except Exception as err:
             raise BackendError(f"a CUDA kernel could not be loaded: {err}") from err
 
+    def launch(self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes) -> None:
+        how = self._launch_early if self._early[0] else self._launch
+        self._early = self._early[1], self._early[1]
+        self._started(how, kernel, (*grid, *block, shared), params)
+
+    def launch_together(
+        self, kernel: Any, grid: Dim, block: Dim, shared: int, params: bytes
+    ) -> None:
+        """See `base.CooperativeDriver`."""
+        self._started(self._launch_together, kernel, (*grid, *block, shared), params)
+
+    def _started(
+        self, how: Callable[[Any, Start], None], kernel: Any, sizes: Sequence[int], params: bytes
+    ) -> None:
+        """A kernel has one argument, a struct; its bytes stay alive until it is launched."""
+        given = (ctypes.c_void_p * 1)(address_of(np.frombuffer(params, np.uint8)))
+        with self._device:
+            place = (self._stream.handle, ctypes.addressof(given))
+            how(kernel, Start._make((*sizes, *place)))
+
+    def blocks_together(self, kernel: Any, threads: int, shared: int) -> int:
+        """See `base.CooperativeDriver`."""
+        with self._device:
+            return self._blocks_each(kernel, threads, shared) * self.processors
+
+    def record_branches(self, nodes: Sequence[Node]) -> Callable[[], None]:
+        """See `base.BranchingDriver`: lanes are streams, which events let wait for each other."""
+        own = self._stream
+        work = partial(fork, nodes, own, self._sides, self._use)
+        return self._forked(nodes, work, self._capture)
+
+    def _use(self, stream: Queue, node: Node) -> None:
+        self._stream, self._early = stream, node.early
+
+    def record_loop(
+        self, nodes: Sequence[Node], enter: Callable[[int], None]
+    ) -> Callable[[], None]:
+        """See `base.LoopingDriver`."""
+        loop: LoopCapture | None = None
+
+        def begin() -> Capture:
+            nonlocal loop
+            loop = self._loop()
+            return loop
+
+        def rounds() -> None:
+            assert loop is not None
+            enter(loop.handle)
+            fork(nodes, loop.queue, self._sides, self._use)
+
+        return self._forked(nodes, rounds, begin)
+
+    def _forked(
+        self, nodes: Sequence[Node], work: Callable[[], None], begin: Callable[[], Capture]
+    ) -> Callable[[], None]:
+        """What `work` launches on several streams, recorded; afterwards all is as before."""
+        own = self._stream
+        with self._device:
+            while len(self._sides) < max(node.lane for node in nodes):
+                self._sides.append(self._side())
+        try:
+            return self._recorded(work, begin)
+        finally:
+            self._stream, self._early = own, (False, False)
+
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        return self._recorded(work, self._capture)
+
+    def _recorded(
+        self, work: Callable[[], None], begin: Callable[[], Capture]
+    ) -> Callable[[], None]:
         with self._device, no_collection():
-            capture = self._capture()
+            capture = begin()
             try:
                 work()
             except BaseException:

@@ -131,6 +131,11 @@ def check_state(f: Frame, p: Places, width: int, wanted: int, ins: Instruction) 
     """Raises KernelError: out of bounds, not written before it is read, or a copy that goes on
     beside is on its way there.
     """
+    trace = f.wave.memory.trace
+    if trace is not None and p.name == "global":
+        trace.note(p.at, width, wanted, ins.words[0] in ("atom", "red"))
+    if f.wave.waited is not None and p.name == "global":
+        _check_waited(f, p, ins)
     wrong = p.space.lacking(p.at, width, wanted)
     wrong = p.space.flying(p.at, width) if wrong is None else wrong
     if wrong is None:
@@ -153,6 +158,17 @@ def check_state(f: Frame, p: Places, width: int, wanted: int, ins: Instruction) 
         text = f"{verb} {where}, where a copy that nobody has waited for (cp.async) is on its way"
         raise f.wave.fault("race", lane, text, ins)
     raise f.wave.fault("unwritten", lane, f"reads {width} bytes that nobody wrote: {where}", ins)
+
+
+def _check_waited(f: Frame, p: Places, ins: Instruction) -> None:
+    """Raises KernelError: the kernel before may still run, and lanes did not wait for it."""
+    waited = f.wave.waited
+    assert waited is not None
+    ids = f.ids() if p.chosen is None else f.ids()[p.chosen]
+    lacking = np.flatnonzero(~waited[ids])
+    if len(lacking):
+        text = "uses device memory before griddepcontrol.wait, while the kernel before may run"
+        raise f.wave.fault("race", int(ids[lacking[0]]), text, ins)
 
 
 def raced(f: Frame, p: Places, conflict: Conflict | None, verb: str, ins: Instruction) -> None:

@@ -11,14 +11,16 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Dim, Event
+from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Dim, Event, Node, behind
 from gpubp.backends.cuda.emulator.compiler import compiled
+from gpubp.backends.cuda.emulator.graphs import Branches
 from gpubp.backends.cuda.emulator.launches import Device, Sizes, launch
 from gpubp.backends.cuda.emulator.memory import WRITTEN, DeviceSpace, Piece
 from gpubp.backends.cuda.emulator.program import Kernel, Program, loaded
@@ -69,12 +71,18 @@ class EmulatedDriver:
         processors: as many multiprocessors are claimed.
         memory: bytes that the device has.
         races: one of RACES; None: GPUBP_EMULATOR_RACES, else "first".
+        shuffle: seed of the order in which branches of recordings run, another one each time; None:
+            as they were recorded.
 
     Attributes:
         together: how many cooperative launches there were.
+        early: how many were recorded that begin before the kernel before them has ended.
+        overlaps: see `BranchingDriver`.
+        looped: how often a loop was launched.
     """
 
     number = 0
+    loops = True
     name = "emulated GPU"
     products: Products | None = None
 
@@ -84,9 +92,12 @@ class EmulatedDriver:
         processors: int = 4,
         memory: int = 16 * _GIBIBYTE,
         races: str | None = None,
+        shuffle: int | None = None,
     ) -> None:
         self.architecture, self.processors = architecture, processors
-        self.together = 0
+        self.together = self.early = self.looped = 0
+        self._early = (False, False)  # the next launch, and those behind it; see `base.Node`
+        self.overlaps = int(architecture.removeprefix("sm_").rstrip("af")) >= 90
         self._races = races or os.environ.get("GPUBP_EMULATOR_RACES") or "first"
         if self._races not in RACES:
             raise unknown_name("GPUBP_EMULATOR_RACES", self._races, RACES)
@@ -94,7 +105,8 @@ class EmulatedDriver:
         self._device = Device(DeviceSpace(memory), number)
         self._memory = self._device.memory
         self._lock = threading.RLock()
-        self._recorded: list[Callable[[], None]] | None = None
+        self._recorded: list[tuple[str, Callable[[], None]]] | None = None
+        self._shuffle = None if shuffle is None else Random(shuffle)
 
     def start_anew(self) -> None:
         """In a forked child, whose lock another thread may have held."""
@@ -124,7 +136,9 @@ class EmulatedDriver:
     def launch(
         self, kernel: EmulatedKernel, grid: Dim, block: Dim, shared: int, params: bytes
     ) -> None:
-        self._do(self._bound(kernel, grid, block, shared, bytes(params)))
+        early, self._early = self._early[0], (self._early[1], self._early[1])
+        self.early += early
+        self._do(kernel, self._bound(kernel, grid, block, shared, bytes(params), early=early))
 
     def blocks_together(self, kernel: EmulatedKernel, threads: int, shared: int) -> int:
         """See `CooperativeDriver`: one on each multiprocessor."""
@@ -136,11 +150,11 @@ class EmulatedDriver:
         """See `CooperativeDriver`."""
         self._not_while_recording("a cooperative launch")
         self.together += 1
-        self._do(self._bound(kernel, grid, block, shared, bytes(params), together=True))
+        self._do(kernel, self._bound(kernel, grid, block, shared, bytes(params), together=True))
 
-    def _do(self, work: Callable[[], None]) -> None:
+    def _do(self, kernel: EmulatedKernel, work: Callable[[], None]) -> None:
         if self._recorded is not None:
-            self._recorded.append(work)
+            self._recorded.append((kernel.kernel.name, work))
         else:
             work()
 
@@ -152,6 +166,7 @@ class EmulatedDriver:
         shared: int,
         params: bytes,
         together: bool = False,
+        early: bool = False,
     ) -> Callable[[], None]:
         sizes = Sizes(grid, block, shared, kernel.allowed)
 
@@ -160,7 +175,8 @@ class EmulatedDriver:
             few = kernel.seen[grid, block] <= FIRST
             races = self._races == "all" or (self._races == "first" and few)
             with self._lock:
-                for text in launch(self._device, kernel.kernel, sizes, params, races, together):
+                how = (races, together, False, early)
+                for text in launch(self._device, kernel.kernel, sizes, params, *how):
                     print(text, end="")
 
         return work
@@ -172,20 +188,53 @@ class EmulatedDriver:
         kernel.allowed = max(kernel.allowed, nbytes)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        self._not_while_recording("record")
-        recorded: list[Callable[[], None]] = []
-        self._recorded = recorded
-        try:
-            work()
-        finally:
-            self._recorded = None
+        return self.record_branches([Node(work, 0, ())])
+
+    def record_branches(self, nodes: Sequence[Node]) -> Callable[[], None]:
+        """See `BranchingDriver`. Where races are looked for, launches that no edge orders must not
+        meet in memory, in the first replay or in all.
+        """
+        graph, seen = self._graph(nodes), 0
 
         def replay() -> None:
+            nonlocal seen
             self._not_while_recording("replay")
-            for one in recorded:
-                one()
+            seen += 1
+            watch = self._races == "all" or (self._races == "first" and seen == 1)
+            with self._lock:
+                graph.run(self._shuffle, watch)
 
         return replay
+
+    def record_loop(
+        self, nodes: Sequence[Node], enter: Callable[[int], None]
+    ) -> Callable[[], None]:
+        """See `LoopingDriver`."""
+        conditions = self._memory.conditions
+        handle = 1 + len(conditions)
+        conditions[handle] = 1
+        enter(handle)
+        once = self.record_branches(nodes)
+
+        def replay() -> None:
+            self.looped += 1
+            conditions[handle] = 1
+            while conditions[handle]:
+                once()
+
+        return replay
+
+    def _graph(self, nodes: Sequence[Node]) -> Branches:
+        self._not_while_recording("record")
+        taken: list[list[tuple[str, Callable[[], None]]]] = []
+        try:
+            for node in nodes:
+                taken.append([])
+                self._recorded, self._early = taken[-1], node.early
+                node.work()
+        finally:
+            self._recorded, self._early = None, (False, False)
+        return Branches(taken, behind(nodes), self._memory)
 
     def current_stream(self) -> int:
         return 1

@@ -15,7 +15,7 @@ from gpubp.backends.cuda.emulator.ptx import Function, Instruction, Label, Modul
 
 _WORD = re.compile(r"(?<![\w$%.])[%$A-Za-z_][\w$]*")
 _DEEPEST = 40
-EXTERNAL = ("vprintf", "__assertfail")  # what the emulator does itself
+EXTERNAL = ("vprintf", "__assertfail", "cudaGraphSetConditional")  # what the emulator does itself
 
 
 @dataclass

@@ -81,6 +81,7 @@ def launch(
     races: bool = True,
     together: bool = False,
     early_exit: bool = False,
+    early: bool = False,
 ) -> list[str]:
     """Run a kernel.
 
@@ -92,6 +93,7 @@ def launch(
         races: look for races, too.
         together: all blocks are alive at a time, as in a cooperative launch.
         early_exit: threads that have ended need not come to a barrier.
+        early: see `wave.Launch`.
 
     Returns:
         What threads printed.
@@ -121,6 +123,7 @@ def launch(
         numbers,
         device.workspace() if together else 0,
         early_exit,
+        early=early,
     )
     each = blocks if together or kernel.fences else max(1, WAVE_LANES // threads)
     with np.errstate(all="ignore"):

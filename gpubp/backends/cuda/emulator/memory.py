@@ -8,7 +8,7 @@ threads.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,15 +128,27 @@ class Piece:
             self._memory.remove(self.address, self.nbytes)
 
 
+class Tracing(Protocol):
+    """Is told of accesses; see `graphs.Trace`."""
+
+    def note(self, at: Any, width: int, wanted: int, atomic: bool) -> None: ...
+
+
 class DeviceSpace(Space):
     """The device's memory: allocations with gaps between them.
 
     Args:
         limit: bytes that it has.
+
+    Attributes:
+        trace: is told of every access of a kernel's; None: nobody is.
+        conditions: of loops in graphs, by their handles.
     """
 
     def __init__(self, limit: int = 1 << 36) -> None:
         super().__init__(_FIRST)
+        self.trace: Tracing | None = None
+        self.conditions: dict[int, int] = {}
         self.limit, self.used = limit, 0
         self._end = GAP
         self._free: dict[int, list[int]] = {}

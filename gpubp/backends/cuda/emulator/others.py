@@ -29,9 +29,25 @@ def fence(ins: Instruction, env: Env) -> Step:
     return _nothing
 
 
-@family(
-    "prefetch", "prefetchu", "nanosleep", "discard", "applypriority", "griddepcontrol", "pmevent"
-)
+@family("griddepcontrol")
+def waits(ins: Instruction, env: Env) -> Step:
+    """griddepcontrol.wait: lanes go on when the kernel before has ended, as it has here. What lets
+    the next kernel begin is a hint.
+    """
+    if ins.words[1] == "launch_dependents":
+        return _nothing
+    if ins.words[1] != "wait":
+        raise UnknownInstructionError(str(ins))
+
+    def run(f: Frame) -> None:
+        if f.wave.waited is not None:
+            ids = f.ids()
+            f.wave.waited[ids if f.mask is None else ids[f.mask]] = True
+
+    return run
+
+
+@family("prefetch", "prefetchu", "nanosleep", "discard", "applypriority", "pmevent")
 def hint(ins: Instruction, env: Env) -> Step:
     return _nothing
 
@@ -63,6 +79,23 @@ def failed(ins: Instruction, env: Env) -> Step:
     return run
 
 
+@family("call.cudaGraphSetConditional")
+def conditional(ins: Instruction, env: Env) -> Step:
+    """cudaGraphSetConditional: (handle, value)."""
+    places = [_argument(env, ins.operands[-2], ins), _argument(env, ins.operands[-1], ins, "b32")]
+
+    def run(f: Frame) -> None:
+        handles, values = (f.spread(place(f.R)) for place in places)
+        ids = np.arange(f.n) if f.mask is None else np.flatnonzero(f.mask)
+        for i in ids:
+            if int(handles[i]) not in f.wave.memory.conditions:
+                text = f"{int(handles[i]):#x} is no handle of a condition"
+                raise f.wave.fault("bounds", int(f.ids()[i]), text, ins)
+            f.wave.memory.conditions[int(handles[i])] = int(values[i])
+
+    return run
+
+
 @family("call.vprintf")
 def printed(ins: Instruction, env: Env) -> Step:
     """printf: (result, format, address of the arguments)."""
@@ -80,8 +113,8 @@ def printed(ins: Instruction, env: Env) -> Step:
     return run
 
 
-def _argument(env: Env, name: str, ins: Instruction) -> Read:
-    n = env.place(f"[{name}+0]", "b64", add=False)
+def _argument(env: Env, name: str, ins: Instruction, kind: str = "b64") -> Read:
+    n = env.place(f"[{name}+0]", kind, add=False)
     if n is None:
         raise UnknownInstructionError(str(ins), "an argument that nobody wrote")
     return lambda R: R[n]

@@ -40,6 +40,8 @@ class Launch:
         workspace: address of what grid barriers count in.
         early_exit: threads that have ended need not come to a barrier.
         printed: what threads print, in the order in which they do.
+        early: it began before the kernel before it has ended, so threads must wait for that
+            (griddepcontrol.wait) before they touch the device's memory.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Launch:
     workspace: int = 0
     early_exit: bool = False
     printed: list[str] = field(default_factory=list)
+    early: bool = False
 
     def fault(self, kind: str, reason: str, ins: Instruction | None = None) -> KernelError:
         """An error that is no single block's doing."""
@@ -169,6 +172,7 @@ class Wave:
         self.groups = np.zeros(self.lanes, np.int64)  # of copies, that each lane has closed
         self.shared = self._shared()
         self.local = Space(self.lanes * launch.local_bytes, WRITTEN) if launch.local_bytes else None
+        self.waited = None if not launch.early else np.zeros(self.lanes, np.bool_)
         races = launch.races
         if races is not None:
             numbers = (first + self.block_of) * launch.numbers.each + self.thread_of
