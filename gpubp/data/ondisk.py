@@ -19,9 +19,16 @@ from numpy.typing import NDArray
 
 from gpubp.data import arrow, parquet
 from gpubp.data.arrow import ArrowCells
+from gpubp.data.beginnings import beginning
 from gpubp.data.cells import Cells, Rows
 from gpubp.data.numerals import Writing, survey
-from gpubp.data.reading import beginning, check_lengths, checked_header, rows_of
+from gpubp.data.reading import (
+    check_lengths,
+    checked_header,
+    header_of,
+    rows_of,
+    without_comments,
+)
 from gpubp.data.table import Table
 from gpubp.data.textfile import lines_of, named
 from gpubp.errors import DataError, missing_extra
@@ -83,24 +90,23 @@ def read_csv(
         raise missing_extra("pyarrow", "parquet", "reading files larger than memory")
     text = lines_of(path, encoding)
     name = named(path)
-    first = next(text, "")
-    began = beginning(first, None)
-    rows = rows_of(name, text if began.lines else _before(first, text), began)
-    _, header = next(rows, (0, []))
-    if not header:
+    began, seen = beginning(text, None)
+    after = began.skipped - sum(map(len, seen[: began.lines]))  # of the line of the header
+    kept = seen[began.lines :]
+    rows = rows_of(name, chain([line[after:] for line in kept[:1]], kept[1:], text), began)
+    _, cells = next(rows, (0, []))
+    if not cells:
         raise DataError(f"{name} is empty: expected a header line and at least one row.")
+    header = header_of(cells, began)
     index = checked_header(name, header)
-    lines = array("q")
-    columns = _kept(folder, header, _columns(name, header, rows, began.delimiter, lines))
+    lines, comments = array("q"), [began.comments]
+    parts = _columns(name, header, rows, began.delimiter, lines, comments)
+    columns = _kept(folder, header, parts)
     if not lines:
         raise DataError(f"{name} is empty: expected a header line and at least one row.")
     written = survey(columns, began.delimiter, decimal)
-    return Table(name, columns, lines, began.delimiter, written, index=index)
-
-
-def _before(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
+    found = sum(comments)
+    return Table(name, columns, lines, began.delimiter, written, index=index, comments=found)
 
 
 def read_parquet(path: str | os.PathLike[str], folder: Path) -> Table:
@@ -134,9 +140,16 @@ def _columns(
     rows: Iterator[tuple[int, list[str]]],
     delimiter: str,
     lines: array[int],
+    comments: list[int],
 ) -> Iterator[list[Sequence[str]]]:
-    """The cells of rows of text, column by column and part by part; `lines` gets their lines."""
-    while part := list(islice(rows, ROWS)):
+    """The cells of rows of text, column by column and part by part; `lines` gets their lines, and
+    `comments` how many were none.
+    """
+    while read := list(islice(rows, ROWS)):
+        part = without_comments(read, header)
+        comments.append(len(read) - len(part))
+        if not part:
+            continue
         check_lengths(name, header, part, delimiter)
         lines.extend(line for line, _ in part)
         yield list(zip(*[row for _, row in part]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,9 @@ from gpubp.train.records import best_record, columns_of
 
 class History(Mapping[str, list[float]]):
     """Records of a training run: `history["loss"]` is the loss of every epoch.
+
+    Each list has as many numbers as there were epochs, with NaN for what an epoch has not measured;
+    so `pd.DataFrame(dict(history))` is a table of them.
 
     Attributes:
         records: one dict an epoch, in order: epoch (from 1), loss, and what else was measured.
@@ -32,7 +36,7 @@ class History(Mapping[str, list[float]]):
     def __getitem__(self, key: str) -> list[float]:
         if key not in columns_of(self.records):
             raise KeyError(key)
-        return [record[key] for record in self.records if key in record]
+        return [record.get(key, math.nan) for record in self.records]
 
     def __iter__(self) -> Iterator[str]:
         return iter(columns_of(self.records))
