@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 
 import numpy as np
@@ -239,8 +240,9 @@ def test_a_history_of_fits_with_other_metrics_is_a_data_frame():
     made, (X, y) = _trainer(), _data()
     made.fit(X, y, epochs=1, metrics=["accuracy"], verbose=False)
     made.fit(X, y, epochs=2, validation_data=(X, y), verbose=False)
-    frame = pandas.DataFrame(dict(made.history))
-    pandas.testing.assert_frame_equal(frame, pandas.DataFrame(made.history.records))
+    frame = pandas.DataFrame(made.history)
+    for same in (dict(made.history), made.history.records, copy.deepcopy(made.history)):
+        pandas.testing.assert_frame_equal(frame, pandas.DataFrame(same))
     assert frame["accuracy"].isna().tolist() == [False, True, True]
     assert frame["val_loss"].isna().tolist() == [True, False, False]
 

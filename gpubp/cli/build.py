@@ -15,6 +15,7 @@ from gpubp.train import Callback, EarlyStopping, LRMonitor, TerminateOnNaN, Trai
 
 if TYPE_CHECKING:
     from gpubp.distributed import Communicator
+    from gpubp.train import Tracker
 
 _ACTIVATIONS = (
     "ReLU", "Sigmoid", "Tanh", "GELU", "LeakyReLU", "PReLU", "ELU", "SELU", "CELU", "SiLU", "Mish",
@@ -198,7 +199,7 @@ def check_packages(logs: Sequence[str]) -> None:
     """Raise MissingExtraError if a place of `--log` is of a tracker that is not installed."""
     from gpubp import train
 
-    kinds = {
+    kinds: dict[str, type[Tracker]] = {
         "wandb": train.WandbLogger,
         "mlflow": train.MLflowLogger,
         "trackio": train.TrackioLogger,
