@@ -33,8 +33,13 @@ from gpubp.data.table import Table
 from gpubp.data.textfile import lines_of, named
 from gpubp.errors import DataError, missing_extra
 
-ROWS = 1 << 16  # of a table, that are in memory as texts
+CELLS = 1 << 18  # of a table, that are in memory as texts
 _files = count()
+
+
+def rows_at_once(columns: int) -> int:
+    """How many rows of a table of so many columns are in memory as texts."""
+    return max(CELLS // max(columns, 1), 1)
 
 
 class DiskCells(ArrowCells):
@@ -55,7 +60,7 @@ class DiskCells(ArrowCells):
         table = arrow.library().table({"cells": kept})
         path = self._folder / f"column{next(_files)}.arrow"
         with arrow.library().ipc.new_file(str(path), table.schema) as writer:
-            writer.write_table(table, max_chunksize=ROWS)
+            writer.write_table(table, max_chunksize=CELLS)
         return DiskCells(_mapped(path).column(0), self._folder)
 
     @property
@@ -116,7 +121,7 @@ def read_parquet(path: str | os.PathLike[str], folder: Path) -> Table:
         MissingExtraError, DataError: as there.
     """
     name = os.fspath(path)
-    parts = parquet.parts_of(name, ROWS)
+    parts = parquet.parts_of(name, CELLS)
     first = next(parts)
     written: dict[str, Writing] = {}
     rows = 0
@@ -145,14 +150,15 @@ def _columns(
     """The cells of rows of text, column by column and part by part; `lines` gets their lines, and
     `comments` how many were none.
     """
-    while read := list(islice(rows, ROWS)):
+    while read := list(islice(rows, rows_at_once(len(header)))):
         part = without_comments(read, header)
         comments.append(len(read) - len(part))
-        if not part:
-            continue
         check_lengths(name, header, part, delimiter)
         lines.extend(line for line, _ in part)
-        yield list(zip(*[row for _, row in part]))
+        cells: list[Sequence[str]] = list(zip(*[row for _, row in part]))
+        del read, part  # before the next ones are read
+        if cells:
+            yield cells
 
 
 def _kept(
