@@ -135,7 +135,15 @@ PACKAGE: Mapping[str, str] = {
     **_each("float32 float64 int32 int64 long bool", "Write np.float32, or its name as a text."),
     "functional": "Write import gpubp.nn.functional as F.",
 }
-OPS: Mapping[str, str] = {**PACKAGE}
+OPS: Mapping[str, str] = {
+    **PACKAGE,
+    "take_along_axis": "Write gp.ops.gather_along(x, axis, indices), which is torch's gather.",
+    "take": "Write gp.ops.gather(x, indices, axis).",
+    "scan": "Write gp.scan.",
+}
+DATA: Mapping[str, str] = _each(
+    "DataLoader Dataset TensorDataset IterableDataset Subset random_split default_collate", _LOADER
+)
 
 
 def asked_of_to(*args: Any, **kwargs: Any) -> Any:

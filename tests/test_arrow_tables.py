@@ -53,7 +53,7 @@ TEXTS: dict[str, tuple[str, bool]] = {
     "index": (",a\n0,5\n1,6\n", True),
     "digits of others": ("a,b\n٣,1\n٤,2\n", True),
     "header of two lines": ('"a\nb",c\n1,2\n', False),
-    "blank first": ("\na,b\n1,2\n", False),
+    "blank first": ("\na,b\n1,2\n", True),
     "lone quote": ('a,b\n"1,2\n3,4\n', False),
     "after a quote": ('a,b\n"1"x,2\n', False),
     "short row": ("a,b\n1,2\n3\n", False),

@@ -16,6 +16,7 @@ from gpubp import errors, habits, nn, ops, optim
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 TABLES = [habits.ARRAY, habits.PARAMETER, habits.MODULE, habits.OPTIMIZER, habits.PACKAGE]
+TABLES += [habits.OPS, habits.DATA]
 
 
 def _model() -> Any:
@@ -55,6 +56,9 @@ HABITS: dict[str, tuple[Callable[[], Any], str]] = {
     "repeat": (lambda: _traced(lambda x: x.repeat(2, 1)), "gp.ops.tile"),
     "transpose of two axes": (lambda: _traced(lambda x: x[None].transpose(1, 2)), "swapaxes"),
     "view as another dtype": (lambda: _traced(lambda x: x.view("int32")), "x.astype(dtype)"),
+    "a loader": (lambda: gp.data.DataLoader, "step.run(X, y"),
+    "take_along_axis": (lambda: ops.take_along_axis, "gather_along"),
+    "summary of an array": (lambda: nn.summary(_model(), X), "array.shape"),
     "no_grad": (lambda: gp.no_grad(), "model.eval()"),
     "tensor": (lambda: gp.tensor([1.0]), "np.asarray"),
     "randn": (lambda: gp.randn(2), "default_rng"),

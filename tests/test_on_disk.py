@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from gpubp.cli import evaluate, main, predict, tables
-from gpubp.data import ondisk, read_csv, read_parquet, scaling, sources
+from gpubp.data import arrow, ondisk, read_csv, read_parquet, scaling, sources
 from gpubp.data.columns import Column, fill_in, with_fills
 from gpubp.errors import DataError
 from gpubp.train import load_model
@@ -49,7 +50,7 @@ def _trained(capsys: Any, path: str, folder: Path, *arguments: str) -> tuple[Any
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of a few rows, and arrays that count as large."""
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    monkeypatch.setattr(ondisk, "ROWS", 16)
+    monkeypatch.setattr(ondisk, "CELLS", 16 * 8)  # 16 rows of `_write`
     monkeypatch.setattr(sources, "BLOCK_BYTES", 1000)
 
 
@@ -212,6 +213,42 @@ def test_a_file_that_will_hardly_fit_is_named(
     assert main(line) == 0 and "--on-disk" not in capsys.readouterr().err
     monkeypatch.setattr(tables.os, "sysconf", lambda name: 64)
     assert main(line) == 0 and "too little, --on-disk FOLDER" in capsys.readouterr().err
+
+
+def test_few_rows_are_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's objects take a part of the size of a file of 3 MB; in memory several times that."""
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    pyarrow.array(["a"])  # which imports pandas, where that is installed
+    path, columns = tmp_path / "d.csv", 20
+    rows = (",".join(f"{i}.{j}2345678" for j in range(columns)) + "\n" for i in range(12_000))
+    path.write_text(",".join(f"x{j}" for j in range(columns)) + "\n" + "".join(rows))
+    size = path.stat().st_size
+    monkeypatch.setattr(arrow, "library", lambda: None)
+    in_memory = _peak(lambda: read_csv(path))
+    monkeypatch.setattr(arrow, "library", lambda: pyarrow)
+    monkeypatch.setattr(ondisk, "CELLS", 64 * columns)
+    held: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        for part in columns_of(*arguments):
+            held.append(len(part[0]))
+            yield part
+
+    columns_of = ondisk._columns
+    monkeypatch.setattr(ondisk, "_columns", counted)
+    on_disk = _peak(lambda: ondisk.read_csv(path, tmp_path))
+    assert max(held) == 64 and sum(held) == 12_000
+    assert on_disk < size / 5 < 2 * size < in_memory, (on_disk, size, in_memory)
+
+
+def _peak(work: Any) -> int:
+    """The bytes of Python's objects, at most, while work is done."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_statistics_of_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -411,6 +411,31 @@ def test_missing_packages_are_told_before_training(monkeypatch: Any) -> None:
         MLflowLogger()
 
 
+@pytest.mark.parametrize(
+    ("log", "package"),
+    [
+        ("wandb:p", "wandb"),
+        ("mlflow:", "mlflow"),
+        ("trackio:p", "trackio"),
+        ("runs", "tensorboardX"),
+    ],
+)
+def test_the_command_line_looks_for_packages_before_it_reads(
+    monkeypatch: Any, tmp_path: Path, capsys: Any, log: str, package: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["train", "there_is_no_such.csv", "--target", "y", "--log", f"a.csv,{log}"]) == 5
+    assert f"needs {package}, which is not installed" in capsys.readouterr().err
+
+
+def test_folders_for_tensorboard_are_made(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    folder = tmp_path / "runs" / "first"
+    assert main(["train", "digits", "--epochs", "1", "--quiet", "--log", str(folder)]) == 0
+    assert list(folder.glob("events.*"))
+
+
 def test_options_of_several_groups_are_told() -> None:
     notes: list[Any] = []
     made = trainer()

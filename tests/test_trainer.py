@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 
 import numpy as np
@@ -219,7 +220,9 @@ def test_history_is_a_mapping_and_writes_csv(tmp_path):
     assert (len(history), history.last) == (0, {})
     history.add({"epoch": 1, "loss": 0.5})
     history.add({"epoch": 2, "loss": 0.25, "val_loss": 0.75})
-    assert dict(history) == {"epoch": [1, 2], "loss": [0.5, 0.25], "val_loss": [0.75]}
+    held = history["val_loss"]  # an entry for each epoch, so that all are of one length
+    assert dict(history) == {"epoch": [1, 2], "loss": [0.5, 0.25], "val_loss": held}
+    assert np.array_equal(held, [np.nan, 0.75], equal_nan=True)
     with pytest.raises(KeyError):
         history["accuracy"]
     path = tmp_path / "run.csv"
@@ -230,6 +233,18 @@ def test_history_is_a_mapping_and_writes_csv(tmp_path):
         {"epoch": "1", "loss": "0.5", "val_loss": ""},
         {"epoch": "2", "loss": "0.25", "val_loss": "0.75"},
     ]
+
+
+def test_a_history_of_fits_with_other_metrics_is_a_data_frame():
+    pandas = pytest.importorskip("pandas")
+    made, (X, y) = _trainer(), _data()
+    made.fit(X, y, epochs=1, metrics=["accuracy"], verbose=False)
+    made.fit(X, y, epochs=2, validation_data=(X, y), verbose=False)
+    frame = pandas.DataFrame(made.history)
+    for same in (dict(made.history), made.history.records, copy.deepcopy(made.history)):
+        pandas.testing.assert_frame_equal(frame, pandas.DataFrame(same))
+    assert frame["accuracy"].isna().tolist() == [False, True, True]
+    assert frame["val_loss"].isna().tolist() == [True, False, False]
 
 
 def test_a_failed_csv_leaves_the_old_file(tmp_path, monkeypatch):

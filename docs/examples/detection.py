@@ -15,6 +15,7 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.patches import Rectangle
 
 import gpubp as gp
 from gpubp import nn, ops, optim
@@ -30,7 +31,9 @@ CELL = SIZE // CELLS
 
 def compose(rng, digits, labels):
     """A scene (1, SIZE, SIZE), its boxes (left, top, right, bottom), and their digits."""
-    scene, boxes, classes = rng.uniform(0, 0.25, (SIZE, SIZE)), [], []
+    scene = rng.uniform(0, 0.25, (SIZE, SIZE))
+    boxes: list = []
+    classes: list[int] = []
     for _ in range(rng.integers(1, 5)):
         side = int(rng.integers(8, 13))
         left, top = rng.integers(0, SIZE - side + 1, 2)
@@ -131,7 +134,7 @@ for axes, (scene, _, _), (boxes, scores, classes) in zip(panels.flat, held_out, 
     axes.axis("off")
     for (left, top, right, bottom), score, digit in zip(boxes, scores, classes):
         if score > 0.3:
-            axes.add_patch(plt.Rectangle((left, top), right - left, bottom - top, fill=0, ec="C1"))
+            axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=0, ec="C1"))
             axes.text(left, top, f"{digit}: {score:.2f}", color="C3", fontsize=8, va="bottom")
 figure.savefig("detection.png", dpi=110)
 

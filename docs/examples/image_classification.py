@@ -12,6 +12,7 @@ what it confuses with what.
 
 import sys
 import time
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -44,7 +45,8 @@ def loaded(name):
 
 def network(layers, side):
     """Convolutions of 3 x 3, each normalised over the batch: BatchNorm adds a bias of its own."""
-    found, inputs = [], 1
+    found: list[nn.Module] = []
+    inputs = 1
     for width in layers:
         if width == "pool":
             found.append(nn.MaxPool2d(2))
@@ -96,8 +98,9 @@ def draw(panel, name, images, y, chosen):
 
 gp.manual_seed(0)
 figure = plt.figure(figsize=(9, 8), layout="constrained")
+panels: Any = figure.subfigures(2, 1)
 reached, seconds = {}, 0.0
-for name, panel in zip(SETS, figure.subfigures(2, 1)):
+for name, panel in zip(SETS, panels):
     images, test_images, y, y_test = loaded(name)
     begun = time.perf_counter()
     trainer = trained(name, images, y)

@@ -138,7 +138,7 @@ vectors = factors.film.weight.value[most]
 vectors -= vectors.mean(0)
 places = vectors @ np.linalg.svd(vectors, full_matrices=False)[2][:2].T
 figure, axes = plt.subplots(figsize=(10, 7), layout="constrained")
-axes.scatter(*places.T, c=factors.good.weight.value[most, 0], cmap="RdYlGn")
+axes.scatter(places[:, 0], places[:, 1], c=factors.good.weight.value[most, 0], cmap="RdYlGn")
 for place, i in zip(places, most):
     axes.annotate(titles[i][:28], place, fontsize=7, xytext=(3, 3), textcoords="offset points")
 axes.set(title="Films that the same people like are near; the greener, the better liked")

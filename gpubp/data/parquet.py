@@ -12,7 +12,7 @@ from gpubp.data.table import Table
 from gpubp.errors import DataError, missing_extra
 
 ENDINGS = (".parquet", ".pq")
-ROWS = 1 << 16  # that are read together
+CELLS = 1 << 22  # that are read together
 
 
 @checked
@@ -44,8 +44,9 @@ def read_parquet(path: str | os.PathLike[str]) -> Table:
     return Table(name, columns, lines, written=written)
 
 
-def parts_of(name: str, rows: int = ROWS) -> Iterator[dict[str, tuple[list[str], bool]]]:
-    """The rows of a file, so many at a time: for each column its cells, and whether it has numbers.
+def parts_of(name: str, cells: int = CELLS) -> Iterator[dict[str, tuple[list[str], bool]]]:
+    """The rows of a file, as many at a time as have so many cells: for each column its cells, and
+    whether it has numbers.
 
     Raises:
         MissingExtraError, DataError: see `read_parquet`.
@@ -58,6 +59,7 @@ def parts_of(name: str, rows: int = ROWS) -> Iterator[dict[str, tuple[list[str],
     try:
         with parquet.ParquetFile(name) as file:
             _check(name, file.metadata.num_rows, file.schema_arrow)
+            rows = max(cells // len(file.schema_arrow.names), 1)
             for batch in file.iter_batches(rows):
                 yield {
                     column: (_texts(name, column, values), _is_number(values.type))

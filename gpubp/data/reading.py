@@ -16,28 +16,22 @@ from typing import NamedTuple
 
 from gpubp.arguments import checked
 from gpubp.data import arrow
+from gpubp.data.beginnings import (
+    BLANKS,
+    COMMENT,
+    Beginning,
+    beginning,
+    lines_in,
+    separated,
+    single,
+)
 from gpubp.data.cells import Cells
 from gpubp.data.numerals import as_number, survey
 from gpubp.data.table import Table
 from gpubp.data.textfile import named, read_text
 from gpubp.errors import DataError
 
-_DELIMITERS = ",;\t|"
 _SPACES = frozenset(c for c in map(chr, range(128)) if c.isspace() and c not in "\r\n")
-
-
-class Beginning(NamedTuple):
-    """What the first line of a file says.
-
-    Attributes:
-        delimiter: what separates the columns.
-        skipped: the characters of a line `sep=;` before the header.
-        lines: how many lines that are, 0 or 1.
-    """
-
-    delimiter: str
-    skipped: int
-    lines: int
 
 
 @checked
@@ -51,8 +45,10 @@ def read_csv(
 
     Args:
         path: the file, which gzip may have packed; "-" is standard input.
-        delimiter: default is the one of comma, semicolon, tab and bar that the header has most of;
-            a line `sep=;` before the header is read as Excel does.
+        delimiter: default is the one of comma, semicolon, tab and bar that the header has most of,
+            or blanks, any number of them (" "), where it has none of these and they part all lines
+            into as many values. A line `sep=;` before the header is read as Excel does; lines
+            before it that begin with "#" are comments, and so are later ones that are no rows.
         decimal: "." or ",": the decimal sign of all columns; default is what each column shows.
         encoding: Python's name of it; default is UTF-8, or what a mark at the beginning says.
 
@@ -65,12 +61,14 @@ def read_csv(
     check_delimiter(delimiter)
     text = read_text(path, encoding)
     path = named(path)
-    began = beginning(text[: text.find("\n") + 1] or text, delimiter)
+    began, _ = beginning(lines_in(text), delimiter)
     found = _by_arrow(path, text, began) or _by_python(path, text, began)
-    header, columns, lines, index = found
+    header, columns, lines, index, comments = found
     named_columns = dict(zip(header, columns, strict=True))
     written = survey(named_columns, began.delimiter, decimal)
-    return Table(path, named_columns, lines, began.delimiter, written, index=index)
+    return Table(
+        path, named_columns, lines, began.delimiter, written, index=index, comments=comments
+    )
 
 
 def check_delimiter(delimiter: str | None) -> None:
@@ -79,24 +77,17 @@ def check_delimiter(delimiter: str | None) -> None:
         raise DataError(f"delimiter is {delimiter!r}, expected one character.")
 
 
-def beginning(first: str, delimiter: str | None) -> Beginning:
-    """What the first line of a file says, with its end."""
-    given = re.fullmatch(r"sep=(.)\s*", first)
-    outside = re.sub(r'"[^"]*"', "", first)
-    found = delimiter or (given and given[1]) or max(_DELIMITERS, key=outside.count)
-    return Beginning(found, len(first) if given else 0, 1 if given else 0)
-
-
 class _Found(NamedTuple):
     header: list[str]
     columns: list[Cells]
     lines: Sequence[int]
     unnamed: str
+    comments: int
 
 
 def _by_arrow(path: str, text: str, began: Beginning) -> _Found | None:
     """By pyarrow, if the header is one line; None: see `arrow.read_rows`."""
-    if arrow.library() is None:
+    if arrow.library() is None or began.delimiter == BLANKS:
         return None
     end = text.find("\n", began.skipped) + 1
     try:
@@ -112,21 +103,23 @@ def _by_arrow(path: str, text: str, began: Beginning) -> _Found | None:
     found = arrow.read_rows(data, start, header, began.delimiter, began.lines + 2)
     if found is None or not len(found[1]):
         return None
-    return _Found(header, list(found[0].values()), found[1], index)
+    return _Found(header, list(found[0].values()), found[1], index, began.comments)
 
 
 def _by_python(path: str, text: str, began: Beginning) -> _Found:
     file = io.StringIO(text[began.skipped :], newline="")
-    spaces = _spaces_at_edges(text, began.delimiter)
+    spaces = began.delimiter == BLANKS or _spaces_at_edges(text, began.delimiter)
     with _uncollected():
         read = list(rows_of(path, file, began, spaces))
     if len(read) < 2:
         raise DataError(f"{path} is empty: expected a header line and at least one row.")
-    (_, header), body = read[0], read[1:]
+    header = header_of(read[0][1], began)
+    body = without_comments(read[1:], header)
     index = checked_header(path, header)
     check_lengths(path, header, body, began.delimiter)
     columns = [Cells(cells) for cells in zip(*[row for _, row in body], strict=True)]
-    return _Found(header, columns, [line for line, _ in body], index)
+    comments = began.comments + len(read) - 1 - len(body)
+    return _Found(header, columns, [line for line, _ in body], index, comments)
 
 
 def rows_of(
@@ -140,7 +133,8 @@ def rows_of(
         began: what the first line says.
         spaces: whether cells may have whitespace around them, which is removed.
     """
-    reader = csv.reader(file, delimiter=began.delimiter, strict=True)
+    delimiter = began.delimiter
+    reader = csv.reader(separated(file, delimiter), delimiter=single(delimiter), strict=True)
     try:
         for row in reader:
             cells = [cell.strip() for cell in row] if spaces else row
@@ -148,6 +142,21 @@ def rows_of(
                 yield reader.line_num + began.lines, cells
     except csv.Error as error:
         raise DataError(f"{path} is malformed near line {reader.line_num}: {error}.") from error
+
+
+def header_of(cells: list[str], began: Beginning) -> list[str]:
+    """The names of the columns, with "" for one of row names."""
+    return ["", *cells] if began.row_names else cells
+
+
+def without_comments(
+    rows: Sequence[tuple[int, list[str]]], header: Sequence[str]
+) -> Sequence[tuple[int, list[str]]]:
+    """Rows without those that begin with "#" and have another length than the header."""
+    count = len(header)
+    if count == 1:
+        return rows
+    return [row for row in rows if len(row[1]) == count or not row[1][0].startswith(COMMENT)]
 
 
 def check_lengths(
@@ -203,5 +212,8 @@ def checked_header(path: object, header: list[str]) -> str:
             "the names of the columns."
         )
     if "" in header:
-        raise DataError(f"{path}: column {header.index('') + 1} has no name in the header.")
+        raise DataError(
+            f"{path}: column {header.index('') + 1} has no name in the header. Write one there, or "
+            "take that column (the separator at the ends of all lines) out of the file."
+        )
     return index

@@ -31,6 +31,7 @@ class Table:
         written: the columns of numbers, and how each writes them.
         whole: the table as it was read, if this has some of its rows; `written` speaks of that.
         index: the column that had no name, or "".
+        comments: how many lines of the file were comments.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Table:
     written: Mapping[str, Writing] = field(default_factory=dict)
     whole: Table | None = None
     index: str = ""
+    comments: int = 0
 
     def __post_init__(self) -> None:
         made = {name: as_cells(cells) for name, cells in self.columns.items()}

@@ -154,6 +154,8 @@ def _row(name: str, module: Module, call: _Call) -> SummaryRow:
 
 
 def _shapes(given: Sequence[Any]) -> list[Shape]:
+    if hasattr(given, "shape"):
+        raise ShapeError("summary: expected the shape of an input, got an array: give array.shape.")
     several = len(given) > 0 and all(isinstance(part, Sequence) for part in given)
     shapes = [tuple(s) for s in given] if several else [tuple(given)]
     if not all(isinstance(n, (int, np.integer)) and n >= 0 for s in shapes for n in s):

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import os
 import time
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from sklearn.callback import CallbackSupportMixin
@@ -257,7 +258,23 @@ class MLPClassifier(_Accelerated, stock.MLPClassifier):  # type: ignore[misc]
         "activation": options.ACTIVATION,
         **{name: rule for name, (_, rule) in options.CLASSIFIER.items()},
     }
-    __init__ = options.constructor(stock.MLPClassifier, options.CLASSIFIER)
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *arguments: Any,
+            activation: str | Sequence[str] = "relu",
+            loss: str | Callable[..., Any] = "log_loss",
+            backend: str | None = None,
+            device: str | None = None,
+            dropout: float | Sequence[float] = 0.0,
+            max_grad_norm: float | None = None,
+            progress_bar: bool = False,
+            class_weight: Mapping[Any, float] | str | None = None,
+            **of_sklearn: Any,
+        ) -> None: ...
+    else:
+        __init__ = options.constructor(stock.MLPClassifier, options.CLASSIFIER)
 
 
 class MLPRegressor(_Accelerated, stock.MLPRegressor):  # type: ignore[misc]
@@ -286,7 +303,22 @@ class MLPRegressor(_Accelerated, stock.MLPRegressor):  # type: ignore[misc]
         "loss": options.REGRESSOR_LOSS,
         **{name: rule for name, (_, rule) in options.REGRESSOR.items()},
     }
-    __init__ = options.constructor(stock.MLPRegressor, options.REGRESSOR)
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *arguments: Any,
+            activation: str | Sequence[str] = "relu",
+            loss: str | Callable[..., Any] = "squared_error",
+            backend: str | None = None,
+            device: str | None = None,
+            dropout: float | Sequence[float] = 0.0,
+            max_grad_norm: float | None = None,
+            progress_bar: bool = False,
+            **of_sklearn: Any,
+        ) -> None: ...
+    else:
+        __init__ = options.constructor(stock.MLPRegressor, options.REGRESSOR)
 
 
 # Pickles name the public place, so that workers and later versions find the class there.

@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpubp.train.records import best_record, columns_of
 
 
-class History(Mapping[str, list[float]]):
+class History(dict[str, list[float]]):
     """Records of a training run: `history["loss"]` is the loss of every epoch.
+
+    Each list has as many numbers as there were epochs, with NaN for what an epoch has not measured;
+    so `pd.DataFrame(history)` is a table of them.
 
     Attributes:
         records: one dict an epoch, in order: epoch (from 1), loss, and what else was measured.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.records: list[dict[str, float]] = []
 
     def add(self, record: Mapping[str, float]) -> None:
         """Append the record of one epoch."""
+        for key in record:
+            if key not in self:
+                self[key] = [math.nan] * len(self.records)
+        for key, values in self.items():
+            values.append(record.get(key, math.nan))
         self.records.append(dict(record))
+
+    def restore(self, records: Iterable[Mapping[str, float]]) -> None:
+        """Hold these records instead of those that were there."""
+        self.clear()
+        self.records.clear()
+        for record in records:
+            self.add(record)
 
     @property
     def last(self) -> dict[str, float]:
         """The record of the last epoch; empty before the first."""
         return self.records[-1] if self.records else {}
-
-    def __getitem__(self, key: str) -> list[float]:
-        if key not in columns_of(self.records):
-            raise KeyError(key)
-        return [record[key] for record in self.records if key in record]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(columns_of(self.records))
-
-    def __len__(self) -> int:
-        return len(columns_of(self.records))
 
     def to_csv(
         self, path: str | os.PathLike[str], more: Sequence[Mapping[str, float]] = ()

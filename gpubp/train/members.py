@@ -184,7 +184,7 @@ class MemberFit:
         self._done = int(extra["epochs"])
         self._waited = {int(i): (best, since) for i, best, since in extra["waited"]}
         for history, records in zip(self._trainer.histories, extra["records"], strict=True):
-            history.records[:] = records
+            history.restore(records)
 
     def _epoch_ends(self, population: Population, epoch: int) -> None:
         trainer, active = self._trainer, population.active

@@ -43,8 +43,13 @@ class Tracker(Callback):
         self.identity: str | None = None
         self._open = False
         self._outside: BaseException | None = None
-        if self.package and _is_missing(self.package):
-            raise missing_extra(self.package, self.extra, type(self).__name__)
+        self.check_package()
+
+    @classmethod
+    def check_package(cls) -> None:
+        """Raise MissingExtraError if the service's package is not installed."""
+        if cls.package and _is_missing(cls.package):
+            raise missing_extra(cls.package, cls.extra, cls.__name__)
 
     def open(self, identity: str | None, epoch: int, parameters: Mapping[str, Plain]) -> str | None:
         """Begin a run, and return what identifies it; or go on with one.

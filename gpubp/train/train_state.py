@@ -180,7 +180,7 @@ class TrainState:
             TypeError, ValueError: no state of the random generator.
         """
         self.rng.bit_generator.state = self.epoch_rng = state["rng"]
-        self.history.records[:] = state["history"]
+        self.history.restore(state["history"])
         for name in self.saved():
             if name not in ("rng", "history", "losses", "numbers_so_far"):
                 setattr(self, name, state[name])
