@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -197,6 +198,35 @@ def test_no_order_of_branches_changes_a_bit(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("GPUBP_BRANCHES", "0")
     for a, b in zip(trained(emulated_backend(EmulatedDriver(races="off"))), expected, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@emulated
+@pytest.mark.full
+def test_launches_that_share_room_for_partial_results_are_ordered() -> None:
+    """Sums over 520 rows are cut in pieces, which one piece of memory holds: of both layers' weight
+    gradients in turn.
+    """
+    device = EmulatedDriver(races="all", shuffle=2)
+    step, _ = small_step(emulated_backend(device))
+    for _ in range(3):
+        step(*small_data(520))
+    (loaded,) = [ready.loaded for ready in step._runner.readies()]
+    room = [
+        i
+        for i, one in enumerate(loaded.tasks)
+        if any(isinstance(a.space, tuple) and a.space[0] == "workspace" for a in one.accesses)
+    ]
+    assert len(room) >= 2
+    before = ancestors(dependencies(loaded.tasks))
+    assert all(a in before[b] for a, b in itertools.pairwise(room))
+    unordered = [
+        replace(one, accesses=tuple(a for a in one.accesses if a.space[0] != "workspace"))
+        for one in loaded.tasks
+    ]
+    nodes = planned(unordered).nodes(unordered)
+    step.backend._transfers.block.upload(device_words(step, device), [], [])
+    with pytest.raises(KernelError, match="no edge of the graph orders them"):
+        device.record_branches(nodes)()
 
 
 def meets(one: Task, other: Task) -> bool:
