@@ -34,6 +34,7 @@ from gpubp.data.textfile import lines_of, named
 from gpubp.errors import DataError, missing_extra
 
 CELLS = 1 << 18  # of a table, that are in memory as texts
+MOVED = 1 << 27  # bytes of rows that are put into another order together
 _files = count()
 
 
@@ -187,3 +188,18 @@ def new_array(folder: Path | None, shape: Sequence[int], dtype: Any) -> NDArray[
     path = folder / f"array{next(_files)}.npy"
     made: NDArray[Any] = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), tuple(shape))
     return made
+
+
+def in_order(folder: Path, X: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """These rows of a mapped array in a file of their own, one behind the other.
+
+    They are read in the order of the file, as many at a time as `MOVED` bytes hold: row by row at
+    random, a file larger than memory would be read a hundred times over.
+    """
+    out = new_array(folder, (len(rows), *X.shape[1:]), X.dtype)
+    many = max(MOVED // max(X[:1].nbytes, 1), 1)
+    for start in range(0, len(rows), many):
+        some = rows[start : start + many]
+        order = np.argsort(some)
+        out[start : start + many][order] = X[some[order]]
+    return out
