@@ -53,6 +53,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ondisk, "CELLS", 16 * 8)  # 16 rows of `_write`
     monkeypatch.setattr(sources, "BLOCK_BYTES", 1000)
     monkeypatch.setattr(ondisk, "MOVED", 2000)
+    monkeypatch.setattr(ondisk, "_FILES", 3)
 
 
 @pytest.mark.usefixtures("small")
