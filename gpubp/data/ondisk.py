@@ -216,5 +216,7 @@ def in_order(folder: Path, X: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[
     for start in range(0, len(rows), many):
         some = rows[start : start + many]
         order = np.argsort(some)
-        out[start : start + many][order] = X[some[order]]
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        out[start : start + many] = X[some[order]][back]  # written one after the other, too
     return out
