@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,21 @@ def test_comments_that_were_left_out_are_said(tmp_path: Path, capsys: Any) -> No
     line = ["train", str(path), "--target", "y", "--epochs", "1", "--backend", "numpy"]
     assert main(line) == 0
     assert "columns separated by blanks; 1 line of comment left out" in capsys.readouterr().err
+
+
+def test_an_encoding_that_a_package_takes_for_its_own_is_none(tmp_path: Path) -> None:
+    """See findings/future_typing_takes_every_encoding.sh."""
+
+    def any_name(name: str) -> codecs.CodecInfo:
+        known = codecs.lookup("utf-8")
+        return codecs.CodecInfo(known.encode, known.decode, name="any")
+
+    path = tmp_path / "d.csv"
+    path.write_bytes("a,b\né,x\n".encode("latin-1"))
+    codecs.register(any_name)
+    try:
+        with pytest.raises(DataError, match="'latin1000' is no encoding"):
+            read_csv(path, encoding="latin1000")
+        assert read_csv(path, encoding="latin-1").columns["a"] == ["é"]
+    finally:
+        codecs.unregister(any_name)

@@ -54,7 +54,7 @@ assert set(rows[0]) == {"epoch", "loss", "val_loss", "val_accuracy", "lr", "shou
 assert trainer.evaluate(X_test, y_test)["accuracy"] > 0.95
 assert trainer.stop_reason.startswith("early stopping") and len(rows) < 30
 assert 1e-4 < rate < 1.0
-assert found.extra == {"classes": 10}
+assert loaded.extra == {"classes": 10}
 assert history["val_accuracy"][-1] > 0.9
 np.testing.assert_allclose(outputs, whole.predict(X_test), rtol=1e-4, atol=1e-4)
 """,

@@ -52,6 +52,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     monkeypatch.setattr(ondisk, "CELLS", 16 * 8)  # 16 rows of `_write`
     monkeypatch.setattr(sources, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(ondisk, "MOVED", 2000)
+    monkeypatch.setattr(ondisk, "_FILES", 3)
 
 
 @pytest.mark.usefixtures("small")

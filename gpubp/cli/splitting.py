@@ -99,12 +99,14 @@ def _check_finite(options: argparse.Namespace, arrays: Mapping[str, NDArray[Any]
 
 
 def _scaled(
-    found: Encoding, X: NDArray[Any], rows: NDArray[np.int64], folder: Path | None
+    found: Encoding, X: NDArray[Any], rows: NDArray[np.int64] | None, folder: Path | None
 ) -> NDArray[np.float32]:
-    """Rows of X as the model takes them, made part by part."""
-    out: NDArray[np.float32] = ondisk.new_array(folder, (len(rows), *X.shape[1:]), np.float32)
-    for i in range(0, len(rows), PART_ROWS):
-        out[i : i + PART_ROWS] = found.scaled(X[rows[i : i + PART_ROWS]])
+    """Rows of X, or all, as the model takes them, made part by part."""
+    count = len(X) if rows is None else len(rows)
+    out: NDArray[np.float32] = ondisk.new_array(folder, (count, *X.shape[1:]), np.float32)
+    for i in range(0, count, PART_ROWS):
+        part = slice(i, i + PART_ROWS)
+        out[part] = found.scaled(X[part if rows is None else rows[part]])
     return out
 
 
@@ -122,17 +124,20 @@ def split(
     With a folder X is mapped from a file there, and so are the parts.
     """
     _check_varies(options, found, y, unit, table)
-    kept, *others = _parts(options, found, y, unit)
+    rows = kept, *others = _parts(options, found, y, unit)
+    # Drawn at random: looked up in a file one by one, each would be a page read from the disk.
+    drawn = [(X, r) if folder is None else (ondisk.in_order(folder, X, r), None) for r in rows]
     if found.columns:
-        found.columns = with_fills(found.columns, X, kept)
-        fill_in(found.columns, X)
+        found.columns = with_fills(found.columns, *drawn[0])
+        for array in [X] if folder is None else [X, *(array for array, _ in drawn)]:
+            fill_in(found.columns, array)
     _check_finite(options, {"X": X, found.target: y})
     if options.standardize:
-        found.scale = Standardizer.fit(X, encodings.numeric_columns(found), kept)
+        found.scale = Standardizer.fit(drawn[0][0], encodings.numeric_columns(found), drawn[0][1])
     if found.task == "regression":
         found.target_scale = Standardizer.fit(y.reshape(len(y), -1), None, kept)
-    rows = [kept, *others]
-    made = [(_scaled(found, X, r, folder), found.scaled_targets(y[r])) for r in rows]
+    scaled = [_scaled(found, array, some, folder) for array, some in drawn]
+    made = [(part, found.scaled_targets(y[r])) for part, r in zip(scaled, rows, strict=True)]
     said = [
         summary.of_file(options.data, unit, [len(r) for r in rows], table),
         summary.of_target(found, y),

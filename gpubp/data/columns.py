@@ -245,9 +245,9 @@ def _places(table: Table, column: Column, notes: NewNames | None) -> NDArray[np.
 
 
 def with_fills(
-    columns: Sequence[Column], X: NDArray[np.float64], rows: NDArray[np.int64]
+    columns: Sequence[Column], X: NDArray[np.float64], rows: NDArray[np.int64] | None
 ) -> list[Column]:
-    """The columns, which fill in the means of what is not missing in these rows of X.
+    """The columns, which fill in the means of what is not missing in these rows of X, or in all.
 
     0 where all is missing.
     """

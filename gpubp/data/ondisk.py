@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from gpubp.data.textfile import lines_of, named
 from gpubp.errors import DataError, missing_extra
 
 CELLS = 1 << 18  # of a table, that are in memory as texts
+_FILES = 256  # of the columns of a table, at most: so many may be open
+MOVED = 1 << 27  # bytes of rows that are put into another order together
 _files = count()
 
 
@@ -164,15 +167,28 @@ def _columns(
 def _kept(
     folder: Path, header: Sequence[str], parts: Iterable[Sequence[Sequence[str]]]
 ) -> dict[str, DiskCells]:
-    """Columns in a file of pyarrow's, which is mapped."""
-    library, path = arrow.library(), folder / "table.arrow"
-    schema = library.schema([(f"{i}", library.string()) for i in range(len(header))])
-    with library.ipc.new_file(str(path), schema) as writer:
+    """Columns in files of pyarrow's, which are mapped.
+
+    A file for each, or for a few of many: a column is read as a whole, and what stands beside it on
+    the disk would be read, too.
+    """
+    library = arrow.library()
+    each = -(-len(header) // _FILES)
+    groups = [range(i, min(i + each, len(header))) for i in range(0, len(header), each)]
+    paths = [folder / f"columns{group.start}.arrow" for group in groups]
+    schemas = [library.schema([(f"{i}", library.string()) for i in group]) for group in groups]
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(library.ipc.new_file(str(path), schema))
+            for path, schema in zip(paths, schemas, strict=True)
+        ]
         for part in parts:
-            columns = [library.array(cells, library.string()) for cells in part]
-            writer.write_batch(library.record_batch(columns, schema))
-    table = _mapped(path)
-    return {name: DiskCells(table.column(i), folder) for i, name in enumerate(header)}
+            for group, writer, schema in zip(groups, writers, schemas, strict=True):
+                columns = [library.array(part[i], library.string()) for i in group]
+                writer.write_batch(library.record_batch(columns, schema))
+    tables = [_mapped(path) for path in paths]
+    arrays = [column for table in tables for column in table.columns]
+    return {name: DiskCells(made, folder) for name, made in zip(header, arrays, strict=True)}
 
 
 def _mapped(path: Path) -> Any:
@@ -187,3 +203,20 @@ def new_array(folder: Path | None, shape: Sequence[int], dtype: Any) -> NDArray[
     path = folder / f"array{next(_files)}.npy"
     made: NDArray[Any] = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), tuple(shape))
     return made
+
+
+def in_order(folder: Path, X: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """These rows of a mapped array in a file of their own, one behind the other.
+
+    They are read in the order of the file, as many at a time as `MOVED` bytes hold: row by row at
+    random, a file larger than memory would be read a hundred times over.
+    """
+    out = new_array(folder, (len(rows), *X.shape[1:]), X.dtype)
+    many = max(MOVED // max(X[:1].nbytes, 1), 1)
+    for start in range(0, len(rows), many):
+        some = rows[start : start + many]
+        order = np.argsort(some)
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        out[start : start + many] = X[some[order]][back]  # written one after the other, too
+    return out

@@ -68,11 +68,21 @@ def lines_of(path: str | os.PathLike[str], encoding: str | None = None) -> Itera
 
 def _encoding(data: bytes, asked: str | None) -> str:
     found = asked or next((e for mark, e in _MARKS if data.startswith(mark)), "utf-8")
-    try:
-        codecs.lookup(found)
-    except LookupError as error:
-        raise DataError(f"{found!r} is no encoding: expected utf-8, latin-1, cp1252...") from error
+    if not _is_known(found):
+        raise DataError(f"{found!r} is no encoding: expected utf-8, latin-1, cp1252...")
     return found
+
+
+def _is_known(encoding: str) -> bool:
+    """Whether there is such an encoding: a codec that answers to every name does not count."""
+    try:
+        found = codecs.lookup(encoding)
+    except LookupError:
+        return False
+    try:
+        return found.name != codecs.lookup("gpubp knows no such encoding").name
+    except LookupError:
+        return True
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -35,7 +34,7 @@ _OPTIMIZERS = (AdamOptimizer, SGDOptimizer)
 E = TypeVar("E", bound="_Accelerated")
 
 
-class _Accelerated(CallbackSupportMixin):  # type: ignore[misc]
+class _Accelerated(options.Keywords, CallbackSupportMixin):  # type: ignore[misc]
     """What both estimators share. Stands before scikit-learn's class in the bases."""
 
     _stock: type
@@ -258,22 +257,7 @@ class MLPClassifier(_Accelerated, stock.MLPClassifier):  # type: ignore[misc]
         "activation": options.ACTIVATION,
         **{name: rule for name, (_, rule) in options.CLASSIFIER.items()},
     }
-    if TYPE_CHECKING:
-
-        def __init__(
-            self,
-            *arguments: Any,
-            activation: str | Sequence[str] = "relu",
-            loss: str | Callable[..., Any] = "log_loss",
-            backend: str | None = None,
-            device: str | None = None,
-            dropout: float | Sequence[float] = 0.0,
-            max_grad_norm: float | None = None,
-            progress_bar: bool = False,
-            class_weight: Mapping[Any, float] | str | None = None,
-            **of_sklearn: Any,
-        ) -> None: ...
-    else:
+    if not TYPE_CHECKING:
         __init__ = options.constructor(stock.MLPClassifier, options.CLASSIFIER)
 
 
@@ -303,21 +287,7 @@ class MLPRegressor(_Accelerated, stock.MLPRegressor):  # type: ignore[misc]
         "loss": options.REGRESSOR_LOSS,
         **{name: rule for name, (_, rule) in options.REGRESSOR.items()},
     }
-    if TYPE_CHECKING:
-
-        def __init__(
-            self,
-            *arguments: Any,
-            activation: str | Sequence[str] = "relu",
-            loss: str | Callable[..., Any] = "squared_error",
-            backend: str | None = None,
-            device: str | None = None,
-            dropout: float | Sequence[float] = 0.0,
-            max_grad_norm: float | None = None,
-            progress_bar: bool = False,
-            **of_sklearn: Any,
-        ) -> None: ...
-    else:
+    if not TYPE_CHECKING:
         __init__ = options.constructor(stock.MLPRegressor, options.REGRESSOR)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -31,6 +31,26 @@ CLASSIFIER: dict[str, tuple[Any, list[Any]]] = {
 REGRESSOR = COMMON
 REGRESSOR_LOSS = [StrOptions({"squared_error", "poisson", "absolute_error", "huber"}), callable]
 ACTIVATION = [StrOptions(set(ACTIVATIONS)), "array-like"]
+
+
+class Keywords:
+    """What type checkers know of the estimators' arguments; of scikit-learn's, that there are."""
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *of_sklearn: Any,
+            activation: str | Sequence[str] = "relu",
+            loss: str | Callable[..., Any] = ...,
+            backend: str | None = None,
+            device: str | None = None,
+            dropout: float | Sequence[float] = 0.0,
+            max_grad_norm: float | None = None,
+            progress_bar: bool = False,
+            class_weight: Mapping[Any, float] | str | None = None,
+            **named: Any,
+        ) -> None: ...
 
 
 def constructor(stock: type, extras: Mapping[str, tuple[Any, list[Any]]]) -> Callable[..., None]:
