@@ -1,8 +1,8 @@
 """A program that ranks run as processes: trains, and may kill one of them on the way.
 
 Usage: rank_process.py FILE [--deterministic] [--shard] [--buckets] [--checkpoint FILE]
-           [--kill RANK:STEP,...] [--signal NAME] [--epochs N] [--batch-size N] [--memory] [--raise RANK:STEP]
-           [--press RANK:SECONDS] [--stall RANK]
+           [--kill RANK:STEP,...] [--signal NAME] [--epochs N] [--batch-size N] [--memory]
+           [--raise RANK:STEP] [--press RANK:SECONDS] [--stall RANK]
 
 Rank 0 writes the results to FILE (NPZ). The kills are done one a start: a file beside FILE counts
 the starts. A rank that is lost to others makes them write what they were told beside FILE; of a
