@@ -13,6 +13,7 @@ import gpubp as gp
 from gpubp import nn, optim
 from gpubp.distributed import DataParallel, run_threads, thread_group
 from gpubp.errors import DataError, DistributedError, LostPeerError
+from gpubp.runtime.member_runs import MemberRuns
 from gpubp.train import EarlyStopping, Trainer
 
 MEMBERS = 5
@@ -213,19 +214,24 @@ def test_an_error_in_a_callback_of_one_rank_is_told_to_the_others():
     assert isinstance(first, LostPeerError) and "rank 1 has left: ValueError" in str(first)
 
 
-def test_ctrl_c_on_one_rank_ends_the_run_of_all_where_members_have_come_to():
-    communicators = thread_group(2, 60)
-    ended = {}
+def test_ctrl_c_on_one_rank_ends_the_run_of_all_where_members_have_come_to(monkeypatch):
+    """Rank 0 is in the main thread, where it is heard, as its members of the third epoch begin."""
+    communicators, ended, begun = thread_group(2, 60), {}, []
+    fill = MemberRuns.fill
+
+    def pressed(runs, parts):
+        if threading.current_thread() is threading.main_thread():
+            begun.append(parts)
+            if len(begun) == 3:
+                signal.raise_signal(signal.SIGINT)
+        fill(runs, parts)
+
+    monkeypatch.setattr(MemberRuns, "fill", pressed)
 
     def work(communicator):
         population, _ = made(communicator)
-
-        def between(population, epoch):
-            if communicator.rank == 0 and epoch == 2:
-                threading.Timer(0.02, signal.raise_signal, [signal.SIGINT]).start()
-
         try:
-            population.run(X, Y, batch_size=2, epochs=100_000, callback=between)
+            population.run(X, Y, batch_size=2, epochs=100)
         except KeyboardInterrupt:
             ended[communicator.rank] = everything(population, [])
 
@@ -234,7 +240,7 @@ def test_ctrl_c_on_one_rank_ends_the_run_of_all_where_members_have_come_to():
     work(communicators[0])
     other.join()
     assert_alike(ended[1], ended[0])
-    assert max(ended[0]["record"]["steps"]) > 50
+    assert ended[0]["record"]["steps"] == [51, 75, 50, 75, 50]  # rank 0 has every other one
 
 
 def test_options_for_ranks_that_share_batches_are_refused():

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -128,9 +127,7 @@ def test_who_waits_for_a_rank_that_does_not_come_can_press_ctrl_c_twice(backend,
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
 def test_mpi_ends_all_ranks_when_one_is_killed(name, tmp_path):
     killed = ["--kill", "1:6", "--signal", name, "--epochs", 20_000]
-    began = time.monotonic()
     done = launch(2, "mpi", tmp_path / "found.npz", *killed, timeout=20)
-    assert time.monotonic() - began < 120
     assert done.returncode != 0
     assert not (tmp_path / "found.npz").exists()
 

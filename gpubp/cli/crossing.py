@@ -20,6 +20,7 @@ from gpubp.cli.failures import (
     WRONG_ARGUMENTS,
     CommandError,
     of_files,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def data_of(options: argparse.Namespace) -> Iterator[Dataset]:
 
 def run(options: argparse.Namespace, communicator: object = None) -> int:
     """Train and judge; returns the exit code. Raises CommandError for one of several ranks."""
-    from gpubp.cli import scores, summary
+    from gpubp.cli import scores
 
     if communicator is not None:
         raise CommandError(WRONG_ARGUMENTS, "--cross-validate is for one process, not for ranks.")
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace, communicator: object = None) -> int:
             for line in () if options.quiet else data.said[1:]:
                 print(line, file=sys.stderr)
             for line in data.warnings:
-                summary.warn(line)
+                warn(line)
             scores.metrics(options, data.encoding, drawn=False)  # are there such?
         values = _judged(options, data, fold)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())

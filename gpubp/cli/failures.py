@@ -44,6 +44,18 @@ class CommandError(Exception):
         self.code = code
 
 
+class Speech:
+    """Whether this process warns: of several ranks, the first one does."""
+
+    silent = False
+
+
+def warn(text: str) -> None:
+    """Say on stderr what may be wrong although work goes on."""
+    if not Speech.silent:
+        print(f"warning: {' '.join(text.split())}", file=sys.stderr)
+
+
 @dataclass
 class Outcome:
     """What `main` returns."""
@@ -77,9 +89,7 @@ def reported() -> Iterator[Outcome]:
 
 
 def _show(message: object, *where: object, **options: object) -> None:
-    from gpubp.cli import summary
-
-    summary.warn(str(message))
+    warn(str(message))
 
 
 def _report(code: int, message: object) -> int:

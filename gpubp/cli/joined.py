@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from gpubp.cli.failures import DIVERGED, INTERRUPTED
+from gpubp.cli.failures import DIVERGED, INTERRUPTED, Speech
 
 if TYPE_CHECKING:
     from gpubp.distributed import Communicator
@@ -30,13 +30,8 @@ def communicator(options: argparse.Namespace) -> Communicator | None:
     made = init()
     _known.append(made)
     if made.rank:
-        options.quiet = True
+        options.quiet = Speech.silent = True
     return made
-
-
-def follows() -> bool:
-    """This process is one of several ranks, and not the one that speaks."""
-    return any(made.rank for made in _known)
 
 
 def leave(code: int) -> None:
@@ -50,3 +45,4 @@ def leave(code: int) -> None:
             abort(code)
         made.close()
     _known.clear()
+    Speech.silent = False

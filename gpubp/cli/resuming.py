@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gpubp.cli.dataset import CNN
-from gpubp.cli.summary import option, warn
+from gpubp.cli.failures import warn
+from gpubp.cli.summary import option
 from gpubp.errors import CheckpointError
 from gpubp.train import tensorfile
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.cli import joined
 from gpubp.data.columns import Column
 from gpubp.data.encoding import Encoding
 from gpubp.data.numerals import COMMA
@@ -30,12 +28,6 @@ _DATE = re.compile(
     r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[ T].*)?|\d{1,2}:\d{2}(?::\d{2}.*)?|\d{4}-\d{2}"
     r"|\d{1,2}[. -]+[A-Za-z]{3,9}[., -]+\d{2,4}|[A-Za-z]{3,9} \d{1,2},? \d{4}"
 )
-
-
-def warn(text: str) -> None:
-    """Say on stderr what may be wrong although work goes on; of several ranks, one says it."""
-    if not joined.follows():
-        print(f"warning: {' '.join(text.split())}", file=sys.stderr)
 
 
 def option(name: str, value: object) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.cli import doubtful, summary
-from gpubp.cli.failures import BAD_DATA, WRONG_ARGUMENTS, CommandError
+from gpubp.cli.failures import BAD_DATA, WRONG_ARGUMENTS, CommandError, warn
 from gpubp.cli.splitting import Dataset, split
 from gpubp.data import columns, encoding, ondisk
 from gpubp.data.described import of_table
@@ -104,7 +104,7 @@ def read_table(options: argparse.Namespace, folder: Path | None = None) -> Table
     """The table of a CSV or Parquet file, in memory or in files of the folder."""
     path, decimal = options.data, DECIMALS[options.decimal]
     if folder is None and (large := _larger_than_memory(path)) and hasattr(options, "on_disk"):
-        summary.warn(large)
+        warn(large)
     if Path(path).suffix.lower() in ENDINGS:
         for name in ("encoding", "decimal"):
             if getattr(options, name) not in (None, "auto"):

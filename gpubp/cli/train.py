@@ -16,6 +16,7 @@ from gpubp.cli.failures import (
     WRONG_ARGUMENTS,
     CommandError,
     of_files,
+    warn,
 )
 from gpubp.errors import missing_extra
 
@@ -160,7 +161,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train; returns the exit code."""
-    from gpubp.cli import build, crossing, dataset, joined, resuming, scores, summary
+    from gpubp.cli import build, crossing, dataset, joined, resuming, scores
 
     communicator = joined.communicator(options)
     check(options)
@@ -173,7 +174,7 @@ def run(options: argparse.Namespace) -> int:
     for line in () if options.quiet else data.said:
         print(line, file=sys.stderr)
     for line in data.warnings:
-        summary.warn(line)
+        warn(line)
     extra = {
         "encoding": data.encoding.to_dict(),
         "data": Path(options.data).name,
@@ -272,7 +273,7 @@ def _finish(
     options: argparse.Namespace, data: Dataset, trainer: Trainer, extra: dict[str, Any]
 ) -> int:
     """Write and print the results."""
-    from gpubp.cli import scores, summary
+    from gpubp.cli import scores
     from gpubp.train import save_model
 
     reason = trainer.stop_reason or ""
@@ -289,6 +290,6 @@ def _finish(
         raise CommandError(INTERRUPTED, f"interrupted after {trainer.steps} steps")
     line, warning = scores.result(options, data, trainer)
     if warning:
-        summary.warn(warning)
+        warn(warning)
     print(line)
     return 0

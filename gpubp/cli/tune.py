@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpubp.cli import train
-from gpubp.cli.failures import DIVERGED, WRONG_ARGUMENTS, CommandError, of_files
+from gpubp.cli.failures import DIVERGED, WRONG_ARGUMENTS, CommandError, of_files, warn
 
 if TYPE_CHECKING:
+    from gpubp.cli.splitting import Dataset
     from gpubp.train import Trainer
 
 NAME = "tune"
@@ -47,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train all members; returns the exit code."""
-    from gpubp.cli import build, dataset, joined, scores, summary
-    from gpubp.train import EarlyStopping, save_model
+    from gpubp.cli import build, dataset, joined, scores
+    from gpubp.train import EarlyStopping
 
     communicator = joined.communicator(options)
     _check(options)
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     for line in () if options.quiet else data.said:
         print(line, file=sys.stderr)
     for line in data.warnings:
-        summary.warn(line)
+        warn(line)
     watched = "loss" if data.held_out is None else "val_loss"
     patience = options.early_stopping
     X, y = data.train
@@ -74,8 +75,21 @@ def run(options: argparse.Namespace) -> int:
         callbacks=[] if patience is None else [EarlyStopping(watched, patience)],
         verbose=False,
     )
-    if not trainer.ranks.leads:
-        return 0
+    if trainer.ranks.leads:
+        _finish(options, data, trainer, numbers)
+    return 0
+
+
+def _finish(
+    options: argparse.Namespace,
+    data: Dataset,
+    trainer: Trainer,
+    numbers: dict[str, NDArray[np.float64]],
+) -> None:
+    """Save and show what was found."""
+    from gpubp.train import save_model
+
+    watched = "loss" if data.held_out is None else "val_loss"
     extra = {"encoding": data.encoding.to_dict(), "data": Path(options.data).name}
     if options.save:
         save_model(options.save, trainer.model, extra)
@@ -88,7 +102,6 @@ def run(options: argparse.Namespace) -> int:
     said = ", ".join(f"{k} = {v:.4g}" for k, v in best.items() if k != "epoch")
     chosen = ", ".join(f"{name} = {values[trainer.best]:.3g}" for name, values in numbers.items())
     print(f"best of {options.members}: {chosen}; {said}")
-    return 0
 
 
 def _check(options: argparse.Namespace) -> None:
