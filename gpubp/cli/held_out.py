@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,10 @@ from gpubp.data.encoding import Encoding
 
 
 def of_split(
-    found: Encoding, parts: tuple[NDArray[Any], NDArray[Any]], unit: str, where: Sequence[int]
+    found: Encoding,
+    parts: tuple[NDArray[Any], NDArray[Any]],
+    unit: str,
+    where: NDArray[np.int64],
 ) -> list[str]:
     """Warnings about the part held out: too small, or without some of the classes.
 

@@ -143,7 +143,9 @@ def split(
         summary.of_target(found, y),
         summary.of_inputs(found, list(dict.fromkeys([*options.drop, *found.ids]))),
     ]
-    places = [int(i) if table is None else table.lines[i] for i in [*kept, *others[-1]]]
+    places = np.concatenate([kept, others[-1]])
+    if table is not None:
+        places = np.asarray(table.lines, np.int64)[places]
     warnings = held_out.of_split(found, (y[kept], y[others[-1]]), unit, places)
     held = made[1] if len(others[0]) else None
     return Dataset(made[0], held, found, unit, said, warnings, made[2] if made[2:] else None)

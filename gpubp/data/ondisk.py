@@ -36,7 +36,7 @@ from gpubp.errors import DataError, missing_extra
 
 CELLS = 1 << 18  # of a table, that are in memory as texts
 _FILES = 256  # of the columns of a table, at most: so many may be open
-MOVED = 1 << 27  # bytes of rows that are put into another order together
+MOVED = 1 << 26  # bytes of rows that are put into another order together
 _files = count()
 
 
