@@ -167,6 +167,7 @@ def main() -> None:
         time.sleep(5)  # caught by the program, which goes on without the others
         sys.exit(8)
     if options.press:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed here when another's had ended all
         weights = zlib.crc32(b"".join(v.tobytes() for v in model.state_dict().values()))
         stands = f"{trainer.stop_reason} {trainer.epoch} {trainer.steps} {weights}"
         (options.file.parent / f"stands-{rank}").write_text(stands)

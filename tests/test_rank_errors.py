@@ -14,6 +14,7 @@ from rank_work import X, Y, assert_same_bits, classifier, parallel, step_of
 
 from gpubp import nn
 from gpubp.distributed import run_threads, thread_group
+from gpubp.distributed.leaving import who_left
 from gpubp.errors import DataError, DistributedError, LostPeerError
 from gpubp.runtime.outputs import OutputBuffers
 from gpubp.train import Callback, Trainer
@@ -266,3 +267,14 @@ def test_data_that_have_been_compared_are_not_read_again_while_they_are_said_to_
     run_threads(2, work, timeout=WAIT)
     # By each rank: both arrays at first, then the other x.
     assert sorted(read) == sorted(2 * [X.shape, Y.shape, X.shape])
+
+
+def test_who_left_first_is_named_also_where_its_note_comes_last():
+    first = "5 ValueError: out of luck"
+    second = "-1 LostPeerError: rank 1: rank 0 has left: ValueError: out of luck"
+    for notes in ({0: first}, {1: second}, {0: first, 1: second}):
+        assert who_left(3, notes.get) == "rank 0 has left: ValueError: out of luck"
+    dead = {0: "-1 LostPeerError: rank 0: the process of rank 1 has ended"}
+    assert who_left(3, dead.get) == "the process of rank 1 has ended"
+    late = {2: "-1 LostPeerError: rank 2: another rank did not come within 3 s"}
+    assert who_left(3, late.get).startswith("rank 2 has left: LostPeerError: rank 2: another rank")

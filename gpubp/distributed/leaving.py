@@ -10,6 +10,7 @@ operations it has started: where that is the same, no message is on its way.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from gpubp.errors import LostPeerError
 PATIENCE = 1.0
 LOOK_SECONDS = 0.002
 SHOWN = 300  # characters of an error
+_PASSED_ON = re.compile(r"LostPeerError: rank \d+: (.*\brank \d+ has .*)")
 ALONE = -1  # the place of a rank that cannot go on with the others
 
 
@@ -89,7 +91,10 @@ def who_left(size: int, told: Callable[[int], str | None]) -> str:
     if not found:
         return ""
     text, rank = max(found, key=lambda pair: _place(pair[0]) != ALONE)
-    return f"rank {rank} has left: {text.partition(' ')[2]}"
+    why = text.partition(" ")[2]
+    # One that left because another has may have told before that one's own note is here.
+    passed_on = _PASSED_ON.match(why)
+    return passed_on[1] if passed_on else f"rank {rank} has left: {why}"
 
 
 def _place(text: str) -> int:

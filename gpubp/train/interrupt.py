@@ -32,7 +32,7 @@ class Interrupt:
     def __init__(self, together: bool = False) -> None:
         self._together = together
         self.asked = False
-        self._leave = self._twice = False
+        self._leave = self._here = self._twice = False
         self._before: Any = None
         self._installed = False
 
@@ -45,8 +45,11 @@ class Interrupt:
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        # Without a frame it was pressed for another rank, and may be the one that was heard here.
-        self._twice, self.asked = self.asked and frame is not None, True
+        # Without a frame it was pressed for another rank: perhaps the very one that is heard here,
+        # before or after. Pressed twice is what was heard here twice.
+        here = frame is not None
+        self._twice = here and self._here
+        self._here, self.asked = self._here or here, True
         if self._twice or self._leave:
             raise KeyboardInterrupt
 
