@@ -352,3 +352,38 @@ def test_predictions_and_evaluations_are_left_between_batches(
             work()
         assert seen[0] == 2
         assert made.model.training
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_an_epoch_left_in_its_last_chunk_is_not_over(
+    steps: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chunk was to be the whole epoch, and Ctrl-C came before its end, or its beginning."""
+
+    def trainer() -> Any:
+        gp.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+        optimizer = optim.Adam(model.parameters())
+        return gp.train.Trainer(model, nn.CrossEntropyLoss(), optimizer, backend="numpy")
+
+    plan: dict[str, Any] = {"epochs": 3, "batch_size": BATCH, "verbose": False}
+    expected = trainer()
+    expected.fit(X, Y, **plan)
+    left, calls, file = trainer(), [0], tmp_path / "run.ckpt"
+    run = left.step.run
+
+    def interrupted(*arrays: Any, order: Any, **options: Any) -> Any:
+        calls[0] += 1
+        if calls[0] != 2:
+            return run(*arrays, order=order, **options)
+        if steps:
+            run(*arrays, order=order[: steps * BATCH], **options)
+        press()
+
+    monkeypatch.setattr(left.step, "run", interrupted)
+    left.fit(X, Y, checkpoint=file, **plan)
+    assert (left.stop_reason, left.epoch, left.steps) == ("interrupted", 1, STEPS + steps)
+    resumed = trainer()
+    resumed.fit(X, Y, resume=file, **plan)
+    for name, value in expected.model.state_dict().items():
+        assert_same(resumed.model.state_dict()[name], value)

@@ -30,7 +30,7 @@ PROVES: dict[str, tuple[str, ...]] = {
     "kernels of `numba.cuda`": ("numba-cuda",),
     "launches, recordings, copies": ("tests-training",),
     "the persistent step": ("tests-persistent", "sanitizer-racecheck"),
-    "products of factors": _ALL_OPS,
+    "products and convolutions of factors": _ALL_OPS,
     "branches of graphs": ("tests-training", "benchmark-branches"),
     "kernels that begin early": ("tests-early", "tests-looped"),
     "contraction of products": _ALL_OPS,

@@ -197,9 +197,11 @@ class Fit:
     def _leave_epoch(self) -> dict[str, float]:
         """Let ranks be alike, save, and record the part of an epoch that was trained on."""
         self.trainer.step.meet()
+        self.state.unbegin()
         self._saver.save(self.state.is_spoiled)
         record = part_of_epoch(self.trainer, self.plan, self.data, self._stream_samples)
-        self.state.history.add(record)
+        if self.state.position:  # nothing of the epoch may have been trained on
+            self.state.history.add(record)
         return record
 
     def _train(self, order: NDArray[np.int64], progress: EpochProgress) -> bool:
@@ -214,18 +216,21 @@ class Fit:
                     left = -(-(len(block.order) - start) // block.batch_size)
                     size = self._chunk(progress, left, last) * block.batch_size
                     ends = last and start + size >= len(block.order)
-                    self._run(block, block.order[start : start + size], ends, progress)
+                    whole = self._run(block, block.order[start : start + size], ends, progress)
                     start += size
-                    if self._must_stop() and not ends:
+                    if self._must_stop() and not (ends and whole):
                         return False
         return True
 
     def _run(
         self, block: Block, chunk: NDArray[np.int64], ends: bool, progress: EpochProgress
-    ) -> None:
+    ) -> bool:
         """Run the steps of a chunk, or as many as Ctrl-C lets, and note where training stands then.
 
         With accumulated gradients, the batches that wait at the end of an epoch update too.
+
+        Returns:
+            Whether all of them were run.
         """
         trainer, size = self.trainer, min(block.batch_size, len(chunk))
         checked = self._seen is block.arrays
@@ -242,7 +247,8 @@ class Fit:
             )
         losses = trainer.step.losses
         if not len(losses):
-            return
+            return False
+        whole = size * len(losses) >= len(chunk)
         chunk = chunk[: size * len(losses)]
         seconds = max(time.perf_counter() - begin, 1e-9)
         self._rate, self._seen = len(losses) / seconds, block.arrays
@@ -260,6 +266,7 @@ class Fit:
         if self._due and not trainer.step.apart:
             self._due = False
             self._saver.save(self.state.is_spoiled)
+        return whole
 
     def _chunk(self, progress: EpochProgress, left: int, last: bool) -> int:
         """Steps to run before Python looks around, of those that are left of a block; `last`: of

@@ -140,10 +140,15 @@ class TrainState:
             self.rng.bit_generator.state = self.epoch_rng
         self.epoch_rng = self.rng.bit_generator.state
 
+    def unbegin(self) -> None:
+        """An epoch is left before its first step: its order is drawn again."""
+        if not self.position:
+            self.rng.bit_generator.state = self.epoch_rng
+
     @property
     def mean_loss(self) -> float:
-        """The loss of the epoch's samples so far: one sum, wherever chunks end."""
-        return together(np.concatenate(self.losses))
+        """The loss of the epoch's samples so far: one sum, wherever chunks end; NaN of none."""
+        return together(np.concatenate(self.losses)) if self.losses else float("nan")
 
     @property
     def means(self) -> dict[str, float]:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.cuda.drivers.base import Dim, Event, Node, behind
+from gpubp.backends.cuda.drivers.base import Dim, Event
+from gpubp.backends.cuda.drivers.recordings import Node, behind
 from gpubp.backends.cuda.products import Products
 from gpubp.errors import BackendError
 

@@ -24,14 +24,8 @@ from shim_array import ShimArray, to_user_array
 from shim_build import built, runtime
 from shim_streams import Copy, Mark, Streams
 
-from gpubp.backends.cuda.drivers.base import (
-    SHARED_BYTES,
-    DeviceMemoryError,
-    Dim,
-    Event,
-    Node,
-    behind,
-)
+from gpubp.backends.cuda.drivers.base import SHARED_BYTES, DeviceMemoryError, Dim, Event
+from gpubp.backends.cuda.drivers.recordings import Node, behind
 from gpubp.backends.cuda.emulator.graphs import shuffled
 from gpubp.backends.cuda.products import Products
 from gpubp.errors import BackendError, unknown_name

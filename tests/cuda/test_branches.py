@@ -30,7 +30,7 @@ from gpubp.backends.cuda.branches import (
     recorded,
 )
 from gpubp.backends.cuda.drivers.bare_nvrtc import missing
-from gpubp.backends.cuda.drivers.base import Node
+from gpubp.backends.cuda.drivers.recordings import Node
 from gpubp.backends.cuda.emulator.driver import EmulatedDriver
 from gpubp.backends.cuda.emulator.faults import KernelError
 from gpubp.errors import UnknownNameError

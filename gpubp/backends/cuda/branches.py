@@ -15,7 +15,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gpubp.backends.cuda.drivers.base import BranchingDriver, Driver, Node
+from gpubp.backends.cuda.drivers.base import Driver
+from gpubp.backends.cuda.drivers.recordings import BranchingDriver, Node
 from gpubp.backends.cuda.execution import JOIN_US, NODE_US
 from gpubp.backends.cuda.products import Work
 from gpubp.errors import BackendError, unknown_name

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpubp.backends.cuda.branches import MOST_LANES, MOST_TASKS, Access, Task, planned
-from gpubp.backends.cuda.drivers.base import Driver, LoopingDriver
+from gpubp.backends.cuda.drivers.base import Driver
+from gpubp.backends.cuda.drivers.recordings import LoopingDriver
 from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.products import Work
 from gpubp.backends.cuda.sources import read

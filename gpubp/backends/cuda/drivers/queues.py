@@ -5,9 +5,11 @@ streams, of launches that may run beside each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from gpubp.backends.cuda.drivers.base import Node
+from gpubp.backends.cuda.drivers.recordings import Node
+from gpubp.backends.cuda.drivers.scope import Scope
 
 
 class Point(Protocol):
@@ -119,3 +121,15 @@ def fork(
     for lane, last in ends.items():
         if lane:
             own.wait(points[last])
+
+
+@dataclass(frozen=True)
+class Mark:
+    """See `base.Event`."""
+
+    point: Point
+    scope: Scope
+
+    def wait(self) -> None:
+        with self.scope:
+            self.point.wait()

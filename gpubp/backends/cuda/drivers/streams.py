@@ -9,7 +9,6 @@ import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -23,35 +22,23 @@ from gpubp.backends.cuda.drivers.base import (
     Dim,
     Event,
     Kernels,
-    Node,
     no_collection,
 )
 from gpubp.backends.cuda.drivers.pinned import PinnedBlocks
 from gpubp.backends.cuda.drivers.queues import (
     Capture,
     LoopCapture,
-    Point,
+    Mark,
     Queue,
     Start,
     fork,
 )
+from gpubp.backends.cuda.drivers.recordings import Node
 from gpubp.backends.cuda.drivers.scope import Scope
 from gpubp.backends.cuda.nvmath_products import NvmathProducts
 from gpubp.backends.cuda.products import Products, Work, opened, setting
 from gpubp.core.store import address_of
 from gpubp.errors import BackendError
-
-
-@dataclass(frozen=True)
-class _Event:
-    """See `base.Event`."""
-
-    point: Point
-    scope: Scope
-
-    def wait(self) -> None:
-        with self.scope:
-            self.point.wait()
 
 
 class StreamDriver(ABC):
@@ -67,8 +54,8 @@ class StreamDriver(ABC):
         architecture: set by the driver before it compiles.
         name: of the GPU.
         processors: its multiprocessors.
-        overlaps: see `base.BranchingDriver`.
-        loops: see `base.LoopingDriver`.
+        overlaps: see `recordings.BranchingDriver`.
+        loops: see `recordings.LoopingDriver`.
     """
 
     architecture: str
@@ -81,7 +68,7 @@ class StreamDriver(ABC):
     ) -> None:
         self._device, self._stream, self._copies = scope, stream, copies
         self._sides: list[Queue] = []
-        self._early = (False, False)  # the next launch, and those behind it; see `base.Node`
+        self._early = (False, False)  # the next launch, and those behind it; see `recordings.Node`
         self._compiler = compiler
         self._blocks = PinnedBlocks(self.pinned, lambda point: bool(point.done))
 
@@ -227,7 +214,7 @@ class StreamDriver(ABC):
             return self._blocks_each(kernel, threads, shared) * self.processors
 
     def record_branches(self, nodes: Sequence[Node]) -> Callable[[], None]:
-        """See `base.BranchingDriver`: lanes are streams, which events let wait for each other."""
+        """See `recordings.BranchingDriver`: lanes are streams, which wait for events."""
         own = self._stream
         work = partial(fork, nodes, own, self._sides, self._use)
         return self._forked(nodes, work, self._capture)
@@ -238,7 +225,7 @@ class StreamDriver(ABC):
     def record_loop(
         self, nodes: Sequence[Node], enter: Callable[[int], None]
     ) -> Callable[[], None]:
-        """See `base.LoopingDriver`."""
+        """See `recordings.LoopingDriver`."""
         loop: LoopCapture | None = None
 
         def begin() -> Capture:
@@ -295,11 +282,11 @@ class StreamDriver(ABC):
             self._copies.wait(after.point)  # type: ignore[attr-defined]
             if array.nbytes:
                 self._copy_up(target, array, self._copies)
-            return _Event(self._copies.mark(), self._device)
+            return Mark(self._copies.mark(), self._device)
 
     def mark(self) -> Event:
         with self._device:
-            return _Event(self._stream.mark(), self._device)
+            return Mark(self._stream.mark(), self._device)
 
     def wait_event(self, event: Event) -> None:
         with self._device:

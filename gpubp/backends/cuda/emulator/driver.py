@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Dim, Event, Node, behind
+from gpubp.backends.cuda.drivers.base import SHARED_BYTES, Dim, Event
+from gpubp.backends.cuda.drivers.recordings import Node, behind
 from gpubp.backends.cuda.emulator.compiler import compiled
 from gpubp.backends.cuda.emulator.graphs import Branches
 from gpubp.backends.cuda.emulator.launches import Device, Sizes, launch
@@ -96,7 +97,7 @@ class EmulatedDriver:
     ) -> None:
         self.architecture, self.processors = architecture, processors
         self.together = self.early = self.looped = 0
-        self._early = (False, False)  # the next launch, and those behind it; see `base.Node`
+        self._early = (False, False)  # the next launch, and those behind it; see `recordings.Node`
         self.overlaps = int(architecture.removeprefix("sm_").rstrip("af")) >= 90
         self._races = races or os.environ.get("GPUBP_EMULATOR_RACES") or "first"
         if self._races not in RACES:
