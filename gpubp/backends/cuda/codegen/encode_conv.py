@@ -102,14 +102,14 @@ def conv_weight(part: Part, context: Context) -> list[Launch]:
     shape, writer = geometry_of(part), Writer(part, context)
     if shape.few:
         return _direct_weights(part, context, shape, writer)
-    each = writer.params.add("each", shape.chunk)
-    positions = writer.params.add("positions", math.prod(shape.found))
     sizes = (
         *(part.body[0].shape[0] * shape.groups, shape.channels * math.prod(shape.kernel)),
         *(shape.filters, shape.chunk * math.prod(shape.found) if shape.images else 0),
     )
     before = rounded(part, context, shape, writer, sizes)
     x, dy = before.pointers if before is not None else _inputs(part, writer)
+    each = writer.params.add("each", shape.chunk)
+    positions = writer.params.add("positions", math.prod(shape.found))
     rows = f"{dy} + image * {positions} * p.filters * p.groups + group * p.filters"
     pixels = f"{x} + image * {positions} * p.channels * p.groups + group * p.channels"
     if before is not None:
