@@ -43,7 +43,8 @@ def among_neighbours(communicator: Communicator) -> Communicator:
 def _own(memory: SharedMemory, ranks: int, kept: list[NDArray[Any]]) -> NDArray[np.int64]:
     """What this rank tells; its memory is put to `kept`."""
     told = np.zeros(11, np.int64)
-    if os.environ.get(SWITCH, "1") == "0":
+    able = hasattr(os, "memfd_create") and hasattr(os, "pidfd_open")
+    if not able or os.environ.get(SWITCH, "1") == "0":
         return told
     try:
         from gpubp.backends.numba_cpu.pool import native
@@ -55,7 +56,7 @@ def _own(memory: SharedMemory, ranks: int, kept: list[NDArray[Any]]) -> NDArray[
         desk, control = (memory.place_of(array) for array in kept)
         assert desk is not None and control is not None
         told[:] = (1, _machine(), os.getpid(), *desk, *control)
-    except (ImportError, OSError, AttributeError):  # no Numba, no room, another system, an old one
+    except (ImportError, OSError):  # no Numba, no room, an old system
         pass
     return told
 

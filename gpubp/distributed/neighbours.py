@@ -23,7 +23,7 @@ from gpubp.distributed.communicator import (
     check_summable,
 )
 from gpubp.distributed.meeting import LEFT, OPEN, Meeting
-from gpubp.distributed.requests import AtWait, Request, check_rows
+from gpubp.distributed.requests import AtWait, Request, StartsAtWait
 from gpubp.distributed.shared_memory import Peer, Place, SharedMemory
 from gpubp.errors import DistributedError, LostPeerError
 
@@ -62,7 +62,7 @@ class Carrier(Communicator, Protocol):
         ...
 
 
-class Neighbours:
+class Neighbours(StartsAtWait):
     """A rank among those of its machine; made by `neighbourhood.among_neighbours`.
 
     Args:
@@ -188,17 +188,8 @@ class Neighbours:
         rows = [desk[place, :nbytes].view(array.dtype) for desk in self._desks]
         _add(rows, array.reshape(-1))
 
-    def start_all_reduce(self, array: NDArray[Any]) -> Request:
-        """See `NonBlocking`; done by those who wait."""
-        check_summable(array)
-        return AtWait(lambda: self.all_reduce(array))
-
-    def start_reduce_scatter(self, rows: NDArray[Any]) -> Request:
-        """See `NonBlocking`; done by those who wait."""
-        check_rows(rows, self.size)
-        return AtWait(lambda: self._reduce_scatter(rows))
-
-    def _reduce_scatter(self, rows: NDArray[Any]) -> None:
+    def reduce_scatter(self, rows: NDArray[Any]) -> None:
+        """See `StartsAtWait`."""
         if rows.size:
             self.reduce_scatter_beside(rows, np.zeros(0))
 

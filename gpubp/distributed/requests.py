@@ -7,6 +7,7 @@ between its start and its end.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -70,8 +71,6 @@ class Done:
         """It is done."""
 
 
-# What a communicator can do is asked by name below: `isinstance` of a protocol takes as long as a
-# step of a small network.
 class AtWait:
     """A request whose work is done by those who wait."""
 
@@ -83,6 +82,32 @@ class AtWait:
         self._work()
 
 
+class StartsAtWait(ABC):
+    """A communicator whose started collectives are done by those who wait: `NonBlocking`."""
+
+    size: int
+
+    @abstractmethod
+    def all_reduce(self, array: NDArray[Any]) -> None:
+        """See `Communicator`."""
+
+    @abstractmethod
+    def reduce_scatter(self, rows: NDArray[Any]) -> None:
+        """What `NonBlocking.start_reduce_scatter` starts."""
+
+    def start_all_reduce(self, array: NDArray[Any]) -> Request:
+        """See `NonBlocking`."""
+        check_summable(array)
+        return AtWait(lambda: self.all_reduce(array))
+
+    def start_reduce_scatter(self, rows: NDArray[Any]) -> Request:
+        """See `NonBlocking`."""
+        check_rows(rows, self.size)
+        return AtWait(lambda: self.reduce_scatter(rows))
+
+
+# What a communicator can do is asked by name below: `isinstance` of a protocol takes as long as a
+# step of a small network.
 def start_all_reduce(communicator: Communicator, array: NDArray[Any]) -> Request:
     """Start an all-reduce; see `Communicator.all_reduce`."""
     start: Callable[..., Request] | None = getattr(communicator, "start_all_reduce", None)

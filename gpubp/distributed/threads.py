@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gpubp.arguments import checked
 from gpubp.distributed.communicator import TIMEOUT, check_carried, check_root, check_summable
 from gpubp.distributed.leaving import ALONE, all_left, note, who_left
-from gpubp.distributed.requests import AtWait, Request, check_rows
+from gpubp.distributed.requests import StartsAtWait
 from gpubp.errors import DataError, LostPeerError
 
 
@@ -31,7 +31,7 @@ class _Group:
         self.notes: dict[tuple[int, int], str] = {}
 
 
-class ThreadCommunicator:
+class ThreadCommunicator(StartsAtWait):
     """A rank that is a thread; made by `thread_group`."""
 
     name = "threads"
@@ -67,17 +67,8 @@ class ThreadCommunicator:
         array[...] = _alike(group.total, array)
         self._meet()
 
-    def start_all_reduce(self, array: NDArray[Any]) -> Request:
-        """See `NonBlocking`; the threads meet where they wait."""
-        check_summable(array)
-        return AtWait(lambda: self.all_reduce(array))
-
-    def start_reduce_scatter(self, rows: NDArray[Any]) -> Request:
-        """See `NonBlocking`; the threads meet where they wait."""
-        check_rows(rows, self.size)
-        return AtWait(lambda: self._reduce_scatter(rows))
-
-    def _reduce_scatter(self, rows: NDArray[Any]) -> None:
+    def reduce_scatter(self, rows: NDArray[Any]) -> None:
+        """See `StartsAtWait`."""
         group = self._group
         group.given[self.rank] = rows
         self._meet()

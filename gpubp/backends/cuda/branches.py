@@ -10,7 +10,6 @@ for another value, that is an edge, too. Edges that others imply are left out.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +18,8 @@ from gpubp.backends.cuda.drivers.base import Driver
 from gpubp.backends.cuda.drivers.recordings import BranchingDriver, Node
 from gpubp.backends.cuda.execution import JOIN_US, NODE_US
 from gpubp.backends.cuda.products import Work
-from gpubp.errors import BackendError, unknown_name
+from gpubp.backends.cuda.switches import switch
+from gpubp.errors import BackendError
 
 MOST_LANES = 8  # streams that a recording uses
 MOST_TASKS = 1 << 10  # of a recording that is planned; longer ones are chains
@@ -117,10 +117,7 @@ def setting() -> str:
     Raises:
         UnknownNameError: something else.
     """
-    found = os.environ.get("GPUBP_BRANCHES", "")
-    if found not in ("", "0", "1"):
-        raise unknown_name("GPUBP_BRANCHES", found, ("0", "1"))
-    return found
+    return switch("GPUBP_BRANCHES")
 
 
 def overlap_asked(driver: Driver) -> bool:
@@ -130,15 +127,13 @@ def overlap_asked(driver: Driver) -> bool:
         UnknownNameError: it is something else.
         BackendError: it is 1, and the driver or the device cannot do that.
     """
-    found = os.environ.get("GPUBP_OVERLAP", "") or "0"
-    if found not in ("0", "1"):
-        raise unknown_name("GPUBP_OVERLAP", found, ("0", "1"))
-    if found == "1" and not (isinstance(driver, BranchingDriver) and driver.overlaps):
+    asked = switch("GPUBP_OVERLAP") == "1"
+    if asked and not (isinstance(driver, BranchingDriver) and driver.overlaps):
         raise BackendError(
             f"GPUBP_OVERLAP=1, but {driver.name} ({driver.architecture}) has no launches that begin"
             ' early: they need compute capability 9.0 and backend="numba_cuda" (CuPy has none).'
         )
-    return found == "1"
+    return asked
 
 
 def branched(tasks: Sequence[Task], driver: Driver, asked: str) -> Plan | None:

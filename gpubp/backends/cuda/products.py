@@ -11,12 +11,12 @@ column after column.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from gpubp.errors import BackendError, unknown_name
+from gpubp.backends.cuda.switches import switch
+from gpubp.errors import BackendError
 
 Work = Callable[[], None]
 ALIGNED = 256  # bytes; cuBLASLt asks for no more
@@ -176,7 +176,4 @@ def setting() -> str:
     Raises:
         UnknownNameError: something else.
     """
-    found = os.environ.get("GPUBP_CUBLASLT", "")
-    if found not in ("", "0", "1"):
-        raise unknown_name("GPUBP_CUBLASLT", found, ("0", "1"))
-    return found
+    return switch("GPUBP_CUBLASLT")

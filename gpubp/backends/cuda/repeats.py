@@ -8,7 +8,6 @@ launch needs nothing from the host.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Sequence
 
@@ -20,7 +19,8 @@ from gpubp.backends.cuda.drivers.recordings import LoopingDriver
 from gpubp.backends.cuda.executor import Executor
 from gpubp.backends.cuda.products import Work
 from gpubp.backends.cuda.sources import read
-from gpubp.errors import BackendError, unknown_name
+from gpubp.backends.cuda.switches import switch
+from gpubp.errors import BackendError
 
 
 def loop_asked(driver: Driver) -> bool:
@@ -30,15 +30,13 @@ def loop_asked(driver: Driver) -> bool:
         UnknownNameError: it is something else.
         BackendError: it is 1, and the driver or the device cannot do that.
     """
-    found = os.environ.get("GPUBP_LOOP", "") or "0"
-    if found not in ("0", "1"):
-        raise unknown_name("GPUBP_LOOP", found, ("0", "1"))
-    if found == "1" and not (isinstance(driver, LoopingDriver) and driver.loops):
+    asked = switch("GPUBP_LOOP") == "1"
+    if asked and not (isinstance(driver, LoopingDriver) and driver.loops):
         raise BackendError(
             f"GPUBP_LOOP=1, but {driver.name} has no loops in graphs: they need a driver of CUDA "
             '12.4 and backend="numba_cuda" (CuPy has none).'
         )
-    return found == "1"
+    return asked
 
 
 def repeatable(tasks: Sequence[Task]) -> bool:
